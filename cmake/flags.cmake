@@ -1,0 +1,36 @@
+# Compiler flags. No -ffast-math anywhere: it removes the NaN checks the tests live on. Contraction is off so that a build for another
+# -march rounds alike; kernels that want a fused multiply-add write std::fma.
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Release | Debug" FORCE)
+endif()
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)  # for clang-tidy and editors
+set(CMAKE_CXX_FLAGS_RELEASE "-O3")     # asserts stay: they cost nothing where they stand
+set(CMAKE_CXX_FLAGS_DEBUG "-Og -g")
+
+set(CCDREC_FLAG_LIST -fno-math-errno -fno-trapping-math -ffp-contract=off -Wall -Wextra -Wshadow)
+if(CCDREC_MARCH)
+  list(PREPEND CCDREC_FLAG_LIST -march=${CCDREC_MARCH})
+endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # GCC 12 believes that small strings and buffers inlined from fmt and the standard library overflow or overlap; the address sanitizer watches for real ones.
+  list(APPEND CCDREC_FLAG_LIST -Wno-stringop-overflow -Wno-restrict)
+endif()
+if(CCDREC_WERROR)
+  list(APPEND CCDREC_FLAG_LIST -Werror)
+endif()
+if(CMAKE_BUILD_TYPE STREQUAL "Debug")
+  list(APPEND CCDREC_FLAG_LIST -D_GLIBCXX_ASSERTIONS)
+endif()
+if(CCDREC_SANITIZE)
+  list(APPEND CCDREC_FLAG_LIST -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=address,undefined)
+endif()
+
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+add_library(ccdrec_flags INTERFACE)
+target_compile_options(ccdrec_flags INTERFACE ${CCDREC_FLAG_LIST})
+target_include_directories(ccdrec_flags INTERFACE ${PROJECT_SOURCE_DIR})  # includes are written from the repository root
+target_link_libraries(ccdrec_flags INTERFACE OpenMP::OpenMP_CXX)

@@ -1,0 +1,27 @@
+# The one block to read after configuring.
+set(march "${CCDREC_MARCH}")
+if(NOT march)
+  set(march "(compiler's baseline)")
+endif()
+set(openblas "not found (the benches compare with nothing)")
+if(CCDREC_HAVE_OPENBLAS)
+  set(openblas "${OPENBLAS_LIBRARY} (benches only)")
+endif()
+set(extras "")
+foreach(extra TESTS BENCH WERROR SANITIZE)
+  if(CCDREC_${extra})
+    string(TOLOWER ${extra} extra)
+    list(APPEND extras ${extra})
+  endif()
+endforeach()
+list(JOIN extras ", " extras)
+message(STATUS "
+  ccdrec ${PROJECT_VERSION}  commit ${CCDREC_COMMIT}
+    compiler   ${CCDREC_COMPILER}, ${CMAKE_BUILD_TYPE}
+    -march     ${march}
+    flags      ${CCDREC_FLAGS}
+    with       ${extras}
+    OpenBLAS   ${openblas}
+    CUDA       no CUDA operations in this version
+    build in   ${PROJECT_BINARY_DIR}
+")
