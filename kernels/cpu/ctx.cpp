@@ -1,0 +1,42 @@
+#include "kernels/ctx.h"
+
+#include <cstdlib>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+namespace ccdrec {
+
+Ctx::~Ctx() {
+  for (void* b : block_) std::free(b);
+}
+
+void* Ctx::scratch(int slot, size_t bytes) {
+  if (size_[slot] < bytes) {
+    std::free(block_[slot]);
+    size_[slot] = 0;
+    const size_t rounded = (bytes + bytes / 8 + 63) / 64 * 64;  // an eighth to spare: batches vary a little
+    block_[slot] = std::aligned_alloc(64, rounded);
+    if (!block_[slot]) throw std::bad_alloc();
+    size_[slot] = rounded;
+  }
+  return block_[slot];
+}
+
+size_t Ctx::scratch_bytes() const {
+  size_t sum = 0;
+  for (size_t s : size_) sum += s;
+  return sum;
+}
+
+void check_shape(int64_t got_rows, int64_t got_cols, int64_t rows, int64_t cols, const char* what, const char* file, int line) {
+  if (got_rows == rows && got_cols == cols) return;
+  throw std::logic_error(std::string(file) + ":" + std::to_string(line) + ": expected " + what + " = (" + std::to_string(rows) + "," +
+                         std::to_string(cols) + "), got (" + std::to_string(got_rows) + "," + std::to_string(got_cols) + ")");
+}
+
+void check_that(bool ok, const char* what, const char* file, int line) {
+  if (!ok) throw std::logic_error(std::string(file) + ":" + std::to_string(line) + ": expected " + what);
+}
+
+}  // namespace ccdrec

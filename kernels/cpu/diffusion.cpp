@@ -1,0 +1,219 @@
+#include "kernels/diffusion.h"
+
+#include <algorithm>
+#include <numbers>
+#include <stdexcept>
+
+#include "kernels/cpu/normals.h"
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace ccdrec {
+
+// beta_t of step t = 1..T.
+static double beta_of(const std::string& kind, int t, int T) {
+  const double T_ = T;
+  if (kind == "linear") return T == 1 ? 1e-4 : 1e-4 + (t - 1) / (T_ - 1) * (2e-2 - 1e-4);
+  if (kind == "cosine") {
+    auto g = [&](double x) {
+      const double c = std::cos((x / T_ + 0.008) / 1.008 * std::numbers::pi / 2);
+      return c * c;
+    };
+    return std::clamp(1 - g(t) / g(t - 1), 1e-4, 0.9999);
+  }
+  if (kind == "exponential") {
+    const double x = T == 1 ? 1 : 1 + (t - 1) * 2 * T_ / (T_ - 1);
+    return 1 - std::exp(-0.1 / T_ - x * (10 - 0.1) / (2 * T_ * T_));
+  }
+  if (kind == "sqrt") {
+    auto g = [](double y) { return 1 - std::sqrt(y + 1e-4); };
+    return std::min(1 - g(t / T_) / g((t - 1) / T_), 0.999);
+  }
+  throw std::invalid_argument("unknown diffusion schedule '" + kind + "': expected linear, cosine, exponential or sqrt");
+}
+
+HostSchedule make_schedule(const std::string& kind, int steps, bool noise_form) {
+  if (steps < 1) throw std::invalid_argument("diffusion steps = " + std::to_string(steps) + ": expected at least 1");
+  HostSchedule s;
+  double abar_prev = 1;
+  for (int t = 1; t <= steps; ++t) {
+    const double beta = beta_of(kind, t, steps), alpha = 1 - beta, abar = abar_prev * alpha;
+    double a, b;
+    if (noise_form) {
+      a = -beta / (std::sqrt(alpha) * std::sqrt(1 - abar));
+      b = 1 / std::sqrt(alpha);
+    } else if (t == 1) {  // exactly: 1 - abar_1 loses digits, and the last reverse step must return the estimate itself
+      a = 1;
+      b = 0;
+    } else {
+      a = beta * std::sqrt(abar_prev) / (1 - abar);
+      b = (1 - abar_prev) * std::sqrt(alpha) / (1 - abar);
+    }
+    s.beta.push_back(beta);
+    s.abar.push_back(abar);
+    s.sqrt_abar.push_back(float(std::sqrt(abar)));
+    s.sqrt_1m_abar.push_back(float(std::sqrt(1 - abar)));
+    s.a.push_back(float(a));
+    s.b.push_back(float(b));
+    s.sigma.push_back(float(std::sqrt(beta * (1 - abar_prev) / (1 - abar))));
+    abar_prev = abar;
+  }
+  return s;
+}
+
+}  // namespace ccdrec
+
+namespace ccdrec::cpu {
+
+void draw_timesteps(Ctx&, int32_t* t, RowList rows, int steps, bool mirrored, Stream stream) {
+  const int64_t n = rows.n(), h = mirrored ? n / 2 + 1 : n;
+  for (int64_t j = 0; j < std::min(h, n); ++j) t[j] = int32_t(below(draw(stream, uint32_t(j)).v[0], uint32_t(steps)));
+  for (int64_t j = h; j < n; ++j) t[j] = steps - 1 - t[j - h];  // the mirrored half: lower variance, as the reference does
+}
+
+// --- addressed normals -------------------------------------------------------------------------------------------------------------------
+
+// v_i[l] = draw(stream, row, sub + l).v[i] for 16 consecutive subs.
+static void draw16(uint32_t (*v)[16], Stream stream, uint32_t row, uint32_t sub) {
+#if defined(__AVX2__)
+  // Philox4x32-10 with a word in the low half of each 64-bit lane. What a product leaves in a high half is harmless: products read low
+  // halves only. Lanes 0 1 4 5 | 2 3 6 7, so that the in-lane shuffle at the end puts eight words in order.
+  for (uint32_t base = 0; base < 16; base += 8) {
+    const __m256i first = _mm256_set1_epi64x(int64_t(sub + base));
+    __m256i c0[2], c1[2], c2[2], c3[2];
+    for (int g = 0; g < 2; ++g) {
+      c0[g] = _mm256_set1_epi64x(row);
+      c1[g] = _mm256_add_epi64(first, g == 0 ? _mm256_set_epi64x(5, 4, 1, 0) : _mm256_set_epi64x(7, 6, 3, 2));
+      c2[g] = _mm256_set1_epi64x(stream.step);
+      c3[g] = _mm256_set1_epi64x(stream.epoch);
+    }
+    const __m256i m0 = _mm256_set1_epi64x(0xD2511F53), m1 = _mm256_set1_epi64x(0xCD9E8D57);
+    uint32_t k0 = stream.seed, k1 = uint32_t(stream.use);
+    for (int round = 0; round < 10; ++round) {
+      const __m256i key0 = _mm256_set1_epi64x(k0), key1 = _mm256_set1_epi64x(k1);
+      for (int g = 0; g < 2; ++g) {
+        const __m256i p0 = _mm256_mul_epu32(c0[g], m0), p1 = _mm256_mul_epu32(c2[g], m1);
+        c0[g] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), c1[g]), key0);
+        c2[g] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), c3[g]), key1);
+        c1[g] = p1;
+        c3[g] = p0;
+      }
+      k0 += 0x9E3779B9u;
+      k1 += 0xBB67AE85u;
+    }
+    auto low_halves = [&](uint32_t* out, const __m256i* c) {
+      const __m256 both = _mm256_shuffle_ps(_mm256_castsi256_ps(c[0]), _mm256_castsi256_ps(c[1]), 0x88);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_castps_si256(both));
+    };
+    low_halves(v[0] + base, c0);
+    low_halves(v[1] + base, c1);
+    low_halves(v[2] + base, c2);
+    low_halves(v[3] + base, c3);
+  }
+#else
+  for (uint32_t l = 0; l < 16; ++l) {
+    const Draw4 d = draw(stream, row, sub + l);
+    for (int i = 0; i < 4; ++i) v[i][l] = d.v[i];
+  }
+#endif
+}
+
+void normal_row(float* out, int64_t d, Stream stream, uint32_t row) {
+  for (int64_t j = 0; j < d; j += 64) {
+    uint32_t v[4][16];
+    float z[4][16], interleaved[64];
+    draw16(v, stream, row, uint32_t(j / 4));
+    for (int l = 0; l < 16; ++l) normal_pair(v[0][l], v[1][l], z[0][l], z[1][l]);
+    for (int l = 0; l < 16; ++l) normal_pair(v[2][l], v[3][l], z[2][l], z[3][l]);
+    float* to = d - j >= 64 ? out + j : interleaved;
+    for (int l = 0; l < 16; ++l) {
+      for (int i = 0; i < 4; ++i) to[4 * l + i] = z[i][l];
+    }
+    if (to == interleaved) std::copy_n(interleaved, d - j, out + j);
+  }
+}
+
+void draw_normals(Ctx& ctx, Mat eps, RowList rows, Stream stream) {
+  const int64_t n = rows.n();
+  CHECK_THAT(n <= eps.rows);
+#pragma omp parallel for num_threads(ctx.threads)
+  for (int64_t j = 0; j < n; ++j) normal_row(eps.row(j), eps.cols, stream, uint32_t(rows.at(j)));
+}
+
+// --- forward process, fusion, alignment --------------------------------------------------------------------------------------------------
+
+void diffuse(Ctx& ctx, Mat e_t, CMat q, CMat eps, const int32_t* t, RowList rows, const Schedule& schedule) {
+  const int64_t n = rows.n(), d = q.cols;
+  CHECK_THAT(e_t.cols == d && eps.cols == d && n <= e_t.rows && n <= eps.rows);
+#pragma omp parallel for num_threads(ctx.threads)
+  for (int64_t j = 0; j < n; ++j) {
+    const float signal = schedule.sqrt_abar[t[j]], noise = schedule.sqrt_1m_abar[t[j]];
+    const float *q_i = q.row(rows.at(j)), *eps_j = eps.row(j);
+    float* e_j = e_t.row(j);
+    for (int64_t c = 0; c < d; ++c) e_j[c] = std::fma(signal, q_i[c], noise * eps_j[c]);
+  }
+}
+
+void diffuse_backward(Ctx& ctx, Mat d_q, CMat d_e_t, const int32_t* t, RowList rows, const Schedule& schedule) {
+  const int64_t n = rows.n(), d = d_q.cols;
+  CHECK_THAT(d_e_t.cols == d && n <= d_e_t.rows);
+#pragma omp parallel for num_threads(ctx.threads)
+  for (int64_t j = 0; j < n; ++j) {  // rows are distinct: no two threads meet
+    const float signal = schedule.sqrt_abar[t[j]];
+    const float* d_e_j = d_e_t.row(j);
+    float* d_q_i = d_q.row(rows.at(j));
+    for (int64_t c = 0; c < d; ++c) d_q_i[c] = std::fma(signal, d_e_j[c], d_q_i[c]);
+  }
+}
+
+void fuse(Ctx& ctx, Mat ego, CMat hhat, CMat e0_hat, RowList rows, float mu) {
+  const int64_t n = rows.n(), d = ego.cols;
+  CHECK_SHAPE(hhat, ego.rows, d);
+  CHECK_THAT(e0_hat.cols == d && n <= e0_hat.rows);
+#pragma omp parallel for num_threads(ctx.threads)
+  for (int64_t j = 0; j < n; ++j) {
+    const int64_t i = rows.at(j);
+    const float *hhat_i = hhat.row(i), *e0_j = e0_hat.row(j);
+    float* ego_i = ego.row(i);
+    for (int64_t c = 0; c < d; ++c) ego_i[c] = std::fma(mu, e0_j[c], (1 - mu) * hhat_i[c]);
+  }
+}
+
+void align(Ctx& ctx, double* loss, Mat d_e0_hat, Mat d_q, Mat g_ego, CMat q, CMat e0_hat, const Groups& groups, float lambda, int64_t terms,
+           float mu) {
+  constexpr int64_t kChunk = 256;  // rows of one partial sum of the loss
+  const int64_t n = groups.rows.n(), d = q.cols, chunks = (n + kChunk - 1) / kChunk;
+  CHECK_SHAPE(d_q, q.rows, d);
+  CHECK_SHAPE(g_ego, q.rows, d);
+  CHECK_THAT(e0_hat.cols == d && d_e0_hat.cols == d && n <= e0_hat.rows && n <= d_e0_hat.rows);
+  if (n == 0) return;
+  const double s = double(lambda) / (double(terms) * double(d));
+  double* partial = static_cast<double*>(ctx.scratch(0, size_t(chunks) * sizeof(double)));
+#pragma omp parallel for num_threads(ctx.threads)
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    double sum = 0;
+    for (int64_t j = chunk * kChunk; j < std::min(n, (chunk + 1) * kChunk); ++j) {
+      const int64_t i = groups.rows.at(j);
+      const double m_i = groups.ptr[j + 1] - groups.ptr[j];
+      const float two_s_m = float(2 * s * m_i);
+      const float *q_i = q.row(i), *e0_j = e0_hat.row(j);
+      float *d_e0_j = d_e0_hat.row(j), *d_q_i = d_q.row(i), *g_ego_i = g_ego.row(i);
+      double lane[8] = {};  // fixed lanes: the same bits at any vector width
+      for (int64_t c = 0; c < d; ++c) {
+        const float diff = q_i[c] - e0_j[c], g = two_s_m * diff;
+        lane[c % 8] += double(diff) * double(diff);
+        d_e0_j[c] = std::fma(mu, g_ego_i[c], -g);
+        d_q_i[c] += g;
+        g_ego_i[c] *= 1 - mu;
+      }
+      sum += m_i * (((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7])));
+    }
+    partial[chunk] = sum;
+  }
+  double sum = 0;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += partial[chunk];
+  *loss += s * sum;
+}
+
+}  // namespace ccdrec::cpu

@@ -1,0 +1,100 @@
+#include "kernels/gemm.h"
+
+#include <omp.h>
+
+#include <algorithm>
+
+#include "kernels/cpu/product.h"
+
+namespace ccdrec::cpu {
+namespace {
+
+constexpr int64_t kTileCols = 256;
+constexpr int64_t kMaxGroups = 8;  // micro-tiles a tile is high; fewer when C is small, so that there is work for all threads
+constexpr int64_t kEnoughTiles = 16;
+constexpr int64_t kStrip = 8;  // panels packed together, so that rows are read a strip at a time
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Rows or columns beyond the edge of C: computed beside it, then the part inside is copied.
+void edge_tile(const MicroKernel& mk, float* c, int64_t ldc, int64_t rows, int64_t cols, const float* const* a, int64_t step, const float* b,
+               int64_t k, bool add) {
+  float whole[kMaxMr * kMaxNr];
+  mk.tile(whole, mk.nr, a, step, b, k, false);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t j = 0; j < cols; ++j) c[r * ldc + j] = add ? c[r * ldc + j] + whole[r * mk.nr + j] : whole[r * mk.nr + j];
+}
+
+}  // namespace
+
+// Right is packed whole, in blocks of 256 terms and panels of nr columns; then the tiles of C go to the threads. Within a tile and block a panel
+// (16 KB) stays in L1 while the rows pass by.
+void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, bool accumulate) {
+  const int64_t m = c.rows, n = c.cols;
+  if (m == 0 || n == 0) return;
+  if (k == 0) {
+    if (!accumulate) std::fill_n(c.p, c.size(), 0.0f);
+    return;
+  }
+  const MicroKernel& mk = micro_kernel();
+  const int64_t mr = mk.mr, nr = mk.nr, groups = ceil_div(m, mr), panels = ceil_div(n, nr), col_tiles = ceil_div(n, kTileCols);
+  const int64_t tile_groups = std::clamp<int64_t>(groups * col_tiles / kEnoughTiles, 1, kMaxGroups), row_tiles = ceil_div(groups, tile_groups);
+  float* packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * k) * sizeof(float)));
+  const int64_t room = kMaxGroups * kMaxMr * kBlock;
+  float* packed_left = left.trans ? static_cast<float*>(ctx.scratch(1, size_t(room) * size_t(ctx.threads) * sizeof(float))) : nullptr;
+
+#pragma omp parallel num_threads(ctx.threads)
+  {
+    const int64_t blocks = ceil_div(k, kBlock), strips = ceil_div(panels, kStrip);
+#pragma omp for
+    for (int64_t bs = 0; bs < blocks * strips; ++bs) {
+      const int64_t k0 = bs / strips * kBlock, kc = std::min(kBlock, k - k0), p0 = bs % strips * kStrip, p1 = std::min(p0 + kStrip, panels);
+      float* strip = packed + (k0 * panels + p0 * kc) * nr;
+      if (!right.trans) pack_across(strip, nr, right.p + k0 * right.ld, right.ld, nullptr, kc, p0 * nr, std::min(n, p1 * nr) - p0 * nr);
+      for (int64_t p = p0; right.trans && p < p1; ++p)
+        pack_along(strip + (p - p0) * kc * nr, nr, right.p + p * nr * right.ld + k0, right.ld, kc, std::min(nr, n - p * nr));
+    }
+    float* mine = left.trans ? packed_left + omp_get_thread_num() * room : nullptr;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t tile = 0; tile < row_tiles * col_tiles; ++tile) {
+      const int64_t g0 = tile / col_tiles * tile_groups, g1 = std::min(g0 + tile_groups, groups);
+      const int64_t p0 = tile % col_tiles * (kTileCols / nr), p1 = std::min(p0 + kTileCols / nr, panels);
+      for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
+        const int64_t kc = std::min(kBlock, k - k0);
+        if (left.trans)
+          pack_across(mine, mr, left.idx ? left.p : left.p + k0 * left.ld, left.ld, left.idx ? left.idx + k0 : nullptr, kc, g0 * mr,
+                      std::min(g1 * mr, m) - g0 * mr);
+        const float* a[kMaxGroups * kMaxMr];
+        for (int64_t i = 0; i < (g1 - g0) * mr; ++i) {
+          const int64_t row = std::min(g0 * mr + i, m - 1);  // beyond the edge: any row
+          a[i] = left.trans ? mine + i / mr * mr * kc + i % mr : left.p + (left.idx ? int64_t(left.idx[row]) : row) * left.ld + k0;
+        }
+        const int64_t step = left.trans ? mr : 1;
+        const bool add = accumulate || k0 > 0;
+        for (int64_t p = p0; p < p1; ++p) {
+          const float* b = packed + k0 * panels * nr + p * kc * nr;
+          const int64_t cols = std::min(nr, n - p * nr);
+          for (int64_t g = g0; g < g1; ++g) {
+            const int64_t rows = std::min(mr, m - g * mr);
+            float* c_tile = c.row(g * mr) + p * nr;
+            if (rows == mr && cols == nr)
+              mk.tile(c_tile, n, a + (g - g0) * mr, step, b, kc, add);
+            else
+              edge_tile(mk, c_tile, n, rows, cols, a + (g - g0) * mr, step, b, kc, add);
+          }
+        }
+      }
+    }
+  }
+}
+
+void gemm(Ctx& ctx, Mat c, CMat a, bool trans_a, CMat b, bool trans_b, bool accumulate) {
+  const int64_t m = trans_a ? a.cols : a.rows, k = trans_a ? a.rows : a.cols, n = trans_b ? b.rows : b.cols;
+  CHECK_THAT((trans_b ? b.cols : b.rows) == k);
+  CHECK_SHAPE(c, m, n);
+  product(ctx, c, k, {a.p, a.cols, nullptr, trans_a}, {b.p, b.cols, trans_b}, accumulate);
+}
+
+const char* gemm_isa() { return micro_kernel().name; }
+
+}  // namespace ccdrec::cpu

@@ -1,0 +1,34 @@
+// The register tile behind every dense product: gemm, project, score_topk, knn_cosine. Private to kernels/cpu.
+//
+// One tile is C (mr,nr) = or += A (mr,k) B (k,nr). A is read in place through mr row pointers (or from a packed panel), B from a panel packed
+// k-major. Every element is one fma chain over ascending k from +0, so tile shape and vector width never show in a result.
+#pragma once
+#include <cstdint>
+
+namespace ccdrec::cpu {
+
+constexpr int64_t kMaxMr = 12, kMaxNr = 32;  // widest of all paths
+constexpr int64_t kBlock = 256;              // terms of one chain: a block of B, 256 x nr, fits in L1 beside A. Block sums are added in order
+
+struct MicroKernel {
+  const char* name;
+  int64_t mr, nr;
+  // a[r][t*step] is A[r,t]; b[t*nr + c] is B[t,c]; c has leading dimension ldc.
+  void (*tile)(float* c, int64_t ldc, const float* const* a, int64_t step, const float* b, int64_t k, bool add);
+  // Selection over a row of scores: writes the positions with !(x[at] <= limit), ascending, and returns how many. A NaN limit takes all, and a NaN
+  // passes.
+  int64_t (*above)(int32_t* at, const float* x, int64_t n, float limit);
+};
+
+// The widest path this machine runs, or the one that the environment variable CCDREC_ISA names (portable, avx2, avx512).
+const MicroKernel& micro_kernel();
+const MicroKernel* find_kernel(const char* name);  // null if unknown or not supported here
+void set_micro_kernel(const MicroKernel*);         // for tests; null = back to the default
+
+// Rows t < k, read from column `first` on, into panels of `width` columns: panel q holds columns q*width.. at panel + q*width*k, k-major. Columns
+// from `count` on are 0. Row t is p + idx[t]*ld (idx null: t).
+void pack_across(float* panel, int64_t width, const float* p, int64_t ld, const int32_t* idx, int64_t k, int64_t first, int64_t count);
+// panel[t*width + c] = row c's element t (minus mean[t]), for t < k and c < width; rows from `count` on are 0. Row c is p + c*ld.
+void pack_along(float* panel, int64_t width, const float* p, int64_t ld, int64_t k, int64_t count, const float* mean = nullptr);
+
+}  // namespace ccdrec::cpu

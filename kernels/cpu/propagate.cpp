@@ -1,0 +1,122 @@
+#include "kernels/propagate.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "kernels/cpu/sparse_row.h"
+#include "kernels/rows.h"
+
+namespace ccdrec::cpu {
+namespace {
+
+constexpr int64_t kChunk = 4096;  // mask bytes counted and listed together
+
+// The set bytes of a mask as an ascending list: count per chunk, sum, write.
+void list_of_mask(Ctx& ctx, RowList out, const uint8_t* mask, int64_t n) {
+  const int64_t chunks = (n + kChunk - 1) / kChunk;
+  int64_t* first = static_cast<int64_t*>(ctx.scratch(0, size_t(chunks + 1) * sizeof(int64_t)));
+  first[0] = 0;
+#pragma omp parallel for num_threads(ctx.threads)
+  for (int64_t c = 0; c < chunks; ++c) {
+    int64_t set = 0;
+    for (int64_t i = c * kChunk; i < std::min(n, (c + 1) * kChunk); ++i) set += mask[i];
+    first[c + 1] = set;
+  }
+  for (int64_t c = 0; c < chunks; ++c) first[c + 1] += first[c];
+  CHECK_THAT(first[chunks] <= out.capacity);
+  *out.count = first[chunks];
+#pragma omp parallel for num_threads(ctx.threads)
+  for (int64_t c = 0; c < chunks; ++c) {
+    int32_t* next = out.idx + first[c];
+    for (int64_t i = c * kChunk; i < std::min(n, (c + 1) * kChunk); ++i)
+      if (mask[i]) *next++ = int32_t(i);
+  }
+}
+
+}  // namespace
+
+void frontier(Ctx& ctx, Frontier& f, const Csr& a, RowList seed) {
+  const int L = f.layers;
+  CHECK_THAT(L >= 0 && L <= kMaxLayers);
+  const int64_t N = L > 0 ? a.rows : f.rows[0].capacity;  // without layers there may be no graph
+  CHECK_THAT(L == 0 || a.rows == a.cols);
+  if (!seed.idx) {
+    for (int l = 0; l <= L; ++l) f.rows[l] = all_rows(N), f.mask[l] = nullptr;
+    return;
+  }
+  const int64_t n = seed.n();
+  CHECK_THAT(n <= f.rows[L].capacity);
+  if (f.rows[L].idx != seed.idx) std::copy_n(seed.idx, n, f.rows[L].idx);
+  *f.rows[L].count = n;
+  std::memset(f.mask[L], 0, size_t(N));
+  for (int64_t j = 0; j < n; ++j) f.mask[L][seed.idx[j]] = 1;
+  for (int l = L; l >= 1; --l) {
+    uint8_t* wider = f.mask[l - 1];
+    std::memcpy(wider, f.mask[l], size_t(N));
+    each_row(ctx.threads, a, f.rows[l], [&](int64_t r, int64_t) {  // several threads may set the same byte: to the same value
+      for (int64_t e = a.row_ptr[r]; e < a.row_ptr[r + 1]; ++e) std::atomic_ref(wider[a.col[e]]).store(1, std::memory_order_relaxed);
+    });
+    list_of_mask(ctx, f.rows[l - 1], wider, N);
+  }
+}
+
+// H = (E_0 + .. + E_L)/(L+1) on rows[L]. The last layer and the mean are one pass: its row is still in registers.
+void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat e0) {
+  const int L = f.layers;
+  CHECK_SHAPE(h, e0.rows, e0.cols);
+  const float share = float(1.0 / double(L + 1));
+  if (L == 0) {
+    copy_rows(ctx, h, e0, f.rows[0]);
+    return;
+  }
+  CHECK_SHAPE(e0, a.cols, e0.cols);
+  for (int l = 1; l <= L; ++l) {
+    const Mat e_l = work[l - 1];
+    const CMat before = l == 1 ? e0 : CMat(work[l - 2]);
+    CHECK_SHAPE(e_l, a.rows, e0.cols);
+    each_row(ctx.threads, a, f.rows[l], [&](int64_t r, int64_t ask_end) {
+      float *e_lr = e_l.row(r), *h_r = h.row(r);
+      sparse_row<false>(a, r, ask_end, before, nullptr, zero_start, [&](int64_t j, int64_t lanes, const V8& sum) {
+        put8(e_lr + j, sum, lanes);
+        if (l < L) return;
+        V8 total = take8(e0.row(r) + j, lanes);
+        for (int k = 1; k < L; ++k) total += take8(work[k - 1].row(r) + j, lanes);
+        put8(h_r + j, (total + sum) * splat8(share), lanes);
+      });
+    });
+  }
+}
+
+// prop is a polynomial in the symmetric A, so prop^T = prop: Y_0 = G, Y_k = G + A Y_{k-1}, G_E0 = Y_L/(L+1).
+// Y_k lives on rows[L-k] in work[k-1]; G is zero outside rows[L], whatever its memory holds there.
+void propagate_backward(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a, const Frontier& f, CMat g) {
+  const int L = f.layers;
+  CHECK_SHAPE(g_e0, g.rows, g.cols);
+  const uint8_t* given = f.mask[L];
+  if (L == 0) {
+    copy_rows(ctx, g_e0, g, f.rows[0]);
+    return;
+  }
+  CHECK_SHAPE(g, a.cols, g.cols);
+  for (int k = 1; k <= L; ++k) {
+    const CMat before = k == 1 ? g : CMat(work[k - 2]);
+    const uint8_t* mask = f.mask[L - k + 1];
+    const Mat y = work[k - 1];
+    CHECK_SHAPE(y, a.rows, g.cols);
+    const float scale = k == L ? float(1.0 / double(L + 1)) : 1.0f;
+    const Mat out = k == L ? g_e0 : y;
+    each_row(ctx.threads, a, f.rows[L - k], [&](int64_t r, int64_t ask_end) {
+      float* out_r = out.row(r);
+      const bool has_g = !given || given[r];
+      const auto start = [&](int64_t j, int64_t lanes, V8& acc) { acc = has_g ? take8(g.row(r) + j, lanes) : V8{}; };
+      const auto store = [&](int64_t j, int64_t lanes, const V8& sum) { put8(out_r + j, sum * splat8(scale), lanes); };
+      if (mask)
+        sparse_row<true>(a, r, ask_end, before, mask, start, store);
+      else
+        sparse_row<false>(a, r, ask_end, before, nullptr, start, store);
+    });
+  }
+}
+
+}  // namespace ccdrec::cpu

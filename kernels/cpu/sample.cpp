@@ -1,0 +1,93 @@
+#include "kernels/sample.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "kernels/cpu/radix.h"
+
+namespace ccdrec::cpu {
+namespace {
+
+constexpr uint32_t kRedraws = 64;
+
+struct Interacted {  // one user's training items, ascending
+  const int32_t *first, *last;
+  Interacted(const Csr& train, int32_t u) : first(train.col + train.row_ptr[u]), last(train.col + train.row_ptr[u + 1]) {}
+  bool has(int32_t i) const { return std::binary_search(first, last, i); }
+};
+
+// Uniform over item(0..n-1) without those the user has: draws 0..63 by rejection, then, for users who have nearly all, exactly by counting.
+template <class Item>
+int32_t draw_unseen(Stream s, uint32_t row, int64_t n, const Interacted& seen, Item&& item) {
+  for (uint32_t sub = 0; sub < kRedraws; ++sub) {
+    const int32_t i = item(below(draw(s, row, sub).v[0], uint32_t(n)));
+    if (!seen.has(i)) return i;
+  }
+  const uint32_t x = draw(s, row, kRedraws).v[0];
+  uint32_t lacks = 0;
+  for (int64_t k = 0; k < n; ++k) lacks += !seen.has(item(k));
+  if (lacks == 0) return item(below(x, uint32_t(n)));
+  uint32_t left = below(x, lacks);
+  for (int64_t k = 0;; ++k)
+    if (!seen.has(item(k)) && left-- == 0) return item(k);
+}
+
+}  // namespace
+
+// Sort by (key, row): rows are dealt into buckets by the leading bits of their keys, about 32 to each, and every bucket is sorted alone.
+void shuffle(Ctx& ctx, int32_t* order, int64_t n, Stream s) {
+  struct Entry {
+    uint64_t key;
+    int64_t row;
+    bool operator<(const Entry& o) const { return key != o.key ? key < o.key : row < o.row; }
+  };
+  const int bits = std::clamp(int(std::bit_width(uint64_t(n))) - 5, 1, 16);
+  const int64_t buckets = int64_t(1) << bits;
+  uint64_t* key = static_cast<uint64_t*>(ctx.scratch(0, size_t(n) * sizeof(uint64_t)));
+  Entry* entry = static_cast<Entry*>(ctx.scratch(1, size_t(n) * sizeof(Entry)));
+  int64_t* start = static_cast<int64_t*>(ctx.scratch(2, size_t(buckets + 1) * sizeof(int64_t)));
+#pragma omp parallel for num_threads(ctx.threads)
+  for (int64_t r = 0; r < n; ++r) {
+    const Draw4 x = draw(s, uint32_t(r));
+    key[r] = uint64_t(x.v[0]) << 32 | x.v[1];
+  }
+  std::fill_n(start, buckets + 1, int64_t(0));
+  for (int64_t r = 0; r < n; ++r) ++start[key[r] >> (64 - bits)];
+  for (int64_t b = 0, sum = 0; b <= buckets; ++b) sum += std::exchange(start[b], sum);
+  for (int64_t r = 0; r < n; ++r) entry[start[key[r] >> (64 - bits)]++] = {key[r], r};  // start[b] becomes the end of bucket b
+#pragma omp parallel for num_threads(ctx.threads) schedule(static, 64)
+  for (int64_t b = 0; b < buckets; ++b) {
+    const int64_t from = b ? start[b - 1] : 0, to = start[b];
+    std::sort(entry + from, entry + to);
+    for (int64_t j = from; j < to; ++j) order[j] = int32_t(entry[j].row);
+  }
+}
+
+void negatives(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int n_neg, int64_t first_row, const Csr& train, const int32_t* items,
+               int64_t n_items, Stream s) {
+  CHECK_THAT(batch == 0 || n_items > 0);
+#pragma omp parallel for num_threads(ctx.threads) schedule(static, 64)
+  for (int64_t b = 0; b < batch; ++b) {
+    const Interacted seen(train, users[b]);
+    for (int64_t k = 0; k < n_neg; ++k)
+      out[k * batch + b] = draw_unseen(s, uint32_t((first_row + b) * n_neg + k), n_items, seen, [items](int64_t j) { return items[j]; });
+  }
+}
+
+void unseen_items(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, const Csr& train, int64_t n_items, Stream s) {
+  CHECK_THAT(batch == 0 || n_items > 0);
+#pragma omp parallel for num_threads(ctx.threads) schedule(static, 64)
+  for (int64_t b = 0; b < batch; ++b)
+    out[b] = draw_unseen(s, uint32_t(b), n_items, Interacted(train, users[b]), [](int64_t i) { return int32_t(i); });
+}
+
+void candidates(Ctx& ctx, int32_t* out, int64_t count, int64_t n_items, Stream s) {
+  CHECK_THAT(count == 0 || n_items > 0);
+  uint64_t* drawn = static_cast<uint64_t*>(ctx.scratch(0, size_t(count) * sizeof(uint64_t)));
+  uint64_t* room = static_cast<uint64_t*>(ctx.scratch(1, size_t(count) * sizeof(uint64_t)));
+  for (int64_t j = 0; j < count; ++j) drawn[j] = uint64_t(below(draw(s, uint32_t(j)).v[0], uint32_t(n_items))) << 32;
+  const uint64_t* sorted = sort_by_high_half(drawn, room, count, n_items);
+  for (int64_t j = 0; j < count; ++j) out[j] = int32_t(sorted[j] >> 32);
+}
+
+}  // namespace ccdrec::cpu

@@ -1,0 +1,168 @@
+#include <omp.h>
+
+#include <algorithm>
+#include <climits>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/cpu/lanes.h"
+#include "kernels/sample.h"
+
+namespace ccdrec::cpu {
+namespace {
+
+constexpr int64_t kRows = 6, kCols = 16;                    // register tile: 6 positives x 16 candidates, 12 accumulators
+constexpr int32_t kExcluded = INT_MIN, kNan = INT_MIN + 1;  // below every similarity: -inf is ordered as INT_MIN + 0x7fffff
+
+// A float as an integer of the same order; -0 as 0.
+inline int32_t ordered(float x) {
+  x += 0.0f;
+  int32_t b;
+  std::memcpy(&b, &x, sizeof b);
+  return b ^ ((b >> 31) & INT_MAX);
+}
+
+float inverse_norm(const float* x, int64_t d) {
+  float sum = 0;
+  for (int64_t j = 0; j < d; ++j) sum = std::fma(x[j], x[j], sum);
+  return 1.0f / std::max(std::sqrt(sum), 1e-12f);
+}
+
+// Candidates' rows in panels of 16, transposed: panel[j*16 + l] = X[cand[l], j]. Missing candidates of the last panel are rows of zeros.
+void pack_panel(float* panel, CMat pool, const int32_t* cand, int64_t n) {
+  for (int64_t l = 0; l < kCols; ++l)
+    for (int64_t j = 0; j < pool.cols; ++j) panel[j * kCols + l] = l < n ? pool.row(cand[l])[j] : 0.0f;
+}
+
+// sim[r*ld + 0..15] = x[r] . panel, every sum one fma chain over ascending j.
+void tile(float* sim, int64_t ld, const float* const* x, const float* panel, int64_t d) {
+  V8 acc[kRows][2] = {};
+  for (int64_t j = 0; j < d; ++j) {
+    const V8 c0 = load8(panel + j * kCols), c1 = load8(panel + j * kCols + 8);
+    for (int64_t r = 0; r < kRows; ++r) {
+      const V8 x_rj = splat8(x[r][j]);
+      acc[r][0] = fma8(x_rj, c0, acc[r][0]);
+      acc[r][1] = fma8(x_rj, c1, acc[r][1]);
+    }
+  }
+  for (int64_t r = 0; r < kRows; ++r) store8(sim + r * ld, acc[r][0]), store8(sim + r * ld + 8, acc[r][1]);
+}
+
+// A row's keys, eight to a step up to its padded length. Returns whether there was a NaN.
+bool to_keys(int32_t* key, const float* sim, const float* inv_norm, int64_t n, int64_t padded) {
+  int32_t nan = 0;
+  for (int64_t c = 0; c < n; ++c) {
+    const float x = inv_norm ? sim[c] * inv_norm[c] : sim[c];
+    const bool bad = x != x;
+    nan |= bad;
+    key[c] = bad ? kNan : ordered(x);
+  }
+  std::fill(key + n, key + padded, kExcluded);
+  return nan != 0;
+}
+
+// First position whose candidate is not below `item`: halving without branches, which the next item would mispredict.
+const int32_t* first_not_below(const int32_t* from, const int32_t* end, int32_t item) {
+  for (int64_t n = end - from; n > 0;) {
+    const int64_t half = (n + 1) / 2;
+    from += from[half - 1] < item ? half : 0;
+    n -= half;
+  }
+  return from;
+}
+
+// Marks the candidates (ascending) that the user (row ascending) has; returns how many. Users have few items: search ahead from the last hit.
+int64_t exclude(int32_t* key, const int32_t* cand, int64_t n, const int32_t* item, const int32_t* end) {
+  int64_t marked = 0;
+  const int32_t* at = cand;
+  for (; item < end && at < cand + n; ++item) {
+    at = first_not_below(at, cand + n, *item);
+    for (; at < cand + n && *at == *item; ++at, ++marked) key[at - cand] = kExcluded;
+  }
+  return marked;
+}
+
+int64_t count_above(const int32_t* key, int64_t n, int32_t limit) {
+  int32_t above = 0;
+  for (int64_t c = 0; c < n; ++c) above += key[c] > limit;
+  return above;
+}
+
+// Position of rank r (0 = best) by key descending, then position; n is a multiple of eight. Bisection on the key, each step one vector pass over a
+// row that lies in L1, until few keys are left between the bounds. Invariant: above(hi) <= r < above(lo), with above(x) = #{key > x}.
+int64_t position_of_rank(const int32_t* key, int64_t n, int64_t r) {
+  constexpr int64_t kFew = 8;
+  int32_t lo = kExcluded, hi = INT_MAX;
+  int64_t above_lo = count_above(key, n, lo), above_hi = 0;
+  while (int64_t(hi) - lo > 1 && above_lo - above_hi > kFew) {
+    const int32_t mid = int32_t((int64_t(lo) + hi) >> 1);
+    const int64_t above = count_above(key, n, mid);
+    if (above > r)
+      lo = mid, above_lo = above;
+    else
+      hi = mid, above_hi = above;
+  }
+  int64_t left = r - above_hi;
+  if (int64_t(hi) - lo == 1) {  // one key, all ties: by position
+    for (int64_t c = 0;; ++c)
+      if (key[c] == hi && left-- == 0) return c;
+  }
+  uint64_t few[kFew];  // (key descending, position ascending) as one ascending integer
+  int64_t m = 0;
+  for (int64_t c0 = 0; c0 < n; c0 += 8) {
+    int32_t any = 0;
+    for (int64_t c = c0; c < c0 + 8; ++c) any |= int32_t(key[c] > lo) & int32_t(key[c] <= hi);
+    if (!any) continue;
+    for (int64_t c = c0; c < c0 + 8; ++c)
+      if (key[c] > lo && key[c] <= hi) few[m++] = uint64_t(int64_t(hi) - key[c]) << 32 | uint64_t(c);
+  }
+  std::nth_element(few, few + left, few + m);
+  return int64_t(few[left] & 0xffffffffu);
+}
+
+}  // namespace
+
+// Groups of six positives go to the threads; a thread holds the similarities of its six rows only, (6,C) floats, and never sees those of another.
+// Cosine: dividing a row by its own norm changes no order within it, so only the candidates' norms (clamped at 1e-12) enter.
+void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, const int32_t* positives, const int32_t* users, int64_t batch,
+                      const int32_t* cand, int64_t count, const Csr& train, int64_t k_top, bool cosine, const int32_t* fallback, Stream s) {
+  CHECK_THAT(k_top >= 1);
+  const int64_t d = pool.cols, panels = (count + kCols - 1) / kCols, ld = panels * kCols;
+  float* packed = static_cast<float*>(ctx.scratch(0, size_t(panels * d * kCols) * sizeof(float)));
+  float* inv_norm = static_cast<float*>(ctx.scratch(1, size_t(ld) * sizeof(float)));
+  float* sims = static_cast<float*>(ctx.scratch(2, size_t(ctx.threads) * size_t((kRows + 1) * ld) * sizeof(float)));
+  int nan = 0;
+#pragma omp parallel num_threads(ctx.threads) reduction(| : nan)
+  {
+#pragma omp for
+    for (int64_t p = 0; p < panels; ++p) {
+      const int64_t n = std::min(kCols, count - p * kCols);
+      pack_panel(packed + p * d * kCols, pool, cand + p * kCols, n);
+      if (cosine)
+        for (int64_t l = 0; l < n; ++l) inv_norm[p * kCols + l] = inverse_norm(pool.row(cand[p * kCols + l]), d);
+    }
+    float* sim = sims + int64_t(omp_get_thread_num()) * (kRows + 1) * ld;
+    int32_t* key = reinterpret_cast<int32_t*>(sim + kRows * ld);
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t b0 = 0; b0 < batch; b0 += kRows) {
+      const int64_t rows = std::min(kRows, batch - b0);
+      const float* x[kRows];
+      for (int64_t r = 0; r < kRows; ++r) x[r] = pool.row(positives[b0 + std::min(r, rows - 1)]);
+      for (int64_t p = 0; p < panels; ++p) tile(sim + p * kCols, ld, x, packed + p * d * kCols, d);
+      for (int64_t r = 0; r < rows; ++r) {
+        const int64_t b = b0 + r;
+        nan |= to_keys(key, sim + r * ld, cosine ? inv_norm : nullptr, count, ld);
+        const int64_t admissible = count - exclude(key, cand, count, train.col + train.row_ptr[users[b]], train.col + train.row_ptr[users[b] + 1]);
+        if (admissible == 0) {
+          out[b] = fallback[b];
+          continue;
+        }
+        const uint32_t rank = below(draw(s, uint32_t(b)).v[0], uint32_t(std::min(k_top, admissible)));
+        out[b] = cand[position_of_rank(key, ld, rank)];
+      }
+    }
+  }
+  if (nan) *nan_flag = 1;
+}
+
+}  // namespace ccdrec::cpu

@@ -1,0 +1,59 @@
+// One row of a sparse product, the output kept in registers: what spmm and propagate share. Private to kernels/cpu.
+#pragma once
+#include "kernels/cpu/lanes.h"
+#include "kernels/types.h"
+
+namespace ccdrec::cpu {
+
+// The edges ahead whose row of X is asked for early: X is larger than L2, and a row arrives as four lines.
+constexpr int64_t kEdgesAhead = 8;
+
+template <int NV, bool Masked, class Start, class Store>
+inline void sparse_row_block(const Csr& a, int64_t r, CMat x, const uint8_t* mask, int64_t ask_end, int64_t j0, int64_t lanes, Start&& start,
+                             Store&& store) {
+  V8 acc[NV];
+  for (int v = 0; v < NV; ++v) start(j0 + 8 * v, lanes, acc[v]);
+  const int64_t end = a.row_ptr[r + 1];
+  for (int64_t e = a.row_ptr[r]; e < end; ++e) {
+    const int64_t c = a.col[e];
+    if (NV == 8 && e + kEdgesAhead < ask_end) {
+      const float* ahead = x.row(a.col[e + kEdgesAhead]) + j0;
+      for (int line = 0; line < 4; ++line) __builtin_prefetch(ahead + 16 * line);
+    }
+    if (Masked && !mask[c]) continue;
+    const V8 w = splat8(a.val[e]);
+    const float* x_c = x.row(c) + j0;
+    for (int v = 0; v < NV; ++v) acc[v] = fma8(w, take8(x_c + 8 * v, lanes), acc[v]);
+  }
+  for (int v = 0; v < NV; ++v) store(j0 + 8 * v, lanes, acc[v]);
+}
+
+// For the eights of row r: store(j, lanes, start + sum_e val[e] X[col[e], j..]), edges in CSR order, one fma each; start(j, lanes, acc) sets the
+// accumulator. lanes = 8, fewer at the end. Columns go 64 at a time (eight accumulators), then eight at a time.
+template <bool Masked, class Start, class Store>
+inline void sparse_row(const Csr& a, int64_t r, int64_t ask_end, CMat x, const uint8_t* mask, Start&& start, Store&& store) {
+  const int64_t d = x.cols;
+  int64_t j = 0;
+  for (; j + 64 <= d; j += 64) sparse_row_block<8, Masked>(a, r, x, mask, ask_end, j, 8, start, store);
+  for (; j + 8 <= d; j += 8) sparse_row_block<1, Masked>(a, r, x, mask, ask_end, j, 8, start, store);
+  if (j < d) sparse_row_block<1, Masked>(a, r, x, mask, ask_end, j, d - j, start, store);
+}
+
+// The rows of a list, popular rows being long: chunks of 64 go to whichever thread is free. `row(r, ask_end)` must only write row r; when the list is
+// all rows, the edges behind a row's own are the next row's, and it is worth asking for their rows of X too.
+template <class Row>
+inline void each_row(int threads, const Csr& a, RowList rows, Row&& row) {
+  const int64_t n = rows.n();
+  if (!rows.idx) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 64)
+    for (int64_t r = 0; r < n; ++r) row(r, a.row_ptr[n]);
+    return;
+  }
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 64)
+  for (int64_t j = 0; j < n; ++j) row(int64_t(rows.idx[j]), a.row_ptr[rows.idx[j] + 1]);
+}
+
+inline RowList all_rows(int64_t n) { return {nullptr, nullptr, n}; }
+constexpr auto zero_start = [](int64_t, int64_t, V8& acc) { acc = V8{}; };
+
+}  // namespace ccdrec::cpu

@@ -1,0 +1,14 @@
+// project: the modality map of the items a batch needs, Y[j] = X[rows[j]] W + b, and its backward (spec 1, 3.3).
+//
+//   X (R,F) raw features, rows: n <= capacity row indices of X, W (F,d), b (1,d), Y (capacity,d): rows j < n are written, the rest untouched.
+// project_backward, given dY (capacity,d):
+//   dW (F,d) += X[rows]^T dY ;  db (1,d) += column sums of dY ;  dX (capacity,F) = dY W^T (row j for item rows[j]; skipped when dX is empty)
+// Order    as gemm: fixed tiles, one thread each; dW and db sum the rows in list order. Same bits for any thread count.
+// Cost     2 n F d flop forward, twice or three times that backward. X rows are gathered into the packed panel, never copied whole.
+#pragma once
+#include "kernels/ctx.h"
+
+namespace ccdrec::cpu {
+void project(Ctx&, Mat y, CMat x, RowList rows, CMat w, CMat b);
+void project_backward(Ctx&, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList rows, CMat w);
+}  // namespace ccdrec::cpu
