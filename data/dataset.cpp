@@ -1,0 +1,268 @@
+#include "data/dataset.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "data/error.h"
+#include "data/hash.h"
+#include "data/inter.h"
+
+namespace ccdrec {
+
+namespace fs = std::filesystem;
+
+// ---------------------------------------------------------------------------------------------------------------- ids
+
+IdMap IdMap::dense_of(int64_t n) {
+  IdMap m;
+  m.n_ = n;
+  return m;
+}
+
+IdMap IdMap::of(std::vector<std::string> raw) {
+  IdMap m;
+  m.n_ = int64_t(raw.size());
+  m.raw_ = std::move(raw);
+  m.index_.reserve(m.raw_.size());
+  for (size_t i = 0; i < m.raw_.size(); ++i) m.index_.emplace(m.raw_[i], int64_t(i));
+  return m;
+}
+
+int64_t IdMap::find(const std::string& raw) const {
+  if (!dense()) {
+    const auto it = index_.find(raw);
+    return it == index_.end() ? -1 : it->second;
+  }
+  if (raw.empty() || raw.size() > 10 || (raw.size() > 1 && raw[0] == '0')) return -1;  // "007" is not what raw(7) gives
+  int64_t v = 0;
+  for (char c : raw) {
+    if (c < '0' || c > '9') return -1;
+    v = v * 10 + (c - '0');
+  }
+  return v < n_ ? v : -1;
+}
+
+// -------------------------------------------------------------------------------------------------------------- files
+
+namespace {
+
+constexpr const char* kFeatureEnd = "_feat.npy";
+
+std::vector<std::string> names_ending(const std::string& folder, const std::string& end) {  // file names without the ending, sorted
+  std::vector<std::string> out;
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(folder, ec)) {
+    const std::string name = entry.path().filename().string();
+    if (name.size() > end.size() && name.ends_with(end) && name[0] != '.') out.push_back(name.substr(0, name.size() - end.size()));
+  }
+  if (ec) throw UserError(fmt::format("{}: cannot be listed ({})", folder, ec.message()));
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string s;
+  for (const std::string& w : words) s += (s.empty() ? "" : ", ") + w;
+  return s;
+}
+
+struct Found {
+  std::string name, path;
+};
+Found find_inter(const std::string& folder, const std::string& asked) {
+  std::error_code ec;
+  if (!fs::exists(folder, ec)) throw UserError(folder + ": no such folder; expected a data set with NAME.inter in it (make one: ccdrec synth)");
+  if (!fs::is_directory(folder, ec)) throw UserError(folder + ": is a file, expected the folder that holds NAME.inter and the feature files");
+  const auto at = [&](const std::string& name) -> std::string {
+    for (const char* end : {".inter", ".inter.gz"})
+      if (fs::exists(fs::path(folder) / (name + end), ec)) return (fs::path(folder) / (name + end)).string();
+    return "";
+  };
+  if (!asked.empty()) {
+    if (const std::string path = at(asked); !path.empty()) return {asked, path};
+    throw UserError(fmt::format("{}: no {}.inter in it; .inter files found: {}", folder, asked, joined(names_ending(folder, ".inter"))));
+  }
+  const std::string own = fs::path(folder).filename().string();
+  if (const std::string path = at(own); !path.empty()) return {own, path};
+  std::vector<std::string> names = names_ending(folder, ".inter");
+  for (const std::string& n : names_ending(folder, ".inter.gz"))
+    if (std::find(names.begin(), names.end(), n) == names.end()) names.push_back(n);
+  if (names.size() == 1) return {names[0], at(names[0])};
+  if (names.empty())
+    throw UserError(folder + ": no .inter file in it; expected NAME.inter, one interaction per line: userID, itemID, x_label separated by tabs");
+  throw UserError(fmt::format("{}: several .inter files ({}) and none named {}.inter; name the one to read", folder, joined(names), own));
+}
+
+// ----------------------------------------------------------------------------------------------------------- features
+
+struct Scan {
+  int64_t zero_rows = 0, first_zero = -1;
+};
+
+// One pass over a matrix, by tiles: refuses NaN and infinity (the lowest row first, for any thread count), counts rows of zeros.
+Scan scan_features(const NpyMatrix& m) {
+  const int64_t tile = std::max<int64_t>(1, (int64_t(1) << 18) / m.cols()), tiles = (m.rows() + tile - 1) / tile;
+  std::vector<Scan> part(size_t(tiles), Scan{});
+  std::vector<std::string> refused;
+  refused.resize(size_t(tiles));
+#pragma omp parallel
+  {
+    std::vector<float> buffer(size_t(tile * m.cols()), 0.0f);
+#pragma omp for schedule(static)
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t first = t * tile, n = std::min(tile, m.rows() - first);
+      try {
+        m.read_rows(buffer.data(), first, n);
+      } catch (const UserError& e) {
+        refused[size_t(t)] = e.what();
+        continue;
+      }
+      for (int64_t r = 0; r < n; ++r) {
+        const float* row = buffer.data() + r * m.cols();
+        if (std::any_of(row, row + m.cols(), [](float x) { return x != 0.0f; })) continue;
+        Scan& s = part[size_t(t)];
+        if (s.zero_rows++ == 0) s.first_zero = first + r;
+      }
+    }
+  }
+  Scan all;
+  for (int64_t t = 0; t < tiles; ++t) {
+    if (!refused[size_t(t)].empty()) throw UserError(refused[size_t(t)]);
+    if (all.zero_rows == 0) all.first_zero = part[size_t(t)].first_zero;
+    all.zero_rows += part[size_t(t)].zero_rows;
+  }
+  return all;
+}
+
+void check_rows(const NpyMatrix& m, const InterFile& f) {
+  if (m.rows() == f.items.n) return;
+  const std::string inter = fs::path(f.path).filename().string();
+  if (m.rows() < f.items.n && f.items.raw.empty())
+    throw UserError(fmt::format(
+        "{}: has {} rows, but {} line {} names item {}; expected one row for each of {} items: add the missing rows, or remove such lines", m.path(),
+        m.rows(), inter, f.items.line_of_largest, f.items.n - 1, f.items.n));
+  throw UserError(fmt::format("{}: has {} rows, expected {}, one for each item of {}; make both from the same item list{}", m.path(), m.rows(),
+                              f.items.n, inter, m.rows() > f.items.n ? " (i_id_mapping.csv may list items that have no interactions)" : ""));
+}
+
+void load_features(Dataset& d, const InterFile& f, const LoadOptions& opt) {
+  std::vector<std::string> names = names_ending(d.folder, kFeatureEnd);
+  const auto image = std::find(names.begin(), names.end(), "image");
+  if (image != names.end()) std::rotate(names.begin(), image, image + 1);
+  for (const std::string& want : opt.modalities)
+    if (std::find(names.begin(), names.end(), want) == names.end())
+      throw UserError(fmt::format("{}: no {}{} in it; modalities found: {}", d.folder, want, kFeatureEnd, names.empty() ? "none" : joined(names)));
+  if (names.empty())
+    throw UserError(d.folder + ": no *_feat.npy in it; a multimodal model needs at least one, such as image_feat.npy, with one row per item");
+  for (const std::string& name : names) {
+    if (!opt.modalities.empty() && std::find(opt.modalities.begin(), opt.modalities.end(), name) == opt.modalities.end()) continue;
+    NpyMatrix m((fs::path(d.folder) / (name + kFeatureEnd)).string());
+    check_rows(m, f);
+    const Scan s = scan_features(m);
+    if (s.zero_rows)
+      d.warnings.push_back(
+          fmt::format("{}: {} of {} feature rows are all zero (first: item {})", name, s.zero_rows, m.rows(), d.items.raw(s.first_zero)));
+    d.features.push_back({name, std::move(m)});
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------- interactions
+
+// Spec baselines 2.2: rows by label; validation and test rows of users without a training row are dropped.
+void split_rows(Dataset& d, const InterFile& f) {
+  std::vector<char> trained(size_t(d.n_users), 0);
+  for (size_t r = 0; r < f.user.size(); ++r)
+    if (f.label[r] == 0) trained[size_t(f.user[r])] = 1;
+  const char* names[3] = {"training", "validation", "test"};
+  for (int label = 0; label < 3; ++label) {
+    std::vector<Pair>& to = label == 0 ? d.train : label == 1 ? d.valid : d.test;
+    int64_t dropped = 0, total = 0;
+    std::vector<int32_t> users;
+    for (size_t r = 0; r < f.user.size(); ++r) {
+      if (f.label[r] != label) continue;
+      ++total;
+      if (trained[size_t(f.user[r])]) {
+        to.push_back({f.user[r], f.item[r]});
+      } else {
+        ++dropped;
+        users.push_back(f.user[r]);
+      }
+    }
+    if (total == 0 && label > 0)
+      d.warnings.push_back(fmt::format("no {} rows (label {}): nothing to {} on", names[label], label, label == 1 ? "select the epoch" : "report"));
+    if (dropped == 0) continue;
+    const int32_t first = users[0];
+    std::sort(users.begin(), users.end());
+    const auto distinct = std::unique(users.begin(), users.end()) - users.begin();
+    d.warnings.push_back(fmt::format("{} of {} {} rows dropped: their {} users have no training row (first: user {})", dropped, total, names[label],
+                                     distinct, d.users.raw(first)));
+  }
+  if (d.train.empty())
+    throw UserError(fmt::format("{}: no training rows; expected lines whose label is 0 (labels: 0 training, 1 validation, 2 test)", f.path));
+}
+
+void warn_about_rows(Dataset& d, const InterFile& f) {
+  std::vector<char> seen(size_t(d.n_items), 0);
+  for (int32_t i : f.item) seen[size_t(i)] = 1;
+  const auto idle = std::count(seen.begin(), seen.end(), 0);
+  if (idle)
+    d.warnings.push_back(fmt::format("{} of {} items have no interactions (first: item {}); they stay candidates", idle, d.n_items,
+                                     d.items.raw(std::find(seen.begin(), seen.end(), 0) - seen.begin())));
+
+  std::vector<std::pair<uint64_t, uint8_t>> keys(f.user.size());  // (user, item), label
+  for (size_t r = 0; r < keys.size(); ++r) keys[r] = {uint64_t(uint32_t(f.user[r])) << 32 | uint32_t(f.item[r]), f.label[r]};
+  std::sort(keys.begin(), keys.end());
+  int64_t repeated = 0, across = 0;
+  uint64_t first_repeated = 0, first_across = 0;
+  for (size_t r = 1; r < keys.size(); ++r) {
+    if (keys[r].first != keys[r - 1].first) continue;
+    const bool same_split = keys[r].second == keys[r - 1].second;
+    uint64_t& first = same_split ? first_repeated : first_across;
+    if ((same_split ? repeated : across)++ == 0) first = keys[r].first;
+  }
+  const auto named = [&](uint64_t key) {
+    return fmt::format("user {}, item {}", d.users.raw(int64_t(key >> 32)), d.items.raw(int64_t(uint32_t(key))));
+  };
+  if (repeated)
+    d.warnings.push_back(fmt::format("{} duplicated rows (first: {}); graphs count them once, training draws them as often as they stand", repeated,
+                                     named(first_repeated)));
+  if (across)
+    d.warnings.push_back(
+        fmt::format("{} pairs stand in more than one split (first: {}); what is trained on is never recommended again", across, named(first_across)));
+}
+
+}  // namespace
+
+Dataset load_dataset(const std::string& folder, const LoadOptions& opt) {
+  Dataset d;
+  fs::path clean = fs::path(folder).lexically_normal();
+  if (clean.filename().empty()) clean = clean.parent_path();  // a slash at the end
+  if (clean == ".") clean = fs::current_path();
+  d.folder = clean.string();
+  const Found found = find_inter(d.folder, opt.name);
+  d.name = found.name;
+  const InterFile f = read_inter(found.path, {opt.user_field, opt.item_field, opt.label_field},
+                                 read_id_mapping((clean / "u_id_mapping.csv").string(), opt.user_field),
+                                 read_id_mapping((clean / "i_id_mapping.csv").string(), opt.item_field));
+  d.n_users = f.users.n;
+  d.n_items = f.items.n;
+  d.users = f.users.raw.empty() ? IdMap::dense_of(d.n_users) : IdMap::of(f.users.raw);
+  d.items = f.items.raw.empty() ? IdMap::dense_of(d.n_items) : IdMap::of(f.items.raw);
+  split_rows(d, f);
+  warn_about_rows(d, f);
+  if (opt.need_features) load_features(d, f, opt);
+  if (opt.need_features && f.items.appearance)
+    d.warnings.push_back(
+        "items are numbered in order of first appearance; feature row 0 belongs to the first item of the file (i_id_mapping.csv would fix another "
+        "order)");
+  uint64_t sum = f.fingerprint;
+  for (const Feature& x : d.features)
+    sum = hash_bytes(x.matrix.bytes(), x.matrix.byte_count(), hash_bytes(x.name.data(), x.name.size(), sum ^ uint64_t(x.matrix.cols())));
+  d.checksum = hex16(sum);
+  return d;
+}
+
+}  // namespace ccdrec

@@ -1,0 +1,11 @@
+// What a user can cause (a bad file, a wrong key, a full disk): one sentence with file, line or field, what was expected and what to do.
+// The command line prints it and exits with code 2; nothing half-written is left behind.
+#pragma once
+#include <stdexcept>
+#include <string>
+
+namespace ccdrec {
+struct UserError : std::runtime_error {
+  explicit UserError(const std::string& sentence) : std::runtime_error(sentence) {}
+};
+}  // namespace ccdrec

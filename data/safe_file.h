@@ -1,0 +1,28 @@
+// A file that appears whole or not at all: written under a temporary name beside its place, flushed to disk, then renamed.
+#pragma once
+#include <cstddef>
+#include <string>
+
+namespace ccdrec {
+
+class SafeFile {
+ public:
+  explicit SafeFile(const std::string& path);  // UserError when the folder refuses
+  SafeFile(SafeFile&&) noexcept;
+  SafeFile(const SafeFile&) = delete;
+  ~SafeFile();  // removes the temporary file unless commit() was called
+
+  void write(const void* bytes, size_t n);  // buffered; UserError when the disk refuses (full, quota, read-only)
+  void write(const std::string& s) { write(s.data(), s.size()); }
+  void commit();  // flush, sync, rename
+  const std::string& path() const { return path_; }
+
+ private:
+  void flush();
+  void write_through(const char* p, size_t n);
+  [[noreturn]] void refuse(const char* what, int error);
+  std::string path_, temp_, buffer_;
+  int fd_ = -1;
+};
+
+}  // namespace ccdrec
