@@ -1,0 +1,230 @@
+// Checkpoints: parameters under PyTorch-style names; for resuming also the optimiser's moments, the pools, the running losses and the counters.
+#include <fmt/format.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "data/error.h"
+#include "host/safetensors.h"
+#include "host/trainer_impl.h"
+
+namespace ccdrec {
+
+namespace {
+
+constexpr const char* kFormat = "ccdrec-state-1";
+
+// One parameter wherever it lives: a window of a device array.
+struct Window {
+  std::string name;
+  int64_t rows, cols;
+  bool transposed;  // written (cols,rows), as torch.nn.Linear keeps it
+  Array<float>*value, *m, *v;
+  int64_t offset;
+};
+
+std::vector<Window> windows(Recommender& model) {
+  std::vector<Window> w;
+  Backbone& b = model.backbone();
+  RowTable& nodes = b.nodes();
+  const int64_t d = nodes.value().cols;
+  const auto add = [&](const std::string& name, RowTable& t, int64_t first, int64_t rows, int64_t cols) {
+    w.push_back({name, rows, cols, false, &t.values().array(), &t.moments().array(), &t.squares().array(), first * cols});
+  };
+  add("user_embedding.weight", nodes, 0, b.users(), d);
+  add("item_id_embedding.weight", nodes, b.users(), b.n_items(), d);
+  if (Modalities* modal = model.modalities())
+    for (int k = 0; k < modal->count(); ++k)
+      if (RowTable& x = modal->features(k); x.trainable()) add(modal->name(k) + "_embedding.weight", x, 0, x.value().rows, x.value().cols);
+  ParamArena& arena = model.arena();
+  for (const ParamInfo& p : arena.params())
+    w.push_back({p.name, p.rows, p.cols, p.transposed, &arena.values(), &arena.moments(), &arena.squares(), p.offset});
+  return w;
+}
+
+// Host copies of windows, kept alive until the file is written. On the CPU device a plain window is written from where it lies.
+class Writer {
+ public:
+  explicit Writer(bool on_host) : on_host_(on_host) {}
+  void add(const std::string& name, std::vector<int64_t> shape, const Array<float>& a, int64_t offset, int64_t rows, int64_t cols, bool transposed) {
+    const void* data = a.p() + offset;
+    if (!on_host_ || transposed) {
+      std::vector<float> host(size_t(rows * cols));
+      a.download(host.data(), rows * cols, offset);
+      if (transposed) {
+        std::vector<float> turned(host.size());
+        for (int64_t r = 0; r < rows; ++r)
+          for (int64_t c = 0; c < cols; ++c) turned[size_t(c * rows + r)] = host[size_t(r * cols + c)];
+        host.swap(turned);
+      }
+      kept_.push_back(std::move(host));
+      data = kept_.back().data();
+    }
+    views.push_back({name, "F32", std::move(shape), data});
+  }
+  void add(const std::string& prefix, const Window& w, const Array<float>& a) {
+    const bool bias = w.rows == 1 && !w.transposed;
+    std::vector<int64_t> shape = w.transposed ? std::vector<int64_t>{w.cols, w.rows}
+                                 : bias       ? std::vector<int64_t>{w.cols}
+                                              : std::vector<int64_t>{w.rows, w.cols};
+    add(prefix + w.name, std::move(shape), a, w.offset, w.rows, w.cols, w.transposed);
+  }
+  std::vector<TensorView> views;
+
+ private:
+  bool on_host_;
+  std::vector<std::vector<float>> kept_;
+};
+
+// The settings that decide the numbers of a run. Two runs with the same text and the same data take the same course.
+std::string settings_fingerprint(const Settings& s) {
+  std::string mods, mm;
+  for (const std::string& m : s.modalities) mods += m + ",";
+  for (const double w : s.mm_weights) mm += fmt::format("{},", w);
+  return fmt::format(
+      "model={} backbone={} seed={} modalities={} d={} lr={} batch={} n_neg={} reg={} train_features={} eval_step={} valid_metric={} "
+      "stopping_step={} n_ui={} n_mm={} "
+      "knn_k={} center={} image_weight={} mm_weights={} dropout={} dma={} ndi={} cns={} lambda={} omega={} T={} schedule={} noise_form={} "
+      "mirrored={} mu={} dtau={} "
+      "first_stage={} tau_end={} ratio={} kappa={} cosine={} ndi_negative={} estimator={}/{}/{}",
+      s.model, s.backbone, s.seed, mods, s.embedding_size, s.learning_rate, s.train_batch_size, s.n_neg, s.reg_weight, s.train_features, s.eval_step,
+      s.valid_metric, s.stopping_step, s.n_ui_layers, s.n_mm_layers, s.knn_k, s.knn_center, s.mm_image_weight, mm, s.dropout, s.dma, s.ndi, s.cns,
+      s.lambda, s.omega, s.timesteps, s.noise_schedule, s.noise_prediction_form, s.mirrored_timesteps, s.mu, s.dtau, s.first_stage, s.tau_end,
+      s.candidate_ratio, s.kappa, s.cns_cosine, s.ndi_negative, s.estimator, s.estimator_layers, s.estimator_heads);
+}
+
+nlohmann::json summary_json(const TrainSummary& t) {
+  return {{"best_epoch", t.best_epoch}, {"epochs_run", t.epochs_run},       {"best_score", t.best_score},    {"best_valid", t.best_valid},
+          {"best_test", t.best_test},   {"train_seconds", t.train_seconds}, {"eval_seconds", t.eval_seconds}};
+}
+
+template <class Impl>
+std::map<std::string, std::string> metadata(const Impl& z) {
+  return {{"format", "pt"},
+          {"ccdrec_format", kFormat},
+          {"model", z.s.model},
+          {"settings", settings_fingerprint(z.s)},
+          {"data", z.data.checksum},
+          {"t", std::to_string(z.model->t())},
+          {"epoch", std::to_string(z.epoch)},
+          {"next_step", std::to_string(z.next_step)},
+          {"failures", std::to_string(z.failures)},
+          {"summary", summary_json(z.summary).dump()}};
+}
+
+}  // namespace
+
+int Trainer::epoch() const { return impl_->epoch; }
+int64_t Trainer::next_step() const { return impl_->next_step; }
+
+// Called right after an evaluation: the representations it ranked with are still in place.
+void Trainer::save_best(const std::string& path) {
+  Impl& z = *impl_;
+  Recommender& model = *z.model;
+  Writer out(z.device->ctx.device == DeviceKind::cpu);
+  for (const Window& w : windows(model)) out.add("", w, *w.value);
+  Backbone& b = model.backbone();
+  const Array<float>& h = b.h_array();
+  const int64_t U = b.users(), I = b.n_items(), d = z.s.embedding_size;
+  out.add("final.user", {U, d}, h, 0, U, d, false);
+  out.add("final.item", {I, d}, h, U * d, I, d, false);
+  write_safetensors(path, out.views, metadata(z));
+}
+
+void Trainer::save_state(const std::string& path) {
+  Impl& z = *impl_;
+  Recommender& model = *z.model;
+  model.flush();  // every row at step t: exact, and the steps of the rows need not be stored
+  Writer out(z.device->ctx.device == DeviceKind::cpu);
+  for (const Window& w : windows(model)) {
+    out.add("", w, *w.value);
+    out.add("adam.m.", w, *w.m);
+    out.add("adam.v.", w, *w.v);
+  }
+  if (Ndi* ndi = model.ndi(); ndi && ndi->ready())
+    for (int k = 0; k < 4; ++k)
+      if (Matrix& pool = ndi->pool_matrix(k))
+        out.add("pool." + std::to_string(k), {pool.rows(), pool.cols()}, pool.array(), 0, pool.rows(), pool.cols(), false);
+  const EpochLosses losses = z.next_step > 0 ? model.losses() : EpochLosses{};
+  out.views.push_back({"state.losses", "F64", {EpochLosses::count}, losses.sum});
+  write_safetensors(path, out.views, metadata(z));
+}
+
+void Trainer::load_state(const std::string& path) {
+  Impl& z = *impl_;
+  Recommender& model = *z.model;
+  const TensorFile file = read_safetensors(path);
+  const auto meta = [&](const std::string& key) -> const std::string& {
+    const auto it = file.metadata.find(key);
+    if (it == file.metadata.end()) throw UserError(path + ": metadata '" + key + "' is missing; this is no state of a ccdrec run");
+    return it->second;
+  };
+  if (meta("ccdrec_format") != kFormat)
+    throw UserError(path + ": format is '" + meta("ccdrec_format") + "', this program resumes '" + kFormat + "'; start a new run");
+  if (meta("data") != z.data.checksum)
+    throw UserError(path + ": the data folder has changed since this run (fingerprint " + meta("data") + ", now " + z.data.checksum +
+                    "); resume with the same data");
+  if (meta("settings") != settings_fingerprint(z.s))
+    throw UserError(path + ": the settings differ from those of this run; resume with the run's own config.yaml (was: " + meta("settings") + ")");
+  const auto tensor = [&](const std::string& name, int64_t values) -> const TensorData& {
+    const auto it = file.tensors.find(name);
+    if (it == file.tensors.end()) throw UserError(path + ": tensor '" + name + "' is missing; the file is no state of this model");
+    if (it->second.dtype != "F32" || int64_t(it->second.bytes.size()) != values * 4)
+      throw UserError(path + ": tensor '" + name + "' has another size than this model's");
+    return it->second;
+  };
+  const auto restore = [&](const std::string& prefix, const Window& w, Array<float>& into) {
+    const TensorData& t = tensor(prefix + w.name, w.rows * w.cols);
+    if (!w.transposed) return into.upload(t.f32(), w.rows * w.cols, w.offset);
+    std::vector<float> turned(size_t(w.rows * w.cols));
+    for (int64_t r = 0; r < w.rows; ++r)
+      for (int64_t c = 0; c < w.cols; ++c) turned[size_t(r * w.cols + c)] = t.f32()[c * w.rows + r];
+    into.upload(turned.data(), w.rows * w.cols, w.offset);
+  };
+  const auto number = [&](const std::string& key) -> int64_t {
+    try {
+      return std::stoll(meta(key));
+    } catch (const std::logic_error&) { throw UserError(path + ": metadata '" + key + "' is '" + meta(key) + "', expected a number"); }
+  };
+  // Everything is read before anything changes.
+  const int64_t t = number("t"), epoch = number("epoch"), next_step = number("next_step"), failures = number("failures");
+  const auto losses = file.tensors.find("state.losses");
+  if (losses == file.tensors.end() || losses->second.bytes.size() != sizeof(EpochLosses{}.sum))
+    throw UserError(path + ": tensor 'state.losses' is missing or has another size");
+  TrainSummary summary;
+  try {
+    const auto j = nlohmann::json::parse(meta("summary"));
+    summary.best_epoch = j.at("best_epoch"), summary.epochs_run = j.at("epochs_run"), summary.best_score = j.at("best_score");
+    summary.best_valid = j.at("best_valid").get<Metrics>(), summary.best_test = j.at("best_test").get<Metrics>();
+    summary.train_seconds = j.at("train_seconds"), summary.eval_seconds = j.at("eval_seconds");
+  } catch (const nlohmann::json::exception&) { throw UserError(path + ": metadata 'summary' cannot be read; the file is no state of a ccdrec run"); }
+  const std::vector<Window> all = windows(model);
+  for (const Window& w : all)
+    for (const char* prefix : {"", "adam.m.", "adam.v."}) tensor(prefix + w.name, w.rows * w.cols);
+
+  for (const Window& w : all) {
+    restore("", w, *w.value);
+    restore("adam.m.", w, *w.m);
+    restore("adam.v.", w, *w.v);
+  }
+  const auto reached = [&](Array<int32_t>& last) {
+    const std::vector<int32_t> steps(size_t(last.n()), int32_t(t));
+    last.upload(steps.data(), last.n());
+  };
+  reached(model.backbone().nodes().last());
+  if (Modalities* modal = model.modalities())
+    for (int k = 0; k < modal->count(); ++k)
+      if (modal->features(k).trainable()) reached(modal->features(k).last());
+  if (Ndi* ndi = model.ndi(); ndi && file.tensors.count("pool.3")) {
+    for (int k = 0; k < 4; ++k)
+      if (Matrix& pool = ndi->pool_matrix(k))
+        pool.array().upload(tensor("pool." + std::to_string(k), pool.rows() * pool.cols()).f32(), pool.rows() * pool.cols());
+    ndi->set_ready(true);
+  }
+  std::memcpy(z.partial.sum, losses->second.bytes.data(), sizeof z.partial.sum);
+  model.set_t(t);
+  z.epoch = int(epoch), z.next_step = next_step, z.failures = int(failures);
+  z.summary = summary;
+}
+
+}  // namespace ccdrec

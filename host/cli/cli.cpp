@@ -1,0 +1,69 @@
+#include "host/cli/cli.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <new>
+
+#include "data/error.h"
+#include "host/machine.h"
+
+namespace ccdrec::cli {
+namespace {
+
+constexpr const char* kAbout =
+    "ccdrec trains, evaluates and serves CCDRec (curriculum conditioned diffusion for multimodal recommendation)\n"
+    "and the systems it is compared with: BPR, LightGCN, FREEDOM.\n";
+constexpr const char* kFirstSteps =
+    "First steps\n"
+    "  ccdrec synth demo --out demo             make a small data set\n"
+    "  ccdrec train -m CCDRec -d demo --run-dir runs/first\n"
+    "  ccdrec recommend runs/first --user 7     ten items for one user, by raw id\n"
+    "  ccdrec compare runs/*                    a table of all runs\n\n"
+    "Exit codes: 0 done, 2 mistake in the command, a file or a setting (one sentence says which), 3 out of memory,\n"
+    "4 training diverged, 130 interrupted after the state was saved.";
+
+}  // namespace
+
+int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& err) {
+  Io io{out, err};
+  io.out_tty = &out == &std::cout && isatty(STDOUT_FILENO);
+  io.err_tty = &err == &std::cerr && isatty(STDERR_FILENO);
+  const char* no_color = std::getenv("NO_COLOR");
+  io.color = io.out_tty && !(no_color && *no_color);
+
+  CLI::App app(kAbout, "ccdrec");
+  app.footer(kFirstSteps);
+  app.set_version_flag("--version", "ccdrec " + this_build().version + " (" + this_build().commit + ")");
+  app.require_subcommand(1);
+  app.fallthrough(false);
+  app.get_formatter()->column_width(32);
+  Action chosen;
+  for (auto* add : {add_synth, add_train, add_evaluate, add_recommend, add_export, add_check, add_compare, add_info}) add(app, chosen);
+  try {
+    if (argc <= 1) {
+      out << app.help();
+      return kUserMistake;
+    }
+    app.parse(argc, argv);
+    const int code = chosen(io);
+    out.flush();
+    if (!out) throw UserError("the output could not be written (disk full, or the reader of a pipe has gone)");
+    return code;
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e, out, err);  // --help, --version
+    err << "ccdrec: " << e.what() << " (see `ccdrec";
+    for (const CLI::App* sub : app.get_subcommands()) err << ' ' << sub->get_name();
+    err << " --help`)\n";
+    return kUserMistake;
+  } catch (const UserError& e) {
+    err << "ccdrec: " << e.what() << '\n';
+    return kUserMistake;
+  } catch (const std::bad_alloc&) {
+    err << "ccdrec: out of memory; the memory plan printed before training says what needs it\n";
+    return kOutOfMemory;
+  }
+}
+
+}  // namespace ccdrec::cli

@@ -1,0 +1,47 @@
+// The command line: one file per command, all reachable through run_cli so that tests can check exit codes and sentences without a process.
+//
+// Exit codes   0 done | 2 a mistake of the user: one sentence on err | 3 out of memory | 4 training diverged | 130 interrupted, state saved
+#pragma once
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <iosfwd>
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+#include "host/config.h"
+
+namespace ccdrec::cli {
+
+constexpr int kDone = 0, kUserMistake = 2, kOutOfMemory = 3, kDiverged = 4, kInterrupted = 130;
+
+struct Io {
+  std::ostream& out;  // results
+  std::ostream& err;  // progress bar, notes, errors
+  bool out_tty = false, err_tty = false;
+  bool color = false;  // a terminal, and NO_COLOR is not set
+};
+
+int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& err);
+
+// Each adds its sub-command; when that is chosen, `chosen` becomes the work, called with the streams, returning the exit code.
+using Action = std::function<int(Io&)>;
+void add_synth(CLI::App&, Action& chosen);
+void add_train(CLI::App&, Action& chosen);
+void add_evaluate(CLI::App&, Action& chosen);
+void add_recommend(CLI::App&, Action& chosen);
+void add_export(CLI::App&, Action& chosen);
+void add_info(CLI::App&, Action& chosen);
+void add_check(CLI::App&, Action& chosen);
+void add_compare(CLI::App&, Action& chosen);
+
+// ---- what several commands need (common.cpp)
+
+// The folder a user means by -d: FOLDER as given, else data/FOLDER (MMRec's short form `-d baby`). Absolute.
+std::string find_data_folder(const std::string& folder);
+Dataset load_data(const Settings&, Io&);                                      // prints the warnings to err
+std::string format_table(const std::vector<std::vector<std::string>>& rows);  // first row = header; first column left, the others right aligned
+std::string bold(const Io&, const std::string&);
+std::string dim(const Io&, const std::string&);
+
+}  // namespace ccdrec::cli

@@ -1,0 +1,72 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "data/error.h"
+#include "host/cli/cli.h"
+
+namespace ccdrec::cli {
+namespace fs = std::filesystem;
+namespace {
+
+size_t columns_of(const std::string& s) {  // UTF-8: continuation bytes take no column; escape sequences none either
+  size_t n = 0;
+  for (size_t i = 0; i < s.size(); ++i) {
+    if (s[i] == '\x1b') {
+      while (i < s.size() && s[i] != 'm') ++i;
+      continue;
+    }
+    n += (static_cast<unsigned char>(s[i]) & 0xC0) != 0x80;
+  }
+  return n;
+}
+
+}  // namespace
+
+std::string find_data_folder(const std::string& folder) {
+  if (folder.empty()) throw UserError("no data folder given; name one with -d FOLDER (`ccdrec synth demo --out demo` makes one to try)");
+  for (const std::string& candidate : {folder, "data/" + folder})
+    if (fs::is_directory(candidate)) {
+      std::string path = fs::absolute(candidate).lexically_normal().string();
+      while (path.size() > 1 && path.back() == '/') path.pop_back();
+      return path;
+    }
+  throw UserError(fmt::format("{}: no such data folder (data/{} neither)", folder, folder));
+}
+
+Dataset load_data(const Settings& s, Io& io) {
+  LoadOptions options;
+  options.name = s.dataset;
+  options.user_field = s.user_id_field, options.item_field = s.item_id_field, options.label_field = s.inter_splitting_label;
+  options.need_features = uses_features(s);
+  options.modalities = s.modalities;
+  Dataset data = load_dataset(s.data_path, options);
+  for (const std::string& warning : data.warnings) io.err << "note: " << warning << '\n';
+  return data;
+}
+
+std::string format_table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> width;
+  for (const auto& row : rows)
+    for (size_t c = 0; c < row.size(); ++c) {
+      if (c >= width.size()) width.push_back(0);
+      width[c] = std::max(width[c], columns_of(row[c]));
+    }
+  std::string out;
+  for (const auto& row : rows) {
+    std::string line;
+    for (size_t c = 0; c < row.size(); ++c) {
+      const std::string pad(width[c] - columns_of(row[c]), ' ');
+      line += (c ? "  " : "") + (c == 0 ? row[c] + pad : pad + row[c]);
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + '\n';
+  }
+  return out;
+}
+
+std::string bold(const Io& io, const std::string& s) { return io.color ? "\x1b[1m" + s + "\x1b[0m" : s; }
+std::string dim(const Io& io, const std::string& s) { return io.color ? "\x1b[2m" + s + "\x1b[0m" : s; }
+
+}  // namespace ccdrec::cli

@@ -1,0 +1,71 @@
+// ccdrec export: embeddings as NumPy matrices with the raw id of every row, for search indexes, notebooks and other frameworks.
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "data/error.h"
+#include "data/npy.h"
+#include "data/text.h"
+#include "host/cli/cli.h"
+#include "host/cli/trained_run.h"
+#include "host/machine.h"
+
+namespace ccdrec::cli {
+namespace {
+
+struct Options {
+  std::string run, out;
+  bool all = false;
+};
+
+int run_export(const Options& o, Io& io) {
+  const RunFolder folder = RunFolder::open(o.run);
+  const std::string best = folder.path("best.safetensors");
+  if (!std::filesystem::exists(best))
+    throw UserError(fmt::format("{}: has no best.safetensors yet (save_best was off, or no epoch was evaluated)", o.run));
+  const std::vector<std::string> final_names = {"final.user", "final.item"};
+  const TensorFile tensors = read_safetensors(best, o.all ? nullptr : &final_names);
+  // Ids first: an export that cannot be matched to ids is refused before anything is written.
+  for (const auto& [name, file] : {std::pair{"final.user", "users.tsv"}, std::pair{"final.item", "items.tsv"}}) {
+    const auto it = tensors.tensors.find(name);
+    const std::vector<std::string> ids = folder.ids(file);
+    if (it == tensors.tensors.end() || it->second.shape.empty() || it->second.shape[0] != int64_t(ids.size()))
+      throw UserError(fmt::format("{}: {} does not fit the {} ids of {}", best, name, ids.size(), file));
+  }
+  std::error_code error;
+  std::filesystem::create_directories(o.out, error);
+  if (error) throw UserError(fmt::format("{}: the folder cannot be made ({})", o.out, error.message()));
+  std::vector<std::vector<std::string>> rows(1, {"file", "rows", "columns"});
+  for (const auto& [name, t] : tensors.tensors) {
+    if (t.dtype != "F32" || t.shape.empty() || t.shape.size() > 2) continue;
+    const std::string stem = name == "final.user" ? "user_embeddings" : name == "final.item" ? "item_embeddings" : name;
+    const int64_t cols = t.shape.size() == 2 ? t.shape[1] : 1;
+    write_npy((std::filesystem::path(o.out) / (stem + ".npy")).string(), t.f32(), t.shape[0], cols);
+    rows.push_back({stem + ".npy", thousands(t.shape[0]), thousands(cols)});
+  }
+  for (const char* file : {"users.tsv", "items.tsv"}) {
+    const std::string text = read_text(folder.path(file));
+    write_text((std::filesystem::path(o.out) / file).string(), text);
+    rows.push_back({file, thousands(std::count(text.begin(), text.end(), '\n')), "2"});
+  }
+  io.out << "wrote " << o.out << '\n' << format_table(rows);
+  return kDone;
+}
+
+}  // namespace
+
+void add_export(CLI::App& app, Action& chosen) {
+  auto o = std::make_shared<Options>();
+  CLI::App* sub = app.add_subcommand("export", "embeddings of the best epoch as .npy files, with the raw ids of their rows");
+  sub->add_option("RUN", o->run, "run folder")->required();
+  sub->add_option("-o,--out", o->out, "folder to write")->required()->type_name("FOLDER");
+  sub->add_flag("--all", o->all, "every parameter too, under its PyTorch name");
+  sub->footer(
+      "user_embeddings.npy (U,d) and item_embeddings.npy (I,d): the score of a pair is the inner product of two rows, so any maximum\n"
+      "inner product index can serve them. Row i belongs to line i of users.tsv or items.tsv (index TAB raw id).\n"
+      "best.safetensors itself opens with safetensors.torch.load_file.");
+  sub->callback([o, &chosen] { chosen = [o](Io& io) { return run_export(*o, io); }; });
+}
+
+}  // namespace ccdrec::cli

@@ -1,0 +1,260 @@
+// ccdrec train: settings, data, memory plan, then epochs until validation stops improving; everything lands in one run folder.
+#include <fmt/format.h>
+
+#include <ctime>
+#include <filesystem>
+#include <memory>
+
+#include "data/error.h"
+#include "host/cli/cli.h"
+#include "host/cli/interrupt.h"
+#include "host/machine.h"
+#include "host/progress.h"
+#include "host/run_folder.h"
+#include "host/trainer.h"
+
+namespace ccdrec::cli {
+namespace {
+
+struct Options {
+  std::string model, data, device, run_dir, resume, seed, threads;
+  std::vector<std::string> configs, sets;
+  bool print_config = false, help_keys = false, plan = false, no_progress = false;
+};
+
+// Options and --set in one list; the shorter spelling comes last and wins.
+std::vector<KeyValue> command_line(const Options& o) {
+  std::vector<KeyValue> list;
+  for (const std::string& text : o.sets) list.push_back(parse_assignment(text));
+  const auto add = [&](const char* key, const std::string& value, const char* origin) {
+    if (!value.empty()) list.push_back({key, "\"" + value + "\"", origin});
+  };
+  add("model", o.model, "-m"), add("seed", o.seed, "--seed"), add("device", o.device, "--device"), add("threads", o.threads, "--threads");
+  return list;
+}
+
+Config configure(const Options& o) {
+  std::vector<KeyValue> list = command_line(o);
+  std::vector<std::string> files = o.configs;
+  if (!o.resume.empty()) {
+    if (!files.empty()) throw UserError("--resume takes its settings from the run folder; leave -c away");
+    if (!o.run_dir.empty()) throw UserError("--resume continues in its own folder; leave --run-dir away");
+    check_resumable(list);
+    files = {RunFolder::open(o.resume).path("config.yaml")};
+  }
+  Config config = resolve_config(files, list);
+  Settings& s = config.settings;
+  if (!o.data.empty()) s.data_path = o.data, config.origin["data_path"] = "-d";
+  if (!o.run_dir.empty()) s.run_dir = o.run_dir, config.origin["run_dir"] = "--run-dir";
+  if (!o.resume.empty()) s.run_dir = o.resume, config.origin["run_dir"] = "--resume";
+  return config;
+}
+
+// MMRec's files name the parent (`data_path: ../data/`) and the set (`dataset: baby`) apart.
+void settle_data_folder(Config& config) {
+  Settings& s = config.settings;
+  const std::filesystem::path inner = std::filesystem::path(s.data_path) / s.dataset;
+  if (!s.dataset.empty() && config.origin["data_path"] != "-d" && std::filesystem::is_directory(inner)) s.data_path = inner.string();
+  if (s.data_path.empty() && !s.dataset.empty()) s.data_path = s.dataset;
+  s.data_path = find_data_folder(s.data_path);
+}
+
+// One line per part and the total against what is free; refuses what cannot fit, before anything is taken.
+std::vector<std::string> memory_lines(const MemoryPlan& plan) {
+  std::vector<std::vector<std::string>> rows;
+  for (const PlanLine& line : plan.lines) rows.push_back({"  " + line.what, describe_bytes(line.bytes)});
+  rows.push_back({"  total", describe_bytes(plan.total())});
+  std::vector<std::string> lines = {fmt::format("memory plan ({} available)", describe_bytes(this_machine().available_bytes))};
+  const std::string table = format_table(rows);
+  for (size_t at = 0; at < table.size();) {
+    const size_t end = table.find('\n', at);
+    lines.push_back(table.substr(at, end - at));
+    at = end + 1;
+  }
+  return lines;
+}
+
+void refuse_if_too_large(const MemoryPlan& plan, const Settings& s) {
+  const uint64_t available = this_machine().available_bytes, limit = uint64_t(s.mem_limit_gb * 1e9);
+  std::string largest;
+  size_t most = 0;
+  for (const PlanLine& line : plan.lines)
+    if (line.bytes > most) most = line.bytes, largest = line.what;
+  const auto refuse = [&](const std::string& against) {
+    throw UserError(fmt::format(
+        "this run needs {} and {}; the largest part is '{}' ({}): try a smaller train_batch_size or embedding_size, or train_features=false",
+        describe_bytes(plan.total()), against, largest, describe_bytes(most)));
+  };
+  if (limit && plan.total() > limit) refuse(fmt::format("mem_limit_gb = {:g} allows {}", s.mem_limit_gb, describe_bytes(limit)));
+  if (available && plan.total() > available) refuse(fmt::format("the machine has {} available", describe_bytes(available)));
+}
+
+double phase(const EpochReport& e, const char* name) {
+  const auto it = e.seconds.find(name);
+  return it == e.seconds.end() ? 0 : it->second;
+}
+
+// RecBole's and MMRec's lines, so that scripts made for their logs keep working. The loss is the mean over steps.
+void report_epoch(const EpochReport& e, const Settings& s, const std::string& metric, double best, Progress& progress) {
+  double training = phase(e, "train");
+  progress.line(fmt::format("epoch {} training [time: {:.2f}s, train loss: {:.4f}]", e.epoch, training, e.loss));
+  std::string detail;
+  for (const auto& [name, value] : e.losses) detail += fmt::format(" {} {:.6g}", name, value);
+  if (!e.negatives.empty()) detail += " negatives " + e.negatives;
+  for (const auto& [name, value] : e.seconds) detail += fmt::format(" {} {:.3f}s", name, value);
+  progress.log_only(fmt::format("epoch {} detail{}", e.epoch, detail));
+  if (!e.evaluated) return;
+  const double score = e.valid.at(metric);
+  progress.line(fmt::format("epoch {} evaluating [time: {:.2f}s, valid_score: {:.4f}]{}", e.epoch, phase(e, "evaluation"), score,
+                            e.improved ? " best so far" : ""));
+  progress.tail(fmt::format("loss {:.4f}  best {} {:.4f}", e.loss, s.valid_metric, e.improved ? score : best));
+}
+
+std::string metrics_table(const TrainSummary& sum, const std::vector<int>& topk) {  // Precision and MAP: summary.json
+  std::vector<std::vector<std::string>> rows(1, {fmt::format("best epoch {}", sum.best_epoch)});
+  for (const char* name : {"recall", "ndcg"})
+    for (const int k : topk) rows[0].push_back(fmt::format("{}@{}", name, k));
+  for (const auto& [title, metrics] : {std::pair{"validation", &sum.best_valid}, std::pair{"test", &sum.best_test}}) {
+    rows.push_back({title});
+    for (size_t c = 1; c < rows[0].size(); ++c) {
+      const auto it = metrics->find(rows[0][c]);
+      rows.back().push_back(it == metrics->end() ? "-" : fmt::format("{:.4f}", it->second));
+    }
+  }
+  return format_table(rows);
+}
+
+int finish(const TrainSummary& sum, const RunFolder& folder, const Settings& s, Progress& progress, Io& io) {
+  if (sum.best_epoch >= 0) {
+    const std::string table = metrics_table(sum, s.topk);
+    for (size_t at = 0; at < table.size();) {
+      const size_t end = table.find('\n', at);
+      progress.line(table.substr(at, end - at));
+      at = end + 1;
+    }
+  }
+  const std::string took =
+      fmt::format("{} epochs, {} training, {} evaluating", sum.epochs_run, describe_seconds(sum.train_seconds), describe_seconds(sum.eval_seconds));
+  switch (sum.reason) {
+    case StopReason::diverged:
+      progress.log_only("diverged: " + sum.message);
+      io.err << "ccdrec: training diverged: " << sum.message << '\n';
+      return kDiverged;
+    case StopReason::interrupted:
+      progress.line(fmt::format("interrupted: {}; {}", sum.message, took));
+      if (s.save_last) progress.line(fmt::format("state saved; continue with: ccdrec train --resume {}", folder.dir()));
+      return kInterrupted;
+    case StopReason::early:
+      progress.line(fmt::format("stopped: {}; {}", sum.message, took));
+      break;
+    default:
+      progress.line(fmt::format("finished: {}", took));
+      break;
+  }
+  progress.line(fmt::format("run folder: {}", folder.dir()));
+  return kDone;
+}
+
+int train(const Options& o, Io& io) {
+  if (o.help_keys) {
+    io.out << key_reference();
+    return kDone;
+  }
+  Config config = configure(o);
+  Settings& s = config.settings;
+  if (o.print_config) {
+    io.out << print_config(config);
+    for (const std::string& note : config.notes) io.err << "note: " << note << '\n';
+    return kDone;
+  }
+  if (s.device == "cuda") throw UserError("--device cuda: this build has no CUDA operations; use --device cpu or auto");
+  settle_data_folder(config);
+  const Dataset data = load_data(s, io);
+  const MemoryPlan plan = Trainer::plan(s, data);
+  const std::vector<std::string> plan_lines = memory_lines(plan);
+  if (o.plan) {
+    for (const std::string& line : plan_lines) io.out << line << '\n';
+    refuse_if_too_large(plan, s);
+    return kDone;
+  }
+  refuse_if_too_large(plan, s);
+
+  const bool resuming = !o.resume.empty();
+  if (s.run_dir.empty()) s.run_dir = default_run_dir(s, data.name, long(std::time(nullptr)));
+  if (resuming && !std::filesystem::exists(RunFolder::open(s.run_dir).path("last.safetensors")))
+    throw UserError(fmt::format("{}: has no last.safetensors to resume from (save_last was off, or the run ended before its first save)", s.run_dir));
+  const RunFolder folder = resuming ? RunFolder::open(s.run_dir) : RunFolder::create(s.run_dir);
+  Progress progress(io.out, io.err, io.err_tty && !o.no_progress);
+  progress.log_to(folder.path("train.log"), resuming);
+  for (const std::string& warning : data.warnings) progress.log_only("note: " + warning);
+  for (const std::string& note : config.notes) progress.line("note: " + note);
+  progress.line(fmt::format("{}{} on {}: {} users, {} items, {} training, {} validation, {} test rows; seed {}", resuming ? "resuming " : "", s.model,
+                            data.name, thousands(data.n_users), thousands(data.n_items), thousands(int64_t(data.train.size())),
+                            thousands(int64_t(data.valid.size())), thousands(int64_t(data.test.size())), s.seed));
+  for (const std::string& line : plan_lines) progress.line(line);
+  if (!resuming) folder.write_ids(data);
+
+  Trainer trainer(s, data);
+  for (const std::string& note : trainer.notes()) progress.line("note: " + note);
+  if (resuming) {
+    trainer.load_state(folder.path("last.safetensors"));
+    folder.truncate_epochs(trainer.epoch());
+    progress.line(fmt::format("resumed at epoch {}, step {}", trainer.epoch(), trainer.next_step()));
+  }
+  write_text(folder.path("config.yaml"), config_yaml(config));  // last: a folder with this file is a run
+
+  const std::string metric = metric_key(s.valid_metric);
+  double best = -1;
+  const InterruptGuard guard;
+  TrainHooks hooks;
+  hooks.interrupted = [] { return InterruptGuard::asked(); };
+  hooks.on_step = [&](int epoch, int64_t step, int64_t steps) { progress.step(epoch, step + 1, steps); };
+  hooks.on_best = [&] {
+    if (s.save_best) trainer.save_best(folder.path("best.safetensors"));
+  };
+  hooks.on_epoch = [&](const EpochReport& e) {
+    report_epoch(e, s, metric, best, progress);
+    if (e.improved) best = e.valid.at(metric);
+    folder.append_epoch(e);
+    if (s.save_last && s.save_every > 0 && (e.epoch + 1) % s.save_every == 0) trainer.save_state(folder.path("last.safetensors"));
+  };
+  const TrainSummary sum = trainer.run(hooks);
+  progress.clear();
+  // A diverged state is worth nothing: the last good one stays.
+  if (s.save_last && sum.reason != StopReason::diverged) trainer.save_state(folder.path("last.safetensors"));
+  folder.write_summary(config, data, sum);
+  return finish(sum, folder, s, progress, io);
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, Action& chosen) {
+  auto o = std::make_shared<Options>();
+  CLI::App* sub = app.add_subcommand("train", "train a model; everything it leaves lies in one run folder");
+  sub->add_option("-m,--model", o->model, "BPR, LightGCN, FREEDOM or CCDRec (default CCDRec)")->type_name("MODEL");
+  sub->add_option("-d,--data", o->data, "data folder: NAME.inter and NAME_feat.npy files; `-d baby` also finds data/baby")->type_name("FOLDER");
+  sub->add_option("-c,--config", o->configs, "YAML with MMRec's key names; several files: the later one wins")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+  sub->add_option("--set", o->sets, "one setting, any key, e.g. --set learning_rate=1e-3 --set topk=[10,20]")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+  sub->add_option("--seed", o->seed, "same seed, same numbers (default 999)")->type_name("N");
+  sub->add_option("--device", o->device, "auto, cpu or cuda; auto says what it took and why")->type_name("DEVICE");
+  sub->add_option("--threads", o->threads, "CPU threads; never changes a result (default: all cores)")->type_name("N");
+  sub->add_option("--run-dir,--run", o->run_dir, "run folder (default runs/MODEL-SET-SEED-TIME)")->type_name("DIR");
+  sub->add_option("--resume", o->resume, "continue this run, bit for bit as if it had never stopped")->type_name("RUN_DIR");
+  sub->add_flag("--print-config", o->print_config, "print every setting and where its value came from, then stop");
+  sub->add_flag("--help-keys", o->help_keys, "print every key with type, range and meaning, then stop");
+  sub->add_flag("--plan", o->plan, "print the memory the run would take, then stop");
+  sub->add_flag("--no-progress", o->no_progress, "no progress bar even on a terminal");
+  sub->footer(
+      "Settings: built-in < defaults of the model < -c files in order < --set and the options above. An unknown key is an error.\n"
+      "The run folder holds config.yaml, train.log, metrics.jsonl (one object per epoch), best.safetensors, last.safetensors,\n"
+      "users.tsv, items.tsv and summary.json. Ctrl-C saves the state and ends with code 130; --resume goes on from there.\n"
+      "Test metrics reported are those of the epoch with the best validation metric; the loss printed is the mean over steps.\n"
+      "Example: ccdrec train -m CCDRec -d data/baby -c configs/ccdrec.yaml --set omega=0.7 --seed 2024");
+  sub->callback([o, &chosen] { chosen = [o](Io& io) { return train(*o, io); }; });
+}
+
+}  // namespace ccdrec::cli

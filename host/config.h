@@ -1,0 +1,43 @@
+// Configuration: YAML files with MMRec's key names and `--set key=value`, resolved over defaults into Settings.
+//
+//   order      built-in < defaults of the model < files, in the order given < command line
+//   one table  config.cpp lists every key once: field, type, range, models it concerns, help. Parsing, --print-config, errors and docs read that
+//   table no key is ignored in silence: unknown = UserError with the nearest name; a key without influence on the run = a note
+#pragma once
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "host/settings.h"
+
+namespace ccdrec {
+
+struct KeyValue {
+  std::string key, value, origin;  // value is YAML text; origin is what messages name: "--set", "-m", "--seed"
+};
+
+struct Config {
+  Settings settings;
+  std::map<std::string, std::string> origin;  // key -> "built-in", "default of CCDRec", "file.yaml:3", "--set"
+  std::vector<std::string> notes;             // one sentence each: accepted keys that change nothing here
+};
+
+// Throws UserError: a file that is no YAML mapping, unknown key, wrong type, value out of range, a list of several values where one is needed
+// (grids).
+Config resolve_config(const std::vector<std::string>& files, const std::vector<KeyValue>& command_line);
+KeyValue parse_assignment(const std::string& text, const std::string& origin = "--set");  // "key=value"
+
+// Checks that keys of `command_line` may change when a run continues (epochs, threads, ...): the others decide its numbers. UserError names the key.
+void check_resumable(const std::vector<KeyValue>& command_line);
+
+std::string print_config(const Config&);  // aligned table: key, value, where it came from
+std::string config_yaml(
+    const Config&);  // what config.yaml of a run holds: every key of this model, origins as comments; reads back to the same Settings
+std::map<std::string, std::string> config_values(const Settings&);  // key -> text, keys of this model: what `compare` groups runs by
+std::string key_reference();                                        // every key with type, range, models and help: `ccdrec train --help-keys`, docs
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates);  // smallest edit distance; "" when nothing is near
+
+bool uses_features(const Settings&);  // FREEDOM and CCDRec on FREEDOM read the modality features, BPR and LightGCN do not
+
+}  // namespace ccdrec

@@ -1,0 +1,354 @@
+#include "host/config_keys.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "data/error.h"
+#include "host/config.h"
+#include "host/metrics.h"
+
+namespace ccdrec {
+
+void ConfigValue::fail(const std::string& expected) const {
+  const std::string list = fmt::format("{}", fmt::join(items, ", "));
+  throw UserError(fmt::format("{}: {} = {} is not {}", origin, key, is_null ? "(empty)" : is_list ? "[" + list + "]" : list, expected));
+}
+
+// MMRec writes `seed: [999]`, and lists of several values for its grid search.
+const std::string& ConfigValue::one(const std::string& expected) const {
+  if (is_null || items.empty()) fail(expected);
+  if (items.size() > 1)
+    throw UserError(fmt::format("{}: {} holds {} values [{}]; a grid is run one `--set {}=...` at a time, so choose one", origin, key, items.size(),
+                                fmt::join(items, ", "), key));
+  return items[0];
+}
+
+std::string lower(std::string s) {
+  for (char& c : s) c = char(std::tolower(static_cast<unsigned char>(c)));
+  return s;
+}
+
+unsigned model_bit(const std::string& model) {
+  for (const auto& [name, bit] : kModels)
+    if (model == name) return bit;
+  return 0;
+}
+
+namespace {
+
+template <class T>
+bool parse_number(const std::string& text, T& out) {
+  const char *first = text.data(), *last = first + text.size();
+  if (first != last && *first == '+') ++first;
+  const auto [end, error] = std::from_chars(first, last, out);
+  return error == std::errc() && end == last && first != last;
+}
+
+bool parse_bool(const std::string& text, bool& out) {
+  const std::string t = lower(text);
+  out = t == "true" || t == "yes" || t == "on" || t == "1";
+  return out || t == "false" || t == "no" || t == "off" || t == "0";
+}
+
+// A text as YAML: plain where no reader could take it for something else, in JSON's quotes otherwise.
+std::string quoted(const std::string& s) {
+  const bool plain = !s.empty() && (std::isalpha(static_cast<unsigned char>(s[0])) || s[0] == '/') && lower(s) != "null" &&
+                     std::all_of(s.begin(), s.end(), [](unsigned char c) { return std::isalnum(c) || std::strchr("_@./-", c); });
+  return plain ? s : nlohmann::json(s).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+struct Range {
+  double lo, hi;
+  bool lo_open = false, hi_open = false;
+  bool holds(double x) const { return (lo_open ? x > lo : x >= lo) && (hi_open ? x < hi : x <= hi); }
+  std::string text() const {
+    if (hi == kInf) return fmt::format("{} {}", lo_open ? ">" : ">=", lo);
+    return fmt::format("{}{}, {}{}", lo_open ? '(' : '[', lo, hi, hi_open ? ')' : ']');
+  }
+};
+
+double one_real(const ConfigValue& v, const Range& range, const std::string& text) {
+  double x = 0;
+  const std::string expected = fmt::format("a number in {}", range.text());
+  if (!parse_number(text, x) || !std::isfinite(x) || !range.holds(x)) v.fail(expected);
+  return x;
+}
+
+struct KeyTable {
+  std::vector<ConfigKey> keys;
+  std::string group;
+
+  ConfigKey& add(const char* name, const char* type, std::string range, const char* help) {
+    keys.push_back(ConfigKey{name, group, type, std::move(range), help, kAll, false, {}, {}});
+    return keys.back();
+  }
+  ConfigKey& real(const char* name, double Settings::*field, Range range, const char* help) {
+    ConfigKey& k = add(name, "number", range.text(), help);
+    k.set = [=](Settings& s, const ConfigValue& v) { s.*field = one_real(v, range, v.one("a number in " + range.text())); };
+    k.get = [=](const Settings& s) { return fmt::format("{}", s.*field); };
+    return k;
+  }
+  template <class Int>
+  ConfigKey& integer(const char* name, Int Settings::*field, int64_t lo, int64_t hi, const char* help) {
+    const std::string range =
+        hi >= std::numeric_limits<int>::max() && hi != int64_t(UINT32_MAX) ? fmt::format(">= {}", lo) : fmt::format("{} .. {}", lo, hi);
+    ConfigKey& k = add(name, "integer", range, help);
+    k.set = [=](Settings& s, const ConfigValue& v) {
+      const std::string expected = "an integer " + range;
+      int64_t x = 0;
+      if (!parse_number(v.one(expected), x) || x < lo || x > hi) v.fail(expected);
+      s.*field = Int(x);
+    };
+    k.get = [=](const Settings& s) { return fmt::format("{}", s.*field); };
+    return k;
+  }
+  ConfigKey& flag(const char* name, bool Settings::*field, const char* help) {
+    ConfigKey& k = add(name, "switch", "true | false", help);
+    k.set = [=](Settings& s, const ConfigValue& v) {
+      bool b = false;
+      if (!parse_bool(v.one("true or false"), b)) v.fail("true or false");
+      s.*field = b;
+    };
+    k.get = [=](const Settings& s) { return s.*field ? "true" : "false"; };
+    return k;
+  }
+  ConfigKey& text(const char* name, std::string Settings::*field, bool may_be_empty, const char* help) {
+    ConfigKey& k = add(name, "text", "", help);
+    k.set = [=](Settings& s, const ConfigValue& v) {
+      if (v.is_null && may_be_empty) return void((s.*field).clear());
+      const std::string& x = v.one("a text");
+      if (x.empty() && !may_be_empty) v.fail("a text (it is empty)");
+      s.*field = x;
+    };
+    k.get = [=](const Settings& s) { return quoted(s.*field); };
+    return k;
+  }
+  ConfigKey& choice(const char* name, std::string Settings::*field, std::vector<std::string> allowed, const char* help) {
+    std::string range;
+    for (const std::string& a : allowed) range += (range.empty() ? "" : " | ") + a;
+    ConfigKey& k = add(name, "choice", range, help);
+    k.set = [=](Settings& s, const ConfigValue& v) {
+      const std::string& x = v.one("one of " + range);
+      for (const std::string& a : allowed)
+        if (lower(a) == lower(x)) return void(s.*field = a);
+      const std::string near = nearest(x, allowed);
+      v.fail(fmt::format("one of {}{}", range, near.empty() ? "" : fmt::format("; did you mean {}?", near)));
+    };
+    k.get = [=](const Settings& s) { return s.*field; };
+    return k;
+  }
+};
+
+constexpr int64_t kIntMax = std::numeric_limits<int>::max();
+
+KeyTable build_table() {
+  KeyTable t;
+  t.group = "run";
+  t.choice("model", &Settings::model, {"BPR", "LightGCN", "FREEDOM", "CCDRec"}, "what is trained (-m)");
+  t.choice("backbone", &Settings::backbone, {"FREEDOM", "LightGCN", "BPR"}, "the recommender CCDRec's modules are put on").models = kCcdRec;
+  t.text("data_path", &Settings::data_path, true, "the data folder (-d)").resumable = true;
+  t.text("dataset", &Settings::dataset, true, "name of the .inter file; empty: the folder's name, or the only one there");
+  t.integer("seed", &Settings::seed, 0, UINT32_MAX, "every random number is a function of it (--seed)");
+  t.choice("device", &Settings::device, {"auto", "cpu", "cuda"}, "where operations run (--device)").resumable = true;
+  t.integer("threads", &Settings::threads, 0, 4096, "threads; 0: all cores. Never changes a result (--threads)").resumable = true;
+  t.text("run_dir", &Settings::run_dir, true, "the run folder; empty: runs/<model>-<set>-<seed>-<time> (--run-dir)").resumable = true;
+
+  t.group = "data";
+  t.text("USER_ID_FIELD", &Settings::user_id_field, false, "column of the user in the .inter file");
+  t.text("ITEM_ID_FIELD", &Settings::item_id_field, false, "column of the item");
+  t.text("inter_splitting_label", &Settings::inter_splitting_label, false, "column of the split: 0 training, 1 validation, 2 test");
+  ConfigKey& modalities = t.add("modalities", "list", "names", "features to read, NAME for NAME_feat.npy; empty: every one found");
+  modalities.models = kFeatures;
+  modalities.set = [](Settings& s, const ConfigValue& v) {
+    if (std::set<std::string>(v.items.begin(), v.items.end()).size() != v.items.size()) v.fail("a list of distinct names");
+    s.modalities = v.items;
+  };
+  modalities.get = [](const Settings& s) {
+    std::string list;
+    for (const std::string& m : s.modalities) list += (list.empty() ? "" : ", ") + quoted(m);
+    return "[" + list + "]";
+  };
+
+  t.group = "training";
+  t.integer("embedding_size", &Settings::embedding_size, 1, 65536, "d, width of every embedding; CCDRec needs an even one of at least 4");
+  t.real("learning_rate", &Settings::learning_rate, {0, kInf, true, true}, "Adam's constant step");
+  t.integer("train_batch_size", &Settings::train_batch_size, 1, kIntMax, "B, rows of a step");
+  t.integer("epochs", &Settings::epochs, 1, kIntMax, "at most so many").resumable = true;
+  t.integer("stopping_step", &Settings::stopping_step, 0, kIntMax, "stop when the evaluations without improvement exceed it (20: at the 21st)");
+  t.integer("n_neg", &Settings::n_neg, 1, 1024, "random negatives per row; the loss is their mean");
+  t.real("reg_weight", &Settings::reg_weight, {0, kInf, false, true},
+         "BPR, LightGCN: weight of the norm regulariser; FREEDOM, CCDRec: of the modality BPR terms");
+  t.flag("train_features", &Settings::train_features, "raw features are parameters, as in the published runs").models = kFeatures;
+  t.integer("eval_step", &Settings::eval_step, 1, kIntMax, "evaluate every n epochs");
+  ConfigKey& topk = t.add("topk", "list", "integers 1 .. 10000", "list lengths of the metrics");
+  topk.set = [](Settings& s, const ConfigValue& v) {
+    std::set<int> ks;
+    for (const std::string& item : v.items) {
+      int k = 0;
+      if (!parse_number(item, k) || k < 1 || k > 10000) v.fail("a list of integers 1 .. 10000");
+      ks.insert(k);
+    }
+    if (ks.empty()) v.fail("a list of integers 1 .. 10000");
+    s.topk.assign(ks.begin(), ks.end());
+  };
+  topk.get = [](const Settings& s) { return fmt::format("[{}]", fmt::join(s.topk, ", ")); };
+  ConfigKey& valid_metric =
+      t.add("valid_metric", "text", "Recall@k, NDCG@k, Precision@k, MAP@k", "what early stopping compares, rounded to 4 decimals; k is one of topk");
+  valid_metric.set = [](Settings& s, const ConfigValue& v) {
+    const std::string& x = v.one("a metric such as Recall@20");
+    try {
+      metric_key(x);
+    } catch (const UserError&) { v.fail("a metric such as Recall@20 (Recall, NDCG, Precision or MAP, @, a list length)"); }
+    s.valid_metric = x;
+  };
+  valid_metric.get = [](const Settings& s) { return s.valid_metric; };
+  ConfigKey& mem =
+      t.real("mem_limit_gb", &Settings::mem_limit_gb, {0, kInf, false, true}, "refuse to start a run that needs more; 0: what the machine has free");
+  mem.resumable = true;
+
+  t.group = "graphs";
+  t.integer("n_ui_layers", &Settings::n_ui_layers, 0, 64, "layers of the user-item graph (n_layers with LightGCN)").models = kGraph;
+  t.integer("n_mm_layers", &Settings::n_mm_layers, 0, 64, "layers of the item-item graph").models = kFeatures;
+  t.integer("knn_k", &Settings::knn_k, 1, kIntMax, "neighbours of an item in each modality").models = kFeatures;
+  t.flag("knn_center", &Settings::knn_center, "subtract column means before the cosine").models = kFeatures;
+  t.real("mm_image_weight", &Settings::mm_image_weight, {0, 1}, "a of S = a S_image + (1-a) S_text").models = kFeatures;
+  ConfigKey& weights = t.add("mm_weights", "list", "numbers >= 0 that sum to 1",
+                             "one weight per modality, in the order of the data; overrides mm_image_weight; empty: not used");
+  weights.models = kFeatures;
+  weights.set = [](Settings& s, const ConfigValue& v) {
+    std::vector<double> w;
+    double sum = 0;
+    for (const std::string& item : v.items) sum += w.emplace_back(one_real(v, {0, 1}, item));
+    if (!w.empty() && !(std::fabs(sum - 1) < 1e-6)) v.fail(fmt::format("a list of weights that sum to 1 (they sum to {:.6g})", sum));
+    s.mm_weights = w;
+  };
+  weights.get = [](const Settings& s) { return fmt::format("[{}]", fmt::join(s.mm_weights, ", ")); };
+  t.real("dropout", &Settings::dropout, {0, 1, false, true}, "share of the user-item edges pruned, drawn anew each epoch").models = kFeatures;
+  ConfigKey& cache = t.text("graph_cache", &Settings::graph_cache, true, "folder that keeps kNN lists between runs; empty: none");
+  cache.models = kFeatures, cache.resumable = true;
+
+  t.group = "CCDRec";
+  const size_t first = t.keys.size();
+  t.flag("dma", &Settings::dma, "diffusion-controlled multimodal aligning: fusion and L_dm");
+  t.flag("ndi", &Settings::ndi, "negative-sensitive diffusive inferring: the pools");
+  t.flag("cns", &Settings::cns, "curricular negative sampler");
+  t.real("lambda_dm", &Settings::lambda, {0, kInf, false, true}, "weight of L_dm; the paper searches 0.5, 1, 2");
+  t.real("omega", &Settings::omega, {0, 1}, "weight of the curricular BPR against the random one");
+  t.integer("timesteps", &Settings::timesteps, 1, 100000, "T, steps of the diffusion");
+  t.choice("noise_schedule", &Settings::noise_schedule, {"linear", "cosine", "exponential", "sqrt"}, "beta_1 .. beta_T");
+  t.flag("noise_prediction_form", &Settings::noise_prediction_form, "the reverse step of the paper's Eq. 3, read literally");
+  t.flag("mirrored_timesteps", &Settings::mirrored_timesteps, "half of a batch draws t, the other half takes the mirrored step: lower variance");
+  t.real("mu", &Settings::mu, {0, 1}, "weight of the diffused row in fusion");
+  t.integer("dtau", &Settings::dtau, 1, kIntMax, "epochs of a curriculum stage");
+  t.integer("first_stage", &Settings::first_stage, 0, kIntMax, "epochs of the first stage; 0: dtau");
+  t.integer("tau_end", &Settings::tau_end, 0, kIntMax, "after this epoch negatives are ranked by the model's own item representations");
+  t.real("candidate_ratio", &Settings::candidate_ratio, {0, 1, true, false}, "candidates of a batch as a share of all items");
+  t.real("kappa", &Settings::kappa, {0, 1, true, false}, "share of the candidates, the most similar, that one negative is drawn from");
+  t.flag("cns_cosine", &Settings::cns_cosine, "cosine instead of the dot product as similarity");
+  t.choice("ndi_negative", &Settings::ndi_negative, {"pool", "index"},
+           "NDI without CNS: the pool row stands for the negative, or only its index is used");
+  t.choice("estimator", &Settings::estimator, {"attention", "transformer"}, "form of f_theta");
+  t.integer("estimator_layers", &Settings::estimator_layers, 1, 4, "layers of the transformer estimator");
+  t.integer("estimator_heads", &Settings::estimator_heads, 1, kIntMax, "heads of the transformer estimator; divides embedding_size");
+  for (size_t i = first; i < t.keys.size(); ++i) t.keys[i].models = kCcdRec;
+
+  t.group = "checkpoints";
+  t.flag("save_best", &Settings::save_best, "best.safetensors when validation improves; evaluate, recommend and export need it").resumable = true;
+  t.flag("save_last", &Settings::save_last, "last.safetensors, from which a run resumes").resumable = true;
+  t.integer("save_every", &Settings::save_every, 0, kIntMax, "last.safetensors every n epochs; 0: only at the end and when interrupted").resumable =
+      true;
+  return t;
+}
+
+// Defaults that belong to a model: the released settings where there are some (spec of the baselines 3, 4, 9; CCDRec 6), else starting points in
+// the middle of the published grids (BPR 0.1: what another toolbox settled on for all three Amazon sets).
+const std::vector<ModelDefault> kModelDefaults = {
+    {"BPR", "learning_rate", "0.001"},
+    {"BPR", "train_batch_size", "2048"},
+    {"BPR", "reg_weight", "0.1"},
+    {"LightGCN", "learning_rate", "0.001"},
+    {"LightGCN", "train_batch_size", "2048"},
+    {"LightGCN", "reg_weight", "0.0001"},
+    {"LightGCN", "n_ui_layers", "2"},
+    {"FREEDOM", "learning_rate", "0.001"},
+    {"FREEDOM", "train_batch_size", "2048"},
+    {"FREEDOM", "dropout", "0.8"},
+    {"FREEDOM", "reg_weight", "0"},
+    {"CCDRec", "learning_rate", "0.0005"},
+    {"CCDRec", "train_batch_size", "512"},
+    {"CCDRec", "dropout", "0.8"},
+    {"CCDRec", "reg_weight", "0"},
+    {"CCDRec", "dtau", "5"},
+    {"CCDRec", "tau_end", "30"},
+};
+
+const std::vector<AcceptedKey> kAccepted = {
+    {"eval_batch_size", nullptr, "evaluation streams users in tiles of its own; batches never change a metric"},
+    {"metrics", nullptr, "Recall, NDCG, Precision and MAP are always computed"},
+    {"use_gpu", nullptr, "--device decides"},
+    {"gpu_id", nullptr, "--device decides"},
+    {"hyper_parameters", nullptr, "a named key may hold one value; a grid is run one --set at a time"},
+    {"feat_embed_dim", nullptr, "modality projections have the width embedding_size"},
+    {"lambda_coeff", nullptr, "FREEDOM's released program reads it and uses it nowhere"},
+    {"weight_size", nullptr, "FREEDOM's released program reads it and uses it nowhere"},
+    {"cf_model", nullptr, "FREEDOM's released program reads it and uses it nowhere"},
+    {"degree_ratio", nullptr, "FREEDOM's released program reads it and uses it nowhere"},
+    {"is_multimodal_model", nullptr, "the model decides whether features are read"},
+    {"end2end", "false", "features are read, not extracted"},
+    {"inter_file_name", nullptr, "the file is dataset.inter in the data folder (key dataset)"},
+    {"vision_feature_file", "image_feat.npy|vision_feat.npy", "modalities are the *_feat.npy files of the data folder (key modalities)"},
+    {"text_feature_file", "text_feat.npy", "modalities are the *_feat.npy files of the data folder (key modalities)"},
+    {"user_graph_dict_file", nullptr, "no model here reads it"},
+    {"field_separator", "\t|\\t|", "columns are separated by tabs"},
+    {"filter_out_cod_start_users", "true", "held-out rows of users without training rows are dropped"},
+    {"load_cols", nullptr, "columns are found by name"},
+    {"NEG_PREFIX", nullptr, "an internal name of MMRec"},
+    {"use_neg_sampling", "true", "every model here draws negatives"},
+    {"use_full_sampling", "false", "negatives are drawn"},
+    {"use_raw_features", nullptr, "the model decides whether features are read"},
+    {"learner", "adam", "the optimiser is Adam"},
+    {"learning_rate_scheduler", "1|1.0|50", "the learning rate is constant (gamma 1)"},
+    {"weight_decay", "0|0.0|", "there is no weight decay"},
+    {"clip_grad_norm", "|none|null", "gradients are not clipped"},
+    {"valid_metric_bigger", "true", "a larger metric is better"},
+    {"eval_type", nullptr, "every item is ranked for every user"},
+    {"loss_type", nullptr, "the model decides its loss"},
+    {"init_method", nullptr, "the model decides its initialisation"},
+    {"req_training", "true", "every model here is trained"},
+    {"state", nullptr, "the log has one level"},
+    {"reproducibility", "true", "the same seed gives the same bits on a device"},
+    {"save_model", nullptr, "save_best and save_last decide"},
+    {"checkpoint_dir", nullptr, "checkpoints lie in the run folder (key run_dir)"},
+    {"save_recommended_topk", nullptr, "`ccdrec recommend` writes lists"},
+    {"recommend_topk", nullptr, "`ccdrec recommend` writes lists"},
+    {"use_mg", "false", "Mirror Gradient is not part of this program"},
+};
+
+}  // namespace
+
+const std::vector<ConfigKey>& config_keys() {
+  static const KeyTable table = build_table();
+  return table.keys;
+}
+const ConfigKey* find_key(const std::string& name) {
+  for (const ConfigKey& k : config_keys())
+    if (k.name == name) return &k;
+  return nullptr;
+}
+const std::vector<ModelDefault>& model_defaults() { return kModelDefaults; }
+const std::vector<AcceptedKey>& accepted_keys() { return kAccepted; }
+const AcceptedKey* find_accepted(const std::string& name) {
+  for (const AcceptedKey& a : kAccepted)
+    if (name == a.name) return &a;
+  return nullptr;
+}
+
+}  // namespace ccdrec

@@ -1,0 +1,52 @@
+// The table behind host/config.h: every key once, with its field, type, range, models and help; and the keys of MMRec's files that are accepted.
+// Internal to config.cpp and config_keys.cpp.
+#pragma once
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "host/settings.h"
+
+namespace ccdrec {
+
+// One value as it stands in a file or on the command line, with the place to name in messages.
+struct ConfigValue {
+  std::vector<std::string> items;
+  bool is_list = false, is_null = false;
+  std::string key, origin;
+  [[noreturn]] void fail(const std::string& expected) const;  // UserError: "runs/a.yaml:3: mu = 2 is not a number in [0, 1]"
+  const std::string& one(const std::string& expected) const;  // the only item; UserError for none or several (grids)
+};
+
+enum ModelBits : unsigned { kBpr = 1, kLightGcn = 2, kFreedom = 4, kCcdRec = 8, kGraph = 2 | 4 | 8, kFeatures = 4 | 8, kAll = 15 };
+inline constexpr std::pair<const char*, unsigned> kModels[] = {{"BPR", kBpr}, {"LightGCN", kLightGcn}, {"FREEDOM", kFreedom}, {"CCDRec", kCcdRec}};
+unsigned model_bit(const std::string& model);
+
+struct ConfigKey {
+  std::string name, group, type, range, help;
+  unsigned models = kAll;                                  // it has influence on
+  bool resumable = false;                                  // may change between an interrupted run and its continuation
+  std::function<void(Settings&, const ConfigValue&)> set;  // UserError when type or range do not fit
+  std::function<std::string(const Settings&)> get;         // YAML text
+};
+const std::vector<ConfigKey>& config_keys();
+const ConfigKey* find_key(const std::string& name);  // null when unknown
+
+// Defaults that belong to a model: a layer between built-in and file.
+struct ModelDefault {
+  const char *model, *key, *value;
+};
+const std::vector<ModelDefault>& model_defaults();
+
+// Keys of published MMRec files that this program does not need: accepted with a note, or only with the one value it implements.
+struct AcceptedKey {
+  const char* name;
+  const char* only;  // null: any value; else the possible values in lower case, separated by |
+  const char* why;
+};
+const std::vector<AcceptedKey>& accepted_keys();
+const AcceptedKey* find_accepted(const std::string& name);
+
+std::string lower(std::string);
+
+}  // namespace ccdrec

@@ -1,0 +1,129 @@
+// A device chosen at run time: its operations, its context, its memory. Models reach memory only through Array and the operations.
+#pragma once
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/ops.h"
+
+namespace ccdrec {
+
+class Device {
+ public:
+  Device(const Ops& table, int threads) : ops(table), ctx(threads) {}
+  const Ops& ops;
+  Ctx ctx;
+  std::string name = "cpu";
+  size_t bytes = 0, peak = 0;  // taken now, most ever
+};
+
+// `device` is auto | cpu | cuda; threads 0 = all cores. UserError when the device cannot be had. `note` says what was taken and why.
+std::unique_ptr<Device> make_device(const std::string& device, int threads, std::string& note);
+
+// An array on a device. Zeroed when taken. Moves, does not copy.
+template <class T>
+class Array {
+ public:
+  Array() = default;
+  Array(Device& dev, int64_t n) : dev_(&dev), n_(n), p_(static_cast<T*>(dev.ops.alloc(dev.ctx, size_t(n) * sizeof(T)))) {
+    dev.bytes += size_t(n) * sizeof(T);
+    if (dev.bytes > dev.peak) dev.peak = dev.bytes;
+  }
+  Array(Device& dev, const std::vector<T>& host) : Array(dev, int64_t(host.size())) { upload(host.data(), n_); }
+  Array(Array&& o) noexcept { swap(o); }
+  Array& operator=(Array&& o) noexcept {
+    swap(o);
+    return *this;
+  }
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+  ~Array() {
+    if (!dev_) return;
+    dev_->ops.free(dev_->ctx, p_);
+    dev_->bytes -= size_t(n_) * sizeof(T);
+  }
+
+  T* p() const { return p_; }
+  int64_t n() const { return n_; }
+  void upload(const T* host, int64_t n, int64_t first = 0) { dev_->ops.upload(dev_->ctx, p_ + first, host, size_t(n) * sizeof(T)); }
+  void download(T* host, int64_t n, int64_t first = 0) const { dev_->ops.download(dev_->ctx, host, p_ + first, size_t(n) * sizeof(T)); }
+  std::vector<T> host() const {
+    std::vector<T> v(static_cast<size_t>(n_));
+    if (n_) download(v.data(), n_);
+    return v;
+  }
+
+ private:
+  void swap(Array& o) {
+    std::swap(dev_, o.dev_);
+    std::swap(n_, o.n_);
+    std::swap(p_, o.p_);
+  }
+  Device* dev_ = nullptr;
+  int64_t n_ = 0;
+  T* p_ = nullptr;
+};
+
+// A matrix on a device.
+class Matrix {
+ public:
+  Matrix() = default;
+  Matrix(Device& dev, int64_t rows, int64_t cols) : a_(dev, rows * cols), rows_(rows), cols_(cols) {}
+  operator Mat() const { return {a_.p(), rows_, cols_}; }
+  operator CMat() const { return {a_.p(), rows_, cols_}; }
+  Mat mat() const { return {a_.p(), rows_, cols_}; }
+  Mat top(int64_t n) const { return {a_.p(), n, cols_}; }  // the first n rows
+  int64_t rows() const { return rows_; }
+  int64_t cols() const { return cols_; }
+  Array<float>& array() { return a_; }
+  const Array<float>& array() const { return a_; }
+  explicit operator bool() const { return a_.p() != nullptr; }
+
+ private:
+  Array<float> a_;
+  int64_t rows_ = 0, cols_ = 0;
+};
+
+// A row list, groups and a CSR matrix that own their memory.
+class OwnedRows {
+ public:
+  OwnedRows() = default;
+  OwnedRows(Device& dev, int64_t capacity) : idx_(dev, capacity), count_(dev, 1), capacity_(capacity) {}
+  RowList list() const { return {idx_.p(), count_.p(), capacity_}; }
+
+ private:
+  Array<int32_t> idx_;
+  Array<int64_t> count_;
+  int64_t capacity_ = 0;
+};
+
+class OwnedGroups {
+ public:
+  OwnedGroups() = default;
+  OwnedGroups(Device& dev, int64_t slots) : rows_(dev, slots), ptr_(dev, slots + 1), slot_(dev, slots) {}
+  Groups groups() const { return {rows_.list(), ptr_.p(), slot_.p()}; }
+
+ private:
+  OwnedRows rows_;
+  Array<int32_t> ptr_, slot_;
+};
+
+class OwnedCsr {
+ public:
+  OwnedCsr() = default;
+  template <class Host>  // a HostCsr
+  OwnedCsr(Device& dev, const Host& h) : rows_(h.rows), cols_(h.cols), ptr_(dev, h.row_ptr), col_(dev, h.col), val_(dev, h.val) {}
+  OwnedCsr(Device& dev, int64_t rows, int64_t cols, int64_t nnz) : rows_(rows), cols_(cols), ptr_(dev, rows + 1), col_(dev, nnz), val_(dev, nnz) {}
+  Csr view() const { return {rows_, cols_, ptr_.p(), col_.p(), val_.p()}; }
+  MutableCsr mutable_view() const { return {rows_, cols_, ptr_.p(), col_.p(), val_.p(), col_.n()}; }
+  int64_t rows() const { return rows_; }
+
+ private:
+  int64_t rows_ = 0, cols_ = 0;
+  Array<int64_t> ptr_;
+  Array<int32_t> col_;
+  Array<float> val_;
+};
+
+}  // namespace ccdrec

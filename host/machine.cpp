@@ -1,0 +1,94 @@
+#include "host/machine.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+
+#if __has_include("build_info.h")
+#include "build_info.h"
+#else  // compiled by hand, without CMake
+#define CCDREC_VERSION "0.1.0"
+#define CCDREC_COMMIT "unknown"
+#define CCDREC_COMPILER "unknown"
+#define CCDREC_FLAGS "not recorded"
+#define CCDREC_HAVE_OPENBLAS 0
+#endif
+
+namespace ccdrec {
+namespace {
+
+// "name : value" files of /proc: the value of the first line whose name matches, "" when there is none.
+std::string proc_value(const char* file, const std::string& name) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (line.compare(0, name.size(), name) != 0) continue;
+    const size_t colon = line.find(':');
+    if (colon == std::string::npos) continue;
+    const size_t first = line.find_first_not_of(" \t", colon + 1);
+    return first == std::string::npos ? "" : line.substr(first);
+  }
+  return "";
+}
+
+uint64_t proc_kilobytes(const char* name) { return std::strtoull(proc_value("/proc/meminfo", name).c_str(), nullptr, 10) * 1024; }
+
+// A number in a file of its own; 0 when the file is missing or says "max" (no limit).
+uint64_t number_in(const char* file) {
+  std::ifstream in(file);
+  uint64_t n = 0;
+  return in >> n ? n : 0;
+}
+
+std::string instruction_sets() {
+  std::string out;
+#if defined(__x86_64__)
+  const std::pair<const char*, bool> sets[] = {
+      {"avx2", __builtin_cpu_supports("avx2")}, {"fma", __builtin_cpu_supports("fma")}, {"avx512f", __builtin_cpu_supports("avx512f")}};
+  for (const auto& [name, has] : sets)
+    if (has) out += (out.empty() ? "" : " ") + std::string(name);
+#endif
+  return out.empty() ? "baseline" : out;
+}
+
+}  // namespace
+
+Machine this_machine() {
+  Machine m;
+  m.cpu = proc_value("/proc/cpuinfo", "model name");
+  if (m.cpu.empty()) m.cpu = "unknown";
+  cpu_set_t set;
+  m.cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : int(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN)));
+  m.isa = instruction_sets();
+  utsname u;
+  if (uname(&u) == 0) m.os = fmt::format("{} {} {}", u.sysname, u.release, u.machine);
+  m.memory_bytes = proc_kilobytes("MemTotal");
+  m.available_bytes = proc_kilobytes("MemAvailable");
+  // A container may have less than the machine: its control group (version 2) says so.
+  if (const uint64_t limit = number_in("/sys/fs/cgroup/memory.max")) {
+    const uint64_t used = number_in("/sys/fs/cgroup/memory.current");
+    m.memory_bytes = std::min(m.memory_bytes, limit);
+    m.available_bytes = std::min(m.available_bytes, limit > used ? limit - used : 0);
+  }
+  return m;
+}
+
+Build this_build() { return {CCDREC_VERSION, CCDREC_COMMIT, CCDREC_COMPILER, CCDREC_FLAGS, false, CCDREC_HAVE_OPENBLAS != 0}; }
+
+std::string describe_bytes(uint64_t bytes) {
+  if (bytes >= 1'000'000'000) return fmt::format("{:.2f} GB", double(bytes) / 1e9);
+  if (bytes >= 1'000'000) return fmt::format("{:.1f} MB", double(bytes) / 1e6);
+  if (bytes >= 1'000) return fmt::format("{:.1f} kB", double(bytes) / 1e3);
+  return fmt::format("{} B", bytes);
+}
+
+std::string thousands(int64_t n) {
+  std::string digits = std::to_string(n);
+  for (int64_t at = int64_t(digits.size()) - 3; at > (n < 0 ? 1 : 0); at -= 3) digits.insert(size_t(at), ",");
+  return digits;
+}
+
+}  // namespace ccdrec

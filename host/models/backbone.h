@@ -1,0 +1,101 @@
+// The backbone: user and item tables, graphs, propagation. It knows nothing of diffusion, pools or samplers.
+//
+//   Hhat = S^{L_ii} Q (or Q without an item graph)            item matrix before user-item propagation
+//   Ego_0 = [P ; Q] on its own, [P ; item start] when a wrapper gives one (spec ccdrec 2, step 2)
+//   H = prop(A, Ego_0, L);  h_u = H[u];  h_i = H[U+i] (+ Hhat[i] for FREEDOM)
+//
+// BPR-MF is L = 0, LightGCN is L = 2 without an item graph, FREEDOM adds S and prunes A every epoch. One step touches only the rows it reads:
+//   touch(seed) -> items() -> [start_items(), the wrapper writes into it] -> forward() -> h()
+//   g() is filled on the seed rows -> back_propagate() -> [wrapper: item_start_grad(), item_grad()] -> finish_backward() -> update(t)
+#pragma once
+#include <string>
+#include <vector>
+
+#include "data/graph.h"
+#include "host/models/arena.h"
+#include "host/settings.h"
+
+namespace ccdrec {
+
+struct BackboneSpec {
+  std::string name;
+  int layers = 0;                 // L_ui
+  bool item_graph = false;        // S exists and Hhat = S^{L_ii} Q
+  int item_layers = 1;            // L_ii
+  bool adds_items = false;        // h_i = H[U+i] + Hhat[i]
+  bool normal_init = false;       // xavier_normal in place of xavier_uniform
+  bool eps_form = false;          // BPR with 1e-10 inside the logarithm
+  bool norm_regulariser = false;  // reg * (||a||+||b||+||c||)/B on the initial rows
+  double prune = 0;               // rho
+  bool wrapped = false;           // a wrapper gives the item start of the propagation
+};
+BackboneSpec backbone_spec(const std::string& name, const Settings&, bool wrapped);
+
+struct Graphs {            // host side, shared by model and plan
+  HostCsr train;           // (U,I) pattern
+  HostCsr user_item;       // (N,N)
+  HostCsr items, items_t;  // S and its transpose, empty without an item graph
+};
+
+class Backbone {
+ public:
+  Backbone(Device&, const BackboneSpec&, const Graphs&, int64_t d, uint32_t seed);
+
+  void begin_epoch(int epoch);               // prunes
+  void touch(RowList seed, int64_t t_done);  // lists and masks; P and Q rows it will read are brought up to step t_done
+  CMat items();                              // Hhat (I,d), valid on the rows it needs
+  Mat start_items();                         // wrapped: item start (I,d), a copy of Hhat to be changed in place
+  void forward();
+  CMat h() const { return h_; }  // (N,d), valid on the seed
+  const Array<float>& h_array() const { return h_.array(); }
+  CMat initial() const { return nodes_.value(); }  // (N,d) [P;Q]
+  CMat item_table() const { return nodes_.value().slice(U_, I_); }
+  CMat item_representations() const { return h_.mat().slice(U_, I_); }
+
+  Mat g();  // (N,d) gradient of h, zero on the seed: to be filled
+  void back_propagate();
+  Mat item_start_grad();                                 // wrapped: (I,d) gradient of the item start
+  Mat item_grad() { return grad_.mat().slice(U_, I_); }  // (I,d) gradient of Q, valid after back_propagate on the rows of the step
+  Mat initial_grad() { return grad_; }                   // (N,d)
+  void finish_backward();
+  void update(const AdamSchedule&, int64_t t);
+  void flush(int64_t t_done);
+
+  // Representations of every node with the full graph; item_start (I,d) replaces Hhat' when wrapped (may be empty: Hhat itself). Result in h().
+  void represent_all();
+  Mat start_items_all();  // wrapped, all rows: to be fused in place before represent_all
+
+  const BackboneSpec& spec() const { return spec_; }
+  int64_t users() const { return U_; }
+  int64_t n_items() const { return I_; }
+  RowTable& nodes() { return nodes_; }
+  Csr graph() const { return spec_.prune > 0 ? pruned_.view() : full_.view(); }  // the training graph of this epoch
+  Csr item_graph() const { return s_.view(); }
+  CMat user_grad() const { return (spec_.wrapped ? g_ego_ : grad_).mat().slice(0, U_); }
+  int64_t kept_edges() const { return spec_.prune > 0 ? n_keep_ : n_edges_; }
+  void set_adam(const AdamSchedule& s) { adam_ = s; }
+
+ private:
+  Table user_table() const { return nodes_.table(0, U_); }
+  Table q_table() const { return nodes_.table(U_, I_); }
+
+  Device& dev_;
+  BackboneSpec spec_;
+  int64_t U_, I_, N_, d_, n_edges_, n_keep_ = 0;
+  uint32_t seed_;
+  AdamSchedule adam_;
+  RowTable nodes_;                     // (N,d) [P;Q]
+  Matrix grad_, h_, g_, ego_, g_ego_;  // (N,d); ego_ and g_ego_ only when wrapped
+  std::vector<Matrix> work_;           // L matrices (N,d)
+  std::vector<Matrix> item_work_;      // L_ii matrices (I,d); the last is Hhat
+  OwnedCsr full_, pruned_, s_, s_t_;
+  Array<int32_t> edge_user_, edge_item_;
+  Array<float> edge_weight_;
+  Frontier nodes_touched_, items_touched_;
+  std::vector<OwnedRows> lists_;
+  std::vector<Array<uint8_t>> masks_;
+  OwnedRows users0_, items0_, seed_users_, seed_items_, q_rows_;
+  RowList seed_list_, q_list_;
+};
+
+}  // namespace ccdrec

@@ -1,0 +1,70 @@
+#include "host/models/modality.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace ccdrec {
+
+Modalities::Modalities(Device& dev, const std::vector<Feature>& features, ParamArena& arena, int64_t d, int64_t capacity, bool train_features,
+                       uint32_t seed)
+    : dev_(dev), items_(features.empty() ? 0 : features[0].matrix.rows()), d_(d), seed_(seed) {
+  std::vector<float> block;
+  for (const Feature& f : features) {
+    const int64_t F = f.matrix.cols();
+    names_.push_back(f.name);
+    x_.emplace_back(dev, items_, F, train_features);
+    const int64_t rows_at_once = std::max<int64_t>(1, (int64_t(1) << 20) / F);  // 4 MB of host memory
+    for (int64_t r = 0; r < items_; r += rows_at_once) {
+      const int64_t n = std::min(rows_at_once, items_ - r);
+      block.resize(size_t(n * F));
+      f.matrix.read_rows(block.data(), r, n);
+      x_.back().values().array().upload(block.data(), n * F, r * F);
+    }
+    w_.push_back(arena.add(f.name + "_trs.weight", F, d, true));
+    b_.push_back(arena.add(f.name + "_trs.bias", 1, d, false));
+    h_.emplace_back(dev, capacity, d), d_h_.emplace_back(dev, capacity, d);
+    if (train_features) d_x_.emplace_back(dev, capacity, F);
+    h_all_.emplace_back(dev, items_, d);
+  }
+}
+
+// linear_default: weight and bias uniform in +-1/sqrt(F).
+void Modalities::init(ParamArena& arena) {
+  for (size_t m = 0; m < x_.size(); ++m) {
+    const float bound = float(1.0 / std::sqrt(double(x_[m].value().cols)));
+    dev_.ops.init_uniform(dev_.ctx, arena.value(w_[m]), bound, Stream{seed_, Use::init, 0, uint32_t(16 + 2 * m)});
+    dev_.ops.init_uniform(dev_.ctx, arena.value(b_[m]), bound, Stream{seed_, Use::init, 0, uint32_t(17 + 2 * m)});
+  }
+}
+
+void Modalities::touch(RowList items, int64_t t_done) {
+  for (RowTable& x : x_)
+    if (x.trainable()) dev_.ops.adam_rows(dev_.ctx, x.table(), items, {}, false, adam_, t_done);
+}
+
+void Modalities::project(ParamArena& arena, RowList items) {
+  for (size_t m = 0; m < x_.size(); ++m) dev_.ops.project(dev_.ctx, h_[m], x_[m].value(), items, arena.value(w_[m]), arena.value(b_[m]));
+}
+
+void Modalities::backward(ParamArena& arena, RowList items) {
+  for (size_t m = 0; m < x_.size(); ++m)
+    dev_.ops.project_backward(dev_.ctx, arena.grad(w_[m]), arena.grad(b_[m]), d_x_.empty() ? Mat{} : d_x_[m].mat(), d_h_[m], x_[m].value(), items,
+                              arena.value(w_[m]));
+}
+
+void Modalities::update(const AdamSchedule& adam, RowList items, int64_t t) {
+  for (size_t m = 0; m < x_.size(); ++m)
+    if (x_[m].trainable()) dev_.ops.adam_rows(dev_.ctx, x_[m].table(), items, d_x_[m].mat(), false, adam, t);
+}
+
+void Modalities::flush(int64_t t_done) {
+  for (RowTable& x : x_)
+    if (x.trainable()) dev_.ops.adam_rows(dev_.ctx, x.table(), RowList{nullptr, nullptr, items_}, {}, false, adam_, t_done);
+}
+
+void Modalities::project_all(ParamArena& arena) {
+  for (size_t m = 0; m < x_.size(); ++m)
+    dev_.ops.project(dev_.ctx, h_all_[m], x_[m].value(), RowList{nullptr, nullptr, items_}, arena.value(w_[m]), arena.value(b_[m]));
+}
+
+}  // namespace ccdrec

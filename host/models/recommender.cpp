@@ -1,0 +1,303 @@
+#include "host/models/recommender.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "data/error.h"
+
+namespace ccdrec {
+
+Shape model_shape(const Settings& s) {
+  Shape m;
+  m.ccdrec = s.model == "CCDRec";
+  if (!m.ccdrec && s.model != "BPR" && s.model != "LightGCN" && s.model != "FREEDOM")
+    throw UserError("model is '" + s.model + "', expected BPR, LightGCN, FREEDOM or CCDRec");
+  if (m.ccdrec) m.dma = s.dma, m.ndi = s.ndi, m.cns = s.cns;
+  m.diffusion = m.dma || m.ndi;
+  m.backbone = backbone_spec(m.ccdrec ? s.backbone : s.model, s, m.ccdrec);
+  if (m.backbone.item_graph) m.modality_reg = s.reg_weight;
+  if (m.backbone.norm_regulariser) m.norm_reg = s.reg_weight;
+  m.modalities = m.diffusion || m.modality_reg > 0;
+  return m;
+}
+
+namespace {
+
+// Seconds of one phase, added to a map when the scope ends.
+class Phase {
+ public:
+  Phase(std::map<std::string, double>& into, const char* name) : into_(into), name_(name), start_(std::chrono::steady_clock::now()) {}
+  ~Phase() { into_[name_] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+  Phase(const Phase&) = delete;
+  Phase& operator=(const Phase&) = delete;
+
+ private:
+  std::map<std::string, double>& into_;
+  const char* name_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+}  // namespace
+
+Recommender::Recommender(Device& dev, const Settings& s, const Dataset& data, const Graphs& graphs)
+    : dev_(dev),
+      s_(s),
+      shape_(model_shape(s)),
+      seed_(s.seed),
+      U_(data.n_users),
+      I_(data.n_items),
+      N_(U_ + I_),
+      n_train_(int64_t(data.train.size())),
+      batch_(std::min<int64_t>(s.train_batch_size, n_train_)),
+      d_(s.embedding_size),
+      n_neg_(s.n_neg) {
+  const int64_t item_slots = batch_ * (1 + n_neg_);
+  if (shape_.modalities) modal_ = std::make_unique<Modalities>(dev, data.features, arena_, d_, item_slots, s.train_features, seed_);
+  if (shape_.diffusion) dma_ = std::make_unique<Dma>(dev, arena_, s, d_, item_slots, modal_->count());
+  arena_.take(dev);
+  if (modal_) modal_->init(arena_);
+  if (dma_) {
+    dma_->init(arena_, seed_);
+    ndi_ = std::make_unique<Ndi>(dev, I_, d_, shape_.ndi && shape_.cns);
+  }
+  backbone_ = std::make_unique<Backbone>(dev, shape_.backbone, graphs, d_, seed_);
+  if (shape_.cns) cns_ = std::make_unique<Cns>(dev, s, I_);
+
+  // Adam's coefficients of every step the run can take.
+  std::vector<AdamCoef> coef(size_t(s.epochs) * size_t(steps_per_epoch()));
+  for (size_t k = 0; k < coef.size(); ++k) coef[k] = adam_coef(s.learning_rate, AdamHyper{}, int64_t(k) + 1);
+  coef_ = Array<AdamCoef>(dev, coef);
+  adam_ = {coef_.p(), coef_.n(), AdamHyper{}};
+  backbone_->set_adam(adam_);
+  if (modal_) modal_->set_adam(adam_);
+
+  std::vector<int32_t> user(static_cast<size_t>(n_train_)), item(static_cast<size_t>(n_train_)), seen;
+  std::vector<bool> occurs(static_cast<size_t>(I_));
+  for (size_t e = 0; e < user.size(); ++e) user[e] = data.train[e].user, item[e] = data.train[e].item, occurs[size_t(item[e])] = true;
+  for (int64_t i = 0; i < I_; ++i)
+    if (occurs[size_t(i)]) seen.push_back(int32_t(i));
+  train_user_ = Array<int32_t>(dev, user), train_item_ = Array<int32_t>(dev, item), train_items_ = Array<int32_t>(dev, seen);
+  order_ = Array<int32_t>(dev, n_train_);
+  train_ = OwnedCsr(dev, graphs.train);
+
+  const int64_t C = cns_ ? cns_->candidate_count() : 0, extra = std::max(batch_, C), slots = batch_ * (3 + n_neg_);
+  users_ = Array<int32_t>(dev, batch_), items_ = Array<int32_t>(dev, item_slots + batch_);
+  node_ids_ = Array<int32_t>(dev, batch_ * (2 + n_neg_) + extra);
+  seed_groups_ = OwnedGroups(dev, node_ids_.n()), slot_groups_ = OwnedGroups(dev, slots);
+  slots_ = Matrix(dev, slots, d_), d_slots_ = Matrix(dev, slots, d_);
+  if (shape_.modalities) item_groups_ = OwnedGroups(dev, item_slots);
+  if (shape_.norm_reg > 0) init_ = Matrix(dev, batch_ * (2 + n_neg_), d_), d_init_ = Matrix(dev, batch_ * (2 + n_neg_), d_);
+  if (shape_.ndi && !shape_.cns) frozen_ = Matrix(dev, batch_, d_);
+  if (shape_.modality_reg > 0) {
+    modal_slots_ = Matrix(dev, item_slots, d_);
+    for (int m = 0; m < modal_->count(); ++m) d_modal_slots_.emplace_back(dev, item_slots, d_);
+  }
+  losses_ = Array<double>(dev, EpochLosses::count);
+}
+
+void Recommender::begin_epoch(int epoch) {
+  {
+    Phase phase(seconds_, "prune");
+    backbone_->begin_epoch(epoch);
+  }
+  Phase phase(seconds_, "sample");
+  dev_.ops.shuffle(dev_.ctx, order_.p(), n_train_, Stream{seed_, Use::shuffle, uint32_t(epoch), 0});
+  set_losses({});
+}
+
+EpochLosses Recommender::losses() const {
+  EpochLosses l;
+  losses_.download(l.sum, EpochLosses::count);
+  return l;
+}
+void Recommender::set_losses(const EpochLosses& l) { losses_.upload(l.sum, EpochLosses::count); }
+
+void Recommender::set_given_batch(const std::vector<int32_t>& users, const std::vector<int32_t>& positives, const std::vector<int32_t>& negatives,
+                                  const std::vector<int32_t>& curricular) {
+  given_ = true;
+  rows_ = int64_t(users.size());
+  CHECK_THAT(rows_ <= batch_ && positives.size() == users.size() && negatives.size() == users.size() * size_t(n_neg_));
+  users_.upload(users.data(), rows_);
+  items_.upload(positives.data(), rows_);
+  items_.upload(negatives.data(), rows_ * n_neg_, rows_);
+  curricular_ = !curricular.empty();
+  frozen_curricular_ = curricular_ && shape_.ndi && !shape_.cns && s_.ndi_negative == "pool";
+  if (curricular_) items_.upload(curricular.data(), rows_, rows_ * (1 + n_neg_));
+  if (frozen_curricular_) dev_.ops.gather_rows(dev_.ctx, frozen_, ndi_->e0_hat(), items_.p() + rows_ * (1 + n_neg_), rows_);
+}
+
+// The batch, its negatives and, where the pool is already there, its curricular negatives.
+void Recommender::sample(int epoch, int64_t step) {
+  Phase phase(seconds_, "sample");
+  if (given_) return;
+  const int64_t first = step * batch_;
+  rows_ = std::min(batch_, n_train_ - first);
+  int32_t* const positives = items_.p();
+  int32_t* const negatives = items_.p() + rows_;
+  int32_t* const chosen = items_.p() + rows_ * (1 + n_neg_);
+  dev_.ops.take(dev_.ctx, users_.p(), train_user_.p(), order_.p(), first, rows_);
+  dev_.ops.take(dev_.ctx, positives, train_item_.p(), order_.p(), first, rows_);
+  dev_.ops.negatives(dev_.ctx, negatives, users_.p(), rows_, n_neg_, first, train_.view(), train_items_.p(), train_items_.n(),
+                     Stream{seed_, Use::neg_uniform, uint32_t(epoch), uint32_t(step)});
+  pool_ = Pool::random;
+  curricular_ = frozen_curricular_ = false;
+  if (shape_.cns) {
+    pool_ = pool_of_epoch(s_, epoch);
+    curricular_ = pool_ != Pool::random;
+    if (!curricular_) return;
+    cns_->draw_candidates(seed_, epoch, step);
+    if (pool_ != Pool::model)
+      cns_->choose(chosen, ndi_->pool(int(pool_) - int(Pool::stage0)), positives, users_.p(), rows_, train_.view(), negatives, seed_, epoch, step);
+  } else if (shape_.ndi && epoch > 0) {  // the last pool, at random
+    curricular_ = true;
+    frozen_curricular_ = s_.ndi_negative == "pool";
+    pool_ = Pool::stage3;
+    dev_.ops.unseen_items(dev_.ctx, chosen, users_.p(), rows_, train_.view(), I_, Stream{seed_, Use::ndi_item, uint32_t(epoch), uint32_t(step)});
+    if (frozen_curricular_) dev_.ops.gather_rows(dev_.ctx, frozen_, ndi_->e0_hat(), chosen, rows_);
+  }
+}
+
+// Node ids of the slots, [users | positives | negatives | curricular].
+void Recommender::name_slots(bool with_curricular) {
+  dev_.ops.offset_ids(dev_.ctx, node_ids_.p(), users_.p(), rows_, 0);
+  dev_.ops.offset_ids(dev_.ctx, node_ids_.p() + rows_, items_.p(), rows_ * (1 + n_neg_ + (with_curricular ? 1 : 0)), int32_t(U_));
+}
+
+void Recommender::forward(int epoch, int64_t step) {
+  Phase phase(seconds_, "forward");
+  const bool c_is_node = curricular_ && !frozen_curricular_;
+  const bool c_later = c_is_node && pool_ == Pool::model && !given_;  // chosen from this step's own h_i
+  name_slots(c_is_node && !c_later);
+  int64_t n = rows_ * (2 + n_neg_ + (c_is_node && !c_later ? 1 : 0));
+  if (c_later) {  // every candidate's representation is needed
+    dev_.ops.offset_ids(dev_.ctx, node_ids_.p() + n, cns_->candidates(), cns_->candidate_count(), int32_t(U_));
+    n += cns_->candidate_count();
+  }
+  Groups seed = seed_groups_.groups();
+  dev_.ops.group(dev_.ctx, seed, node_ids_.p(), n, N_);
+  backbone_->touch(seed.rows, t_);
+  const CMat hhat = backbone_->items();
+
+  if (shape_.modalities) {
+    item_list_ = item_groups_.groups();
+    dev_.ops.group(dev_.ctx, item_list_, items_.p(), rows_ * (1 + n_neg_), I_);
+    modal_->touch(item_list_.rows, t_);
+    modal_->project(arena_, item_list_.rows);
+  }
+  if (shape_.diffusion) dma_->forward(arena_, *modal_, backbone_->item_table(), item_list_.rows, seed_, epoch, step);
+  if (shape_.backbone.wrapped) {
+    const Mat start = backbone_->start_items();
+    if (shape_.dma) dma_->fuse(start, hhat, item_list_.rows);
+  }
+  backbone_->forward();
+
+  if (c_later)
+    cns_->choose(items_.p() + rows_ * (1 + n_neg_), backbone_->item_representations(), items_.p(), users_.p(), rows_, train_.view(),
+                 items_.p() + rows_, seed_, epoch, step);
+  name_slots(c_is_node);
+  slot_count_ = rows_ * (2 + n_neg_ + (c_is_node ? 1 : 0));
+  slot_list_ = slot_groups_.groups();
+  dev_.ops.group(dev_.ctx, slot_list_, node_ids_.p(), slot_count_, N_);
+  dev_.ops.gather_rows(dev_.ctx, slots_, backbone_->h(), node_ids_.p(), slot_count_);
+}
+
+void Recommender::backward() {
+  Phase phase(seconds_, "backward");
+  arena_.zero_grad(dev_);
+  double* const loss = losses_.p();
+  const Mat h = slots_, d_h = d_slots_.top(slot_count_);
+  dev_.ops.fill_zero(dev_.ctx, d_h);
+  const Mat d_u = block(d_slots_, 0), d_p = block(d_slots_, 1);
+  const CMat h_u = block(h, 0), h_p = block(h, 1);
+  const bool eps = shape_.backbone.eps_form;
+  const float w_random = float(curricular_ ? 1.0 - s_.omega : 1.0) / float(n_neg_);
+  for (int k = 0; k < n_neg_; ++k)
+    dev_.ops.bpr(dev_.ctx, loss + EpochLosses::bpr, d_u, d_p, block(d_slots_, 2 + k), h_u, h_p, block(h, 2 + k), w_random, eps);
+  if (curricular_) {
+    const int c = 2 + n_neg_;
+    if (frozen_curricular_)
+      dev_.ops.bpr(dev_.ctx, loss + EpochLosses::curricular, d_u, d_p, {}, h_u, h_p, frozen_.top(rows_), float(s_.omega), eps);
+    else
+      dev_.ops.bpr(dev_.ctx, loss + EpochLosses::curricular, d_u, d_p, block(d_slots_, c), h_u, h_p, block(h, c), float(s_.omega), eps);
+  }
+
+  if (shape_.modality_reg > 0) modality_terms(loss + EpochLosses::reg, d_u, h_u);
+
+  dev_.ops.segment_sum(dev_.ctx, backbone_->g(), d_h, slot_list_, true, false);
+  backbone_->back_propagate();
+  if (shape_.diffusion)  // writes the modalities' d_h
+    dma_->backward(arena_, *modal_, loss + EpochLosses::align, backbone_->item_grad(), backbone_->item_start_grad(), backbone_->item_table(),
+                   item_list_, rows_ * (1 + n_neg_));
+  backbone_->finish_backward();
+  if (shape_.norm_reg > 0) norm_terms(loss + EpochLosses::reg);
+  if (shape_.modality_reg > 0)
+    for (int m = 0; m < modal_->count(); ++m)
+      dev_.ops.segment_sum(dev_.ctx, modal_->d_h(m), d_modal_slots_[size_t(m)].top(rows_ * (1 + n_neg_)), item_list_, false, shape_.diffusion);
+  if (modal_) modal_->backward(arena_, item_list_.rows);
+}
+
+// FREEDOM's modality terms (spec baselines 9.4): BPR of h_u with the projections, random negatives only, their mean.
+void Recommender::modality_terms(double* loss, Mat d_u, CMat h_u) {
+  const float w = float(shape_.modality_reg) / float(n_neg_);
+  const Mat x = modal_slots_.top(rows_ * (1 + n_neg_));
+  for (int m = 0; m < modal_->count(); ++m) {
+    const Mat dx = d_modal_slots_[size_t(m)].top(x.rows);
+    dev_.ops.expand_rows(dev_.ctx, x, modal_->h(m), item_list_);
+    dev_.ops.fill_zero(dev_.ctx, dx);
+    for (int k = 0; k < n_neg_; ++k) dev_.ops.bpr(dev_.ctx, loss, d_u, block(dx, 0), block(dx, 1 + k), h_u, block(x, 0), block(x, 1 + k), w, false);
+  }
+}
+
+// reg * (||P[u]|| + ||Q[p]|| + mean over negatives of ||Q[n]||) / B on the initial rows (spec baselines 3, 4): after back_propagate, which writes the
+// same rows.
+void Recommender::norm_terms(double* loss) {
+  const Mat x = init_.top(rows_ * (2 + n_neg_)), dx = d_init_.top(x.rows);
+  dev_.ops.gather_rows(dev_.ctx, x, backbone_->initial(), node_ids_.p(), x.rows);
+  dev_.ops.fill_zero(dev_.ctx, dx);
+  for (int k = 0; k < 2 + n_neg_; ++k)
+    dev_.ops.fro(dev_.ctx, loss, block(dx, k), block(x, k), float(shape_.norm_reg) / (k < 2 ? 1.0f : float(n_neg_)), rows_);
+  dev_.ops.segment_sum(dev_.ctx, backbone_->initial_grad(), dx, slot_list_, true, true);
+}
+
+void Recommender::update() {
+  Phase phase(seconds_, "optimiser");
+  ++t_;
+  backbone_->update(adam_, t_);
+  if (modal_) modal_->update(adam_, item_list_.rows, t_);
+  arena_.update(dev_, adam_, t_);
+}
+
+void Recommender::forward_backward(int epoch, int64_t step) {
+  sample(epoch, step);
+  forward(epoch, step);
+  backward();
+}
+
+void Recommender::step(int epoch, int64_t step) {
+  forward_backward(epoch, step);
+  update();
+}
+
+// Every row brought up to the last step: before anything outside a step reads the tables.
+void Recommender::flush() {
+  Phase phase(seconds_, "optimiser");
+  backbone_->flush(t_);
+  if (modal_) modal_->flush(t_);
+}
+
+void Recommender::end_epoch(int epoch) {
+  flush();
+  if (!shape_.diffusion) return;
+  Phase phase(seconds_, "reverse");
+  ndi_->run(arena_, *modal_, *dma_, backbone_->item_table(), seed_, epoch);
+}
+
+void Recommender::represent(CMat& hu, CMat& hi) {
+  const Mat start = backbone_->start_items_all();
+  if (shape_.dma && ndi_->ready()) dma_->fuse_all(start, start, ndi_->e0_hat(), I_);
+  backbone_->represent_all();
+  hu = backbone_->h().slice(0, U_);
+  hi = backbone_->h().slice(U_, I_);
+}
+
+}  // namespace ccdrec

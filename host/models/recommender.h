@@ -1,0 +1,114 @@
+// One model ready to train: a backbone, and around it, where the settings ask, the modality side and CCDRec's three modules. One step is
+//   sample -> forward -> backward -> optimiser, in the order of the paper (spec ccdrec 6); an epoch ends with a flush and, with diffusion, the
+//   reverse process.
+#pragma once
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "host/ccdrec/cns.h"
+#include "host/ccdrec/dma.h"
+#include "host/ccdrec/ndi.h"
+
+namespace ccdrec {
+
+// Which parts a model has; derived from the settings in one place.
+struct Shape {
+  BackboneSpec backbone;
+  bool ccdrec = false;     // objective of spec ccdrec 6
+  bool diffusion = false;  // DMA or NDI: the estimator exists and learns
+  bool dma = false, ndi = false, cns = false;
+  bool modalities = false;  // features are read
+  double modality_reg = 0;  // weight of FREEDOM's modality BPR terms
+  double norm_reg = 0;      // weight of the norm regulariser
+};
+Shape model_shape(const Settings&);  // UserError for an unknown model or settings that exclude each other
+
+struct EpochLosses {  // sums over steps; slots of the device accumulator
+  enum { bpr, curricular, align, reg, count };
+  double sum[count] = {};
+};
+
+class Recommender {
+ public:
+  Recommender(Device&, const Settings&, const Dataset&, const Graphs&);
+
+  int64_t steps_per_epoch() const { return (n_train_ + batch_ - 1) / batch_; }
+  void begin_epoch(int epoch);         // prune, shuffle; losses to zero
+  void step(int epoch, int64_t step);  // one batch; step is zero-based within the epoch
+  void end_epoch(int epoch);           // flush; reverse process
+  void flush();
+  EpochLosses losses() const;  // sums so far in this epoch: reads the device
+  void set_losses(const EpochLosses&);
+  const char* negatives_name() const { return pool_name(pool_); }  // where the last batch's curricular negatives came from
+  bool saw_nan() const { return cns_ && cns_->saw_nan(); }
+
+  // Representations of all users and items with the full graph (and ehat_0 fused in): views valid until the next step.
+  void represent(CMat& hu, CMat& hi);
+
+  // State.
+  int64_t t() const { return t_; }
+  void set_t(int64_t t) { t_ = t; }
+  Backbone& backbone() { return *backbone_; }
+  Modalities* modalities() { return modal_.get(); }
+  Dma* dma() { return dma_.get(); }
+  Ndi* ndi() { return ndi_.get(); }
+  ParamArena& arena() { return arena_; }
+  const Shape& shape() const { return shape_; }
+  Csr train_csr() const { return train_.view(); }
+  std::map<std::string, double>& seconds() { return seconds_; }  // by phase, since the caller last cleared them
+
+  // For tests and parity: fixed batches in place of the shuffled ones. Device copies are made.
+  void set_given_batch(const std::vector<int32_t>& users, const std::vector<int32_t>& positives, const std::vector<int32_t>& negatives,
+                       const std::vector<int32_t>& curricular);
+  void forward_backward(int epoch, int64_t step);  // step without the optimiser
+  void update();
+
+ private:
+  void sample(int epoch, int64_t step);
+  void forward(int epoch, int64_t step);
+  void backward();
+  void name_slots(bool with_curricular);
+  void modality_terms(double* loss, Mat d_u, CMat h_u);
+  void norm_terms(double* loss);
+  Mat block(Mat m, int k) const { return m.slice(k * rows_, rows_); }  // slots of one kind: users, positives, negatives 0.., curricular
+
+  Device& dev_;
+  Settings s_;
+  Shape shape_;
+  uint32_t seed_;
+  int64_t U_, I_, N_, n_train_, batch_, d_;
+  int n_neg_;
+  ParamArena arena_;
+  std::unique_ptr<Backbone> backbone_;
+  std::unique_ptr<Modalities> modal_;
+  std::unique_ptr<Dma> dma_;
+  std::unique_ptr<Ndi> ndi_;
+  std::unique_ptr<Cns> cns_;
+  Array<AdamCoef> coef_;
+  AdamSchedule adam_;
+  int64_t t_ = 0;
+
+  // data
+  Array<int32_t> train_user_, train_item_, order_, train_items_;
+  OwnedCsr train_;
+
+  // batch; slots = [users | positives | negatives 0.. | curricular or candidates]
+  int64_t rows_ = 0;  // B of this batch
+  Pool pool_ = Pool::random;
+  bool curricular_ = false;         // the batch has curricular negatives
+  bool frozen_curricular_ = false;  // they are pool rows, constants (NDI without CNS)
+  bool given_ = false;
+  Array<int32_t> users_, items_;  // users_ (B); items_ (B*(1+n_neg) | B curricular)
+  Array<int32_t> node_ids_;       // slots as graph nodes
+  OwnedGroups seed_groups_, slot_groups_, item_groups_;
+  Groups slot_list_, item_list_;  // slots by node; item slots (positives, random negatives) by item
+  int64_t slot_count_ = 0;
+  Matrix slots_, d_slots_, init_, d_init_, frozen_, modal_slots_;
+  std::vector<Matrix> d_modal_slots_;
+  Array<double> losses_;
+  std::map<std::string, double> seconds_;
+};
+
+}  // namespace ccdrec

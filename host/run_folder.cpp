@@ -1,0 +1,147 @@
+#include "host/run_folder.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "data/error.h"
+#include "data/safe_file.h"
+#include "data/text.h"
+#include "host/machine.h"
+
+namespace ccdrec {
+namespace fs = std::filesystem;
+namespace {
+
+std::string dump(const nlohmann::json& j, int indent = -1) { return j.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace); }
+
+}  // namespace
+
+void write_text(const std::string& path, const std::string& text) {
+  SafeFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+std::string default_run_dir(const Settings& s, const std::string& data_name, long time) {
+  return fmt::format("runs/{}-{}-{}-{:%Y%m%d-%H%M%S}", s.model, data_name, s.seed, fmt::localtime(std::time_t(time)));
+}
+
+RunFolder RunFolder::create(const std::string& dir) {
+  if (fs::exists(fs::path(dir) / "config.yaml"))
+    throw UserError(fmt::format("{}: already holds a run; continue it with --resume {}, or choose another --run-dir", dir, dir));
+  std::error_code error;
+  fs::create_directories(dir, error);
+  if (error || !fs::is_directory(dir))
+    throw UserError(fmt::format("{}: the run folder cannot be made ({})", dir, error ? error.message() : "a file is in the way"));
+  return RunFolder(dir);
+}
+
+RunFolder RunFolder::open(const std::string& dir) {
+  std::string trimmed = dir;
+  while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
+  if (!fs::exists(fs::path(trimmed) / "config.yaml")) throw UserError(fmt::format("{}: not a run folder (it has no config.yaml)", dir));
+  return RunFolder(trimmed);
+}
+
+Config RunFolder::config() const { return resolve_config({path("config.yaml")}, {}); }
+
+void RunFolder::write_ids(const Dataset& data) const {
+  const auto text = [](const IdMap& map) {
+    std::string out;
+    for (int64_t i = 0; i < map.size(); ++i) out += fmt::format("{}\t{}\n", i, map.raw(i));
+    return out;
+  };
+  write_text(path("users.tsv"), text(data.users));
+  write_text(path("items.tsv"), text(data.items));
+}
+
+std::vector<std::string> RunFolder::ids(const char* file) const {
+  std::istringstream in(read_text(path(file)));
+  std::vector<std::string> out;
+  for (std::string line; std::getline(in, line);) {
+    const size_t tab = line.find('\t');
+    if (tab == std::string::npos || line.substr(0, tab) != std::to_string(out.size()))
+      throw UserError(fmt::format("{}:{}: expected `{} TAB raw id`", path(file), out.size() + 1, out.size()));
+    out.push_back(line.substr(tab + 1));
+  }
+  return out;
+}
+
+nlohmann::json epoch_json(const EpochReport& e) {
+  nlohmann::json j = {{"epoch", e.epoch}, {"steps", e.steps}, {"loss", e.loss}, {"losses", e.losses}, {"seconds", e.seconds}};
+  if (!e.negatives.empty()) j["negatives"] = e.negatives;
+  if (e.evaluated) j["valid"] = e.valid, j["test"] = e.test, j["improved"] = e.improved;
+  return j;
+}
+
+void RunFolder::append_epoch(const EpochReport& e) const {
+  std::ofstream file(path("metrics.jsonl"), std::ios::app);
+  file << dump(epoch_json(e)) << '\n' << std::flush;
+  if (!file) throw UserError(fmt::format("{}: cannot be written ({})", path("metrics.jsonl"), std::strerror(errno)));
+}
+
+void RunFolder::truncate_epochs(int first_dropped) const {
+  if (!fs::exists(path("metrics.jsonl"))) return;
+  std::istringstream in(read_text(path("metrics.jsonl")));
+  std::string kept;
+  for (std::string line; std::getline(in, line);) {
+    const auto j = nlohmann::json::parse(line, nullptr, false);
+    if (j.is_object() && j.contains("epoch") && j["epoch"].is_number_integer() && j["epoch"].get<int64_t>() < first_dropped) kept += line + "\n";
+  }
+  write_text(path("metrics.jsonl"), kept);
+}
+
+const char* reason_name(StopReason r) {
+  switch (r) {
+    case StopReason::running:
+      return "running";
+    case StopReason::early:
+      return "early";
+    case StopReason::max_epochs:
+      return "max_epochs";
+    case StopReason::interrupted:
+      return "interrupted";
+    case StopReason::diverged:
+      return "diverged";
+  }
+  return "unknown";
+}
+
+void RunFolder::write_summary(const Config& config, const Dataset& data, const TrainSummary& s) const {
+  const Machine machine = this_machine();
+  const Build build = this_build();
+  nlohmann::ordered_json j;
+  j["model"] = config.settings.model;
+  j["data"] = {{"name", data.name},     {"folder", data.folder},      {"checksum", data.checksum},  {"users", data.n_users},
+               {"items", data.n_items}, {"train", data.train.size()}, {"valid", data.valid.size()}, {"test", data.test.size()}};
+  j["seed"] = config.settings.seed;
+  j["stopped"] = reason_name(s.reason);
+  if (!s.message.empty()) j["message"] = s.message;
+  j["epochs_run"] = s.epochs_run;
+  j["best_epoch"] = s.best_epoch;
+  j["valid_metric"] = config.settings.valid_metric;
+  j["best_score"] = s.best_score;
+  j["best_valid"] = s.best_valid;
+  j["best_test"] = s.best_test;
+  j["train_seconds"] = s.train_seconds;
+  j["eval_seconds"] = s.eval_seconds;
+  j["protocol"] = "full ranking over all items; training items masked in validation and test; test metrics of the best validation epoch";
+  j["machine"] = {{"cpu", machine.cpu}, {"cores", machine.cores}, {"isa", machine.isa}, {"memory_bytes", machine.memory_bytes}};
+  j["build"] = {{"version", build.version}, {"commit", build.commit}, {"compiler", build.compiler}, {"flags", build.flags}};
+  write_text(path("summary.json"), j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+}
+
+nlohmann::json RunFolder::summary() const {
+  auto j = nlohmann::json::parse(read_text(path("summary.json")), nullptr, false);
+  if (!j.is_object()) throw UserError(fmt::format("{}: not a summary (no JSON object)", path("summary.json")));
+  return j;
+}
+
+}  // namespace ccdrec

@@ -1,0 +1,234 @@
+#include "host/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "data/error.h"
+#include "host/trainer_impl.h"
+
+namespace ccdrec {
+
+namespace {
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+void check_settings(const Settings& s, const Dataset& data) {
+  const auto bad = [](const std::string& key, const std::string& got, const std::string& want) {
+    throw UserError(key + " is " + got + ", expected " + want);
+  };
+  const Shape shape = model_shape(s);
+  if (s.embedding_size < 1) bad("embedding_size", std::to_string(s.embedding_size), "at least 1");
+  if (shape.diffusion && (s.embedding_size < 4 || s.embedding_size % 2))
+    bad("embedding_size", std::to_string(s.embedding_size), "an even number of at least 4");
+  if (s.train_batch_size < 1) bad("train_batch_size", std::to_string(s.train_batch_size), "at least 1");
+  if (s.n_neg < 1) bad("n_neg", std::to_string(s.n_neg), "at least 1");
+  if (s.epochs < 1) bad("epochs", std::to_string(s.epochs), "at least 1");
+  if (shape.backbone.prune >= 1) bad("dropout", std::to_string(s.dropout), "less than 1");
+  if (shape.diffusion && s.timesteps < 1) bad("timesteps", std::to_string(s.timesteps), "at least 1");
+  if (data.train.empty()) throw UserError("data set " + data.name + " has no training rows; x_label 0 marks them");
+  const bool needs_features = shape.modalities || shape.backbone.item_graph;
+  if (needs_features && data.features.empty())
+    throw UserError("model " + s.model + " reads item features, but " + data.folder + " has no *_feat.npy; add one, or choose BPR or LightGCN");
+  if (needs_features && data.features.size() > size_t(kMaxModalities))
+    throw UserError(std::to_string(data.features.size()) + " modalities found, at most " + std::to_string(kMaxModalities) +
+                    " are supported; choose some with modalities");
+  if (shape.backbone.item_graph && s.knn_k > data.n_items)
+    bad("knn_k", std::to_string(s.knn_k), "at most the number of items, " + std::to_string(data.n_items));
+}
+
+std::vector<float> modality_weights(const Settings& s, size_t count) {
+  std::vector<float> w;
+  if (!s.mm_weights.empty()) {
+    double sum = 0;
+    for (const double x : s.mm_weights) sum += x;
+    if (s.mm_weights.size() != count || std::fabs(sum - 1.0) > 1e-6)
+      throw UserError("mm_weights has " + std::to_string(s.mm_weights.size()) + " values with sum " + std::to_string(sum) + ", expected " +
+                      std::to_string(count) + " values (one per modality) with sum 1");
+    w.assign(s.mm_weights.begin(), s.mm_weights.end());
+  } else if (count == 1) {
+    w = {1.0f};
+  } else if (count == 2) {
+    w = {float(s.mm_image_weight), float(1.0 - s.mm_image_weight)};
+  } else {
+    w.assign(count, float(1.0 / double(count)));
+  }
+  return w;
+}
+
+}  // namespace
+
+size_t MemoryPlan::total() const {
+  size_t sum = 0;
+  for (const PlanLine& l : lines) sum += l.bytes;
+  return sum;
+}
+
+Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settings), data(dataset) {
+  check_settings(s, data);
+  std::string note;
+  device = make_device(s.device, s.threads, note);
+  notes.push_back(note);
+  const Shape shape = model_shape(s);
+  Graphs graphs;
+  graphs.train = pairs_by_user(data.train, data.n_users, data.n_items);
+  if (shape.backbone.layers > 0) graphs.user_item = user_item_graph(graphs.train);
+  if (graphs.train.nnz() < int64_t(data.train.size()))
+    notes.push_back(std::to_string(int64_t(data.train.size()) - graphs.train.nnz()) +
+                    " duplicated training rows: one edge each in the graphs, kept as training samples");
+  if (shape.backbone.item_graph) {
+    std::vector<std::vector<int32_t>> knn;
+    for (const Feature& f : data.features) {
+      KnnResult r = knn_lists(device->ctx, device->ops, f, s.knn_k, s.knn_center, s.seed, s.graph_cache);
+      notes.push_back("item graph of " + f.name + ": " + std::to_string(s.knn_k) + " neighbours each, " + std::to_string(r.tied_rows) + " of " +
+                      std::to_string(data.n_items) + " rows tie at the last one" + (r.from_cache ? " (from the cache)" : ""));
+      knn.push_back(std::move(r.idx));
+    }
+    graphs.items = item_graph(knn, modality_weights(s, data.features.size()), data.n_items, s.knn_k);
+    graphs.items_t = transpose(graphs.items);
+  }
+  model = std::make_unique<Recommender>(*device, s, data, graphs);
+  if (shape.backbone.prune > 0)
+    notes.push_back("training graph: " + std::to_string(model->backbone().kept_edges()) + " of " + std::to_string(graphs.train.nnz()) +
+                    " edges kept per epoch");
+  valid = held_out(data.valid), test = held_out(data.test);
+  metric = metric_key(s.valid_metric);
+  ks = s.topk;
+  const int cut = std::stoi(metric.substr(metric.find('@') + 1));
+  if (std::find(ks.begin(), ks.end(), cut) == ks.end()) ks.push_back(cut);
+  std::sort(ks.begin(), ks.end());
+  for (const int k : ks)
+    if (k < 1) throw UserError("topk contains " + std::to_string(k) + ", expected positive numbers");
+}
+
+Trainer::Trainer(const Settings& s, const Dataset& data) : impl_(std::make_unique<Impl>(s, data)) {}
+Trainer::~Trainer() = default;
+const std::vector<std::string>& Trainer::notes() const { return impl_->notes; }
+size_t Trainer::device_bytes() const { return impl_->device->peak; }
+Recommender& Trainer::model() { return *impl_->model; }
+
+TrainSummary Trainer::run(const TrainHooks& hooks) {
+  Impl& z = *impl_;
+  Recommender& model = *z.model;
+  const int64_t steps = model.steps_per_epoch();
+  TrainSummary& sum = z.summary;
+  sum.reason = StopReason::running;
+  for (int epoch = z.epoch; epoch < z.s.epochs; ++epoch) {
+    EpochReport report;
+    report.epoch = epoch, report.steps = steps;
+    model.seconds().clear();
+    const double start = now();
+    model.begin_epoch(epoch);
+    if (z.next_step > 0) model.set_losses(z.partial);  // resumed in the middle: order and graph are functions of (seed, epoch)
+    for (int64_t step = z.next_step; step < steps; ++step) {
+      model.step(epoch, step);
+      z.epoch = epoch, z.next_step = step + 1;
+      const EpochLosses l = model.losses();
+      bool finite = !model.saw_nan();
+      for (const double x : l.sum) finite = finite && std::isfinite(x);
+      if (!finite) {
+        sum.reason = StopReason::diverged;
+        sum.message =
+            "the loss is no longer finite at epoch " + std::to_string(epoch) + ", step " + std::to_string(step) + "; try a smaller learning_rate";
+        return sum;
+      }
+      if (hooks.on_step) hooks.on_step(epoch, step, steps);
+      if (hooks.interrupted && hooks.interrupted()) {
+        z.partial = l;
+        sum.reason = StopReason::interrupted;
+        sum.message = "stopped after epoch " + std::to_string(epoch) + ", step " + std::to_string(step);
+        sum.train_seconds += now() - start;
+        return sum;
+      }
+    }
+    model.end_epoch(epoch);
+    const EpochLosses l = model.losses();
+    static const char* const parts[] = {"bpr", "bpr_curricular", "align", "reg"};
+    for (int k = 0; k < EpochLosses::count; ++k) report.losses[parts[k]] = l.sum[k] / double(steps), report.loss += l.sum[k] / double(steps);
+    report.negatives = model.negatives_name();
+    const double trained = now() - start;
+    sum.train_seconds += trained;
+    report.seconds = model.seconds();
+    report.seconds["train"] = trained;
+
+    if ((epoch + 1) % std::max(1, z.s.eval_step) == 0 || epoch + 1 == z.s.epochs) {
+      const double eval_start = now();
+      const EvalResult r = z.evaluate();
+      const double eval_seconds = now() - eval_start;
+      report.evaluated = true, report.valid = r.valid, report.test = r.test;
+      report.seconds["evaluation"] = eval_seconds;
+      sum.eval_seconds += eval_seconds;
+      const double score = round4(r.valid.at(z.metric));
+      report.improved = score > sum.best_score;
+      if (report.improved) {
+        sum.best_score = score, sum.best_epoch = epoch, sum.best_valid = r.valid, sum.best_test = r.test;
+        z.failures = 0;
+      } else {
+        ++z.failures;
+      }
+    }
+    z.epoch = epoch + 1, z.next_step = 0;
+    sum.epochs_run = epoch + 1;
+    if (report.improved && hooks.on_best) hooks.on_best();
+    if (hooks.on_epoch) hooks.on_epoch(report);
+    if (z.failures > z.s.stopping_step) {
+      sum.reason = StopReason::early;
+      sum.message = "no better " + z.s.valid_metric + " on validation for " + std::to_string(z.failures) + " evaluations";
+      return sum;
+    }
+    if (hooks.interrupted && hooks.interrupted()) {
+      sum.reason = StopReason::interrupted;
+      sum.message = "stopped after epoch " + std::to_string(epoch);
+      return sum;
+    }
+  }
+  sum.reason = StopReason::max_epochs;
+  return sum;
+}
+
+EvalResult Trainer::Impl::evaluate() {
+  CMat hu, hi;
+  model->represent(hu, hi);
+  return ccdrec::evaluate(device->ctx, device->ops, hu, hi, model->train_csr(), valid, test, ks);
+}
+
+// The arrays that the constructors take, by formula: compared with what is really taken in the tests.
+MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
+  check_settings(s, data);
+  const Shape shape = model_shape(s);
+  const int64_t U = data.n_users, I = data.n_items, N = U + I, d = s.embedding_size, E = int64_t(data.train.size()),
+                B = std::min<int64_t>(s.train_batch_size, E);
+  const int64_t item_slots = B * (1 + s.n_neg), L = shape.backbone.layers;
+  int64_t features = 0, dense = shape.diffusion ? Denoiser::parameters(s, d) : 0, d_x = 0;
+  if (shape.modalities)
+    for (const Feature& f : data.features)
+      features += I * f.matrix.cols(), dense += f.matrix.cols() * d + d, d_x += s.train_features ? item_slots * f.matrix.cols() : 0;
+  const auto M = int64_t(data.features.size());
+  int64_t nodes = 4 + 2 + L + (shape.backbone.wrapped ? 2 : 0);  // value, m, v, gradient; h, g; layers; ego and its gradient
+  int64_t graphs = (L > 0 ? 2 * E * 8 : 0) + E * 4;
+  if (shape.backbone.prune > 0) graphs += int64_t(2.0 * double(E) * (1 - s.dropout)) * 8 + 12 * E;
+  if (shape.backbone.item_graph) graphs += 2 * I * s.knn_k * M * 8;
+  int64_t step = (2 * B * (3 + s.n_neg)) * d;
+  if (shape.modalities) step += 2 * M * item_slots * d + d_x;
+  if (shape.diffusion) step += item_slots * d * 5 + Denoiser::saved_floats(s, d, item_slots, int(M));
+  if (shape.modality_reg > 0) step += (1 + M) * item_slots * d;
+  if (shape.norm_reg > 0) step += 2 * B * (2 + s.n_neg) * d;
+  int64_t items = shape.backbone.item_graph ? shape.backbone.item_layers : 0;
+  if (shape.modalities) items += M;
+  if (shape.diffusion) items += shape.ndi && shape.cns ? 4 : 1;
+  MemoryPlan p;
+  const auto line = [&](const char* what, int64_t floats) { p.lines.push_back({what, size_t(std::max<int64_t>(0, floats)) * 4}); };
+  line("user and item tables with gradient and optimiser state", 4 * N * d);
+  line("propagated tables", (nodes - 4) * N * d);
+  if (dense) line("dense parameters with gradient and optimiser state", 4 * dense);
+  if (features)
+    line(s.train_features ? "features with optimiser state" : "features", features * (s.train_features ? 3 : 1) + (s.train_features ? M * I : 0));
+  line("item tables (projections, pools, item graph output)", items * I * d);
+  p.lines.push_back({"graphs", size_t(graphs) + size_t((L + 6) * N * 5)});
+  line("one step", step);
+  p.lines.push_back({"order, samples, optimiser coefficients", size_t(E) * 12 + size_t(s.epochs) * size_t((E + B - 1) / B) * 8});
+  p.lines.push_back({"evaluation and scratch", size_t(std::min<int64_t>(4096, U) * 50 * 12 + 4 * 1024 * 1024)});
+  return p;
+}
+
+}  // namespace ccdrec

@@ -1,0 +1,81 @@
+// The training loop: epochs of prune, shuffle, steps, reverse process, evaluation, early stopping (spec ccdrec 6, baselines 2.5, 2.6), with a state
+// that can be saved at any step and resumed bit for bit.
+#pragma once
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+#include "host/metrics.h"
+#include "host/settings.h"
+
+namespace ccdrec {
+
+struct PlanLine {
+  std::string what;
+  size_t bytes;
+};
+struct MemoryPlan {             // known before training starts
+  std::vector<PlanLine> lines;  // parameters, gradients, optimiser, graphs, features, step
+  size_t total() const;
+};
+
+struct EpochReport {
+  int epoch = 0;
+  int64_t steps = 0;
+  double loss = 0;                        // mean over steps of the whole loss
+  std::map<std::string, double> losses;   // parts: bpr, bpr_curricular, align, reg (means over steps)
+  std::map<std::string, double> seconds;  // prune, sample, forward, backward, optimiser, reverse, evaluation; total
+  bool evaluated = false;
+  Metrics valid, test;
+  bool improved = false;
+  std::string negatives;  // which pool the curricular negatives came from: random, 3T/4, T/2, T/4, 0, model
+};
+
+enum class StopReason { running, early, max_epochs, interrupted, diverged };
+
+struct TrainSummary {
+  int best_epoch = -1, epochs_run = 0;
+  double best_score = -1;  // rounded to 4 decimals, what was compared
+  Metrics best_valid, best_test;
+  StopReason reason = StopReason::running;
+  double train_seconds = 0, eval_seconds = 0;
+  std::string message;  // one sentence, e.g. where a NaN appeared
+};
+
+struct TrainHooks {
+  std::function<void(int epoch, int64_t step, int64_t steps)> on_step;  // after each step
+  std::function<void(const EpochReport&)> on_epoch;                     // after each epoch
+  std::function<void()> on_best;                                        // when validation improved: save the best checkpoint here
+  std::function<bool()> interrupted;                                    // polled after each step; true = stop after this step
+};
+
+class Trainer {
+ public:
+  // Builds graphs (kNN through settings.graph_cache), takes all memory, initialises parameters. UserError for settings the data cannot serve.
+  Trainer(const Settings&, const Dataset&);
+  ~Trainer();
+  static MemoryPlan plan(const Settings&, const Dataset&);  // takes nothing
+  const std::vector<std::string>& notes() const;            // sentences for the log: tied kNN rows, kept edges, device, instruction set, ...
+
+  TrainSummary run(const TrainHooks&);
+  // All state of the run at this step. Parameters under PyTorch-style names (user_embedding.weight, item_id_embedding.weight, image_embedding.weight,
+  // image_trs.weight (out,in), image_trs.bias, ...), the final representations (final.user (U,d), final.item (I,d)) in the best checkpoint,
+  // optimiser moments (adam.m.*, adam.v.*), pools, counters in the metadata.
+  void save_best(const std::string& path);   // parameters + final representations
+  void save_state(const std::string& path);  // everything needed to resume
+  void load_state(const std::string& path);  // UserError: other settings or data (fingerprints differ), wrong shapes, old version
+  int epoch() const;                         // epoch to run next, or being run
+  int64_t next_step() const;                 // > 0: in the middle of that epoch
+
+  size_t device_bytes() const;  // most memory taken on the device
+  class Recommender& model();   // for tests and benches
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace ccdrec

@@ -1,0 +1,29 @@
+// What a Trainer holds; shared with the checkpoint code and nobody else.
+#pragma once
+#include "host/models/recommender.h"
+#include "host/trainer.h"
+
+namespace ccdrec {
+
+struct Trainer::Impl {
+  Impl(const Settings&, const Dataset&);
+  EvalResult evaluate();
+
+  Settings s;
+  const Dataset& data;
+  std::unique_ptr<Device> device;
+  std::unique_ptr<Recommender> model;
+  HeldOut valid, test;
+  std::vector<int> ks;
+  std::string metric;  // what early stopping watches, e.g. recall@20
+  std::vector<std::string> notes;
+
+  // where the run is
+  int epoch = 0;          // epoch to run next, or being run
+  int64_t next_step = 0;  // > 0: in the middle of `epoch`
+  EpochLosses partial;    // its losses so far
+  int failures = 0;       // evaluations since the last improvement
+  TrainSummary summary;
+};
+
+}  // namespace ccdrec
