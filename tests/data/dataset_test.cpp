@@ -1,0 +1,372 @@
+#include "data/dataset.h"
+
+#include <gtest/gtest.h>
+#include <zlib.h>
+
+#include "data/stats.h"
+#include "tests/data/folder.h"
+#include "tests/support.h"
+
+namespace ccdrec::test {
+namespace {
+
+const LoadOptions no_features = [] {
+  LoadOptions o;
+  o.need_features = false;
+  return o;
+}();
+
+Dataset load_text(const Folder& dir, const std::string& inter) {
+  dir.write("toy.inter", inter);
+  return load_dataset(dir.path(), no_features);
+}
+std::vector<std::pair<int, int>> pairs(const std::vector<Pair>& v) {
+  std::vector<std::pair<int, int>> out;
+  for (const Pair& p : v) out.push_back({p.user, p.item});
+  return out;
+}
+using Pairs = std::vector<std::pair<int, int>>;
+bool warned(const Dataset& d, const std::string& part) {
+  for (const std::string& w : d.warnings)
+    if (w.find(part) != std::string::npos) return true;
+  return false;
+}
+
+const std::string plain =
+    "userID\titemID\trating\ttimestamp\tx_label\n"
+    "0\t0\t5.0\t1\t0\n"
+    "0\t1\t5.0\t2\t1\n"
+    "0\t2\t1.0\t3\t2\n"
+    "1\t2\t4.0\t4\t0\n"
+    "1\t0\t4.0\t5\t0\n";
+
+void expect_plain(const Dataset& d) {
+  EXPECT_EQ(d.n_users, 2);
+  EXPECT_EQ(d.n_items, 3);
+  EXPECT_EQ(pairs(d.train), (Pairs{{0, 0}, {1, 2}, {1, 0}}));  // file order
+  EXPECT_EQ(pairs(d.valid), (Pairs{{0, 1}}));
+  EXPECT_EQ(pairs(d.test), (Pairs{{0, 2}}));
+}
+
+TEST(Dataset, ReadsTheSameRowsFromEveryUsualForm) {
+  const auto replaced = [](std::string s, const std::string& from, const std::string& to) {
+    for (size_t at = 0; (at = s.find(from, at)) != std::string::npos; at += to.size()) s.replace(at, from.size(), to);
+    return s;
+  };
+  struct Case {
+    const char* name;
+    std::string text;
+  };
+  const Case cases[] = {
+      {"MMRec", plain},
+      {"CRLF", replaced(plain, "\n", "\r\n")},
+      {"no newline at the end", plain.substr(0, plain.size() - 1)},
+      {"blank lines", replaced(plain, "\n", "\n\n") + "\n\n"},
+      {"byte order mark", "\xEF\xBB\xBF" + plain},
+      {"typed header",
+       replaced(plain, "userID\titemID\trating\ttimestamp\tx_label", "user_id:token\titem_id:token\trating:float\ttimestamp:float\tx_label:float")},
+      {"typed, MMRec's names", replaced(plain, "userID\titemID", "userID:token\titemID:token")},
+      {"short names", replaced(plain, "userID\titemID", "user\titem")},
+      {"other order, more columns", "x_label\tnote\titemID\tuserID\n0\ta\t0\t0\n1\t\t1\t0\n2\tx y\t2\t0\n0\t\t2\t1\tmore\n0\t\t0\t1\n"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    const Folder dir;
+    const Dataset d = load_text(dir, c.text);
+    expect_plain(d);
+    EXPECT_TRUE(d.users.dense() && d.items.dense());
+    EXPECT_TRUE(d.warnings.empty()) << d.warnings[0];
+    EXPECT_EQ(d.name, "toy");
+  }
+}
+
+TEST(Dataset, GzipAndFieldsOfAnyName) {
+  const Folder dir;
+  const gzFile f = gzopen((dir / "toy.inter.gz").c_str(), "wb");
+  gzwrite(f, plain.data(), unsigned(plain.size()));
+  gzclose(f);
+  expect_plain(load_dataset(dir.path() + "/", no_features));  // with a slash at the end as well
+  const std::string whole = dir.read("toy.inter.gz");
+  dir.write("toy.inter.gz", whole.substr(0, whole.size() - 9));
+  EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path(), no_features); }), {"toy.inter.gz", "gzip"}));
+
+  LoadOptions o = no_features;
+  o.user_field = "who", o.item_field = "what", o.label_field = "split", o.name = "other";
+  dir.write("other.inter", "userID\twho\tsplit\twhat\n9\t0\t0\t0\n9\t0\t1\t1\n9\t0\t2\t2\n9\t1\t0\t2\n9\t1\t0\t0\n");
+  expect_plain(load_dataset(dir.path(), o));
+}
+
+TEST(Dataset, NamesAreNumberedAndKept) {
+  const Folder dir;
+  const Dataset d = load_text(dir, "userID\titemID\tx_label\nann\t0005019281\t0\nann\tB00X\t1\nann\t7\t2\nbob\t7\t0\nbob\t0005019281\t0\n");
+  expect_plain(d);
+  EXPECT_EQ(d.users.raw(1), "bob");
+  EXPECT_EQ(d.items.raw(0), "0005019281");
+  EXPECT_EQ(d.items.find("7"), 2);
+  EXPECT_EQ(d.items.find("5019281"), -1);
+  EXPECT_EQ(d.users.find("eve"), -1);
+
+  const Folder typed;  // one name among numbers makes a typed column names
+  const Dataset t = load_text(typed, "user_id:token\titem_id:token\tx_label\n17\t900\t0\n17\t901\t1\n17\tx\t2\n-3\tx\t0\n-3\t900\t0\n");
+  expect_plain(t);
+  EXPECT_EQ(t.users.raw(0), "17");
+  EXPECT_EQ(t.users.raw(1), "-3");
+  EXPECT_EQ(t.items.raw(2), "x");
+
+  const Folder sparse;  // large numbers under a typed header are names too
+  const Dataset s =
+      load_text(sparse, "user_id:token\titem_id:token\tx_label\n1000000\t0\t0\n1000000\t1\t1\n1000000\t2\t2\n2000000000\t2\t0\n2000000000\t0\t0\n");
+  expect_plain(s);
+  EXPECT_EQ(s.users.raw(1), "2000000000");
+  EXPECT_TRUE(s.items.dense());
+}
+
+TEST(Dataset, MappingsNameTheRows) {
+  const Folder dir;
+  dir.write("u_id_mapping.csv", "user_id\tuserID\nA2X\t1\nA1X\t0\n");
+  dir.write("i_id_mapping.csv", "asin\titemID\r\nB0\t0\r\nB1\t1\r\nB2\t2\r\nB3\t3\r\n");
+  const Dataset d = load_text(dir, plain);
+  EXPECT_EQ(d.n_items, 4);  // B3 was never bought: a row of features, a candidate
+  EXPECT_EQ(pairs(d.train), (Pairs{{0, 0}, {1, 2}, {1, 0}}));
+  EXPECT_EQ(d.users.raw(1), "A2X");
+  EXPECT_EQ(d.items.find("B3"), 3);
+  EXPECT_TRUE(warned(d, "1 of 4 items have no interactions (first: item B3)"));
+  // the same rows by name
+  const Dataset n = load_text(dir, "userID\titemID\tx_label\nA1X\tB0\t0\nA1X\tB1\t1\nA1X\tB2\t2\nA2X\tB2\t0\nA2X\tB0\t0\n");
+  EXPECT_EQ(pairs(n.train), pairs(d.train));
+  EXPECT_EQ(n.items.raw(3), "B3");
+
+  struct Case {
+    std::string inter, mapping;
+    std::vector<std::string> says;
+  };
+  const std::string header = "userID\titemID\tx_label\n";
+  const Case cases[] = {
+      {header + "0\t4\t0\n", "asin\titemID\nB0\t0\nB1\t1\n", {"toy.inter", "line 2", "itemID is 4", "lists only 2 ids"}},
+      {header + "0\tB9\t0\n", "asin\titemID\nB0\t0\n", {"toy.inter", "line 2", "'B9'", "is not in", "i_id_mapping.csv"}},
+      {plain, "asin\titemID\nB0\t0\nB0\t1\n", {"i_id_mapping.csv", "line 3", "'B0'", "line 2"}},
+      {plain, "asin\titemID\nB0\t0\nB1\t0\n", {"i_id_mapping.csv", "line 3", "index 0", "line 2"}},
+      {plain, "asin\titemID\nB0\t0\nB1\t2\n", {"i_id_mapping.csv", "no line for index 1"}},
+      {plain, "asin,itemID\nB0,0\n", {"i_id_mapping.csv", "line 1", "two separated by a tab"}},
+      {plain, "asin\titemID\nB0\tzero\n", {"i_id_mapping.csv", "line 2", "index from 0"}},
+      {plain, "asin\titemID\n", {"i_id_mapping.csv", "lists no ids"}},
+      {plain, "asin\titemID\nB0\t2000000000\n", {"i_id_mapping.csv", "line 2", "index from 0"}},
+  };
+  for (const Case& c : cases) {
+    dir.write("i_id_mapping.csv", c.mapping);
+    EXPECT_TRUE(says(refusal([&] { load_text(dir, c.inter); }), c.says));
+  }
+}
+
+TEST(Dataset, EveryBadInterHasItsSentence) {
+  const std::string h = "userID\titemID\tx_label\n", ok = "0\t0\t0\n";
+  struct Case {
+    const char* name;
+    std::string text;
+    std::vector<std::string> says;
+  };
+  const Case cases[] = {
+      {"empty", "", {"is empty", "userID, itemID, x_label"}},
+      {"blank lines only", "\n\n\n", {"is empty"}},
+      {"header only", h, {"no interactions"}},
+      {"no label column", "userID\titemID\trating\n0\t0\t1\n", {"no column 'x_label'", "userID, itemID, rating", "line 1"}},
+      {"no item column", "userID\tasin\tx_label\n0\t0\t1\n", {"no column 'itemID'", "userID, asin, x_label"}},
+      {"commas", "userID,itemID,x_label\n0,0,0\n", {"no column 'userID'", "separated by tabs", "userID,itemID,x_label"}},
+      {"no header", ok + ok, {"no column 'userID'", "columns found"}},
+      {"word among integers", h + ok + "0\tx\t0\n", {"line 3", "itemID is 'x'", "integer from 0", "itemID:token"}},
+      {"negative id", h + ok + "-1\t0\t0\n", {"line 3", "userID is '-1'", "integer from 0"}},
+      {"negative id at once", h + "-1\t0\t0\n", {"line 2", "userID is '-1'"}},
+      {"fraction", h + "1.5\t0\t0\n", {"line 2", "userID is '1.5'"}},
+      {"beyond 31 bits", h + "2147483647\t0\t0\n", {"line 2", "2147483646"}},
+      {"empty id", h + "\t0\t0\n", {"line 2", "userID is ''"}},
+      {"empty name", h + "ann\tB\t0\nann\t\t0\n", {"line 3", "itemID is empty"}},
+      {"gap", h + ok + "1500000\t0\t0\n", {"line 3", "userID is 1500000", "userID:token"}},
+      {"label 3", h + ok + "0\t1\t3\n", {"line 3", "x_label is '3'", "0 (training), 1 (validation) or 2 (test)"}},
+      {"label -1", h + "0\t1\t-1\n", {"line 2", "x_label is '-1'"}},
+      {"label 0.0", h + "0\t1\t0.0\n", {"line 2", "x_label is '0.0'"}},
+      {"label missing", h + "0\t1\t\n", {"line 2", "x_label is ''"}},
+      {"short line", h + ok + "0\t1\n", {"line 3", "has 2 columns, expected 3"}},
+      {"blank lines are counted", h + "\n\n0\tx\n", {"line 4"}},
+      {"no training rows", h + "0\t0\t1\n0\t1\t2\n", {"no training rows", "label is 0"}},
+      {"binary",
+       std::string("\x7f"
+                   "ELF\0\0\1\t\2\n\3",
+                   11),
+       {"no column 'userID'"}},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    const Folder dir;
+    const std::string s = refusal([&] { load_text(dir, c.text); });
+    EXPECT_TRUE(says(s, c.says));
+    EXPECT_EQ(s.find(dir / "toy.inter"), 0u) << s;
+    EXPECT_EQ(dir.names(), std::vector<std::string>{"toy.inter"});
+  }
+}
+
+TEST(Dataset, FoldersWithoutADataSet) {
+  const Folder dir;
+  const auto sentence = [&](const std::string& path, const std::string& name = "") {
+    return refusal([&] {
+      LoadOptions o = no_features;
+      o.name = name;
+      load_dataset(path, o);
+    });
+  };
+  EXPECT_TRUE(says(sentence(dir / "none"), {"none", "no such folder"}));
+  EXPECT_TRUE(says(sentence(dir.path()), {"no .inter file"}));
+  dir.write("a.inter", plain);
+  EXPECT_TRUE(says(sentence(dir / "a.inter"), {"is a file, expected the folder"}));
+  dir.write("b.inter", plain);
+  EXPECT_TRUE(says(sentence(dir.path()), {"several .inter files", "a, b"}));
+  EXPECT_TRUE(says(sentence(dir.path(), "c"), {"no c.inter", "a, b"}));
+  std::filesystem::create_directory(dir / "c.inter");
+  EXPECT_TRUE(says(sentence(dir.path(), "c"), {"c.inter", "is a directory"}));
+  std::filesystem::create_directory(dir / "d");
+  std::ofstream(dir / "d/d.inter") << plain;
+  std::ofstream(dir / "d/e.inter") << plain;
+  EXPECT_EQ(load_dataset(dir / "d", no_features).name, "d");  // the folder's own name wins
+}
+
+TEST(Dataset, WarningsAreCountedAndNamed) {
+  const Folder dir;
+  const Dataset d = load_text(dir,
+                              "userID\titemID\tx_label\n0\t0\t0\n0\t0\t0\n0\t1\t0\n0\t1\t2\n"
+                              "2\t1\t1\n2\t3\t2\n3\t1\t2\n");  // users 2 and 3 have no training row; user 1 and item 2 do not occur
+  EXPECT_EQ(d.n_users, 4);
+  EXPECT_EQ(d.n_items, 4);
+  EXPECT_EQ(pairs(d.train), (Pairs{{0, 0}, {0, 0}, {0, 1}}));  // kept as training samples
+  EXPECT_TRUE(d.valid.empty());
+  EXPECT_EQ(pairs(d.test), (Pairs{{0, 1}}));
+  EXPECT_TRUE(warned(d, "1 of 1 validation rows dropped: their 1 users have no training row (first: user 2)"));
+  EXPECT_TRUE(warned(d, "2 of 3 test rows dropped: their 2 users"));
+  EXPECT_TRUE(warned(d, "1 of 4 items have no interactions (first: item 2)"));
+  EXPECT_TRUE(warned(d, "1 duplicated rows (first: user 0, item 0)"));
+  EXPECT_TRUE(warned(d, "1 pairs stand in more than one split (first: user 0, item 1)"));
+  const Folder one;
+  EXPECT_TRUE(warned(load_text(one, "userID\titemID\tx_label\n0\t0\t0\n"), "no test rows"));
+}
+
+TEST(Dataset, FeaturesByNameImageFirst) {
+  const Folder dir;
+  dir.write("toy.inter", plain);
+  dir.write("text_feat.npy", npy_floats({1, 2, 3, 4, 5, 6}, 3, 2));
+  dir.write("audio_feat.npy", npy_floats({1, 0, 3}, 3, 1));
+  dir.write("image_feat.npy", npy_floats({0, 0, 3, 4, 0, 0}, 3, 2));
+  dir.write("other.npy", "no feature file");
+  const Dataset d = load_dataset(dir.path());
+  ASSERT_EQ(d.features.size(), 3u);
+  EXPECT_EQ(d.features[0].name, "image");
+  EXPECT_EQ(d.features[1].name, "audio");
+  EXPECT_EQ(d.features[2].name, "text");
+  EXPECT_TRUE(warned(d, "image: 2 of 3 feature rows are all zero (first: item 0)"));
+  EXPECT_TRUE(warned(d, "audio: 1 of 3 feature rows are all zero (first: item 1)"));
+  const std::string text = describe(d);
+  for (const char* part : {"users 2, items 3, interactions 5", "training 3 (60.0 %)", "image_feat.npy: 3 x 2, <f4", "zero rows 2",
+                           "cold items (no training row): 1 of 3", "2 warnings", "fingerprint"})
+    EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
+
+  LoadOptions o;
+  o.modalities = {"text"};
+  EXPECT_EQ(load_dataset(dir.path(), o).features.size(), 1u);
+  o.modalities = {"text", "video"};
+  EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path(), o); }), {"no video_feat.npy", "image, audio, text"}));
+}
+
+TEST(Dataset, BadFeaturesAreRefused) {
+  struct Case {
+    const char* name;
+    std::string bytes;
+    std::vector<std::string> says;
+  };
+  const Case cases[] = {
+      {"item beyond the rows", npy_floats({1, 2}, 2, 1), {"has 2 rows", "toy.inter line 4 names item 2", "3 items"}},
+      {"more rows than items", npy_floats({1, 2, 3, 4}, 4, 1), {"has 4 rows, expected 3", "i_id_mapping.csv"}},
+      {"NaN", npy_floats({1, NAN, 3}, 3, 1), {"row 1, column 0", "nan"}},
+      {"infinity", npy_floats({1, 2, INFINITY}, 3, 1), {"row 2, column 0", "inf"}},
+      {"truncated", npy_floats({1, 2}, 3, 1), {"truncated"}},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    const Folder dir;
+    dir.write("toy.inter", plain);
+    dir.write("image_feat.npy", npy_floats({1, 2, 3}, 3, 1));
+    dir.write("text_feat.npy", c.bytes);
+    const std::string s = refusal([&] { load_dataset(dir.path()); });
+    EXPECT_TRUE(says(s, c.says));
+    EXPECT_EQ(s.find(dir / "text_feat.npy"), 0u) << s;
+    EXPECT_EQ(load_dataset(dir.path(), no_features).features.size(), 0u);  // not opened: a model without features does not mind
+  }
+  const Folder dir;
+  dir.write("toy.inter", plain);
+  EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path()); }), {"no *_feat.npy", "image_feat.npy"}));
+  std::filesystem::create_directory(dir / "image_feat.npy");
+  EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path()); }), {"image_feat.npy", "is a directory"}));
+}
+
+TEST(Dataset, TheLowestBadRowIsNamedOnManyTiles) {
+  const Folder dir;
+  const size_t items = 3000, width = 700;
+  std::string inter = "userID\titemID\tx_label\n0\t2999\t0\n";
+  dir.write("toy.inter", inter);
+  std::vector<float> v(items * width, 1.0f);
+  v[1234 * width + 5] = v[2800 * width] = NAN;
+  dir.write("text_feat.npy", npy_floats(v, items, width));
+  EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path()); }), {"row 1234, column 5"}));
+}
+
+TEST(Dataset, TheFingerprintSeesEveryByte) {
+  const Folder dir;
+  dir.write("toy.inter", plain);
+  std::vector<float> v(30000, 1.0f);
+  dir.write("text_feat.npy", npy_floats(v, 3, 10000));
+  const std::string base = load_dataset(dir.path()).checksum;
+  EXPECT_EQ(base.size(), 16u);
+  EXPECT_EQ(base, load_dataset(dir.path()).checksum);
+  v[12345] = 1.0000001f;
+  dir.write("text_feat.npy", npy_floats(v, 3, 10000));
+  EXPECT_NE(base, load_dataset(dir.path()).checksum);
+  v[12345] = 1.0f;
+  dir.write("text_feat.npy", npy_floats(v, 3, 10000));
+  std::string other = plain;
+  other[other.size() - 2] = '1';
+  dir.write("toy.inter", other);
+  EXPECT_NE(base, load_dataset(dir.path()).checksum);
+}
+
+TEST(Dataset, IdMapFindsOnlyWhatItGives) {
+  const IdMap m = IdMap::dense_of(12);
+  EXPECT_EQ(m.size(), 12);
+  EXPECT_EQ(m.raw(11), "11");
+  EXPECT_EQ(m.find("11"), 11);
+  for (const char* no : {"12", "", "-1", "007", "1.0", " 1", "99999999999999999999", "x"}) EXPECT_EQ(m.find(no), -1) << no;
+  const IdMap n = IdMap::of({"b", "a", "007"});
+  EXPECT_EQ(n.find("007"), 2);
+  EXPECT_EQ(n.find("2"), -1);
+}
+
+TEST(Dataset, SurvivesDamage) {
+  const Folder dir;
+  Draw g;
+  const std::string typed = "user_id:token\titem_id:token\tx_label\nann\tx\t0\nann\ty\t1\nbob\t17\t2\nbob\tx\t0\n";
+  int read = 0, refused = 0;
+  for (int round = 0; round < 2000; ++round) {
+    std::string text = g.below(2) ? plain : typed;
+    for (int f = g.below(4); f > 0; --f) {
+      char& c = text[size_t(g.below(int32_t(text.size())))];
+      c = g.below(2) ? char(c ^ (1 << g.below(8))) : "0123456789\t\n\r-:x"[g.below(16)];
+    }
+    if (g.below(3) == 0) text.resize(size_t(g.below(int32_t(text.size() + 1))));
+    try {
+      const Dataset d = load_text(dir, text);
+      for (const auto* split : {&d.train, &d.valid, &d.test})
+        for (const Pair& p : *split) ASSERT_TRUE(p.user >= 0 && p.user < d.n_users && p.item >= 0 && p.item < d.n_items);
+      ++read;
+    } catch (const UserError&) { ++refused; }
+  }
+  EXPECT_GT(read, 300);
+  EXPECT_GT(refused, 300);
+}
+
+}  // namespace
+}  // namespace ccdrec::test

@@ -1,0 +1,347 @@
+// The commands from end to end, without a process: exit codes, sentences, files, and that a resumed run equals an unbroken one bit for bit.
+#include "host/cli/cli.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <csignal>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "data/error.h"
+#include "data/npy.h"
+#include "data/text.h"
+#include "host/run_folder.h"
+#include "host/safetensors.h"
+#include "tests/host/tiny_data.h"
+
+namespace ccdrec {
+namespace {
+
+using test::TempDir;
+
+struct Result {
+  int code;
+  std::string out, err;
+};
+Result run(const std::vector<std::string>& words) {
+  std::vector<const char*> argv = {"ccdrec"};
+  for (const std::string& w : words) argv.push_back(w.c_str());
+  std::ostringstream out, err;
+  const int code = cli::run_cli(int(argv.size()), argv.data(), out, err);
+  return {code, out.str(), err.str()};
+}
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+// One data set for all tests of this file: 60 users, 40 items, two modalities.
+const std::string& data_folder() {
+  static const TempDir dir;
+  static const std::string folder = [] {
+    const Result r = run({"synth", "tiny", "--out", dir / "tiny", "--users", "60", "--items", "40", "--interactions", "600", "--seed", "3"});
+    EXPECT_EQ(r.code, 0) << r.err;
+    return dir / "tiny";
+  }();
+  return folder;
+}
+std::vector<std::string> train_words(const std::string& model, const std::string& run_dir, std::vector<std::string> more = {}) {
+  std::vector<std::string> words = {
+      "train", "-m", model, "-d", data_folder(), "--run-dir", run_dir, "--threads", "2", "--set", "embedding_size=8", "--set", "train_batch_size=64"};
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+void expect_same_tensors(const std::string& a, const std::string& b) {
+  const TensorFile x = read_safetensors(a), y = read_safetensors(b);
+  ASSERT_EQ(x.tensors.size(), y.tensors.size());
+  for (const auto& [name, t] : x.tensors) {
+    ASSERT_TRUE(y.tensors.count(name)) << name;
+    EXPECT_EQ(t.bytes, y.tensors.at(name).bytes) << name;
+  }
+}
+
+TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
+  for (const char* command : {"synth", "train", "evaluate", "recommend", "export", "info", "check", "compare"}) {
+    const Result r = run({command, "--help"});
+    EXPECT_EQ(r.code, 0) << command;
+    EXPECT_TRUE(has(run({"--help"}).out, command));
+    EXPECT_GT(r.out.size(), 100u) << command;
+  }
+  struct Case {
+    std::vector<std::string> words;
+    const char* expected;
+  };
+  const Case cases[] = {
+      {{"tarin"}, "ccdrec: "},
+      {{"train", "--sed", "3"}, "--sed"},
+      {{"train", "-d", "/no/such/folder"}, "no such data folder"},
+      {{"train", "--set", "learning_rat=1"}, "did you mean 'learning_rate'?"},
+      {{"train", "--set", "mu=3", "--print-config"}, "[0, 1]"},
+      {{"train", "--seed", "x", "--print-config"}, "--seed"},
+      {{"train", "--device", "cuda", "-d", data_folder()}, "this build has no CUDA operations"},
+      {{"train", "--resume", "/no/such/run"}, "not a run folder"},
+      {{"train", "-c", "/no/such.yaml"}, "cannot be opened"},
+      {{"evaluate"}, "nothing to evaluate"},
+      {{"evaluate", "/no/such/run"}, "not a run folder"},
+      {{"recommend", "/no/such/run"}, "not a run folder"},
+      {{"recommend", "x", "--top", "0"}, "--top"},
+      {{"compare", "/no/such/run"}, "not a run folder"},
+      {{"check", "/no/such/folder"}, "no such data folder"},
+      {{"synth", "tinny", "--out", "x"}, "tiny"},
+  };
+  for (const Case& c : cases) {
+    const Result r = run(c.words);
+    EXPECT_EQ(r.code, 2) << c.words[0] << ": " << r.err;
+    EXPECT_TRUE(has(r.err, c.expected)) << r.err;
+    EXPECT_EQ(r.err.rfind("ccdrec: ", 0), 0u) << r.err;
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+  }
+  EXPECT_EQ(run({}).code, 2);
+  EXPECT_TRUE(has(run({"--version"}).out, "ccdrec "));
+}
+
+TEST(Cli, PrintConfigShowsValueAndOrigin) {
+  const Result r = run({"train", "-m", "FREEDOM", "--seed", "7", "--set", "dropout=0.9", "--print-config"});
+  EXPECT_EQ(r.code, 0);
+  std::istringstream lines(r.out);
+  std::map<std::string, std::string> origin;
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string key, value, rest;
+    words >> key >> value, std::getline(words, rest);
+    origin[key + "=" + value] = rest.substr(rest.find_first_not_of(' ') == std::string::npos ? 0 : rest.find_first_not_of(' '));
+  }
+  EXPECT_EQ(origin["model=FREEDOM"], "-m");
+  EXPECT_EQ(origin["seed=7"], "--seed");
+  EXPECT_EQ(origin["dropout=0.9"], "--set");
+  EXPECT_EQ(origin["train_batch_size=2048"], "default of FREEDOM");
+  EXPECT_EQ(origin["knn_k=10"], "built-in");
+  EXPECT_TRUE(has(run({"train", "--help-keys"}).out, "lambda_dm"));
+}
+
+TEST(Cli, InfoAndCheck) {
+  const Result info = run({"info"});
+  EXPECT_EQ(info.code, 0);
+  for (const char* part : {"version", "flags", "CUDA", "processor", "memory", "device auto"}) EXPECT_TRUE(has(info.out, part)) << part;
+  const Result check = run({"check", data_folder()});
+  EXPECT_EQ(check.code, 0) << check.err;
+  EXPECT_TRUE(has(check.out, "usable"));
+}
+
+TEST(Cli, TrainLeavesOneCompleteFolderThatEveryCommandReads) {
+  const TempDir dir;
+  const std::string folder = dir / "run";
+  const Result r =
+      run(train_words("CCDRec", folder, {"--set", "epochs=3", "--set", "topk=[2,5]", "--set", "valid_metric=Recall@5", "--set", "timesteps=4"}));
+  ASSERT_EQ(r.code, 0) << r.err;
+  for (const char* part : {"memory plan", "  total", "epoch 0 training [time: ", "s, train loss: ", "epoch 2 evaluating [time: ", "s, valid_score: ",
+                           "best epoch", "run folder: "})
+    EXPECT_TRUE(has(r.out, part)) << part;
+  EXPECT_FALSE(has(r.out + r.err, "\x1b")) << "no terminal, no escape sequences";
+  for (const char* file :
+       {"config.yaml", "train.log", "metrics.jsonl", "best.safetensors", "last.safetensors", "users.tsv", "items.tsv", "summary.json"})
+    EXPECT_TRUE(std::filesystem::exists(folder + "/" + file)) << file;
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 8);
+  const auto summary = RunFolder::open(folder).summary();
+  EXPECT_EQ(summary.at("stopped"), "max_epochs");
+  EXPECT_EQ(run(train_words("CCDRec", folder)).code, 2) << "a run is not overwritten";
+
+  // evaluate computes again what training reported, from the checkpoint alone.
+  const Result e = run({"evaluate", folder, "--json"});
+  ASSERT_EQ(e.code, 0) << e.err;
+  const auto again = nlohmann::json::parse(e.out);
+  EXPECT_EQ(again.at("test"), summary.at("best_test"));
+  EXPECT_EQ(again.at("valid"), summary.at("best_valid"));
+  EXPECT_TRUE(has(run({"evaluate", folder, "--topk", "3"}).out, "@3"));
+  EXPECT_EQ(run({"evaluate", folder, "--topk", "3,x"}).code, 2);
+
+  // recommend to all, and evaluate those lists as another program's: the same figures to rounding of equal sums.
+  ASSERT_EQ(run({"recommend", folder, "-k", "5", "-o", dir / "lists.tsv"}).code, 0);
+  const Result f = run({"evaluate", "--recs", dir / "lists.tsv", "-d", data_folder(), "--topk", "2,5", "--json"});
+  ASSERT_EQ(f.code, 0) << f.err;
+  EXPECT_EQ(nlohmann::json::parse(f.out).at("test"), summary.at("best_test"));
+
+  const Result x = run({"export", folder, "--out", dir / "npy", "--all"});
+  ASSERT_EQ(x.code, 0) << x.err;
+  const NpyMatrix users((dir / "npy") + "/user_embeddings.npy");
+  EXPECT_EQ(users.cols(), 8);
+  EXPECT_EQ(users.rows(), summary.at("data").at("users").get<int64_t>());
+  EXPECT_TRUE(std::filesystem::exists((dir / "npy") + "/user_embedding.weight.npy"));
+  EXPECT_EQ(read_text((dir / "npy") + "/items.tsv"), read_text(folder + "/items.tsv"));
+}
+
+// A run made by hand, so that the right lists are known: user A has trained on i1, validates i2, tests i3.
+struct HandMade {
+  TempDir dir;
+  std::string folder = dir / "run";
+  HandMade() {
+    std::filesystem::create_directories(dir / "set");
+    std::ofstream((dir / "set") + "/set.inter") << "userID\titemID\tx_label\nA\ti1\t0\nA\ti2\t1\nA\ti3\t2\nB\ti4\t0\nB\ti1\t2\n";
+    const RunFolder run_folder = RunFolder::create(folder);
+    LoadOptions options;
+    options.need_features = false;
+    const Dataset data = load_dataset(dir / "set", options);
+    run_folder.write_ids(data);
+    Config c = resolve_config({}, {{"model", "BPR", "test"}});
+    c.settings.data_path = dir / "set";
+    write_text(run_folder.path("config.yaml"), config_yaml(c));
+    const float hu[] = {1, 1}, hi[] = {4, 3, 2, 1};  // everybody likes i1 best, then i2, ...
+    write_safetensors(run_folder.path("best.safetensors"), {{"final.user", "F32", {2, 1}, hu}, {"final.item", "F32", {4, 1}, hi}}, {});
+  }
+};
+
+TEST(Cli, RecommendMasksSeenItemsByOption) {
+  const HandMade h;
+  const auto list = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = {"recommend", h.folder, "--user", "A"};
+    words.insert(words.end(), more.begin(), more.end());
+    return run(words);
+  };
+  EXPECT_EQ(list({}).out, "userID\titemID\tscore\nA\ti2\t3\nA\ti3\t2\nA\ti4\t1\n");
+  EXPECT_EQ(list({"--keep-seen", "-k", "1"}).out, "userID\titemID\tscore\nA\ti1\t4\n");
+  EXPECT_EQ(list({"--mask-valid"}).out, "userID\titemID\tscore\nA\ti3\t2\nA\ti4\t1\n");
+  EXPECT_EQ(list({"--mask-valid", "--mask-test"}).out, "userID\titemID\tscore\nA\ti4\t1\n");
+  EXPECT_EQ(list({"-k", "1", "--format", "jsonl"}).out, "{\"user\":\"A\",\"items\":[{\"item\":\"i2\",\"score\":3.0}]}\n");
+  EXPECT_EQ(list({"--user", "B", "-k", "1"}).out, "userID\titemID\tscore\nA\ti2\t3\nB\ti1\t4\n");
+  EXPECT_EQ(list({"--format", "xml"}).code, 2);
+  const Result unknown = list({"--user", "C"});
+  EXPECT_EQ(unknown.code, 2);
+  EXPECT_TRUE(has(unknown.err, "user 'C' does not occur"));
+  std::ofstream(h.dir / "who") << "B\r\n\nA\n";
+  EXPECT_EQ(run({"recommend", h.folder, "--users-file", h.dir / "who", "-k", "1"}).out, "userID\titemID\tscore\nB\ti1\t4\nA\ti2\t3\n");
+  EXPECT_EQ(run({"recommend", h.folder, "-k", "1"}).out, "userID\titemID\tscore\nA\ti2\t3\nB\ti1\t4\n");
+}
+
+TEST(Cli, EvaluateByHandAndWithValidationMasked) {
+  const HandMade h;
+  const auto test_recall = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = {"evaluate", h.folder, "--topk", "1", "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    const Result r = run(words);
+    EXPECT_EQ(r.code, 0) << r.err;
+    return nlohmann::json::parse(r.out).at("test").at("recall@1").get<double>();
+  };
+  EXPECT_EQ(test_recall({}), 0.5);                // A: i2 leads and is a miss; B: i1 is the hit
+  EXPECT_EQ(test_recall({"--mask-valid"}), 1.0);  // i2 left out: i3 leads
+}
+
+TEST(Cli, AnotherDataSetOrADamagedCheckpointIsRefused) {
+  const HandMade h;
+  std::ofstream((h.dir / "set") + "/set.inter")
+      << "userID\titemID\tx_label\nB\ti1\t0\nA\ti2\t1\nA\ti3\t0\nB\ti4\t0\nB\ti1\t2\n";  // ids in another order
+  const Result r = run({"recommend", h.folder});
+  EXPECT_EQ(r.code, 2);
+  EXPECT_TRUE(has(r.err, "ids differ")) << r.err;
+
+  const HandMade nan;
+  const float hu[] = {1, std::nanf("")}, hi[] = {4, 3, 2, 1};
+  write_safetensors(nan.folder + "/best.safetensors", {{"final.user", "F32", {2, 1}, hu}, {"final.item", "F32", {4, 1}, hi}}, {});
+  EXPECT_TRUE(has(run({"recommend", nan.folder}).err, "holds nan in row 1"));
+  std::filesystem::resize_file(nan.folder + "/best.safetensors", 40);
+  EXPECT_EQ(run({"evaluate", nan.folder}).code, 2);
+  std::filesystem::remove_all(nan.dir / "set");
+  EXPECT_TRUE(has(run({"evaluate", nan.folder}).err, "no longer there"));
+}
+
+TEST(Cli, ResumeEqualsNeverHavingStopped) {
+  const TempDir dir;
+  for (const char* model : {"BPR", "CCDRec"}) {
+    const std::string whole = dir / (std::string(model) + "-whole"), parts = dir / (std::string(model) + "-parts");
+    ASSERT_EQ(run(train_words(model, whole, {"--set", "epochs=5"})).code, 0);
+    ASSERT_EQ(run(train_words(model, parts, {"--set", "epochs=2"})).code, 0);
+    std::ofstream(parts + "/metrics.jsonl", std::ios::app) << "{\"epoch\": 2, \"half a li";
+    const Result r = run({"train", "--resume", parts, "--set", "epochs=5", "--threads", "1"});
+    ASSERT_EQ(r.code, 0) << r.err;
+    expect_same_tensors(whole + "/last.safetensors", parts + "/last.safetensors");
+    expect_same_tensors(whole + "/best.safetensors", parts + "/best.safetensors");
+    std::istringstream a(read_text(whole + "/metrics.jsonl")), b(read_text(parts + "/metrics.jsonl"));
+    int n = 0;
+    for (std::string x, y; std::getline(a, x); ++n) {
+      ASSERT_TRUE(std::getline(b, y));
+      auto jx = nlohmann::json::parse(x), jy = nlohmann::json::parse(y);
+      jx.erase("seconds"), jy.erase("seconds");
+      EXPECT_EQ(jx, jy);
+    }
+    EXPECT_EQ(n, 5);
+    EXPECT_EQ(run({"train", "--resume", parts, "--set", "learning_rate=1"}).code, 2);
+    EXPECT_EQ(run({"train", "--resume", parts, "-c", "x.yaml"}).code, 2);
+  }
+}
+
+TEST(Cli, CtrlCSavesTheStateAndEndsWith130) {
+  const TempDir dir;
+  const std::string folder = dir / "run";
+  std::atomic<bool> ended = false;
+  std::thread hand([&] {  // presses Ctrl-C once an epoch has been reported
+    for (int i = 0; i < 3000 && !ended && !std::filesystem::exists(folder + "/metrics.jsonl"); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    if (std::filesystem::exists(folder + "/metrics.jsonl") && !ended) std::raise(SIGINT);
+  });
+  const Result r = run(train_words("LightGCN", folder, {"--set", "epochs=1000000", "--set", "stopping_step=1000000", "--set", "eval_step=1000000"}));
+  ended = true;
+  hand.join();
+  EXPECT_EQ(r.code, 130) << r.err;
+  EXPECT_TRUE(has(r.out, "continue with: ccdrec train --resume " + folder)) << r.out;
+  EXPECT_EQ(RunFolder::open(folder).summary().at("stopped"), "interrupted");
+  const int done = RunFolder::open(folder).summary().at("epochs_run");
+  EXPECT_EQ(run({"train", "--resume", folder, "--set", "epochs=" + std::to_string(done + 2)}).code, 0);
+  EXPECT_EQ(RunFolder::open(folder).summary().at("epochs_run"), done + 2);
+}
+
+TEST(Cli, DivergenceAndMemoryHaveTheirOwnCodes) {
+  const TempDir dir;
+  const Result nan = run(train_words("BPR", dir / "nan", {"--set", "learning_rate=1e37", "--set", "epochs=50", "--set", "stopping_step=100"}));
+  EXPECT_EQ(nan.code, 4) << nan.out;
+  EXPECT_TRUE(has(nan.err, "diverged"));
+  EXPECT_FALSE(std::filesystem::exists((dir / "nan") + "/last.safetensors"));
+  const Result small = run(train_words("BPR", dir / "small", {"--set", "mem_limit_gb=1e-6"}));
+  EXPECT_EQ(small.code, 2);
+  EXPECT_TRUE(has(small.err, "mem_limit_gb = 1e-06 allows 1.0 kB")) << small.err;
+  EXPECT_FALSE(std::filesystem::exists(dir / "small")) << "refused before anything was made";
+  const Result plan = run(train_words("BPR", dir / "plan", {"--plan"}));
+  EXPECT_EQ(plan.code, 0);
+  EXPECT_TRUE(has(plan.out, "total"));
+}
+
+TEST(Cli, CompareGroupsBySeedAndMarksTheBest) {
+  const TempDir dir;
+  const auto make = [&](const char* name, const char* model, const char* seed, double recall, const char* more) {
+    const RunFolder folder = RunFolder::create(dir / name);
+    std::vector<KeyValue> list = {{"model", model, "t"}, {"seed", seed, "t"}};
+    if (*more) list.push_back(parse_assignment(more));
+    const Config c = resolve_config({}, list);
+    write_text(folder.path("config.yaml"), config_yaml(c));
+    Dataset data;
+    data.name = "set", data.checksum = "1";
+    TrainSummary s;
+    s.best_epoch = 3, s.epochs_run = 24, s.train_seconds = 10, s.reason = StopReason::early;
+    for (const char* key : {"recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20"})
+      s.best_test[key] = recall, s.best_valid[key] = 1 - recall;
+    folder.write_summary(c, data, s);
+    return dir / name;
+  };
+  const std::vector<std::string> runs = {make("a", "BPR", "1", 0.01, ""), make("b", "BPR", "2", 0.03, ""), make("c", "CCDRec", "1", 0.05, ""),
+                                         make("d", "CCDRec", "1", 0.04, "omega=0.5")};
+  std::vector<std::string> words = {"compare"};
+  words.insert(words.end(), runs.begin(), runs.end());
+  const Result r = run(words);
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_TRUE(has(r.out, "0.0200 ± 0.0141")) << r.out;
+  EXPECT_TRUE(has(r.out, "CCDRec omega=0.8")) << r.out;
+  EXPECT_TRUE(has(r.out, "CCDRec omega=0.5")) << r.out;
+  EXPECT_TRUE(has(r.out, "0.0500*")) << r.out;
+  EXPECT_FALSE(has(r.out, "0.0400*")) << r.out;
+  words.push_back("--valid");
+  EXPECT_TRUE(has(run(words).out, "0.9800 ± 0.0141*"));
+  words.back() = "--markdown";
+  EXPECT_TRUE(has(run(words).out, "| **0.0500** |"));
+  words.back() = "--json";
+  EXPECT_EQ(nlohmann::json::parse(run(words).out).size(), 3u);
+  words.back() = data_folder();  // `compare runs/*` may meet other folders
+  EXPECT_EQ(run(words).code, 0);
+  words = {"compare", runs[0], runs[0]};
+  EXPECT_TRUE(has(run(words).err, "repeats seed 1"));
+}
+
+}  // namespace
+}  // namespace ccdrec

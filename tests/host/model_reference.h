@@ -1,0 +1,284 @@
+// The whole training step in double precision, written straight from the specification (ccdrec 2, 3, 6; baselines 3, 4, 9) with dense matrices and no
+// tricks: the judge of the models. Gradients come from central differences of this loss.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <vector>
+
+#include "host/models/recommender.h"
+
+namespace ccdrec::test {
+
+struct Dense {
+  int64_t rows = 0, cols = 0;
+  std::vector<double> v;
+  Dense() = default;
+  Dense(int64_t r, int64_t c) : rows(r), cols(c), v(size_t(r * c)) {}
+  double& operator()(int64_t r, int64_t c) { return v[size_t(r * cols + c)]; }
+  double operator()(int64_t r, int64_t c) const { return v[size_t(r * cols + c)]; }
+};
+inline Dense times(const Dense& a, const Dense& b) {
+  Dense c(a.rows, b.cols);
+  for (int64_t i = 0; i < a.rows; ++i)
+    for (int64_t k = 0; k < a.cols; ++k)
+      for (int64_t j = 0; j < b.cols; ++j) c(i, j) += a(i, k) * b(k, j);
+  return c;
+}
+
+struct RefBatch {
+  std::vector<int32_t> u, p, r, c;  // r: n_neg blocks of B; c empty = no curricular negatives
+  std::vector<int32_t> t;           // zero-based step of each distinct item, ascending by item
+  std::vector<double> eps;          // (distinct,d)
+  Dense frozen;                     // (B,d): constants in the place of h_c, when not empty
+};
+
+struct RefModel {
+  int64_t U = 0, I = 0, d = 0;
+  int n_neg = 1;
+  Shape shape;
+  Settings s;
+  Dense A, S;  // (N,N), (I,I)
+  Dense P, Q, Wq, Wk, Wv;
+  std::vector<Dense> X, W, b;
+  std::vector<Dense> enc;  // the encoder's tensors in order, 16 a layer; empty: attention
+  HostSchedule schedule;
+
+  double loss(const RefBatch& batch) const {
+    const auto B = int64_t(batch.u.size());
+    const int M = int(X.size());
+    std::vector<int32_t> D(batch.p);
+    D.insert(D.end(), batch.r.begin(), batch.r.end());
+    std::map<int32_t, int> m_i;
+    for (const int32_t i : D) ++m_i[i];
+    D.clear();
+    for (const auto& [i, n] : m_i) D.push_back(i);
+
+    Dense hhat = Q;
+    if (shape.backbone.item_graph)
+      for (int l = 0; l < shape.backbone.item_layers; ++l) hhat = times(S, hhat);
+    Dense start = shape.ccdrec ? hhat : Q;
+    std::vector<Dense> proj;
+    for (int m = 0; m < M && shape.modalities; ++m) {
+      Dense h = times(X[size_t(m)], W[size_t(m)]);
+      for (int64_t i = 0; i < I; ++i)
+        for (int64_t j = 0; j < d; ++j) h(i, j) += b[size_t(m)](0, j);
+      proj.push_back(h);
+    }
+    double total = 0;
+    if (shape.diffusion) {
+      double dm = 0;
+      for (size_t n = 0; n < D.size(); ++n) {
+        const int64_t i = D[n];
+        const std::vector<double> e0 = estimate(batch, int64_t(n), i, proj);
+        for (int64_t j = 0; j < d; ++j) {
+          const double diff = Q(i, j) - e0[size_t(j)];
+          dm += m_i[int32_t(i)] * diff * diff;
+          if (shape.dma) start(i, j) = (1 - s.mu) * hhat(i, j) + s.mu * e0[size_t(j)];
+        }
+      }
+      total += s.lambda * dm / double(B * (1 + n_neg) * d);
+    }
+    Dense ego(U + I, d);
+    for (int64_t x = 0; x < U; ++x)
+      for (int64_t j = 0; j < d; ++j) ego(x, j) = P(x, j);
+    for (int64_t i = 0; i < I; ++i)
+      for (int64_t j = 0; j < d; ++j) ego(U + i, j) = start(i, j);
+    Dense h = ego;
+    for (int l = 0; l < shape.backbone.layers; ++l) {
+      ego = times(A, ego);
+      for (size_t k = 0; k < h.v.size(); ++k) h.v[k] += ego.v[k];
+    }
+    for (double& x : h.v) x /= double(shape.backbone.layers + 1);
+    if (shape.backbone.adds_items)
+      for (int64_t i = 0; i < I; ++i)
+        for (int64_t j = 0; j < d; ++j) h(U + i, j) += hhat(i, j);
+
+    const auto f = [&](double x) { return shape.backbone.eps_form ? -std::log(1e-10 + 1 / (1 + std::exp(-x))) : std::log1p(std::exp(-x)); };
+    const auto dot = [&](const Dense& a, int64_t r, const Dense& c, int64_t q) {
+      double sum = 0;
+      for (int64_t j = 0; j < d; ++j) sum += a(r, j) * c(q, j);
+      return sum;
+    };
+    const bool curricular = !batch.c.empty();
+    const double w = (curricular ? 1 - s.omega : 1.0) / double(B * n_neg);
+    for (int64_t x = 0; x < B; ++x) {
+      const int64_t u = batch.u[size_t(x)], p = U + batch.p[size_t(x)];
+      const double up = dot(h, u, h, p);
+      for (int k = 0; k < n_neg; ++k) {
+        const int64_t r = batch.r[size_t(k * B + x)];
+        total += w * f(up - dot(h, u, h, U + r));
+        if (shape.modality_reg > 0)
+          for (int m = 0; m < M; ++m) {
+            const double y = dot(h, u, proj[size_t(m)], p - U) - dot(h, u, proj[size_t(m)], r);
+            total += shape.modality_reg / double(B * n_neg) * std::log1p(std::exp(-y));
+          }
+      }
+      if (curricular) {
+        const double uc = batch.frozen.rows ? dot(h, u, batch.frozen, x) : dot(h, u, h, U + batch.c[size_t(x)]);
+        total += s.omega / double(B) * f(up - uc);
+      }
+    }
+    if (shape.norm_reg > 0) {
+      const auto norm = [&](const Dense& t, const std::vector<int32_t>& ids, size_t first) {
+        double sum = 0;
+        for (size_t k = first; k < first + size_t(B); ++k)
+          for (int64_t j = 0; j < d; ++j) sum += t(ids[k], j) * t(ids[k], j);
+        return std::sqrt(sum);
+      };
+      total += shape.norm_reg / double(B) * (norm(P, batch.u, 0) + norm(Q, batch.p, 0));
+      for (int k = 0; k < n_neg; ++k) total += shape.norm_reg / double(B * n_neg) * norm(Q, batch.r, size_t(k) * size_t(B));
+    }
+    return total;
+  }
+
+  std::vector<double> encode(Dense z) const;
+  // e0_hat of item i, the n-th distinct one of the batch.
+  std::vector<double> estimate(const RefBatch& batch, int64_t n, int64_t i, const std::vector<Dense>& proj) const {
+    const int K = int(proj.size()) + 2;
+    const int64_t t = batch.t[size_t(n)], half = d / 2;
+    Dense token(K, d);
+    for (int64_t j = 0; j < d; ++j) {
+      const double abar = schedule.abar[size_t(t)];
+      token(0, j) = std::sqrt(abar) * Q(i, j) + std::sqrt(1 - abar) * batch.eps[size_t(n * d + j)];
+      for (size_t m = 0; m < proj.size(); ++m) token(int64_t(m) + 1, j) = proj[m](i, j);
+      const int64_t k = j % half;
+      const double w = std::exp(-double(k) * std::log(10000.0) / double(half - 1)) * double(t);
+      token(K - 1, j) = j < half ? std::sin(w) : std::cos(w);
+    }
+    if (!enc.empty()) return encode(token);
+    for (int r = 0; r < K; ++r) {
+      double mean = 0, var = 0;
+      for (int64_t j = 0; j < d; ++j) mean += token(r, j) / double(d);
+      for (int64_t j = 0; j < d; ++j) var += (token(r, j) - mean) * (token(r, j) - mean) / double(d);
+      for (int64_t j = 0; j < d; ++j) token(r, j) = (token(r, j) - mean) / std::sqrt(var + 1e-5);
+    }
+    const Dense q = times(token, Wq), k = times(token, Wk), v = times(token, Wv);
+    std::vector<double> out(static_cast<size_t>(d));
+    for (int r = 0; r < K; ++r) {
+      std::vector<double> a(static_cast<size_t>(K));
+      double sum = 0;
+      for (int c = 0; c < K; ++c) {
+        double x = 0;
+        for (int64_t j = 0; j < d; ++j) x += q(r, j) * k(c, j);
+        sum += a[size_t(c)] = std::exp(x / std::sqrt(double(d)));
+      }
+      for (int c = 0; c < K; ++c)
+        for (int64_t j = 0; j < d; ++j) out[size_t(j)] += a[size_t(c)] / sum * v(c, j) / double(K);
+    }
+    return out;
+  }
+};
+
+// The full pre-norm encoder (spec 3.3, the option), its mean over tokens.
+inline std::vector<double> RefModel::encode(Dense z) const {
+  const int64_t K = z.rows, H = s.estimator_heads, e = d / H;
+  const auto norm = [&](const Dense& x, const Dense& scale, const Dense& shift) {
+    Dense y = x;
+    for (int64_t r = 0; r < K; ++r) {
+      double mean = 0, var = 0;
+      for (int64_t j = 0; j < d; ++j) mean += x(r, j) / double(d);
+      for (int64_t j = 0; j < d; ++j) var += (x(r, j) - mean) * (x(r, j) - mean) / double(d);
+      for (int64_t j = 0; j < d; ++j) y(r, j) = (x(r, j) - mean) / std::sqrt(var + 1e-5) * scale(0, j) + shift(0, j);
+    }
+    return y;
+  };
+  const auto linear = [](const Dense& x, const Dense& w, const Dense& bias) {
+    Dense y = times(x, w);
+    for (int64_t r = 0; r < y.rows; ++r)
+      for (int64_t j = 0; j < y.cols; ++j) y(r, j) += bias(0, j);
+    return y;
+  };
+  for (size_t at = 0; at < enc.size(); at += 16) {
+    const Dense* p = &enc[at];
+    const Dense n1 = norm(z, p[0], p[1]), q = linear(n1, p[2], p[3]), k = linear(n1, p[4], p[5]), v = linear(n1, p[6], p[7]);
+    Dense o(K, d);
+    for (int64_t h = 0; h < H; ++h)
+      for (int64_t r = 0; r < K; ++r) {
+        std::vector<double> a(static_cast<size_t>(K));
+        double sum = 0;
+        for (int64_t c = 0; c < K; ++c) {
+          double x = 0;
+          for (int64_t j = h * e; j < (h + 1) * e; ++j) x += q(r, j) * k(c, j);
+          sum += a[size_t(c)] = std::exp(x / std::sqrt(double(e)));
+        }
+        for (int64_t c = 0; c < K; ++c)
+          for (int64_t j = h * e; j < (h + 1) * e; ++j) o(r, j) += a[size_t(c)] / sum * v(c, j);
+      }
+    const Dense attended = linear(o, p[8], p[9]);
+    for (size_t x = 0; x < z.v.size(); ++x) z.v[x] += attended.v[x];
+    Dense u = linear(norm(z, p[10], p[11]), p[12], p[13]);
+    for (double& x : u.v) x = 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
+    const Dense fed = linear(u, p[14], p[15]);
+    for (size_t x = 0; x < z.v.size(); ++x) z.v[x] += fed.v[x];
+  }
+  std::vector<double> out(static_cast<size_t>(d));
+  for (int64_t r = 0; r < K; ++r)
+    for (int64_t j = 0; j < d; ++j) out[size_t(j)] += z(r, j) / double(K);
+  return out;
+}
+
+inline Dense dense_of(const Array<float>& a, int64_t offset, int64_t rows, int64_t cols) {
+  Dense m(rows, cols);
+  std::vector<float> host(m.v.size());
+  a.download(host.data(), int64_t(host.size()), offset);
+  std::copy(host.begin(), host.end(), m.v.begin());
+  return m;
+}
+inline Dense dense_of(const Csr& a) {  // CPU device
+  Dense m(a.rows, a.cols);
+  for (int64_t r = 0; r < a.rows; ++r)
+    for (int64_t e = a.row_ptr[r]; e < a.row_ptr[r + 1]; ++e) m(r, a.col[e]) = a.val[e];
+  return m;
+}
+
+// A reference with the model's own parameters and graphs.
+inline RefModel reference_of(Recommender& model, const Settings& s, int64_t U, int64_t I) {
+  RefModel ref;
+  ref.U = U, ref.I = I, ref.d = s.embedding_size, ref.n_neg = s.n_neg, ref.s = s, ref.shape = model.shape();
+  Backbone& b = model.backbone();
+  if (ref.shape.backbone.layers > 0) ref.A = dense_of(b.graph());
+  if (ref.shape.backbone.item_graph) ref.S = dense_of(b.item_graph());
+  ref.P = dense_of(b.nodes().values().array(), 0, U, ref.d);
+  ref.Q = dense_of(b.nodes().values().array(), U * ref.d, I, ref.d);
+  ParamArena& arena = model.arena();
+  const auto param = [&](const std::string& name) -> Dense {
+    for (const ParamInfo& p : arena.params())
+      if (p.name == name) return dense_of(arena.values(), p.offset, p.rows, p.cols);
+    return {};
+  };
+  if (Modalities* modal = model.modalities())
+    for (int m = 0; m < modal->count(); ++m) {
+      const Mat x = modal->features(m).value();
+      ref.X.push_back(dense_of(modal->features(m).values().array(), 0, x.rows, x.cols));
+      ref.W.push_back(param(modal->name(m) + "_trs.weight"));
+      ref.b.push_back(param(modal->name(m) + "_trs.bias"));
+    }
+  if (ref.shape.diffusion) {
+    if (s.estimator == "transformer")
+      for (const ParamInfo& p : arena.params())
+        if (p.name.starts_with("estimator.")) ref.enc.push_back(dense_of(arena.values(), p.offset, p.rows, p.cols));
+    ref.Wq = param("estimator.w_q.weight"), ref.Wk = param("estimator.w_k.weight"), ref.Wv = param("estimator.w_v.weight");
+    ref.schedule = make_schedule(s.noise_schedule, s.timesteps, s.noise_prediction_form);
+  }
+  return ref;
+}
+
+// d loss / d every element of `at` by central differences.
+inline Dense gradient(RefModel& ref, Dense& at, const RefBatch& batch, double step = 1e-5) {
+  Dense g(at.rows, at.cols);
+  for (size_t k = 0; k < at.v.size(); ++k) {
+    const double x = at.v[k];
+    at.v[k] = x + step;
+    const double up = ref.loss(batch);
+    at.v[k] = x - step;
+    const double down = ref.loss(batch);
+    at.v[k] = x;
+    g.v[k] = (up - down) / (2 * step);
+  }
+  return g;
+}
+
+}  // namespace ccdrec::test

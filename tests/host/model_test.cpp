@@ -1,0 +1,244 @@
+// Every model against a double-precision reference: the loss, and every gradient by finite differences; and the published golden numbers.
+#include <gtest/gtest.h>
+
+#include "data/graph.h"
+#include "host/trainer.h"
+#include "tests/host/model_reference.h"
+#include "tests/host/tiny_data.h"
+
+namespace ccdrec::test {
+namespace {
+
+struct Case {
+  std::string name;
+  void (*set)(Settings&);
+  std::vector<int64_t> widths = {6, 3};
+  bool curricular = false;
+};
+
+const Case cases[] = {
+    {"BPR", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.1; }, {}, false},
+    {"BPR two negatives", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.3, s.n_neg = 2; }, {}, false},
+    {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 0.1; }, {}, false},
+    {"LightGCN three layers, no regulariser", [](Settings& s) { s.model = "LightGCN", s.n_ui_layers = 3; }, {}, false},
+    {"FREEDOM", [](Settings& s) { s.model = "FREEDOM"; }, {6, 3}, false},
+    {"FREEDOM with modality terms", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0.4; }, {6, 3}, false},
+    {"FREEDOM pruned, two item layers, two negatives, three modalities",
+     [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0.4, s.dropout = 0.4, s.n_mm_layers = 2, s.n_neg = 2; },
+     {6, 3, 4},
+     false},
+    {"CCDRec first epoch", [](Settings&) {}, {6, 3}, false},
+    {"CCDRec", [](Settings&) {}, {6, 3}, true},
+    {"CCDRec pruned, one modality", [](Settings& s) { s.dropout = 0.5; }, {5}, true},
+    {"CCDRec three modalities, T = 1", [](Settings& s) { s.timesteps = 1; }, {6, 3, 4}, true},
+    {"CCDRec two item layers, modality terms, T = 5", [](Settings& s) { s.timesteps = 5, s.n_mm_layers = 2, s.reg_weight = 0.3; }, {6, 3}, true},
+    {"CCDRec features frozen", [](Settings& s) { s.train_features = false; }, {6, 3}, true},
+    {"CCDRec two negatives", [](Settings& s) { s.n_neg = 2; }, {6, 3}, true},
+    {"DMA alone", [](Settings& s) { s.ndi = s.cns = false, s.n_neg = 2; }, {6, 3}, false},
+    {"DMA and NDI, pool rows as constants", [](Settings& s) { s.cns = false; }, {6, 3}, true},
+    {"DMA and NDI, index only", [](Settings& s) { s.cns = false, s.ndi_negative = "index"; }, {6, 3}, true},
+    {"NDI and CNS without DMA", [](Settings& s) { s.dma = false; }, {6, 3}, true},
+    {"CNS alone", [](Settings& s) { s.dma = s.ndi = false; }, {6, 3}, true},
+    {"CCDRec with a Transformer encoder", [](Settings& s) { s.estimator = "transformer", s.estimator_heads = 2; }, {6, 3}, true},
+    {"CCDRec with two encoder layers", [](Settings& s) { s.estimator = "transformer", s.estimator_layers = 2, s.estimator_heads = 1; }, {5}, true},
+    {"CCDRec on LightGCN", [](Settings& s) { s.backbone = "LightGCN"; }, {6, 3}, true},
+    {"CCDRec on BPR-MF", [](Settings& s) { s.backbone = "BPR"; }, {6, 3}, true},
+};
+
+// Gradients of a float32 model against central differences in double: rounding of both is far below 2e-5 of the tensor's largest gradient.
+void expect_gradient(const std::string& what, const Dense& want, const std::vector<float>& got) {
+  ASSERT_EQ(want.v.size(), got.size()) << what;
+  double top = 0;
+  for (const double x : want.v) top = std::max(top, std::fabs(x));
+  for (size_t k = 0; k < got.size(); ++k)
+    ASSERT_TRUE(std::fabs(got[k] - want.v[k]) <= 2e-5 * top + 2e-8)
+        << what << "[" << k << "]: got " << got[k] << ", want " << want.v[k] << ", largest " << top;
+}
+
+std::vector<float> host_rows(CMat m, int64_t n) { return {m.p, m.p + n * m.cols}; }  // CPU device
+
+TEST(Model, LossAndEveryGradientMatchTheDoubleReference) {
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    const int32_t U = 7, I = 11;
+    const TempDir dir;
+    const Dataset data = random_data(dir, U, I, 3, c.widths);
+    Settings s;
+    s.embedding_size = 4, s.train_batch_size = 6, s.epochs = 2, s.knn_k = 3, s.dropout = 0, s.seed = 3, s.threads = 2;
+    s.lambda = 0.7, s.mu = 0.4, s.omega = 0.6;
+    c.set(s);
+    Trainer trainer(s, data);
+    Recommender& model = trainer.model();
+    model.begin_epoch(0);
+    if (Ndi* ndi = model.ndi(); ndi && s.cns == false) model.end_epoch(0);  // fills the pool that the constants come from
+
+    // A batch with repeated users, items that are positive and negative at once, and an item without interactions.
+    RefBatch batch;
+    batch.u = {0, 2, 2, 5, 1, 0};
+    batch.p = {data.train[0].item, data.train[6].item, data.train[7].item, data.train[15].item, data.train[3].item, data.train[1].item};
+    batch.r = {4, 10, batch.p[0], 7, 4, 1};
+    if (s.n_neg == 2) batch.r.insert(batch.r.end(), {9, 9, 0, 2, 10, 3});
+    if (c.curricular) batch.c = {3, 3, 10, 8, 5, 0};
+    model.set_given_batch(batch.u, batch.p, batch.r, batch.c);
+    RefModel ref = reference_of(model, s, U, I);
+    if (model.shape().diffusion) {
+      std::vector<int32_t> D(batch.p);
+      D.insert(D.end(), batch.r.begin(), batch.r.end());
+      std::sort(D.begin(), D.end());
+      D.erase(std::unique(D.begin(), D.end()), D.end());
+      std::vector<float> eps;
+      for (size_t n = 0; n < D.size(); ++n) batch.t.push_back(int32_t(n) % s.timesteps);
+      for (size_t k = 0; k < D.size() * 4; ++k) eps.push_back(std::sin(float(k) * 1.7f + 0.3f));
+      batch.eps.assign(eps.begin(), eps.end());
+      model.dma()->set_given(batch.t, eps);
+    }
+    if (c.curricular && !s.cns && s.ndi_negative == "pool" && s.ndi && model.shape().ccdrec) {
+      batch.frozen = Dense(6, 4);
+      const CMat pool = model.ndi()->e0_hat();
+      for (int64_t b = 0; b < 6; ++b)
+        for (int64_t j = 0; j < 4; ++j) batch.frozen(b, j) = pool.row(batch.c[size_t(b)])[j];
+    }
+    model.set_losses({});
+    model.forward_backward(1, 0);
+
+    double got = 0;
+    for (const double x : model.losses().sum) got += x;
+    const double want = ref.loss(batch);
+    EXPECT_NEAR(got, want, 2e-6 * std::fabs(want));
+
+    // Dropping L_dm's pull on Q when DMA is off is the definition of that ablation, so Q's reference gradient leaves the term out there.
+    const bool free_of_align = model.shape().diffusion && !s.dma;
+    RefModel for_q = ref;
+    if (free_of_align) for_q.s.lambda = 0;
+    expect_gradient("P", gradient(for_q, for_q.P, batch), host_rows(model.backbone().user_grad(), U));
+    expect_gradient("Q", gradient(for_q, for_q.Q, batch), host_rows(model.backbone().item_grad(), I));
+    ParamArena& arena = model.arena();
+    size_t of_encoder = 0;
+    for (size_t k = 0; k < arena.params().size(); ++k) {
+      const std::string& name = arena.params()[k].name;
+      Dense* at = name == "estimator.w_q.weight"   ? &ref.Wq
+                  : name == "estimator.w_k.weight" ? &ref.Wk
+                  : name == "estimator.w_v.weight" ? &ref.Wv
+                                                   : nullptr;
+      if (!at && !ref.enc.empty() && name.starts_with("estimator.")) at = &ref.enc[of_encoder++];
+      if (!at)
+        for (int m = 0; m < model.modalities()->count(); ++m) {
+          if (name == model.modalities()->name(m) + "_trs.weight") at = &ref.W[size_t(m)];
+          if (name == model.modalities()->name(m) + "_trs.bias") at = &ref.b[size_t(m)];
+        }
+      ASSERT_NE(at, nullptr) << name;
+      const Mat g = arena.grad(int(k));
+      expect_gradient(name, gradient(ref, *at, batch), host_rows(g, g.rows));
+    }
+    if (Modalities* modal = model.modalities(); modal && s.train_features) {
+      std::vector<int32_t> D(batch.p);
+      D.insert(D.end(), batch.r.begin(), batch.r.end());
+      std::sort(D.begin(), D.end());
+      D.erase(std::unique(D.begin(), D.end()), D.end());
+      for (int m = 0; m < modal->count(); ++m) {
+        const Dense g = gradient(ref, ref.X[size_t(m)], batch);
+        Dense rows(int64_t(D.size()), g.cols);
+        for (size_t n = 0; n < D.size(); ++n)
+          for (int64_t f = 0; f < g.cols; ++f) rows(int64_t(n), f) = g(D[n], f);
+        expect_gradient(modal->name(m), rows, host_rows(modal->d_x(m), int64_t(D.size())));
+      }
+    }
+  }
+}
+
+// Spec baselines 12: U = 4, I = 5, d = 4, one batch of 8; parameter number n has value 0.5 sin(1 + n + 0.9 q).
+struct Golden {
+  std::string model;
+  double loss;
+  std::vector<double> scores;                                 // user 0, items 0..4
+  std::map<std::string, std::pair<double, double>> gradient;  // name -> sum, norm
+};
+
+TEST(Model, GoldenNumbersOfTheReferencePrograms) {
+  const Golden golden[] = {{"BPR",
+                            0.817655,
+                            {0.32909, -0.12614, -0.10286, 0.31062, -0.45424},
+                            {{"P", {-5.541046e-03, 2.195013e-01}}, {"Q", {9.656326e-03, 1.990503e-01}}}},
+                           {"LightGCN",
+                            0.734198,
+                            {0.15046, -0.02487, -0.00309, 0.06754, -0.07070},
+                            {{"P", {-1.397883e-02, 3.889015e-02}}, {"Q", {-1.072613e-02, 3.104115e-02}}}},
+                           {"FREEDOM",
+                            0.766051,
+                            {0.22917, -0.08019, -0.05842, 0.04887, -0.11936},
+                            {{"P", {-1.679581e-02, 6.148044e-02}},
+                             {"Q", {-1.422440e-02, 7.618169e-02}},
+                             {"image_trs.weight", {-5.802508e-03, 9.365006e-03}},
+                             {"text_trs.weight", {-1.415401e-03, 1.242801e-02}},
+                             {"image", {0, 8.223162e-03}},
+                             {"text", {0, 6.646470e-03}}}}};
+  for (const Golden& g : golden) {
+    SCOPED_TRACE(g.model);
+    const TempDir dir;
+    Dataset data;
+    data.name = "golden", data.n_users = 4, data.n_items = 5, data.checksum = "golden";
+    data.train = {{0, 0}, {0, 1}, {0, 2}, {1, 1}, {1, 3}, {2, 0}, {2, 3}, {3, 2}};
+    data.valid = {{0, 3}}, data.test = {{1, 0}};
+    std::vector<float> xv, xt;
+    for (int i = 0; i < 5; ++i) {
+      for (int f = 0; f < 3; ++f) xv.push_back(float(1.5 + std::sin(1.3 * i + 0.7 * f + 0.5 * i * f)));
+      for (int f = 0; f < 2; ++f) xt.push_back(float(1.5 + std::cos(0.9 * i + 1.1 * f + 0.3 * i * f)));
+    }
+    add_feature(data, dir, "image", xv, 3);
+    add_feature(data, dir, "text", xt, 2);
+    Settings s;
+    s.model = g.model, s.embedding_size = 4, s.train_batch_size = 8, s.epochs = 1, s.reg_weight = 0.1, s.knn_k = 2, s.dropout = 0, s.threads = 1;
+    Trainer trainer(s, data);
+    Recommender& model = trainer.model();
+    const auto values = [](int n, int64_t count) {
+      std::vector<float> v;
+      for (int64_t q = 0; q < count; ++q) v.push_back(float(0.5 * std::sin(1.0 + n + 0.9 * double(q))));
+      return v;
+    };
+    std::vector<float> nodes = values(0, 16), q = values(1, 20);
+    nodes.insert(nodes.end(), q.begin(), q.end());
+    model.backbone().nodes().values().array().upload(nodes.data(), 36);
+    // FREEDOM's parameters are numbered P, Q, X_v, X_t, W_v, b_v, W_t, b_t; the features keep their own values.
+    if (model.modalities())
+      for (const ParamInfo& p : model.arena().params()) {
+        const int n = p.name == "image_trs.weight" ? 4 : p.name == "image_trs.bias" ? 5 : p.name == "text_trs.weight" ? 6 : 7;
+        model.arena().values().upload(values(n, p.rows * p.cols).data(), p.rows * p.cols, p.offset);
+      }
+    model.begin_epoch(0);
+    model.set_given_batch({0, 0, 0, 1, 1, 2, 2, 3}, {0, 1, 2, 1, 3, 0, 3, 2}, {3, 4, 3, 0, 4, 1, 2, 1}, {});
+    model.forward_backward(0, 0);
+    double loss = 0;
+    for (const double x : model.losses().sum) loss += x;
+    EXPECT_NEAR(loss, g.loss, 1e-6);
+    const auto check = [&](const std::string& name, const float* v, int64_t n) {
+      double sum = 0, norm = 0;
+      for (int64_t k = 0; k < n; ++k) sum += v[k], norm += double(v[k]) * v[k];
+      const auto [want_sum, want_norm] = g.gradient.at(name);
+      EXPECT_NEAR(std::sqrt(norm), want_norm, 2e-5 * want_norm) << name;
+      EXPECT_NEAR(sum, want_sum, 2e-5 * want_norm) << name;
+    };
+    check("P", model.backbone().user_grad().p, 16);
+    check("Q", model.backbone().item_grad().p, 20);
+    if (Modalities* modal = model.modalities()) {
+      for (size_t k = 0; k < model.arena().params().size(); ++k) {
+        const std::string& name = model.arena().params()[k].name;
+        const Mat grad = model.arena().grad(int(k));
+        if (g.gradient.count(name))
+          check(name, grad.p, grad.size());
+        else
+          for (int64_t j = 0; j < grad.size(); ++j) EXPECT_NEAR(grad.p[j], 0, 1e-8) << name;  // the bias cancels
+      }
+      for (int m = 0; m < 2; ++m) check(modal->name(m), modal->d_x(m).p, modal->d_x(m).cols * 5);
+    }
+    CMat hu, hi;
+    model.represent(hu, hi);
+    for (int64_t i = 0; i < 5; ++i) {
+      double score = 0;
+      for (int64_t j = 0; j < 4; ++j) score += double(hu.row(0)[j]) * hi.row(i)[j];
+      EXPECT_NEAR(score, g.scores[size_t(i)], 6e-6) << "item " << i;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ccdrec::test

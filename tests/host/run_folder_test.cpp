@@ -1,0 +1,137 @@
+// The run folder: what is written, what is replaced whole, what a resumed run drops.
+#include "host/run_folder.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "data/error.h"
+#include "data/text.h"
+#include "host/machine.h"
+#include "host/progress.h"
+#include "tests/host/tiny_data.h"
+
+namespace ccdrec {
+namespace {
+
+using test::TempDir;
+
+EpochReport epoch(int n, double recall) {
+  EpochReport e;
+  e.epoch = n, e.steps = 3, e.loss = 1.0 / 3.0, e.losses = {{"bpr", 0.1}}, e.seconds = {{"train", 0.25}}, e.evaluated = true;
+  e.valid = {{"recall@20", recall}}, e.test = {{"recall@20", recall / 2}}, e.negatives = "T/4";
+  return e;
+}
+
+TEST(RunFolder, MetricsKeepFullPrecisionAndResumeDropsWhatWillRunAgain) {
+  const TempDir dir;
+  const RunFolder folder = RunFolder::create(dir / "run");
+  for (int n = 0; n < 5; ++n) folder.append_epoch(epoch(n, 0.1 + 1e-15 * n));
+  std::ofstream(folder.path("metrics.jsonl"), std::ios::app) << R"({"epoch": 5, "lo)";  // the machine lost power here
+  folder.truncate_epochs(3);
+  std::istringstream lines(read_text(folder.path("metrics.jsonl")));
+  int n = 0;
+  for (std::string line; std::getline(lines, line); ++n) {
+    const auto j = nlohmann::json::parse(line);
+    EXPECT_EQ(j.at("epoch"), n);
+    EXPECT_EQ(j.at("valid").at("recall@20").get<double>(), 0.1 + 1e-15 * n);
+    EXPECT_EQ(j.at("loss").get<double>(), 1.0 / 3.0);
+    EXPECT_EQ(j.at("negatives"), "T/4");
+  }
+  EXPECT_EQ(n, 3);
+  EpochReport nan = epoch(3, 0.1);
+  nan.loss = NAN;
+  folder.append_epoch(nan);
+  folder.truncate_epochs(4);
+  EXPECT_NE(read_text(folder.path("metrics.jsonl")).find("\"loss\":null"), std::string::npos);
+}
+
+TEST(RunFolder, HoldsOneRunOnly) {
+  const TempDir dir;
+  EXPECT_THROW(RunFolder::open(dir / "run"), UserError);
+  const RunFolder folder = RunFolder::create(dir / "run");
+  EXPECT_NO_THROW(RunFolder::create(dir / "run")) << "a folder without config.yaml is no run yet";
+  write_text(folder.path("config.yaml"), config_yaml(resolve_config({}, {{"model", "BPR", "test"}, {"seed", "7", "test"}})));
+  EXPECT_THROW(RunFolder::create(dir / "run"), UserError);
+  EXPECT_EQ(RunFolder::open((dir / "run") + "/").config().settings.seed, 7u);
+  EXPECT_EQ(RunFolder::open((dir / "run") + "//").dir(), dir / "run");
+  write_text(dir / "file", "x");
+  EXPECT_THROW(RunFolder::create(dir / "file"), UserError);
+  EXPECT_THROW(read_text(dir.path.string()), UserError);
+}
+
+TEST(RunFolder, IdsAndSummary) {
+  const TempDir dir;
+  const RunFolder folder = RunFolder::create(dir / "run");
+  Dataset data;
+  data.name = "x", data.folder = "/x", data.checksum = "abc", data.n_users = 2, data.n_items = 3;
+  data.users = IdMap::of({"A 1", "ü"}), data.items = IdMap::dense_of(3);
+  folder.write_ids(data);
+  EXPECT_EQ(read_text(folder.path("users.tsv")), "0\tA 1\n1\tü\n");
+  EXPECT_EQ(folder.ids("items.tsv"), (std::vector<std::string>{"0", "1", "2"}));
+  write_text(folder.path("users.tsv"), "0\tA\n2\tB\n");
+  EXPECT_THROW(folder.ids("users.tsv"), UserError);
+
+  TrainSummary s;
+  s.best_epoch = 4, s.epochs_run = 9, s.best_score = 0.0123, s.best_test = {{"recall@20", 0.1 + 0.2}}, s.reason = StopReason::early;
+  folder.write_summary(resolve_config({}, {}), data, s);
+  const auto j = folder.summary();
+  EXPECT_EQ(j.at("best_test").at("recall@20").get<double>(), 0.1 + 0.2);
+  EXPECT_EQ(j.at("stopped"), "early");
+  EXPECT_EQ(j.at("data").at("checksum"), "abc");
+  write_text(folder.path("summary.json"), "[1]");
+  EXPECT_THROW(folder.summary(), UserError);
+}
+
+TEST(Progress, BarFitsItsWidthAndTellsTheTimeLeft) {
+  const std::string half = render_bar(3, 116, 232, 2.0, "loss 0.4120", 80);
+  EXPECT_NE(half.find("116/232  2.0 s left  loss 0.4120"), std::string::npos) << half;
+  size_t full = 0, open = 0;
+  for (size_t at = 0; (at = half.find("█", at)) != std::string::npos; at += 3) ++full;
+  for (size_t at = 0; (at = half.find("░", at)) != std::string::npos; at += 3) ++open;
+  EXPECT_EQ(full, open);
+  EXPECT_LT(full + open + 50, 80u + 10);
+  EXPECT_EQ(render_bar(0, 0, 0, 0, "", 10), "epoch 0    0/0");  // too narrow for a bar, nothing to divide by
+  EXPECT_EQ(describe_seconds(59.96), "60.0 s");
+  EXPECT_EQ(describe_seconds(250), "4 min 10 s");
+  EXPECT_EQ(describe_seconds(7500), "2 h 05 min");
+  EXPECT_EQ(describe_seconds(NAN), "?");
+}
+
+TEST(Progress, NobodyWatchingMeansPlainLines) {
+  const TempDir dir;
+  std::ostringstream out, screen;
+  {
+    Progress p(out, screen, false);
+    p.log_to(dir / "train.log", false);
+    for (int s = 1; s <= 10; ++s) p.step(0, s, 10);
+    p.line("epoch 0 training");
+    p.log_only("detail");
+  }
+  EXPECT_EQ(out.str(), "epoch 0 training\n");
+  EXPECT_EQ(screen.str(), "");
+  const std::string log = read_text(dir / "train.log");
+  EXPECT_NE(log.find("  epoch 0 training\n"), std::string::npos);
+  EXPECT_NE(log.find("  detail\n"), std::string::npos);
+  EXPECT_EQ(log.find('\x1b'), std::string::npos);
+}
+
+TEST(Machine, NumbersAsPeopleReadThem) {
+  EXPECT_EQ(thousands(0), "0");
+  EXPECT_EQ(thousands(999), "999");
+  EXPECT_EQ(thousands(160792), "160,792");
+  EXPECT_EQ(thousands(-1234567), "-1,234,567");
+  EXPECT_EQ(thousands(-123), "-123");
+  EXPECT_EQ(describe_bytes(310'200'000), "310.2 MB");
+  EXPECT_EQ(describe_bytes(999), "999 B");
+  const Machine m = this_machine();
+  EXPECT_GT(m.available_bytes, 0u);
+  EXPECT_LE(m.available_bytes, m.memory_bytes);
+  EXPECT_GE(m.cores, 1);
+}
+
+}  // namespace
+}  // namespace ccdrec

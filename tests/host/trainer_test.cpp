@@ -1,0 +1,256 @@
+// The loop around the models: learning, stopping, resuming, threads, memory.
+#include "host/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "data/error.h"
+#include "data/graph.h"
+#include "host/models/recommender.h"
+#include "host/safetensors.h"
+#include "tests/host/tiny_data.h"
+#include "tests/support.h"
+
+namespace ccdrec::test {
+namespace {
+
+struct Named {
+  const char* name;
+  void (*set)(Settings&);
+};
+const Named models[] = {{"BPR", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01; }},
+                        {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
+                        {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3; }},
+                        {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 3, s.timesteps = 8; }},
+                        {"DMA+NDI", [](Settings& s) { s.dropout = 0.3, s.cns = false, s.timesteps = 8; }}};
+
+Settings small(const Named& m) {
+  Settings s;
+  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 6, s.knn_k = 3, s.seed = 11, s.threads = 1, s.learning_rate = 5e-3;
+  m.set(s);
+  return s;
+}
+
+std::vector<unsigned char> state_bytes(Trainer& t, const TempDir& dir) {
+  t.save_state(dir / "state.safetensors");
+  const TensorFile f = read_safetensors(dir / "state.safetensors");
+  std::vector<unsigned char> all;
+  for (const auto& [name, tensor] : f.tensors) all.insert(all.end(), tensor.bytes.begin(), tensor.bytes.end());
+  EXPECT_GT(all.size(), 1000u);
+  return all;
+}
+
+TEST(Trainer, SameBitsWithOneTwoAndThreeThreads) {
+  for (const Named& m : models) {
+    SCOPED_TRACE(m.name);
+    const TempDir dir;
+    const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+    std::vector<std::vector<unsigned char>> states;
+    for (const int threads : {1, 2, 3}) {
+      Settings s = small(m);
+      s.threads = threads;
+      Trainer t(s, data);
+      t.run({});
+      states.push_back(state_bytes(t, dir));
+    }
+    EXPECT_EQ(states[0], states[1]);
+    EXPECT_EQ(states[0], states[2]);
+  }
+}
+
+TEST(Trainer, ResumedAnywhereItTakesTheSameCourseBitForBit) {
+  for (const Named& m : models)
+    for (const int stop_after : {3, 9, 17, 33}) {  // steps; 9 a step an epoch: in the middle, at the end, early and late
+      SCOPED_TRACE(std::string(m.name) + ", stopped after " + std::to_string(stop_after) + " steps");
+      const TempDir dir;
+      const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+      const Settings s = small(m);
+      std::vector<double> whole, parts;
+      Trainer unbroken(s, data);
+      TrainHooks log;
+      log.on_epoch = [&](const EpochReport& r) { whole.push_back(r.loss), whole.push_back(r.valid.at("recall@20")); };
+      const TrainSummary want = unbroken.run(log);
+
+      int steps = 0;
+      TrainHooks hooks;
+      hooks.on_epoch = [&](const EpochReport& r) { parts.push_back(r.loss), parts.push_back(r.valid.at("recall@20")); };
+      hooks.on_step = [&](int, int64_t, int64_t) { ++steps; };
+      hooks.interrupted = [&] { return steps == stop_after; };
+      {
+        Trainer first(s, data);
+        EXPECT_EQ(first.run(hooks).reason, StopReason::interrupted);
+        first.save_state(dir / "last.safetensors");
+      }
+      Trainer second(s, data);
+      second.load_state(dir / "last.safetensors");
+      hooks.interrupted = nullptr;
+      const TrainSummary got = second.run(hooks);
+      EXPECT_EQ(whole, parts);
+      EXPECT_EQ(want.best_epoch, got.best_epoch);
+      EXPECT_EQ(want.best_test, got.best_test);
+      EXPECT_EQ(state_bytes(unbroken, dir), state_bytes(second, dir));
+    }
+}
+
+TEST(Trainer, RefusesAStateOfOtherSettingsOrData) {
+  const TempDir dir;
+  Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  Settings s = small(models[2]);
+  {
+    Trainer t(s, data);
+    t.save_state(dir / "last.safetensors");
+  }
+  s.learning_rate *= 2;
+  Trainer other(s, data);
+  EXPECT_THROW(other.load_state(dir / "last.safetensors"), UserError);
+  s = small(models[2]);
+  data.checksum = "changed";
+  Trainer moved(s, data);
+  EXPECT_THROW(moved.load_state(dir / "last.safetensors"), UserError);
+}
+
+// Two blocks: users of a block like the items of their block, features name the block. The held-out item of the own block must rank above the other
+// block's.
+Dataset two_blocks(const TempDir& dir) {
+  Dataset data;
+  data.name = "blocks", data.checksum = "blocks";
+  data.n_users = 60, data.n_items = 40;
+  data.users = IdMap::dense_of(60), data.items = IdMap::dense_of(40);
+  uint32_t n = 0;
+  const auto bits = [&] { return draw(Stream{17, Use::test, 3}, n++).v[0]; };
+  for (int32_t u = 0; u < 60; ++u) {
+    std::vector<int32_t> items;
+    while (items.size() < 9) {
+      const auto i = int32_t(below(bits(), 20)) * 2 + u % 2;
+      if (std::find(items.begin(), items.end(), i) == items.end()) items.push_back(i);
+    }
+    for (size_t k = 0; k < 7; ++k) data.train.push_back({u, items[k]});
+    data.valid.push_back({u, items[7]});
+    data.test.push_back({u, items[8]});
+  }
+  std::vector<float> x;
+  for (int i = 0; i < 40; ++i)
+    for (int f = 0; f < 8; ++f) x.push_back((f % 2 == i % 2 ? 1.0f : 0.0f) + 0.3f * uniform01(bits()));
+  add_feature(data, dir, "image", x, 8);
+  return data;
+}
+
+TEST(Trainer, EveryModelRecoversPlantedStructure) {
+  for (const Named& m : models) {
+    SCOPED_TRACE(m.name);
+    const TempDir dir;
+    const Dataset data = two_blocks(dir);
+    Settings s = small(m);
+    s.train_batch_size = 64, s.epochs = 25, s.threads = 2, s.train_features = false;
+    Trainer t(s, data);
+    const TrainSummary sum = t.run({});
+    // By chance a test item is among the best 13 of 33 candidates in 0.39 of cases; 13 of its own block remain once the training items are masked.
+    Trainer& done = t;
+    CMat hu, hi;
+    done.model().represent(hu, hi);
+    const HeldOut test = held_out(data.test);
+    const HostCsr train = pairs_by_user(data.train, 60, 40);
+    Ctx ctx(2);
+    const EvalResult r = evaluate(ctx, cpu_ops(), hu, hi, train.view(), test, test, {13});
+    EXPECT_GT(r.test.at("recall@13"), 0.93);
+    EXPECT_GT(sum.best_score, 0.9);
+  }
+}
+
+TEST(Trainer, StopsAtTheTwentyFirstFailureWithoutImprovement) {
+  const TempDir dir;
+  const Dataset data = random_data(dir, 20, 15, 3, {});
+  Settings s;
+  s.model = "BPR", s.embedding_size = 4, s.learning_rate = 1e-12, s.epochs = 100, s.train_batch_size = 64,
+  s.threads = 1;  // nothing moves: a constant validation value
+  Trainer t(s, data);
+  const TrainSummary sum = t.run({});
+  EXPECT_EQ(sum.reason, StopReason::early);
+  EXPECT_EQ(sum.best_epoch, 0);
+  EXPECT_EQ(sum.epochs_run, 22);  // zero-based epoch 21 is the last (spec baselines 12)
+}
+
+TEST(Trainer, FreedomWithoutModalityTermsLeavesFeaturesAlone) {
+  const TempDir dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  Settings s = small(models[2]);
+  s.reg_weight = 0, s.epochs = 2;
+  Trainer t(s, data);
+  EXPECT_EQ(t.model().modalities(), nullptr);  // not even loaded: skipping them is exact
+  t.run({});
+}
+
+TEST(Trainer, PlannedMemoryIsWhatIsTaken) {
+  for (const Named& m : models) {
+    SCOPED_TRACE(m.name);
+    const TempDir dir;
+    const Dataset data = random_data(dir, 700, 500, 6, {96, 40});
+    Settings s = small(m);
+    s.train_batch_size = 256;
+    const MemoryPlan plan = Trainer::plan(s, data);
+    const double planned = double(plan.total() - plan.lines.back().bytes);  // the last line is an allowance for evaluation and scratch
+    Trainer t(s, data);
+    EXPECT_NEAR(planned / double(t.device_bytes()), 1.0, 0.12);
+  }
+}
+
+TEST(Trainer, SettingsTheDataCannotServeAreOneSentence) {
+  const TempDir dir;
+  const Dataset data = random_data(dir, 20, 15, 3, {});
+  const auto sentence = [&](void (*set)(Settings&)) -> std::string {
+    Settings s;
+    s.model = "LightGCN";
+    set(s);
+    try {
+      Trainer t(s, data);
+    } catch (const UserError& e) { return e.what(); }
+    return "";
+  };
+  EXPECT_NE(sentence([](Settings& s) { s.model = "FREEDOM"; }).find("no *_feat.npy"), std::string::npos);
+  EXPECT_NE(sentence([](Settings& s) { s.model = "GCMC"; }).find("BPR, LightGCN, FREEDOM or CCDRec"), std::string::npos);
+  EXPECT_NE(sentence([](Settings& s) { s.n_neg = 0; }).find("n_neg is 0"), std::string::npos);
+  EXPECT_NE(sentence([](Settings& s) { s.device = "cuda"; }).find("no CUDA operations"), std::string::npos);
+  EXPECT_NE(sentence([](Settings& s) { s.topk = {0}; }).find("topk"), std::string::npos);
+}
+
+TEST(Trainer, ANonFiniteLossStopsTheRunAndNamesTheStep) {
+  const TempDir dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  Settings s = small(models[3]);
+  Trainer t(s, data);
+  const float nan = NAN;
+  t.model().backbone().nodes().values().array().upload(&nan, 1, 40 * 16);  // one element of Q
+  const TrainSummary sum = t.run({});
+  EXPECT_EQ(sum.reason, StopReason::diverged);
+  EXPECT_NE(sum.message.find("epoch 0, step"), std::string::npos);
+}
+
+// Epoch n takes pool min(3, n/dtau), then the model's own (spec ccdrec 5); the first stage may have a length of its own.
+TEST(Curriculum, StagesFollowTheSpecification) {
+  Settings s;
+  s.dtau = 5, s.tau_end = 30;
+  const auto name = [&](int epoch) { return std::string(pool_name(pool_of_epoch(s, epoch))); };
+  EXPECT_EQ(name(0), "random");
+  EXPECT_EQ(name(1), "3T/4");
+  EXPECT_EQ(name(4), "3T/4");
+  EXPECT_EQ(name(5), "T/2");
+  EXPECT_EQ(name(10), "T/4");
+  EXPECT_EQ(name(15), "0");
+  EXPECT_EQ(name(30), "0");
+  EXPECT_EQ(name(31), "model");
+  s.dtau = 10, s.first_stage = 6, s.tau_end = 75;  // the released Sports run: 1-5, 6-15, 16-25, 26-75
+  EXPECT_EQ(name(5), "3T/4");
+  EXPECT_EQ(name(6), "T/2");
+  EXPECT_EQ(name(15), "T/2");
+  EXPECT_EQ(name(16), "T/4");
+  EXPECT_EQ(name(26), "0");
+  EXPECT_EQ(name(75), "0");
+  EXPECT_EQ(name(76), "model");
+  s.ndi = false;
+  EXPECT_EQ(name(0), "random");
+  EXPECT_EQ(name(1), "model");
+}
+
+}  // namespace
+}  // namespace ccdrec::test

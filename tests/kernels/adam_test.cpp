@@ -1,0 +1,210 @@
+#include "kernels/adam.h"
+
+#include <cstring>
+
+#include "tests/kernels/graphs.h"
+
+namespace ccdrec::test {
+namespace {
+
+std::vector<AdamCoef> coefficients(double lr, int64_t steps, AdamHyper h = {}) {
+  std::vector<AdamCoef> c;
+  for (int64_t t = 1; t <= steps; ++t) c.push_back(adam_coef(lr, h, t));
+  return c;
+}
+AdamSchedule schedule(const std::vector<AdamCoef>& c, AdamHyper h = {}) { return {c.data(), int64_t(c.size()), h}; }
+
+TEST(Adam, GoldenThreeSteps) {  // lr 1e-3, theta = 1, gradients 0.3, 0, -0.1: spec 12
+  const auto coef = coefficients(1e-3, 3);
+  const float g[3] = {0.3f, 0, -0.1f};
+  const double want[3] = {0.9990000000, 0.9983299418, 0.9980408065};
+  for (const Device& dev : devices()) {
+    Ctx ctx(dev.threads);
+    float p = 1, m = 0, v = 0;
+    for (int64_t t = 1; t <= 3; ++t) {
+      dev.ops->adam(ctx, {&p, 1, 1}, {&m, 1, 1}, {&v, 1, 1}, {&g[t - 1], 1, 1}, schedule(coef), t);
+      EXPECT_NEAR(p, want[t - 1], 1.2e-7) << t;
+    }
+  }
+}
+
+TEST(Adam, MatchesDoubleReference) {
+  const int64_t rows = 37, cols = 211, steps = 30;
+  const double lr = 0.05;
+  const auto coef = coefficients(lr, steps);
+  Draw g;
+  const auto p0 = g.floats(rows * cols);
+  std::vector<std::vector<float>> grad;
+  for (int64_t t = 0; t < steps; ++t) grad.push_back(g.floats(rows * cols));
+  std::vector<double> p(p0.begin(), p0.end()), m(p.size()), v(p.size());
+  for (int64_t t = 1; t <= steps; ++t)
+    for (size_t i = 0; i < p.size(); ++i) {
+      const double gi = grad[size_t(t - 1)][i];
+      m[i] = 0.9 * m[i] + 0.1 * gi;
+      v[i] = 0.999 * v[i] + 0.001 * gi * gi;
+      p[i] -= lr / (1 - std::pow(0.9, double(t))) * m[i] / (std::sqrt(v[i]) / std::sqrt(1 - std::pow(0.999, double(t))) + 1e-8);
+    }
+  std::vector<float> first;
+  for (const Device& dev : devices()) {
+    Ctx ctx(dev.threads);
+    std::vector<float> pf = p0, mf(p.size()), vf(p.size());
+    for (int64_t t = 1; t <= steps; ++t)
+      dev.ops->adam(ctx, mat(pf, rows, cols), mat(mf, rows, cols), mat(vf, rows, cols), cmat(grad[size_t(t - 1)], rows, cols), schedule(coef), t);
+    for (size_t i = 0; i < p.size(); ++i) {
+      ASSERT_LE(std::fabs(pf[i] - p[i]), 2e-6 * (std::fabs(p[i]) + lr * double(steps))) << i;  // !(<=) fails on NaN
+      ASSERT_LE(std::fabs(mf[i] - m[i]), 1e-6) << i;
+      ASSERT_LE(std::fabs(vf[i] - v[i]), 2e-5 * v[i]) << i;  // 1 - 0.999f is 1.3e-5 from 0.001
+    }
+    if (first.empty()) first = pf;
+    EXPECT_EQ(pf, first);
+  }
+}
+
+struct RowCase {
+  const char* name;
+  int64_t R, cols;
+  int every;  // a row gets a gradient in about one step of `every`
+  bool by_row;
+};
+const RowCase kRows[] = {{"one row", 1, 1, 2, false},         {"odd width", 11, 37, 3, false}, {"by row", 23, 64, 4, true},
+                         {"wide, seldom", 7, 4096, 9, false}, {"never", 5, 16, 1 << 20, true}, {"always", 9, 24, 1, false}};
+
+// On demand gives the bits of the dense form, whenever rows are brought up to date and flushed.
+TEST(AdamRows, ReplayEqualsDenseBitForBit) {
+  const int64_t steps = 40;
+  const auto coef = coefficients(0.01, steps);
+  for (const RowCase& c : kRows)
+    for (const Device& dev : devices()) {
+      SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
+      Draw g;
+      Ctx ctx(dev.threads);
+      const auto size = size_t(c.R * c.cols);
+      std::vector<float> dense = g.floats(c.R * c.cols), dm(size), dv(size), value = dense, m(size), v(size);
+      std::vector<int32_t> last(size_t(c.R), 0);
+      const Table table{mat(value, c.R, c.cols), mat(m, c.R, c.cols), mat(v, c.R, c.cols), last.data()};
+      const AdamSchedule s = schedule(coef);
+      for (int64_t t = 1; t <= steps; ++t) {
+        std::vector<int32_t> touched;
+        for (int32_t r = 0; r < c.R; ++r)
+          if (g.below(c.every) == 0) touched.push_back(r);
+        const int64_t n = int64_t(touched.size());
+        std::vector<float> full(size), by_list(size_t((n + 2) * c.cols), NAN);
+        for (int64_t j = 0; j < n; ++j)
+          for (int64_t k = 0; k < c.cols; ++k)
+            full[size_t(touched[size_t(j)] * c.cols + k)] = by_list[size_t(j * c.cols + k)] = k % 5 == 2 ? 0 : g.uniform();
+        dev.ops->adam(ctx, mat(dense, c.R, c.cols), mat(dm, c.R, c.cols), mat(dv, c.R, c.cols), cmat(full, c.R, c.cols), s, t);
+        if (t % 3 == 0) {  // read before the step: rows as after step t-1
+          OwnedList early(touched);
+          dev.ops->adam_rows(ctx, table, early.list(), {}, false, s, t - 1);
+          for (int32_t r : touched) EXPECT_GE(last[size_t(r)], t - 1);
+        }
+        OwnedList rows(touched);
+        dev.ops->adam_rows(ctx, table, rows.list(), c.by_row ? cmat(full, c.R, c.cols) : cmat(by_list, n + 2, c.cols), c.by_row, s, t);
+        for (int32_t r : touched)
+          for (int64_t k = 0; k < c.cols; ++k)
+            ASSERT_EQ(value[size_t(r * c.cols + k)], dense[size_t(r * c.cols + k)]) << "step " << t << " row " << r;
+        if (t % 17 == 0 || t == steps) {
+          dev.ops->adam_rows(ctx, table, {nullptr, nullptr, c.R}, {}, false, s, t);
+          dev.ops->adam_rows(ctx, table, {nullptr, nullptr, c.R}, {}, false, s, t);  // again: nothing left to do
+          EXPECT_EQ(value, dense);
+          EXPECT_EQ(m, dm);
+          EXPECT_EQ(v, dv);
+          EXPECT_EQ(last, std::vector<int32_t>(size_t(c.R), int32_t(t)));
+        }
+      }
+    }
+}
+
+std::vector<uint32_t> bits(const std::vector<float>& v) {  // == would take -0 for 0
+  std::vector<uint32_t> b(v.size());
+  std::memcpy(b.data(), v.data(), v.size() * sizeof(float));
+  return b;
+}
+
+// However seldom a table is flushed, value, m and v end as if every step had been dense. Gradients span 60 powers of ten: v underflows to zero under
+// a living m, m becomes denormal, and -0 is among them.
+TEST(AdamRows, FlushedEveryStepEverySeventhOrOnceAtTheEnd) {
+  const int64_t R = 13, steps = 60;
+  const auto coef = coefficients(0.003, steps);
+  const AdamSchedule s = schedule(coef);
+  for (const int64_t cols : {1, 5, 37, 64, 100, 131})
+    for (const int64_t every : {int64_t(1), int64_t(7), steps})
+      for (const bool by_row : {false, true})
+        for (const Device& dev : devices()) {
+          SCOPED_TRACE("width " + std::to_string(cols) + ", flushed every " + std::to_string(every) + " on " + dev.name + (by_row ? ", by row" : ""));
+          Draw g;
+          Ctx ctx(dev.threads);
+          std::vector<float> dense = g.floats(R * cols), dm(dense.size()), dv(dense.size()), value = dense, m(dense.size()), v(dense.size());
+          std::vector<int32_t> last(size_t(R), 0);
+          const auto start = dense;
+          for (int64_t t = 1; t <= steps; ++t) {
+            std::vector<int32_t> touched;
+            for (int32_t r = 1; r < R; ++r)  // row 0: never. Row 1: in the first steps only. Row R-1: almost always
+              if (r == 1 ? t <= 2 : g.below(r == R - 1 ? 8 : 16) < (r == R - 1 ? 7 : 2)) touched.push_back(r);
+            std::vector<float> full(size_t(R * cols)), by_list(touched.size() * size_t(cols));
+            for (size_t j = 0; j < touched.size(); ++j)
+              for (int64_t k = 0; k < cols; ++k) {
+                const int kind = g.below(6);
+                const float x = kind == 0 ? -0.0f : g.uniform() * (kind == 1 ? 1e-30f : kind == 2 ? 1e-10f : kind == 3 ? 1e3f : 1.0f);
+                full[size_t(touched[j] * cols + k)] = by_list[j * size_t(cols) + size_t(k)] = x;
+              }
+            const int64_t n = int64_t(touched.size());
+            dev.ops->adam(ctx, mat(dense, R, cols), mat(dm, R, cols), mat(dv, R, cols), cmat(full, R, cols), s, t);
+            OwnedList rows(touched);
+            const Table table{mat(value, R, cols), mat(m, R, cols), mat(v, R, cols), last.data()};
+            if (n) dev.ops->adam_rows(ctx, table, rows.list(), by_row ? cmat(full, R, cols) : cmat(by_list, n, cols), by_row, s, t);
+            if (t % every == 0) {
+              dev.ops->adam_rows(ctx, table, {nullptr, nullptr, R}, {}, false, s, t);
+              ASSERT_EQ(bits(value), bits(dense)) << "step " << t;
+              ASSERT_EQ(bits(m), bits(dm)) << "step " << t;
+              ASSERT_EQ(bits(v), bits(dv)) << "step " << t;
+            }
+          }
+          EXPECT_TRUE(std::equal(start.begin(), start.begin() + cols, dense.begin())) << "a row without gradients moved";
+          EXPECT_EQ(last, std::vector<int32_t>(size_t(R), int32_t(steps)));
+        }
+}
+
+// m can vanish while v lives: v must go on decaying. And a row with one living element is no row at rest.
+TEST(AdamRows, RestsOnlyWhereBothMomentsAreZero) {
+  const auto coef = coefficients(0.01, 5);
+  std::vector<float> p = {1, 2, 3, 4}, m(4), v = {0, 0.5f, 0, 0}, p0 = p;
+  int32_t last[2] = {0, 0};
+  Ctx ctx(1);
+  cpu::adam_rows(ctx, {mat(p, 2, 2), mat(m, 2, 2), mat(v, 2, 2), last}, {nullptr, nullptr, 2}, {}, false, schedule(coef), 5);
+  EXPECT_EQ(p, p0);
+  EXPECT_NEAR(v[1], 0.5 * std::pow(0.999, 5), 1e-7);
+  EXPECT_EQ(last[0], 5);
+  EXPECT_EQ(last[1], 5);
+}
+
+TEST(AdamRows, ListedRowsOnly) {
+  const auto coef = coefficients(0.01, 4);
+  const int64_t R = 6, cols = 10;
+  Draw g;
+  std::vector<float> p = g.floats(R * cols), m = g.floats(R * cols), v = g.floats(R * cols, 0, 1);
+  const auto p0 = p, m0 = m, v0 = v;
+  std::vector<int32_t> last(size_t(R), 1);
+  OwnedList rows({1, 4});
+  Ctx ctx(2);
+  cpu::adam_rows(ctx, {mat(p, R, cols), mat(m, R, cols), mat(v, R, cols), last.data()}, rows.list(), {}, false, schedule(coef), 4);
+  EXPECT_EQ(last, (std::vector<int32_t>{1, 4, 1, 1, 4, 1}));
+  for (int64_t i = 0; i < R * cols; ++i) {
+    const bool listed = i / cols == 1 || i / cols == 4;
+    EXPECT_EQ(p[size_t(i)] != p0[size_t(i)] && m[size_t(i)] != m0[size_t(i)] && v[size_t(i)] != v0[size_t(i)], listed) << i;
+  }
+}
+
+TEST(AdamRows, RefusesAGradientForAPastStep) {
+  const auto coef = coefficients(0.01, 4);
+  std::vector<float> p(4), m(4), v(4), g(4, 1);
+  std::vector<int32_t> last(2, 3);
+  Ctx ctx(1);
+  const Table table{mat(p, 2, 2), mat(m, 2, 2), mat(v, 2, 2), last.data()};
+  EXPECT_THROW(cpu::adam_rows(ctx, table, {nullptr, nullptr, 2}, cmat(g, 2, 2), false, schedule(coef), 3), std::logic_error);
+  EXPECT_THROW(cpu::adam_rows(ctx, table, {nullptr, nullptr, 2}, cmat(g, 2, 2), false, schedule(coef), 5), std::logic_error);
+  EXPECT_EQ(p, std::vector<float>(4));
+}
+
+}  // namespace
+}  // namespace ccdrec::test

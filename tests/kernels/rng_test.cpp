@@ -1,0 +1,105 @@
+#include "kernels/rng.h"
+
+#include "tests/kernels/chi_square.h"
+
+namespace ccdrec::test {
+namespace {
+
+// Known answers of Philox4x32-10 published with Random123 (kat_vectors).
+TEST(Rng, PhiloxMatchesItsPublishedAnswers) {
+  const auto same = [](Draw4 x, uint32_t a, uint32_t b, uint32_t c, uint32_t d) { return x.v[0] == a && x.v[1] == b && x.v[2] == c && x.v[3] == d; };
+  const uint32_t ones = 0xffffffffu;
+  EXPECT_TRUE(same(draw(Stream{0, Use(0), 0, 0}, 0, 0), 0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u));
+  EXPECT_TRUE(same(draw(Stream{ones, Use(ones), ones, ones}, ones, ones), 0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu));
+  // counter 243f6a88 85a308d3 13198a2e 03707344, key a4093822 299f31d0: counter = (row, sub, step, epoch), key = (seed, use)
+  EXPECT_TRUE(same(draw(Stream{0xa4093822u, Use(0x299f31d0u), 0x03707344u, 0x13198a2eu}, 0x243f6a88u, 0x85a308d3u), 0xd16cfe09u, 0x94fdccebu,
+                   0x5001e420u, 0x24126ea1u));
+}
+
+TEST(Rng, UniformAndBelowStayInRange) {
+  EXPECT_EQ(uniform01(0), 0.0f);
+  EXPECT_LT(uniform01(0xffffffffu), 1.0f);
+  EXPECT_EQ(below(0xffffffffu, 7), 6u);
+  EXPECT_EQ(below(0, 7), 0u);
+  EXPECT_EQ(below(0xffffffffu, 0x7fffffffu), 0x7ffffffeu);
+  for (uint32_t n : {1u, 2u, 7u, 100u}) {
+    std::vector<int64_t> seen(n);
+    for (uint32_t i = 0; i < 100000; ++i) ++seen[below(draw(Stream{11, Use::test, 1}, i, n).v[i % 4], n)];
+    EXPECT_TRUE(uniform_counts(seen)) << n;
+  }
+}
+
+// |error| of log relative to max(|log|, 1), over every exponent that samplers use, both ends of [0,1) and random floats.
+TEST(Rng, LogIsWithinItsBound) {
+  double worst = 0, at = 0;
+  const auto check = [&](float x) {
+    const double want = std::log(double(x)), err = std::fabs(double(portable_log(x)) - want) / std::max(std::fabs(want), 1.0);
+    if (!(err <= worst)) worst = err, at = x;
+  };
+  for (int e = -24; e < 32; ++e)
+    for (int i = 0; i < 20000; ++i) check(std::ldexp(1.0f + float(i) / 20000.0f, e));
+  for (int i = 1; i <= 200000; ++i) check(1.0f - float(i - 1) * 0x1p-24f), check(float(i) * 0x1p-24f), check(1.0f + float(i) * 0x1p-23f);
+  for (uint32_t i = 0; i < 500000; ++i) check(1.0f - uniform01(draw(Stream{5, Use::test}, i).v[0]));
+  EXPECT_LE(worst, 2e-7) << "at " << at;
+  EXPECT_EQ(portable_log(1.0f), 0.0f);
+}
+
+// Near 1, where an exponential race is decided, log keeps its relative accuracy too, and never turns positive.
+TEST(Rng, LogNearOneIsRelativelyAccurate) {
+  double worst = 0;
+  for (int i = 1; i <= 1 << 20; ++i) {
+    const float x = 1.0f - float(i) * 0x1p-24f;
+    const double want = std::log(double(x));
+    worst = std::max(worst, std::fabs(double(portable_log(x)) / want - 1));
+  }
+  EXPECT_LE(worst, 3e-7);
+}
+
+TEST(Rng, SinCosIsWithinItsBound) {
+  double worst = 0, at = 0;
+  const auto check = [&](float x) {
+    float s, c;
+    portable_sincos_2pi(x, s, c);
+    const double turn = 2 * M_PI * double(x), err = std::max(std::fabs(s - std::sin(turn)), std::fabs(c - std::cos(turn)));
+    if (!(err <= worst)) worst = err, at = x;
+  };
+  for (int i = 0; i < 1 << 20; ++i) check(float(i) * 0x1p-20f);
+  for (int i = 0; i < 100000; ++i) check(1.0f - float(i + 1) * 0x1p-24f), check(float(i) * 0x1p-24f);
+  for (int k = 1; k < 8; ++k)
+    for (int i = -1000; i < 1000; ++i) check(float(k) / 8.0f + float(i) * 0x1p-24f);
+  for (uint32_t i = 0; i < 500000; ++i) check(uniform01(draw(Stream{6, Use::test}, i).v[0]));
+  EXPECT_LE(worst, 2e-7) << "at " << at;
+}
+
+TEST(Rng, NormalsHaveTheRightMomentsAndShape) {
+  constexpr int kPairs = 200000, kBins = 40;
+  double m[5] = {}, cross = 0;
+  std::vector<int64_t> seen(kBins);
+  for (uint32_t i = 0; i < kPairs; ++i) {
+    const Draw4 x = draw(Stream{7, Use::noise}, i);
+    float n[2];
+    normal_pair(x.v[0], x.v[1], n[0], n[1]);
+    ASSERT_TRUE(std::isfinite(n[0]) && std::isfinite(n[1]));
+    cross += double(n[0]) * n[1];
+    for (float v : n) {
+      double power = 1;
+      for (int k = 1; k <= 4; ++k) m[k] += power *= v;
+      ++seen[std::min<size_t>(kBins - 1, size_t(kBins * 0.5 * std::erfc(-v / std::sqrt(2.0))))];  // the normal's own quantiles: bins of equal weight
+    }
+  }
+  const double n = 2 * kPairs, sd = 1 / std::sqrt(n);
+  EXPECT_NEAR(m[1] / n, 0, 4.5 * sd);
+  EXPECT_NEAR(m[2] / n, 1, 4.5 * sd * std::sqrt(2.0));
+  EXPECT_NEAR(m[3] / n, 0, 4.5 * sd * std::sqrt(15.0));
+  EXPECT_NEAR(m[4] / n, 3, 4.5 * sd * std::sqrt(96.0));
+  EXPECT_NEAR(cross / kPairs, 0, 4.5 / std::sqrt(double(kPairs)));
+  EXPECT_TRUE(uniform_counts(seen));
+  float a, b;  // the farthest draws: u = 0 is the centre, the largest u the end of the tail
+  normal_pair(0, 0, a, b);
+  EXPECT_EQ(a, 0.0f);
+  normal_pair(0xffffffffu, 0, a, b);
+  EXPECT_NEAR(a, std::sqrt(2 * 24 * std::log(2.0)), 1e-5);
+}
+
+}  // namespace
+}  // namespace ccdrec::test

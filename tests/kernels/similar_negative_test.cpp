@@ -1,0 +1,191 @@
+#include "kernels/sample.h"
+#include "tests/kernels/chi_square.h"
+#include "tests/kernels/graphs.h"
+
+namespace ccdrec::test {
+namespace {
+
+struct Problem {  // one call: pool (I,d), B rows, C sorted candidates, the users' training rows
+  int64_t I, d, k_top;
+  std::vector<float> pool;
+  std::vector<int32_t> positives, users, cand, fallback;
+  TestCsr train;
+  bool cosine = false;
+
+  std::vector<int32_t> run(const Device& dev, Stream s, int32_t* nan_flag) const {
+    Ctx ctx(dev.threads);
+    std::vector<int32_t> out(positives.size(), -1);
+    dev.ops->similar_negative(ctx, out.data(), nan_flag, cmat(pool, I, d), positives.data(), users.data(), int64_t(users.size()), cand.data(),
+                              int64_t(cand.size()), train.view(), k_top, cosine, fallback.data(), s);
+    return out;
+  }
+
+  // Positions of the row's admissible candidates, best first: one fma chain per similarity, so that ties and order are the contract's own.
+  std::vector<int64_t> ranked(size_t b) const {
+    std::vector<std::pair<float, int64_t>> order;
+    const auto first = train.col.begin() + train.row_ptr[size_t(users[b])], last = train.col.begin() + train.row_ptr[size_t(users[b]) + 1];
+    for (size_t c = 0; c < cand.size(); ++c) {
+      if (std::binary_search(first, last, cand[c])) continue;
+      float sim = 0, norm = 0;
+      for (int64_t j = 0; j < d; ++j) {
+        const float x = pool[size_t(cand[c] * d + j)];
+        sim = std::fma(pool[size_t(positives[b] * d + j)], x, sim), norm = std::fma(x, x, norm);
+      }
+      if (cosine) sim *= 1.0f / std::max(std::sqrt(norm), 1e-12f);
+      order.emplace_back(-sim, int64_t(c));
+    }
+    std::sort(order.begin(), order.end());
+    std::vector<int64_t> position;
+    for (const auto& [sim, c] : order) position.push_back(c);
+    return position;
+  }
+  int32_t want(size_t b, Stream s) const {
+    const auto order = ranked(b);
+    if (order.empty()) return fallback[b];
+    const int64_t most = std::min(k_top, int64_t(order.size()));
+    return cand[size_t(order[size_t(int64_t((uint64_t(draw(s, uint32_t(b)).v[0]) * uint64_t(most)) >> 32))])];
+  }
+};
+
+Problem random_problem(Draw& g, int64_t I, int64_t d, int64_t U, int64_t longest, int64_t B, int64_t C, int64_t k_top) {
+  Problem p{I, d, k_top, g.floats(I * d), {}, {}, {}, {}, skewed_csr(g, U, I, longest)};
+  for (int64_t b = 0; b < B; ++b) {
+    p.positives.push_back(g.below(int32_t(I))), p.users.push_back(g.below(int32_t(U)));
+    p.fallback.push_back(1000000 + int32_t(b));
+  }
+  for (int64_t c = 0; c < C; ++c) p.cand.push_back(g.below(int32_t(I)));
+  std::sort(p.cand.begin(), p.cand.end());
+  return p;
+}
+
+struct Case {
+  const char* name;
+  int64_t I, d, U, longest, B, C, k_top;
+};
+const Case kCases[] = {{"no rows", 20, 64, 3, 5, 0, 4, 2},
+                       {"one of each", 9, 64, 1, 0, 1, 1, 1},
+                       {"kappa edge, one candidate", 50, 64, 5, 30, 13, 1, 1},
+                       {"odd width", 80, 37, 9, 20, 17, 40, 6},
+                       {"narrow", 60, 1, 9, 20, 25, 33, 33},
+                       {"k beyond C", 60, 64, 9, 50, 30, 16, 1000},
+                       {"many duplicates", 12, 64, 9, 8, 50, 300, 40},
+                       {"few admissible", 40, 64, 6, 39, 40, 60, 30},
+                       {"a batch", 7050, 64, 50, 200, 512, 705, 70}};
+
+TEST(SimilarNegative, PicksTheDrawnRank) {
+  for (const Case& c : kCases)
+    for (bool cosine : {false, true}) {
+      Draw g;
+      Problem p = random_problem(g, c.I, c.d, c.U, c.longest, c.B, c.C, c.k_top);
+      p.cosine = cosine;
+      const Stream s{7, Use::cns_rank, 3, 9};
+      std::vector<int32_t> want;
+      for (size_t b = 0; b < p.users.size(); ++b) want.push_back(p.want(b, s));
+      for (const Device& dev : devices()) {
+        SCOPED_TRACE(std::string(c.name) + (cosine ? ", cosine" : ", dot") + " on " + dev.name);
+        int32_t nan_flag = 0;
+        EXPECT_EQ(p.run(dev, s, &nan_flag), want);
+        EXPECT_EQ(nan_flag, 0);
+      }
+    }
+}
+
+TEST(SimilarNegative, RanksAreUniformAndExcludedItemsNeverDrawn) {
+  Draw g;
+  Problem p = random_problem(g, 60, 64, 2, 20, 20000, 50, 12);
+  std::fill(p.positives.begin(), p.positives.end(), 5);  // every row the same problem: only its rank differs
+  std::fill(p.users.begin(), p.users.end(), 0);
+  const auto order = p.ranked(0);
+  ASSERT_GT(order.size(), 12u);
+  ASSERT_LT(order.size(), 50u);  // some are excluded
+  std::vector<double> share(60);
+  for (size_t r = 0; r < 12; ++r) share[size_t(p.cand[size_t(order[r])])] += 1.0 / 12;  // drawn twice: twice the chance
+  std::vector<int64_t> seen(60);
+  int32_t nan_flag = 0;
+  for (uint32_t step = 0; step < 5; ++step)
+    for (int32_t i : p.run(devices()[1], Stream{1, Use::cns_rank, 0, step}, &nan_flag)) ++seen.at(size_t(i));
+  EXPECT_TRUE(counts_fit(seen, share));
+}
+
+TEST(SimilarNegative, FewerAdmissibleThanKAreAllEquallyLikely) {
+  Draw g;
+  Problem p = random_problem(g, 30, 64, 1, 0, 20000, 40, 20);
+  std::vector<std::pair<int32_t, float>> most;
+  for (int32_t i = 0; i < 30; ++i)
+    if (i % 4) most.emplace_back(i, 1.0f);
+  p.train = TestCsr{};
+  p.train.cols = 30, p.train.rows = 1, p.train.push(most);
+  const auto order = p.ranked(0);
+  ASSERT_GT(order.size(), 1u);
+  ASSERT_LT(order.size(), 20u);
+  std::vector<double> share(30);
+  for (int64_t c : order) share[size_t(p.cand[size_t(c)])] += 1.0 / double(order.size());
+  std::vector<int64_t> seen(30);
+  int32_t nan_flag = 0;
+  for (int32_t i : p.run(devices()[0], Stream{2, Use::cns_rank}, &nan_flag)) ++seen.at(size_t(i));
+  EXPECT_TRUE(counts_fit(seen, share));
+}
+
+TEST(SimilarNegative, NothingAdmissibleTakesTheFallback) {
+  Draw g;
+  Problem p = random_problem(g, 30, 64, 2, 30, 9, 25, 4);
+  ASSERT_EQ(p.train.row_ptr[1], 30);  // user 0 has every item
+  int32_t nan_flag = 0;
+  for (const Device& dev : devices()) {
+    const auto out = p.run(dev, Stream{2, Use::cns_rank}, &nan_flag);
+    for (size_t b = 0; b < out.size(); ++b) EXPECT_EQ(out[b] == p.fallback[b], p.users[b] == 0) << b;
+  }
+  p.cand.clear();
+  EXPECT_EQ(p.run(devices()[0], Stream{}, &nan_flag), p.fallback);
+}
+
+// Exact ties at every rank and infinities: similarity descending, then position.
+TEST(SimilarNegative, TiesGoByPosition) {
+  Draw g;
+  Problem p = random_problem(g, 200, 2, 1, 0, 400, 150, 120);
+  const float values[] = {-0.0f, 0.0f, 1, 1, -1, 2, INFINITY, -INFINITY};
+  for (int64_t i = 0; i < 200; ++i) p.pool[size_t(2 * i)] = values[i % 8], p.pool[size_t(2 * i + 1)] = 0;
+  for (auto& i : p.positives) i = 2;  // similarity = the candidate's first value
+  p.pool[4] = 1, p.pool[5] = 1;
+  const Stream s{4, Use::cns_rank};
+  for (const Device& dev : devices()) {
+    int32_t nan_flag = 0;
+    const auto out = p.run(dev, s, &nan_flag);
+    for (size_t b = 0; b < out.size(); ++b) ASSERT_EQ(out[b], p.want(b, s)) << b << " on " << dev.name;
+    EXPECT_EQ(nan_flag, 0);
+  }
+}
+
+// Products too small for a float round to zeros of either sign: all equal.
+TEST(SimilarNegative, AZeroHasNoSign) {
+  Draw g;
+  Problem p = random_problem(g, 200, 1, 1, 0, 400, 150, 120);
+  for (size_t i = 0; i < 200; ++i) p.pool[i] = i % 3 ? 1e-30f : -1e-30f;
+  const Stream s{4, Use::cns_rank};
+  int32_t nan_flag = 0;
+  for (const Device& dev : devices()) {
+    const auto out = p.run(dev, s, &nan_flag);
+    for (size_t b = 0; b < out.size(); ++b) ASSERT_EQ(out[b], p.cand[below(draw(s, uint32_t(b)).v[0], 120)]) << b << " on " << dev.name;
+  }
+}
+
+TEST(SimilarNegative, ANanIsReportedAndSortsLast) {
+  for (bool cosine : {false, true}) {
+    Draw g;
+    Problem p = random_problem(g, 300, 64, 4, 10, 64, 90, 9);
+    p.cosine = cosine;
+    int32_t nan_flag = 0;
+    const Stream s{4, Use::cns_rank};
+    const auto clean = p.run(devices()[2], s, &nan_flag);
+    EXPECT_EQ(nan_flag, 0);
+    p.pool[size_t(p.cand[33] * 64 + 63)] = NAN;
+    const auto out = p.run(devices()[2], s, &nan_flag);
+    EXPECT_EQ(nan_flag, 1);
+    for (size_t b = 0; b < out.size(); ++b) {
+      if (p.positives[b] != p.cand[33]) { EXPECT_NE(out[b], p.cand[33]) << b; }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ccdrec::test

@@ -1,0 +1,104 @@
+#include "kernels/spmm.h"
+
+#include "tests/kernels/graphs.h"
+
+namespace ccdrec::test {
+namespace {
+
+struct Case {
+  const char* name;
+  int64_t R, N, d, longest;
+};
+const Case kCases[] = {{"no rows", 0, 7, 64, 0},
+                       {"only empty rows", 5, 5, 64, 0},
+                       {"one element", 1, 1, 1, 1},
+                       {"odd width", 33, 20, 37, 5},
+                       {"two blocks and a tail", 40, 30, 137, 9},
+                       {"one row owns all edges", 2, 4000, 64, 4000},
+                       {"popular", 500, 300, 64, 250},
+                       {"narrow", 70, 50, 8, 20}};
+
+std::vector<Ref> product(const TestCsr& a, const std::vector<float>& x, int64_t d, const std::vector<uint8_t>* mask = nullptr) {
+  std::vector<Ref> y(size_t(a.rows * d));
+  for (int64_t r = 0; r < a.rows; ++r)
+    for (int64_t e = a.row_ptr[size_t(r)]; e < a.row_ptr[size_t(r) + 1]; ++e) {
+      const int64_t c = a.col[size_t(e)];
+      if (mask && !(*mask)[size_t(c)]) continue;
+      for (int64_t j = 0; j < d; ++j) y[size_t(r * d + j)].add(double(a.val[size_t(e)]) * x[size_t(c * d + j)]);
+    }
+  return y;
+}
+std::vector<Ref> plus(const std::vector<float>& y0, std::vector<Ref> y) {
+  for (size_t i = 0; i < y.size(); ++i) y[i].add(y0[i]);
+  return y;
+}
+
+TEST(Spmm, ForwardAndBackwardMatchDoubleReference) {
+  for (const Case& c : kCases) {
+    Draw g;
+    const TestCsr a = skewed_csr(g, c.R, c.N, c.longest), at = a.transposed();
+    const auto x = g.floats(c.N * c.d), dy = g.floats(c.R * c.d), dx0 = g.floats(c.N * c.d);
+    std::vector<float> y_first, dx_first;
+    for (const Device& dev : devices()) {
+      SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
+      Ctx ctx(dev.threads);
+      std::vector<float> y(size_t(c.R * c.d), NAN), dx = dx0;
+      dev.ops->spmm(ctx, mat(y, c.R, c.d), a.view(), cmat(x, c.N, c.d), false);
+      dev.ops->spmm(ctx, mat(dx, c.N, c.d), at.view(), cmat(dy, c.R, c.d), true);
+      EXPECT_TRUE(close(y, product(a, x, c.d), 5e-7));
+      EXPECT_TRUE(close(dx, plus(dx0, product(at, dy, c.d)), 5e-7));
+      double by_y = 0, by_x = 0, mass = 0;  // <dy, A x> = <A^T dy, x>
+      for (size_t i = 0; i < y.size(); ++i) by_y += double(dy[i]) * y[i], mass += std::fabs(double(dy[i]) * y[i]);
+      for (size_t i = 0; i < dx.size(); ++i) by_x += (double(dx[i]) - dx0[i]) * x[i];
+      EXPECT_LE(std::fabs(by_y - by_x), 1e-5 * mass + 1e-30);
+      if (y_first.empty()) y_first = y, dx_first = dx;
+      EXPECT_EQ(y, y_first);
+      EXPECT_EQ(dx, dx_first);
+    }
+  }
+}
+
+TEST(Spmm, ListedRowsAndMaskedColumns) {
+  for (const Case& c : kCases) {
+    Draw g;
+    const TestCsr a = skewed_csr(g, c.R, c.N, c.longest);
+    const auto x = g.floats(c.N * c.d), y0 = g.floats(c.R * c.d);
+    std::vector<uint8_t> mask(size_t(std::max<int64_t>(c.N, 1)));
+    for (auto& m : mask) m = uint8_t(g.below(2));
+    std::vector<float> x_nan = x, x_zero = x;  // masked columns are not read
+    for (int64_t n = 0; n < c.N; ++n)
+      for (int64_t j = 0; !mask[size_t(n)] && j < c.d; ++j) x_nan[size_t(n * c.d + j)] = NAN, x_zero[size_t(n * c.d + j)] = 0;
+    std::vector<int32_t> listed;
+    for (int64_t r = 0; r < c.R; ++r)
+      if (g.below(3) != 0) listed.push_back(int32_t(r));
+    for (const Device& dev : devices())
+      for (bool accumulate : {false, true}) {
+        SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
+        Ctx ctx(dev.threads);
+        OwnedList rows(listed);
+        std::vector<float> y = y0, full = y0;
+        dev.ops->spmm_rows(ctx, mat(y, c.R, c.d), a.view(), cmat(x_nan, c.N, c.d), rows.list(), mask.data(), accumulate);
+        dev.ops->spmm(ctx, mat(full, c.R, c.d), a.view(), cmat(x_zero, c.N, c.d), accumulate);
+        size_t at = 0;
+        for (int64_t r = 0; r < c.R; ++r) {
+          const bool in = at < listed.size() && listed[at] == r;
+          at += in;
+          for (int64_t j = 0; j < c.d; ++j)
+            ASSERT_EQ(y[size_t(r * c.d + j)], in ? full[size_t(r * c.d + j)] : y0[size_t(r * c.d + j)]) << r << "," << j;
+        }
+        EXPECT_TRUE(close(full, accumulate ? plus(y0, product(a, x, c.d, &mask)) : product(a, x, c.d, &mask), 5e-7));
+      }
+  }
+}
+
+TEST(Spmm, RefusesShapesThatDoNotFit) {
+  Draw g;
+  Ctx ctx(1);
+  const TestCsr a = skewed_csr(g, 4, 5, 3);
+  std::vector<float> x(5 * 8), y(4 * 8);
+  EXPECT_THROW(cpu::spmm(ctx, mat(y, 4, 8), a.view(), cmat(x, 4, 8), false), std::logic_error);
+  EXPECT_THROW(cpu::spmm(ctx, mat(y, 3, 8), a.view(), cmat(x, 5, 8), false), std::logic_error);
+}
+
+}  // namespace
+}  // namespace ccdrec::test
