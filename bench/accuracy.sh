@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# One accuracy run to early stopping: bench/accuracy.sh DATA_FOLDER VARIANT SEED [OUT]
+#
+#   VARIANT  bpr | lightgcn | freedom | dma | dma-ndi | ccdrec   (dma and dma-ndi are the paper's ablations, spec section 7)
+#   OUT      where run folders go (default: runs/accuracy); the run is OUT/<set>-<variant>-s<seed>
+#
+# Resumable: a finished run is skipped, an interrupted one goes on where it stopped. Extra settings: CCDREC_SET="key=value key=value".
+# `ccdrec compare --markdown OUT/*` prints the table of bench/results/accuracy.md.
+set -euo pipefail
+[ $# -ge 3 ] || { sed -n '2,9p' "$0" | cut -c3-; exit 2; }
+data=$1 variant=$2 seed=$3 out=${4:-runs/accuracy}
+ccdrec=${CCDREC:-build/ccdrec}
+threads=${THREADS:-0}
+case $variant in
+  bpr)      args=(-m BPR) ;;
+  lightgcn) args=(-m LightGCN) ;;
+  freedom)  args=(-m FREEDOM) ;;
+  dma)      args=(-m CCDRec --set ndi=false --set cns=false --set n_neg=2) ;;
+  dma-ndi)  args=(-m CCDRec --set cns=false) ;;
+  ccdrec)   args=(-m CCDRec) ;;
+  *) echo "accuracy.sh: variant is '$variant', expected bpr, lightgcn, freedom, dma, dma-ndi or ccdrec" >&2; exit 2 ;;
+esac
+for s in ${CCDREC_SET:-}; do args+=(--set "$s"); done
+# The released Sports settings: dtau 10 with a first stage of 5 epochs, tau_end 75 (spec ccdrec, section 6 and 11).
+case "$(basename "$data")-$variant" in sports-ccdrec) args+=(--set dtau=10 --set first_stage=6 --set tau_end=75) ;; esac
+run="$out/$(basename "$data")-$variant-s$seed"
+if [ -f "$run/done" ]; then echo "$run is finished"; exit 0; fi
+mkdir -p "$out"
+if [ -f "$run/last.safetensors" ]; then
+  "$ccdrec" train --resume "$run" --threads "$threads"
+else
+  "$ccdrec" train "${args[@]}" -d "$data" --seed "$seed" --threads "$threads" --run-dir "$run"
+fi
+touch "$run/done"

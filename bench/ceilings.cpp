@@ -1,0 +1,125 @@
+#include "bench/ceilings.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/gemm.h"
+
+namespace ccdrec::bench {
+namespace {
+
+double seconds_of(const std::function<void()>& f) {
+  const auto start = std::chrono::steady_clock::now();
+  f();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+// A ceiling is the best of several runs: whatever slows a run down is not the machine's limit.
+double best_of(int runs, const std::function<void()>& f) {
+  double best = 1e30;
+  for (int i = 0; i < runs; ++i) best = std::min(best, seconds_of(f));
+  return best;
+}
+
+double triad(int threads) {
+  const int64_t n = int64_t(1) << 24;  // 64 MiB each, three of them
+  std::unique_ptr<float[]> a(new float[size_t(n)]), b(new float[size_t(n)]), c(new float[size_t(n)]);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t i = 0; i < n; ++i) a[i] = 0, b[i] = 1, c[i] = 2;  // first touch by the thread that will use it
+  const double s = best_of(10, [&] {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < n; ++i) a[i] = b[i] + 3.0f * c[i];
+  });
+  return 12.0 * double(n) / s / 1e9;
+}
+
+// Twelve independent chains of vectors: enough to hide the latency of a fused multiply-add, few enough for sixteen registers.
+// This file is compiled with -ffp-contract=fast (cmake/bench.cmake), so that a * x + y is one instruction.
+constexpr int kChains = 12;
+#define CCDREC_FMA_LOOP(name, attribute, width)                         \
+  attribute float name(int64_t rounds) {                                \
+    typedef float V __attribute__((vector_size(width)));                \
+    V acc[kChains], x = V{} + 0.999f, y = V{} + 1e-6f;                  \
+    for (int j = 0; j < kChains; ++j) acc[j] = V{} + float(j);          \
+    for (int64_t r = 0; r < rounds; ++r) {                              \
+      for (int j = 0; j < kChains; ++j) acc[j] = acc[j] * x + y;        \
+    }                                                                   \
+    V sum = acc[0];                                                     \
+    for (int j = 1; j < kChains; ++j) sum += acc[j];                    \
+    float total = 0;                                                    \
+    for (size_t j = 0; j < width / sizeof(float); ++j) total += sum[j]; \
+    return total;                                                       \
+  }
+#if defined(__x86_64__)
+CCDREC_FMA_LOOP(fma_avx512, __attribute__((target("avx512f,fma"))), 64)
+CCDREC_FMA_LOOP(fma_avx2, __attribute__((target("avx2,fma"))), 32)
+#endif
+CCDREC_FMA_LOOP(fma_any, , 16)
+#undef CCDREC_FMA_LOOP
+
+double fma_rate(int threads) {
+  float (*loop)(int64_t) = fma_any;
+  double width = 4;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) {
+    loop = fma_avx512, width = 16;
+  } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    loop = fma_avx2, width = 8;
+  }
+#endif
+  const int64_t rounds = 10'000'000;
+  volatile float sink = 0;
+  const double s = best_of(5, [&] {
+#pragma omp parallel num_threads(threads)
+    {
+      const float total = loop(rounds);
+#pragma omp critical
+      sink = sink + total;
+    }
+  });
+  return 2.0 * kChains * width * double(rounds) * threads / s / 1e9;
+}
+
+double gemm_rate(int threads, int64_t m, int64_t k, int64_t n) {
+  Ctx ctx(threads);
+  std::vector<float> a(size_t(m * k), 0.5f), b(size_t(k * n), 0.25f), c(size_t(m * n), 0.0f);
+  const auto run = [&] { cpu::gemm(ctx, {c.data(), m, n}, {a.data(), m, k}, false, {b.data(), k, n}, false, false); };
+  run();  // takes the scratch memory
+  return 2.0 * double(m) * double(n) * double(k) / best_of(5, run) / 1e9;
+}
+
+std::string field(const char* file, const std::string& key) {  // "key : value" lines of /proc
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    if (line.compare(0, key.size(), key) != 0) continue;
+    const size_t at = line.find_first_not_of(" \t", line.find(':') + 1);
+    return at == std::string::npos ? "" : line.substr(at);
+  }
+  return "";
+}
+
+}  // namespace
+
+Ceilings measure_ceilings(int threads) {
+  Ceilings c;
+  c.triad_gbs = triad(threads);
+  c.fma_gflops = fma_rate(threads);
+  c.gemm_gflops = gemm_rate(threads, 1024, 1024, 1024);
+  c.gemm_proj_gflops = gemm_rate(threads, 1024, 4096, 64);
+  return c;
+}
+
+double load_average() {
+  double load = 0;
+  std::ifstream("/proc/loadavg") >> load;
+  return load;
+}
+
+double peak_memory_mb() { return std::strtod(field("/proc/self/status", "VmHWM").c_str(), nullptr) / 1024.0; }
+
+}  // namespace ccdrec::bench

@@ -1,0 +1,237 @@
+// bench_epoch: whole epochs of the four models beside what the machine allows.
+//
+//   bench_epoch --preset baby                    data of the Baby set's shape; every model in a process of its own, so that peak memory is its own
+//   bench_epoch --preset elec --steps 200        200 timed steps of CCDRec between a reverse process and an extrapolation
+//   bench_epoch --case CCDRec                    one model, its result as JSON on stdout (what the first form runs)
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+
+#include "bench/epoch_report.h"
+#include "bench/floors.h"
+#include "data/error.h"
+#include "data/synth.h"
+#include "host/config.h"
+#include "host/machine.h"
+#include "host/models/recommender.h"
+#include "host/run_folder.h"
+#include "host/trainer.h"
+
+namespace ccdrec::bench {
+namespace {
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+struct Options {
+  std::string preset = "baby", cache = "build/bench-data", out, one;
+  std::vector<std::string> names;
+  int epochs = 5, threads = 0;
+  int64_t steps = 0;
+};
+
+const std::vector<std::string> kCases = {"BPR", "LightGCN", "FREEDOM", "FREEDOM reg", "CCDRec", "CCDRec own pool"};
+
+// The settings a case stands for. "own pool" is the last stage of the curriculum, in which the pool is the model's own item matrix of the step:
+// its step propagates all items, not only those of the batch.
+Settings case_settings(const std::string& name, std::string& setting) {
+  Settings s;
+  s.model = name.substr(0, name.find(' '));
+  s.learning_rate = s.model == "CCDRec" ? 5e-4 : 1e-3;
+  s.train_batch_size = s.model == "CCDRec" ? 512 : 2048;
+  s.save_best = s.save_last = false;
+  setting = fmt::format("B {}", s.train_batch_size);
+  if (s.model == "LightGCN") setting += fmt::format(", {} layers", s.n_ui_layers);
+  if (s.model == "FREEDOM") {
+    s.reg_weight = name == "FREEDOM" ? 0 : 1e-3;
+    setting += fmt::format(", reg {:g}", s.reg_weight);
+  }
+  if (s.model == "CCDRec") {
+    setting += fmt::format(", T {}", s.timesteps);
+    if (name == "CCDRec own pool") s.tau_end = 0, setting += ", after tau_end";
+  }
+  return s;
+}
+
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+Timing timing(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  const size_t n = v.size();
+  return {n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2, v.front(), v.back(), 0, 0};
+}
+
+const char* const kPhases[] = {"prune", "sample", "forward", "backward", "optimiser", "reverse", "epoch", "evaluation"};
+
+void add_phase(CaseResult& result, const std::string& name, Timing t, const std::map<std::string, Work>& work) {
+  Work w;
+  if (name == "epoch") {
+    for (const auto& [phase, part] : work) {
+      if (phase != "evaluation") w += part;
+    }
+  } else if (const auto it = work.find(name); it != work.end()) {
+    w = it->second;
+  }
+  t.flop = w.flop, t.bytes = w.bytes;
+  result.phases.push_back({name, t});
+}
+
+// Whole epochs, as `ccdrec train` runs them. The first is dropped: it touches memory for the first time and has no curricular negatives.
+void run_epochs(const Options& o, Trainer& trainer, CaseResult& result, const std::map<std::string, Work>& work) {
+  std::map<std::string, std::vector<double>> seconds;
+  TrainHooks hooks;
+  hooks.on_epoch = [&](const EpochReport& r) {
+    std::cerr << fmt::format("{}: epoch {}: {:.2f} s, loss {:.4f}\n", result.name, r.epoch, r.seconds.at("train"), r.loss);
+    if (r.epoch == 0) return;
+    for (const auto& [phase, s] : r.seconds) seconds[phase == "train" ? "epoch" : phase].push_back(s);
+    result.steps = r.steps, result.negatives = r.negatives;
+  };
+  const TrainSummary summary = trainer.run(hooks);
+  if (summary.reason != StopReason::max_epochs) throw UserError(result.name + " stopped: " + summary.message);
+  result.epochs = o.epochs;
+  for (const char* phase : kPhases) {
+    if (seconds.count(phase)) add_phase(result, phase, timing(seconds[phase]), work);
+  }
+}
+
+// A few warm-up steps and a reverse process, then `steps` timed steps of the next epoch, which has curricular negatives; the rest is multiplication.
+void run_steps(const Options& o, Trainer& trainer, CaseResult& result, const std::map<std::string, Work>& work) {
+  Recommender& model = trainer.model();
+  result.steps = model.steps_per_epoch();
+  result.timed_steps = std::min(o.steps, result.steps);
+  model.begin_epoch(0);
+  for (int64_t i = 0; i < std::min<int64_t>(10, result.steps); ++i) model.step(0, i);
+  model.seconds().clear();
+  model.end_epoch(0);
+  const double reverse = model.seconds()["reverse"];
+  model.seconds().clear();
+  model.begin_epoch(1);
+  const double prune = model.seconds()["prune"];
+  model.seconds().clear();
+  std::vector<double> step;
+  for (int64_t i = 0; i < result.timed_steps; ++i) {
+    const auto start = Clock::now();
+    model.step(1, i);
+    step.push_back(since(start));
+    if (i % 20 == 19) std::cerr << fmt::format("{}: step {}: {:.1f} ms\n", result.name, i + 1, 1e3 * step.back());
+  }
+  result.negatives = model.negatives_name();
+  const double n = double(result.steps), scale = n / double(result.timed_steps);
+  const Timing t = timing(step);
+  std::sort(step.begin(), step.end());
+  const double p10 = step[step.size() / 10], p90 = step[step.size() * 9 / 10];
+  result.step_median_ms = 1e3 * t.median;
+  add_phase(result, "prune", {prune, prune, prune, 0, 0}, work);
+  for (const char* phase : {"sample", "forward", "backward", "optimiser"}) {  // means: their sum is then the steps' mean
+    const double s = model.seconds()[phase] * scale;
+    add_phase(result, phase, {s, s, s, 0, 0}, work);
+  }
+  add_phase(result, "reverse", {reverse, reverse, reverse, 0, 0}, work);
+  const double fixed = prune + reverse;
+  add_phase(result, "epoch", {t.median * n + fixed, p10 * n + fixed, p90 * n + fixed, 0, 0}, work);
+}
+
+CaseResult run_case(const Options& o, const std::string& folder) {
+  CaseResult result;
+  result.name = o.one;
+  Settings s = case_settings(o.one, result.setting);
+  s.data_path = folder, s.threads = o.threads, s.graph_cache = o.cache + "/graphs";
+  s.epochs = o.epochs + 1, s.stopping_step = s.epochs;
+  LoadOptions load;
+  load.need_features = uses_features(s);
+  const Dataset data = load_dataset(folder, load);
+  const std::map<std::string, Work> work = epoch_work(s, data);
+  const auto start = Clock::now();
+  Trainer trainer(s, data);
+  result.setup_seconds = since(start);
+  if (o.steps > 0)
+    run_steps(o, trainer, result, work);
+  else
+    run_epochs(o, trainer, result, work);
+  result.peak_mb = peak_memory_mb();
+  return result;
+}
+
+// Generated once; the name is taken last, so that an interrupted generation is not mistaken for a data set.
+std::string data_folder(const Options& o) {
+  const fs::path folder = fs::path(o.cache) / o.preset;
+  if (!fs::exists(folder)) {
+    const fs::path partial = folder.string() + ".partial";
+    fs::remove_all(partial);
+    SynthParams p = synth_preset(o.preset);
+    p.name = o.preset;
+    std::cerr << "generating " << folder.string() << "\n";
+    write_synth(partial.string(), p);
+    fs::rename(partial, folder);
+  }
+  return folder.string();
+}
+
+// Runs this program again for one case and reads its JSON.
+CaseResult run_child(const Options& o, const std::string& name) {
+  std::string command = fmt::format("'{}' --case '{}' --preset '{}' --cache '{}' --epochs {} --steps {} --threads {}",
+                                    fs::read_symlink("/proc/self/exe").string(), name, o.preset, o.cache, o.epochs, o.steps, o.threads);
+  FILE* pipe = popen(command.c_str(), "r");
+  if (!pipe) throw UserError("cannot start " + command);
+  std::string text;
+  char block[4096];
+  for (size_t n; (n = fread(block, 1, sizeof block, pipe)) > 0;) text.append(block, n);
+  if (pclose(pipe) != 0) throw UserError(name + " failed: " + command);
+  return case_from_json(nlohmann::json::parse(text));
+}
+
+int run(int argc, char** argv) {
+  Options o;
+  CLI::App app{"Whole epochs of the four models beside what the machine allows"};
+  app.add_option("--preset", o.preset, "shape of the generated data set")->capture_default_str();
+  app.add_option("--epochs", o.epochs, "measured epochs, after one that is dropped")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--steps", o.steps, "time this many steps of CCDRec and extrapolate the epoch");
+  app.add_option("--models", o.names, "which cases: " + fmt::format("{}", fmt::join(kCases, ", ")))->check(CLI::IsMember(kCases))->delimiter(',');
+  app.add_option("--case", o.one, "one case in this process, JSON on stdout")->check(CLI::IsMember(kCases));
+  app.add_option("--cache", o.cache, "where generated data sets and neighbour lists are kept")->capture_default_str();
+  app.add_option("--threads", o.threads, "0 = all cores");
+  app.add_option("--out", o.out, "write OUT.md and OUT.json");
+  CLI11_PARSE(app, argc, argv);
+
+  const std::string folder = data_folder(o);
+  if (!o.one.empty()) {
+    std::cout << to_json(run_case(o, folder)).dump() << "\n";
+    return 0;
+  }
+  Report r;
+  for (int i = 0; i < argc; ++i) r.command += (i ? " " : "") + (i ? std::string(argv[i]) : "build/bench_epoch");
+  r.threads = o.threads > 0 ? o.threads : this_machine().cores;
+  r.load = load_average();
+  r.with_targets = o.preset == "baby" && o.steps == 0;
+  std::cerr << "measuring the machine\n";
+  r.ceilings = measure_ceilings(r.threads);
+  if (o.names.empty()) o.names = o.steps > 0 ? std::vector<std::string>{"CCDRec"} : kCases;
+  const SynthParams p = synth_preset(o.preset);
+  r.data = fmt::format("{} ({} users, {} items, about {} interactions, generated)", o.preset, thousands(p.users), thousands(p.items),
+                       thousands(p.interactions));
+  for (const std::string& name : o.names) r.cases.push_back(run_child(o, name));
+  const std::string table = report_markdown(r);
+  std::cout << table;
+  if (!o.out.empty()) {
+    if (const fs::path parent = fs::path(o.out).parent_path(); !parent.empty()) fs::create_directories(parent);
+    write_text(o.out + ".md", table);
+    write_text(o.out + ".json", report_json(r).dump(1) + "\n");
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace ccdrec::bench
+
+int main(int argc, char** argv) {
+  try {
+    return ccdrec::bench::run(argc, argv);
+  } catch (const std::exception& e) {
+    std::cerr << "bench_epoch: " << e.what() << "\n";
+    return 2;
+  }
+}

@@ -1,0 +1,146 @@
+#include "bench/epoch_report.h"
+
+#include <fmt/format.h>
+
+#include "host/machine.h"
+
+namespace ccdrec::bench {
+namespace {
+
+double floor_seconds(const Timing& t, const Ceilings& c) { return t.flop / (c.fma_gflops * 1e9) + t.bytes / (c.triad_gbs * 1e9); }
+
+const Timing* find(const std::vector<CaseResult>& cases, const std::string& name, const std::string& phase) {
+  for (const CaseResult& c : cases) {
+    for (const auto& [p, t] : c.phases) {
+      if (c.name == name && p == phase) return &t;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::vector<Target> targets(const std::vector<CaseResult>& cases) {
+  std::vector<Target> all = {{"CCDRec epoch, B 512, T 20", "s", 10, 7, 0},        {"FREEDOM epoch, B 2048, reg 0", "s", 2, 0, 0},
+                             {"FREEDOM epoch, B 2048, reg > 0", "s", 5, 0, 0},    {"LightGCN epoch, B 2048, 2 layers", "s", 1.5, 0, 0},
+                             {"evaluation, validation and test", "s", 0.4, 0, 0}, {"reverse process", "s", 0.25, 0, 0},
+                             {"peak memory, all models", "MB", 900, 0, 0}};
+  const char* const from[][2] = {{"CCDRec", "epoch"},   {"FREEDOM", "epoch"},     {"FREEDOM reg", "epoch"},
+                                 {"LightGCN", "epoch"}, {"CCDRec", "evaluation"}, {"CCDRec", "reverse"}};
+  for (size_t i = 0; i < std::size(from); ++i) {
+    if (const Timing* t = find(cases, from[i][0], from[i][1])) all[i].got = t->median;
+  }
+  for (const CaseResult& c : cases) all.back().got = std::max(all.back().got, c.peak_mb);
+  return all;
+}
+
+nlohmann::json to_json(const CaseResult& c) {
+  nlohmann::json phases = nlohmann::json::array();
+  for (const auto& [name, t] : c.phases) {
+    phases.push_back({{"phase", name}, {"median_s", t.median}, {"min_s", t.min}, {"max_s", t.max}, {"flop", t.flop}, {"bytes", t.bytes}});
+  }
+  return {{"name", c.name},
+          {"setting", c.setting},
+          {"steps", c.steps},
+          {"epochs", c.epochs},
+          {"timed_steps", c.timed_steps},
+          {"step_median_ms", c.step_median_ms},
+          {"peak_mb", c.peak_mb},
+          {"setup_s", c.setup_seconds},
+          {"negatives", c.negatives},
+          {"extrapolated", c.timed_steps > 0},
+          {"phases", phases}};
+}
+
+CaseResult case_from_json(const nlohmann::json& j) {
+  CaseResult c;
+  c.name = j.at("name"), c.setting = j.at("setting"), c.negatives = j.at("negatives");
+  c.steps = j.at("steps"), c.epochs = j.at("epochs"), c.timed_steps = j.at("timed_steps");
+  c.step_median_ms = j.at("step_median_ms"), c.peak_mb = j.at("peak_mb"), c.setup_seconds = j.at("setup_s");
+  for (const auto& p : j.at("phases")) {
+    c.phases.push_back({p.at("phase"), {p.at("median_s"), p.at("min_s"), p.at("max_s"), p.at("flop"), p.at("bytes")}});
+  }
+  return c;
+}
+
+nlohmann::json report_json(const Report& r) {
+  const Machine m = this_machine();
+  const Build b = this_build();
+  nlohmann::json cases = nlohmann::json::array(), goals = nlohmann::json::array();
+  for (const CaseResult& c : r.cases) {
+    cases.push_back(to_json(c));
+    for (auto& p : cases.back()["phases"]) p["floor_s"] = floor_seconds({0, 0, 0, p["flop"], p["bytes"]}, r.ceilings);
+  }
+  for (const Target& t : r.with_targets ? targets(r.cases) : std::vector<Target>{}) {
+    if (t.got > 0) goals.push_back({{"what", t.what}, {"unit", t.unit}, {"target", t.target}, {"measured", t.got}, {"met", t.got <= t.target}});
+  }
+  return {{"command", r.command},
+          {"data", r.data},
+          {"machine",
+           {{"cpu", m.cpu},
+            {"cores", m.cores},
+            {"isa", m.isa},
+            {"os", m.os},
+            {"memory_bytes", m.memory_bytes},
+            {"threads", r.threads},
+            {"load", r.load}}},
+          {"build", {{"version", b.version}, {"commit", b.commit}, {"compiler", b.compiler}, {"flags", b.flags}}},
+          {"ceilings",
+           {{"triad_gb_s", r.ceilings.triad_gbs},
+            {"fma_gflop_s", r.ceilings.fma_gflops},
+            {"gemm_gflop_s", r.ceilings.gemm_gflops},
+            {"gemm_projection_gflop_s", r.ceilings.gemm_proj_gflops}}},
+          {"targets", goals},
+          {"cases", cases}};
+}
+
+std::string report_markdown(const Report& r) {
+  const Machine m = this_machine();
+  const Build b = this_build();
+  std::string s = fmt::format("# Epochs on the CPU: {}\n\n    {}\n\n", r.data, r.command);
+  s += fmt::format(
+      "Machine: {}, {} cores, {} threads used, {}, {}, {}. Load average when it began: {:.1f} (others at work slow every number here).\n\n", m.cpu,
+      m.cores, r.threads, m.isa, describe_bytes(m.memory_bytes), m.os, r.load);
+  s += fmt::format("Build: {} {}, {}, `{}`.\n\n", b.version, b.commit, b.compiler, b.flags);
+  s += "Measured ceilings, all threads, best of several runs:\n\n| | |\n|---|---|\n";
+  s += fmt::format("| memory, triad a = b + s c | {:.1f} GB/s |\n| fused multiply-add in registers | {:.0f} GFLOP/s |\n", r.ceilings.triad_gbs,
+                   r.ceilings.fma_gflops);
+  s += fmt::format("| `cpu::gemm` 1024 x 1024 x 1024 | {:.0f} GFLOP/s ({:.0f} % of fma) |\n", r.ceilings.gemm_gflops,
+                   100 * r.ceilings.gemm_gflops / r.ceilings.fma_gflops);
+  s += fmt::format("| `cpu::gemm` 1024 x 4096 x 64, a projection | {:.0f} GFLOP/s ({:.0f} % of fma) |\n\n", r.ceilings.gemm_proj_gflops,
+                   100 * r.ceilings.gemm_proj_gflops / r.ceilings.fma_gflops);
+  if (r.with_targets) {
+    s += "## Targets\n\n| | target | stretch | measured | |\n|---|---:|---:|---:|---|\n";
+    for (const Target& t : targets(r.cases)) {
+      const std::string got = t.got > 0 ? fmt::format("{:.3g} {}", t.got, t.unit) : "not measured";
+      const char* verdict = t.got <= 0 ? "" : t.stretch > 0 && t.got <= t.stretch ? "stretch met" : t.got <= t.target ? "met" : "**missed**";
+      s += fmt::format("| {} | {:g} {} | {} | {} | {} |\n", t.what, t.target, t.unit, t.stretch > 0 ? fmt::format("{:g} {}", t.stretch, t.unit) : "",
+                       got, verdict);
+    }
+    s += "\n";
+  }
+  s += "## Phases\n\n`floor` = flop / fma rate + bytes / triad bandwidth, from the formulas of `bench/floors.cpp`: what no program could go below on "
+       "this machine.\n";
+  for (const CaseResult& c : r.cases) {
+    s += fmt::format("\n### {} ({})\n\n", c.name, c.setting);
+    if (c.timed_steps > 0) {
+      s += fmt::format(
+          "**Extrapolated**: {} steps timed, median {:.2f} ms; an epoch has {} steps. Minimum and maximum are the 10th and 90th percentile of a "
+          "step, times {}.\n",
+          c.timed_steps, c.step_median_ms, thousands(c.steps), thousands(c.steps));
+    } else {
+      s += fmt::format("{} epochs of {} steps after one that is dropped; medians.\n", c.epochs, thousands(c.steps));
+    }
+    s += fmt::format("Set up in {:.2f} s (graphs, kNN, initialisation). Peak memory {:.0f} MB.{}\n\n", c.setup_seconds, c.peak_mb,
+                     c.negatives.empty() ? "" : " Curricular negatives from: " + c.negatives + ".");
+    s += "| phase | seconds | min | max | floor | times floor | GFLOP | GB |\n|---|---:|---:|---:|---:|---:|---:|---:|\n";
+    for (const auto& [name, t] : c.phases) {
+      const double floor = floor_seconds(t, r.ceilings);
+      s += fmt::format("| {} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {} | {:.1f} | {:.2f} |\n", name, t.median, t.min, t.max, floor,
+                       floor >= 1e-3 ? fmt::format("{:.1f}", t.median / floor) : "", t.flop / 1e9, t.bytes / 1e9);
+    }
+  }
+  return s;
+}
+
+}  // namespace ccdrec::bench

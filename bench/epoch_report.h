@@ -1,0 +1,46 @@
+// What bench_epoch found, as data, as JSON and as the table that is committed.
+#pragma once
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "bench/ceilings.h"
+
+namespace ccdrec::bench {
+
+struct Timing {
+  double median = 0, min = 0, max = 0;  // seconds an epoch
+  double flop = 0, bytes = 0;           // what cannot be avoided (floors.h)
+};
+struct CaseResult {
+  std::string name, setting;                           // "CCDRec", "B 512, T 20"
+  int64_t steps = 0;                                   // an epoch has
+  int epochs = 0;                                      // measured, after one that is dropped
+  int64_t timed_steps = 0;                             // > 0: the epoch was extrapolated from this many steps
+  std::vector<std::pair<std::string, Timing>> phases;  // in the order they run; "epoch" = all but the evaluation
+  double step_median_ms = 0;                           // of the timed steps
+  double peak_mb = 0, setup_seconds = 0;               // highest resident set of the process; graphs, kNN, initialisation
+  std::string negatives;
+};
+struct Target {
+  std::string what, unit;
+  double target = 0, stretch = 0, got = 0;
+};  // got = 0: not measured in this run
+
+std::vector<Target> targets(const std::vector<CaseResult>&);  // of the Baby sizes on this class of machine
+nlohmann::json to_json(const CaseResult&);
+CaseResult case_from_json(const nlohmann::json&);
+
+struct Report {
+  std::string command, data;
+  int threads = 0;
+  Ceilings ceilings;
+  double load = 0;
+  bool with_targets = false;
+  std::vector<CaseResult> cases;
+};
+nlohmann::json report_json(const Report&);
+std::string report_markdown(const Report&);
+
+}  // namespace ccdrec::bench

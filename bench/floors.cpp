@@ -1,0 +1,128 @@
+#include "bench/floors.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "data/graph.h"
+#include "kernels/rng.h"
+
+namespace ccdrec::bench {
+namespace {
+
+// Means over random batches: distinct users and items, and for the propagation the rows of each layer and the edges that lead into them.
+struct BatchCounts {
+  double users = 0, items = 0;
+  std::vector<double> rows, edges;  // rows[0] is the widest layer; edges[l] are those of the rows of layer l, l >= 1
+  double items_reached = 0;         // items among rows[0]
+};
+
+BatchCounts count_batches(const Settings& s, const Dataset& data, const HostCsr& graph, double kept, int layers) {
+  const int64_t U = data.n_users, I = data.n_items, N = U + I;
+  const int repeats = 8;
+  Stream rng{1u, Use::test};
+  uint32_t n = 0;
+  BatchCounts out;
+  out.rows.assign(size_t(layers) + 1, 0), out.edges.assign(size_t(layers) + 1, 0);
+  for (int rep = 0; rep < repeats; ++rep) {
+    std::vector<char> in(size_t(N), 0);
+    const int64_t B = std::min<int64_t>(s.train_batch_size, int64_t(data.train.size()));
+    for (int64_t b = 0; b < B; ++b) {
+      const Pair& p = data.train[below(draw(rng, n++).v[0], uint32_t(data.train.size()))];
+      in[size_t(p.user)] = in[size_t(U + p.item)] = 1;
+      in[size_t(U) + below(draw(rng, n++).v[0], uint32_t(I))] = 1;
+    }
+    out.users += double(std::count(in.begin(), in.begin() + U, 1)) / repeats;
+    out.items += double(std::count(in.begin() + U, in.end(), 1)) / repeats;
+    for (int l = layers; l >= 0; --l) {
+      out.rows[size_t(l)] += double(std::count(in.begin(), in.end(), 1)) / repeats;
+      if (l == 0) break;
+      std::vector<char> next = in;  // the layer below: these rows and their neighbours
+      for (int64_t r = 0; r < N; ++r) {
+        for (int64_t e = graph.row_ptr[size_t(r)]; in[size_t(r)] && e < graph.row_ptr[size_t(r) + 1]; ++e) {
+          const int32_t c = graph.col[size_t(e)];
+          // A pruned graph keeps a share of the edges; which ones is a coin per edge here, the same from both ends.
+          const uint32_t lo = uint32_t(std::min<int64_t>(r, c)), hi = uint32_t(std::max<int64_t>(r, c));
+          if (kept < 1 && uniform01(draw(Stream{2u, Use::test, lo}, hi).v[0]) >= kept) continue;
+          out.edges[size_t(l)] += 1.0 / repeats;
+          next[size_t(c)] = 1;
+        }
+      }
+      in.swap(next);
+    }
+    out.items_reached += double(std::count(in.begin() + U, in.end(), 1)) / repeats;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
+  const bool ccd = s.model == "CCDRec", freedom = s.model == "FREEDOM" || (ccd && s.backbone == "FREEDOM");
+  const bool graph_model = freedom || s.model == "LightGCN" || (ccd && s.backbone == "LightGCN");
+  const double kept = freedom && s.dropout > 0 ? 1 - s.dropout : 1;
+  const int layers = graph_model ? s.n_ui_layers : 0;
+  const HostCsr graph = user_item_graph(pairs_by_user(data.train, data.n_users, data.n_items));
+  const BatchCounts n = count_batches(s, data, graph, kept, layers);
+
+  const double U = double(data.n_users), I = double(data.n_items), N = U + I, E = double(data.train.size()), d = s.embedding_size,
+               B = s.train_batch_size;
+  const double steps = double((int64_t(data.train.size()) + s.train_batch_size - 1) / s.train_batch_size);
+  const double M = double(data.features.size()), K = M + 2, row = 4 * d;  // bytes of one embedding row
+  double F = 0;
+  for (const Feature& f : data.features) F += double(f.matrix.cols());
+  const bool projects = (ccd && s.dma) || (freedom && s.reg_weight > 0);
+  const double C = std::max(1.0, s.candidate_ratio * I);
+
+  Work forward, backward, optimiser, sample, prune, reverse, evaluation;
+  // Ranking loss: two (with curricular negatives three) dot products a row, rows read; gradients twice that, rows written.
+  const double pairs = ccd ? 3 : 2;
+  forward += {2 * pairs * B * d, (n.users + n.items) * row};
+  backward += {4 * pairs * B * d, (n.users + n.items) * row};
+  // Propagation: per layer 2 flop an edge and column; edges (8 bytes), the rows below read, the rows of the layer written. Backward the same.
+  for (int l = 1; l <= layers; ++l) {
+    const Work w{2 * n.edges[size_t(l)] * d, 8 * n.edges[size_t(l)] + (n.rows[size_t(l) - 1] + n.rows[size_t(l)]) * row};
+    forward += w, backward += w;
+  }
+  // Item-item graph: at least knn_k edges a row. CCDRec starts the propagation from it, so all items reached need it; FREEDOM only those of the
+  // batch.
+  if (freedom) {
+    const double rows = ccd ? n.items_reached : n.items, edges = s.n_mm_layers * s.knn_k * rows;
+    forward += {2 * edges * d, 8 * edges + 2 * rows * row}, backward += {2 * edges * d, 8 * edges + 2 * rows * row};
+  }
+  // Modality maps of the batch's distinct items: Y = X W; dW = X^T dY, and dX = dY W^T where features are trained.
+  if (projects) {
+    const double product = 2 * n.items * F * d, trained = s.train_features ? 1 : 0;
+    forward += {product, 4 * (n.items * F + F * d)};
+    backward += {product * (1 + trained), 4 * (n.items * F * (1 + trained) + F * d)};
+  }
+  // Estimator: q and k of every token, v of one combined token an item; backward twice the products. Three saved (items K, d) arrays, written then
+  // read.
+  if (ccd && s.dma) {
+    const double product = 4 * n.items * K * d * d + 2 * n.items * d * d, saved = 3 * n.items * K * row;
+    forward += {product, saved}, backward += {2 * product, saved};
+  }
+  // Adam: every element moves at every step (10 flop), read and written (28 bytes) only where a gradient arrives.
+  const double touched = graph_model ? n.rows[0] : n.users + n.items;
+  optimiser += {10 * N * d, 28 * touched * d};
+  if (projects) optimiser += {10 * F * d, 28 * F * d};
+  if (projects && s.train_features) optimiser += {10 * I * F, 28 * n.items * F};
+  // Curricular negatives: similarity of each positive with each candidate.
+  if (ccd && s.cns) sample += {2 * B * C * d, (n.items + C) * row};
+  for (Work* w : {&forward, &backward, &optimiser, &sample}) w->flop *= steps, w->bytes *= steps;
+
+  // Once an epoch. Pruning: a key for each edge, read and written, then the kept ones twice into a CSR.
+  if (kept < 1) prune += {0, 16 * E + 2 * kept * E * 8};
+  if (ccd && s.dma) {  // modality maps of all items, then T steps of 3 products (1,d)(d,d) an item; noise about 20 flop a value; four snapshots
+    reverse += {2 * I * F * d + I * s.timesteps * (6 * d * d + 20 * d), 4 * I * F + 4 * I * row};
+  }
+  std::vector<char> evaluated(size_t(data.n_users), 0);
+  for (const auto* split : {&data.valid, &data.test}) {
+    for (const Pair& p : *split) evaluated[size_t(p.user)] = 1;
+  }
+  const double users = double(std::count(evaluated.begin(), evaluated.end(), 1));
+  evaluation += {2 * users * I * d + layers * 2 * (2 * E) * d, (users + I) * row + layers * (16 * E + 2 * N * row)};
+  return {{"prune", prune},         {"sample", sample},   {"forward", forward},      {"backward", backward},
+          {"optimiser", optimiser}, {"reverse", reverse}, {"evaluation", evaluation}};
+}
+
+}  // namespace ccdrec::bench
