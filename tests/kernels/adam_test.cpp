@@ -153,7 +153,7 @@ TEST(AdamRows, FlushedEveryStepEverySeventhOrOnceAtTheEnd) {
             OwnedList rows(touched);
             const Table table{mat(value, R, cols), mat(m, R, cols), mat(v, R, cols), last.data()};
             if (n) dev.ops->adam_rows(ctx, table, rows.list(), by_row ? cmat(full, R, cols) : cmat(by_list, n, cols), by_row, s, t);
-            if (t % every == 0) {
+            if (t % every == 0 || t == steps) {
               dev.ops->adam_rows(ctx, table, {nullptr, nullptr, R}, {}, false, s, t);
               ASSERT_EQ(bits(value), bits(dense)) << "step " << t;
               ASSERT_EQ(bits(m), bits(dm)) << "step " << t;
