@@ -259,6 +259,7 @@ Dataset load_dataset(const std::string& folder, const LoadOptions& opt) {
         "items are numbered in order of first appearance; feature row 0 belongs to the first item of the file (i_id_mapping.csv would fix another "
         "order)");
   uint64_t sum = f.fingerprint;
+  d.interactions = hex16(sum);
   for (const Feature& x : d.features)
     sum = hash_bytes(x.matrix.bytes(), x.matrix.byte_count(), hash_bytes(x.name.data(), x.name.size(), sum ^ uint64_t(x.matrix.cols())));
   d.checksum = hex16(sum);

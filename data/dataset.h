@@ -38,7 +38,8 @@ struct Dataset {
   std::vector<Pair> train, valid, test;  // file order; valid and test rows of users without a training row are dropped (counted in warnings)
   std::vector<Feature> features;         // ordered: image first, then the others by name (spec ccdrec 2: S = a S_image + (1-a) S_other)
   std::vector<std::string> warnings;     // one sentence each, counted and named
-  std::string checksum;                  // 16 hex digits over every byte of the .inter file, the id mappings and the features opened (not for security)
+  std::string interactions;              // 16 hex digits over every byte of the .inter file and the id mappings (not for security)
+  std::string checksum;                  // the same with the features opened: what a run was computed from
 };
 
 struct LoadOptions {

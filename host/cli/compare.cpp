@@ -56,8 +56,11 @@ void add_run(const std::string& dir, bool valid, std::vector<Group>& groups, Io&
       io.err << fmt::format("note: {} ended as {}; its best epoch so far is shown\n", dir, stopped);
     const Settings s = folder.config().settings;
     Group g;
-    g.model = s.model, g.data = j.at("data").at("name").get<std::string>() + " " + j.at("data").at("checksum").get<std::string>(),
+    // One table a set of interactions: models that read no features stand beside those that do.
+    const nlohmann::json& data = j.at("data");
+    g.model = s.model, g.data = data.at("name").get<std::string>() + " " + data.at("interactions").get<std::string>();
     g.values = deciding(s);
+    g.values["data"] = data.at("checksum").get<std::string>();
     auto it = std::find_if(groups.begin(), groups.end(), [&](const Group& have) { return have.data == g.data && have.values == g.values; });
     if (it == groups.end()) it = groups.insert(groups.end(), g);
     if (!it->seeds.insert(int64_t(s.seed)).second) {

@@ -320,18 +320,20 @@ TEST(Dataset, TheFingerprintSeesEveryByte) {
   dir.write("toy.inter", plain);
   std::vector<float> v(30000, 1.0f);
   dir.write("text_feat.npy", npy_floats(v, 3, 10000));
-  const std::string base = load_dataset(dir.path()).checksum;
+  const std::string base = load_dataset(dir.path()).checksum, rows = load_dataset(dir.path()).interactions;
   EXPECT_EQ(base.size(), 16u);
   EXPECT_EQ(base, load_dataset(dir.path()).checksum);
   v[12345] = 1.0000001f;
   dir.write("text_feat.npy", npy_floats(v, 3, 10000));
   EXPECT_NE(base, load_dataset(dir.path()).checksum);
+  EXPECT_EQ(rows, load_dataset(dir.path()).interactions) << "of the rows alone";
   v[12345] = 1.0f;
   dir.write("text_feat.npy", npy_floats(v, 3, 10000));
   std::string other = plain;
   other[other.size() - 2] = '1';
   dir.write("toy.inter", other);
   EXPECT_NE(base, load_dataset(dir.path()).checksum);
+  EXPECT_NE(rows, load_dataset(dir.path()).interactions);
 }
 
 TEST(Dataset, IdMapFindsOnlyWhatItGives) {

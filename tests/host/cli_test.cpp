@@ -312,7 +312,7 @@ TEST(Cli, CompareGroupsBySeedAndMarksTheBest) {
     const Config c = resolve_config({}, list);
     write_text(folder.path("config.yaml"), config_yaml(c));
     Dataset data;
-    data.name = "set", data.checksum = "1";
+    data.name = "set", data.interactions = "rows", data.checksum = *model == 'B' ? "rows" : *name == 'e' ? "other features" : "features";
     TrainSummary s;
     s.best_epoch = 3, s.epochs_run = 24, s.train_seconds = 10, s.reason = StopReason::early;
     for (const char* key : {"recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20"})
@@ -331,6 +331,9 @@ TEST(Cli, CompareGroupsBySeedAndMarksTheBest) {
   EXPECT_TRUE(has(r.out, "CCDRec omega=0.5")) << r.out;
   EXPECT_TRUE(has(r.out, "0.0500*")) << r.out;
   EXPECT_FALSE(has(r.out, "0.0400*")) << r.out;
+  EXPECT_EQ(r.out.find("set, test metrics"), r.out.rfind("set, test metrics")) << "one table, whether a model reads features or not";
+  const Result features = run({"compare", runs[2], make("e", "CCDRec", "2", 0.06, "")});
+  EXPECT_TRUE(has(features.out, "CCDRec data=other features")) << "not one line's second seed: computed from other features\n" << features.out;
   words.push_back("--valid");
   EXPECT_TRUE(has(run(words).out, "0.9800 ± 0.0141*"));
   words.back() = "--markdown";

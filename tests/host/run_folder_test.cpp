@@ -67,7 +67,7 @@ TEST(RunFolder, IdsAndSummary) {
   const TempDir dir;
   const RunFolder folder = RunFolder::create(dir / "run");
   Dataset data;
-  data.name = "x", data.folder = "/x", data.checksum = "abc", data.n_users = 2, data.n_items = 3;
+  data.name = "x", data.folder = "/x", data.interactions = "rows", data.checksum = "abc", data.n_users = 2, data.n_items = 3;
   data.users = IdMap::of({"A 1", "ü"}), data.items = IdMap::dense_of(3);
   folder.write_ids(data);
   EXPECT_EQ(read_text(folder.path("users.tsv")), "0\tA 1\n1\tü\n");
@@ -82,6 +82,7 @@ TEST(RunFolder, IdsAndSummary) {
   EXPECT_EQ(j.at("best_test").at("recall@20").get<double>(), 0.1 + 0.2);
   EXPECT_EQ(j.at("stopped"), "early");
   EXPECT_EQ(j.at("data").at("checksum"), "abc");
+  EXPECT_EQ(j.at("data").at("interactions"), "rows");
   write_text(folder.path("summary.json"), "[1]");
   EXPECT_THROW(folder.summary(), UserError);
 }
