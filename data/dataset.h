@@ -9,7 +9,9 @@
 
 namespace ccdrec {
 
-struct Pair { int32_t user, item; };
+struct Pair {
+  int32_t user, item;
+};
 
 // Raw id <-> index. Dense integer ids (the MMRec form) map to themselves and store nothing.
 class IdMap {
@@ -17,9 +19,9 @@ class IdMap {
   int64_t size() const { return n_; }
   bool dense() const { return raw_.empty(); }
   std::string raw(int64_t index) const { return dense() ? std::to_string(index) : raw_[size_t(index)]; }
-  int64_t find(const std::string& raw) const;            // -1 when unknown
+  int64_t find(const std::string& raw) const;  // -1 when unknown
   static IdMap dense_of(int64_t n);
-  static IdMap of(std::vector<std::string> raw);         // index -> raw, distinct
+  static IdMap of(std::vector<std::string> raw);  // index -> raw, distinct
  private:
   int64_t n_ = 0;
   std::vector<std::string> raw_;
@@ -27,13 +29,13 @@ class IdMap {
 };
 
 struct Feature {
-  std::string name;   // stem of NAME_feat.npy: image, text, audio, ...
-  NpyMatrix matrix;   // (I, F), memory-mapped
+  std::string name;  // stem of NAME_feat.npy: image, text, audio, ...
+  NpyMatrix matrix;  // (I, F), memory-mapped
 };
 
 struct Dataset {
   std::string name, folder;
-  int64_t n_users = 0, n_items = 0;      // over all rows of all splits, before filtering
+  int64_t n_users = 0, n_items = 0;  // over all rows of all splits, before filtering
   IdMap users, items;
   std::vector<Pair> train, valid, test;  // file order; valid and test rows of users without a training row are dropped (counted in warnings)
   std::vector<Feature> features;         // ordered: image first, then the others by name (spec ccdrec 2: S = a S_image + (1-a) S_other)
@@ -43,14 +45,15 @@ struct Dataset {
 };
 
 struct LoadOptions {
-  std::string name;                      // "" = the folder's name, or the only .inter file there
-  std::string user_field = "userID", item_field = "itemID", label_field = "x_label";  // MMRec's keys USER_ID_FIELD, ITEM_ID_FIELD, inter_splitting_label
-  bool need_features = true;             // models without features do not open the npy files
-  std::vector<std::string> modalities;   // empty = every *_feat.npy found
+  std::string name;  // "" = the folder's name, or the only .inter file there
+  std::string user_field = "userID", item_field = "itemID",
+              label_field = "x_label";  // MMRec's keys USER_ID_FIELD, ITEM_ID_FIELD, inter_splitting_label
+  bool need_features = true;            // models without features do not open the npy files
+  std::vector<std::string> modalities;  // empty = every *_feat.npy found
 };
 
-// Throws UserError: missing column, non-integer or negative id or label, label outside 0..2, an item id beyond the features' rows, features with the wrong
-// number of rows, empty training split, bad npy, no .inter file. RecBole's typed headers (`user_id:token`) are accepted, and raw string ids.
+// Throws UserError: missing column, non-integer or negative id or label, label outside 0..2, an item id beyond the features' rows, features with the
+// wrong number of rows, empty training split, bad npy, no .inter file. RecBole's typed headers (`user_id:token`) are accepted, and raw string ids.
 Dataset load_dataset(const std::string& folder, const LoadOptions& = {});
 
 }  // namespace ccdrec

@@ -18,9 +18,9 @@ class NpyMatrix {
   ~NpyMatrix();
 
   int64_t rows() const { return rows_; }
-  int64_t cols() const { return cols_; }        // 1 for a vector
+  int64_t cols() const { return cols_; }  // 1 for a vector
   const std::string& path() const { return path_; }
-  std::string dtype() const { return dtype_; }  // "<f4", "<f8", "<f2"
+  std::string dtype() const { return dtype_; }          // "<f4", "<f8", "<f2"
   const unsigned char* bytes() const { return data_; }  // the array as stored; byte_count() of them: for fingerprints
   size_t byte_count() const;
   // Row-major float32 of rows first .. first+n-1 into out (n*cols). A non-finite value is a UserError naming file, row and column.

@@ -15,15 +15,17 @@ struct SynthModality {
 struct SynthParams {
   std::string name = "demo";
   int64_t users = 2000, items = 1200, interactions = 24000;
-  int64_t min_per_user = 5;                  // at least 3, so that each user trains, validates and tests; items get 5 as well where there are enough rows
-  int taste_dims = 16;                       // latent taste dimensions
-  float taste_strength = 11.0f;               // P(item) ~ popularity * exp(strength * cos(interest, taste)): 0 is popularity alone; a larger catalogue needs more, as more items compete
+  int64_t min_per_user = 5;      // at least 3, so that each user trains, validates and tests; items get 5 as well where there are enough rows
+  int taste_dims = 16;           // latent taste dimensions
+  float taste_strength = 11.0f;  // P(item) ~ popularity * exp(strength * cos(interest, taste)): 0 is popularity alone; a larger catalogue needs more,
+                                 // as more items compete
   double user_log_sd = 1.08, item_log_sd = 1.35;  // deviation of log(degree - 4): degrees are 4 + lognormal, as the real ones are
   std::vector<SynthModality> modalities;
   uint32_t seed = 2024;
 };
-std::vector<std::string> synth_presets();                    // tiny, demo, baby, sports, clothing, elec
-SynthParams synth_preset(const std::string& name);           // UserError names the nearest preset
-void write_synth(const std::string& folder, const SynthParams&);  // NAME.inter (userID itemID x_label), *_feat.npy; throws UserError when the disk refuses
+std::vector<std::string> synth_presets();           // tiny, demo, baby, sports, clothing, elec
+SynthParams synth_preset(const std::string& name);  // UserError names the nearest preset
+void write_synth(const std::string& folder,
+                 const SynthParams&);  // NAME.inter (userID itemID x_label), *_feat.npy; throws UserError when the disk refuses
 
 }  // namespace ccdrec

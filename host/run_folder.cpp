@@ -119,8 +119,8 @@ void RunFolder::write_summary(const Config& config, const Dataset& data, const T
   const Build build = this_build();
   nlohmann::ordered_json j;
   j["model"] = config.settings.model;
-  j["data"] = {{"name", data.name},         {"folder", data.folder},   {"interactions", data.interactions},
-               {"checksum", data.checksum}, {"users", data.n_users},   {"items", data.n_items},
+  j["data"] = {{"name", data.name},          {"folder", data.folder},      {"interactions", data.interactions},
+               {"checksum", data.checksum},  {"users", data.n_users},      {"items", data.n_items},
                {"train", data.train.size()}, {"valid", data.valid.size()}, {"test", data.test.size()}};
   j["seed"] = config.settings.seed;
   j["stopped"] = reason_name(s.reason);

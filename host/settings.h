@@ -9,18 +9,18 @@ namespace ccdrec {
 
 struct Settings {
   // what is run
-  std::string model = "CCDRec";       // BPR | LightGCN | FREEDOM | CCDRec
-  std::string backbone = "FREEDOM";   // CCDRec: FREEDOM | LightGCN | BPR
-  std::string data_path;              // the data folder
-  std::string dataset;                // name of the .inter file; "" = the folder's name
+  std::string model = "CCDRec";      // BPR | LightGCN | FREEDOM | CCDRec
+  std::string backbone = "FREEDOM";  // CCDRec: FREEDOM | LightGCN | BPR
+  std::string data_path;             // the data folder
+  std::string dataset;               // name of the .inter file; "" = the folder's name
   uint32_t seed = 999;
-  std::string device = "auto";        // auto | cpu | cuda
-  int threads = 0;                    // 0 = all cores
-  std::string run_dir;                // "" = runs/<model>-<set>-<seed>-<time>
+  std::string device = "auto";  // auto | cpu | cuda
+  int threads = 0;              // 0 = all cores
+  std::string run_dir;          // "" = runs/<model>-<set>-<seed>-<time>
 
   // data
   std::string user_id_field = "userID", item_id_field = "itemID", inter_splitting_label = "x_label";
-  std::vector<std::string> modalities;      // empty = every *_feat.npy found
+  std::vector<std::string> modalities;  // empty = every *_feat.npy found
 
   // training
   int embedding_size = 64;
@@ -28,23 +28,23 @@ struct Settings {
   int train_batch_size = 2048;
   int epochs = 1000;
   int stopping_step = 20;
-  int n_neg = 1;                            // random negatives per row
-  double reg_weight = 0.0;                  // BPR, LightGCN: norm regulariser; FREEDOM, CCDRec: weight of the modality BPR terms
-  bool train_features = true;               // raw features are parameters (as published)
-  int eval_step = 1;                        // evaluate every n epochs
+  int n_neg = 1;               // random negatives per row
+  double reg_weight = 0.0;     // BPR, LightGCN: norm regulariser; FREEDOM, CCDRec: weight of the modality BPR terms
+  bool train_features = true;  // raw features are parameters (as published)
+  int eval_step = 1;           // evaluate every n epochs
   std::vector<int> topk = {5, 10, 20, 50};
   std::string valid_metric = "Recall@20";
-  double mem_limit_gb = 0;                  // 0 = what the machine has
+  double mem_limit_gb = 0;  // 0 = what the machine has
 
   // graphs
-  int n_ui_layers = 2;                      // LightGCN: also n_layers
+  int n_ui_layers = 2;  // LightGCN: also n_layers
   int n_mm_layers = 1;
   int knn_k = 10;
-  bool knn_center = false;                  // subtract column means before cosine
-  double mm_image_weight = 0.1;             // a of S = a S_first + (1-a) S_second
-  std::vector<double> mm_weights;           // one per modality, overrides mm_image_weight; must sum to 1
-  double dropout = 0.8;                     // rho: share of edges pruned per epoch
-  std::string graph_cache;                  // folder for kNN lists; "" = none
+  bool knn_center = false;         // subtract column means before cosine
+  double mm_image_weight = 0.1;    // a of S = a S_first + (1-a) S_second
+  std::vector<double> mm_weights;  // one per modality, overrides mm_image_weight; must sum to 1
+  double dropout = 0.8;            // rho: share of edges pruned per epoch
+  std::string graph_cache;         // folder for kNN lists; "" = none
 
   // CCDRec
   bool dma = true, ndi = true, cns = true;  // the three modules
@@ -54,20 +54,20 @@ struct Settings {
   std::string noise_schedule = "linear";    // linear | cosine | exponential | sqrt
   bool noise_prediction_form = false;       // the paper's Eq. 3 read literally
   bool mirrored_timesteps = true;
-  double mu = 0.5;                          // weight of the diffused row in fusion
-  int dtau = 5;                             // epochs per curriculum stage
-  int first_stage = 0;                      // length of the first stage; 0 = dtau (the released Sports run uses 5 with dtau 10)
-  int tau_end = 30;                         // after this epoch the pool is the model's own h_i
-  double candidate_ratio = 0.1;             // C = max(1, floor(ratio I))
-  double kappa = 0.1;                       // k = max(1, floor(kappa C))
+  double mu = 0.5;               // weight of the diffused row in fusion
+  int dtau = 5;                  // epochs per curriculum stage
+  int first_stage = 0;           // length of the first stage; 0 = dtau (the released Sports run uses 5 with dtau 10)
+  int tau_end = 30;              // after this epoch the pool is the model's own h_i
+  double candidate_ratio = 0.1;  // C = max(1, floor(ratio I))
+  double kappa = 0.1;            // k = max(1, floor(kappa C))
   bool cns_cosine = false;
-  std::string ndi_negative = "pool";        // DMA+NDI without CNS: pool (the row stands for h_c) | index
-  std::string estimator = "attention";      // attention (reference) | transformer (full pre-norm encoder)
+  std::string ndi_negative = "pool";              // DMA+NDI without CNS: pool (the row stands for h_c) | index
+  std::string estimator = "attention";            // attention (reference) | transformer (full pre-norm encoder)
   int estimator_layers = 1, estimator_heads = 4;  // of the transformer
 
   // checkpoints
   bool save_best = true, save_last = true;
-  int save_every = 10;                      // last.safetensors every n epochs; 0 = only at the end and when interrupted
+  int save_every = 10;  // last.safetensors every n epochs; 0 = only at the end and when interrupted
 };
 
 }  // namespace ccdrec

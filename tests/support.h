@@ -15,7 +15,10 @@ namespace ccdrec::test {
 // One value of a double-precision reference with its mass, the sum of |terms|: the limit of an error is relative to the mass.
 struct Ref {
   double value = 0, mass = 0;
-  void add(double term) { value += term; mass += std::fabs(term); }
+  void add(double term) {
+    value += term;
+    mass += std::fabs(term);
+  }
 };
 
 inline ::testing::AssertionResult close(const float* got, const std::vector<Ref>& want, double tol) {
@@ -56,7 +59,9 @@ struct Device {
   const Ops* ops;
   int threads;
 };
-inline std::vector<Device> devices() { return {{"cpu, 1 thread", &cpu_ops(), 1}, {"cpu, 2 threads", &cpu_ops(), 2}, {"cpu, 3 threads", &cpu_ops(), 3}}; }
+inline std::vector<Device> devices() {
+  return {{"cpu, 1 thread", &cpu_ops(), 1}, {"cpu, 2 threads", &cpu_ops(), 2}, {"cpu, 3 threads", &cpu_ops(), 3}};
+}
 
 inline Mat mat(std::vector<float>& v, int64_t rows, int64_t cols) { return {v.data(), rows, cols}; }
 inline CMat cmat(const std::vector<float>& v, int64_t rows, int64_t cols) { return {v.data(), rows, cols}; }
