@@ -164,9 +164,25 @@ void Recommender::name_slots(bool with_curricular) {
 }
 
 void Recommender::forward(int epoch, int64_t step) {
-  Phase phase(seconds_, "forward");
   const bool c_is_node = curricular_ && !frozen_curricular_;
   const bool c_later = c_is_node && pool_ == Pool::model && !given_;  // chosen from this step's own h_i
+  propagate(epoch, step, c_is_node, c_later);
+  if (c_later) {
+    Phase phase(seconds_, "sample");
+    cns_->choose(items_.p() + rows_ * (1 + n_neg_), backbone_->item_representations(), items_.p(), users_.p(), rows_, train_.view(),
+                 items_.p() + rows_, seed_, epoch, step);
+  }
+  Phase phase(seconds_, "forward");
+  name_slots(c_is_node);
+  slot_count_ = rows_ * (2 + n_neg_ + (c_is_node ? 1 : 0));
+  slot_list_ = slot_groups_.groups();
+  dev_.ops.group(dev_.ctx, slot_list_, node_ids_.p(), slot_count_, N_);
+  dev_.ops.gather_rows(dev_.ctx, slots_, backbone_->h(), node_ids_.p(), slot_count_);
+}
+
+// Projections, estimator, fusion and propagation for the rows the batch reads.
+void Recommender::propagate(int epoch, int64_t step, bool c_is_node, bool c_later) {
+  Phase phase(seconds_, "forward");
   name_slots(c_is_node && !c_later);
   int64_t n = rows_ * (2 + n_neg_ + (c_is_node && !c_later ? 1 : 0));
   if (c_later) {  // every candidate's representation is needed
@@ -190,15 +206,6 @@ void Recommender::forward(int epoch, int64_t step) {
     if (shape_.dma) dma_->fuse(start, hhat, item_list_.rows);
   }
   backbone_->forward();
-
-  if (c_later)
-    cns_->choose(items_.p() + rows_ * (1 + n_neg_), backbone_->item_representations(), items_.p(), users_.p(), rows_, train_.view(),
-                 items_.p() + rows_, seed_, epoch, step);
-  name_slots(c_is_node);
-  slot_count_ = rows_ * (2 + n_neg_ + (c_is_node ? 1 : 0));
-  slot_list_ = slot_groups_.groups();
-  dev_.ops.group(dev_.ctx, slot_list_, node_ids_.p(), slot_count_, N_);
-  dev_.ops.gather_rows(dev_.ctx, slots_, backbone_->h(), node_ids_.p(), slot_count_);
 }
 
 void Recommender::backward() {
