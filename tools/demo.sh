@@ -6,11 +6,11 @@ cd "$(dirname "$0")/.."
 ccdrec=build/ccdrec
 out=demo
 models=(BPR LightGCN FREEDOM CCDRec)
-extra=()
-if [ "${CCDREC_DEMO:-full}" = short ]; then extra=(--set epochs=3); fi
+extra=(--set train_batch_size=512)  # the same for all: with 2048 an epoch of this small set has 10 steps, and early stopping ends some models early
+if [ "${CCDREC_DEMO:-full}" = short ]; then extra+=(--set epochs=3); fi
 
 rm -rf $out/data $out/runs
-$ccdrec synth demo --out $out/data
+$ccdrec synth demo --out $out/data --name demo
 for model in "${models[@]}"; do
   $ccdrec train --model "$model" --data $out/data --run $out/runs/"$model" "${extra[@]}"
 done
