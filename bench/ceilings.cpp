@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -35,7 +36,7 @@ double triad(int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t i = 0; i < n; ++i) a[i] = b[i] + 3.0f * c[i];
   });
-  return 12.0 * double(n) / s / 1e9;
+  return 16.0 * double(n) / s / 1e9;
 }
 
 // Twelve independent chains of vectors: enough to hide the latency of a fused multiply-add, few enough for sixteen registers.
@@ -85,6 +86,47 @@ double fma_rate(int threads) {
   return 2.0 * kChains * width * double(rounds) * threads / s / 1e9;
 }
 
+// x = 1 / (sqrt(x) + 2) over 192 values, each its own chain.
+#define CCDREC_ROOT_LOOP(name, attribute)                  \
+  attribute float name(int64_t rounds) {                   \
+    alignas(64) float x[192];                              \
+    for (float& v : x) v = 0.5f;                           \
+    for (int64_t r = 0; r < rounds; ++r) {                 \
+      for (float& v : x) v = 1.0f / (std::sqrt(v) + 2.0f); \
+    }                                                      \
+    float total = 0;                                       \
+    for (float v : x) total += v;                          \
+    return total;                                          \
+  }
+#if defined(__x86_64__)
+CCDREC_ROOT_LOOP(root_avx512, __attribute__((target("avx512f,fma"))))
+CCDREC_ROOT_LOOP(root_avx2, __attribute__((target("avx2,fma"))))
+#endif
+CCDREC_ROOT_LOOP(root_any, )
+#undef CCDREC_ROOT_LOOP
+
+double root_rate(int threads) {
+  float (*loop)(int64_t) = root_any;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) {
+    loop = root_avx512;
+  } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    loop = root_avx2;
+  }
+#endif
+  const int64_t rounds = 1'000'000;
+  volatile float sink = 0;
+  const double s = best_of(3, [&] {
+#pragma omp parallel num_threads(threads)
+    {
+      const float total = loop(rounds);
+#pragma omp critical
+      sink = sink + total;
+    }
+  });
+  return 192.0 * double(rounds) * threads / s / 1e9;
+}
+
 double gemm_rate(int threads, int64_t m, int64_t k, int64_t n) {
   Ctx ctx(threads);
   std::vector<float> a(size_t(m * k), 0.5f), b(size_t(k * n), 0.25f), c(size_t(m * n), 0.0f);
@@ -107,7 +149,8 @@ std::string field(const char* file, const std::string& key) {  // "key : value" 
 
 Ceilings measure_ceilings(int threads) {
   Ceilings c;
-  c.triad_gbs = triad(threads);
+  c.memory_gbs = triad(threads);
+  c.root_grate = root_rate(threads);
   c.fma_gflops = fma_rate(threads);
   c.gemm_gflops = gemm_rate(threads, 1024, 1024, 1024);
   c.gemm_proj_gflops = gemm_rate(threads, 1024, 4096, 64);

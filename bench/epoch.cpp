@@ -62,7 +62,7 @@ double since(Clock::time_point start) { return std::chrono::duration<double>(Clo
 Timing timing(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   const size_t n = v.size();
-  return {n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2, v.front(), v.back(), 0, 0};
+  return {n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2, v.front(), v.back(), 0, 0, 0};
 }
 
 const char* const kPhases[] = {"prune", "sample", "forward", "backward", "optimiser", "reverse", "epoch", "evaluation"};
@@ -76,7 +76,7 @@ void add_phase(CaseResult& result, const std::string& name, Timing t, const std:
   } else if (const auto it = work.find(name); it != work.end()) {
     w = it->second;
   }
-  t.flop = w.flop, t.bytes = w.bytes;
+  t.flop = w.flop, t.bytes = w.bytes, t.roots = w.roots;
   result.phases.push_back({name, t});
 }
 
@@ -125,14 +125,14 @@ void run_steps(const Options& o, Trainer& trainer, CaseResult& result, const std
   std::sort(step.begin(), step.end());
   const double p10 = step[step.size() / 10], p90 = step[step.size() * 9 / 10];
   result.step_median_ms = 1e3 * t.median;
-  add_phase(result, "prune", {prune, prune, prune, 0, 0}, work);
+  add_phase(result, "prune", {prune, prune, prune, 0, 0, 0}, work);
   for (const char* phase : {"sample", "forward", "backward", "optimiser"}) {  // means: their sum is then the steps' mean
     const double s = model.seconds()[phase] * scale;
-    add_phase(result, phase, {s, s, s, 0, 0}, work);
+    add_phase(result, phase, {s, s, s, 0, 0, 0}, work);
   }
-  add_phase(result, "reverse", {reverse, reverse, reverse, 0, 0}, work);
+  add_phase(result, "reverse", {reverse, reverse, reverse, 0, 0, 0}, work);
   const double fixed = prune + reverse;
-  add_phase(result, "epoch", {t.median * n + fixed, p10 * n + fixed, p90 * n + fixed, 0, 0}, work);
+  add_phase(result, "epoch", {t.median * n + fixed, p10 * n + fixed, p90 * n + fixed, 0, 0, 0}, work);
 }
 
 CaseResult run_case(const Options& o, const std::string& folder) {

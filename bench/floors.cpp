@@ -101,14 +101,14 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
     const double product = 4 * n.items * K * d * d + 2 * n.items * d * d, saved = 3 * n.items * K * row;
     forward += {product, saved}, backward += {2 * product, saved};
   }
-  // Adam: every element moves at every step (10 flop), read and written (28 bytes) only where a gradient arrives.
+  // Adam: every element moves at every step (8 flop and a root), read and written (28 bytes) only where a gradient arrives.
   const double touched = graph_model ? n.rows[0] : n.users + n.items;
-  optimiser += {10 * N * d, 28 * touched * d};
-  if (projects) optimiser += {10 * F * d, 28 * F * d};
-  if (projects && s.train_features) optimiser += {10 * I * F, 28 * n.items * F};
+  optimiser += {8 * N * d, 28 * touched * d, N * d};
+  if (projects) optimiser += {8 * F * d, 28 * F * d, F * d};
+  if (projects && s.train_features) optimiser += {8 * I * F, 28 * n.items * F, I * F};
   // Curricular negatives: similarity of each positive with each candidate.
   if (ccd && s.cns) sample += {2 * B * C * d, (n.items + C) * row};
-  for (Work* w : {&forward, &backward, &optimiser, &sample}) w->flop *= steps, w->bytes *= steps;
+  for (Work* w : {&forward, &backward, &optimiser, &sample}) w->flop *= steps, w->bytes *= steps, w->roots *= steps;
 
   // Once an epoch. Pruning: a key for each edge, read and written, then the kept ones twice into a CSR.
   if (kept < 1) prune += {0, 16 * E + 2 * kept * E * 8};

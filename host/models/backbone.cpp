@@ -88,7 +88,7 @@ void Backbone::begin_epoch(int epoch) {
   dev_.ops.prune(dev_.ctx, pruned_.mutable_view(), edges, spec_.prune, Stream{seed_, Use::prune, uint32_t(epoch), 0});
 }
 
-void Backbone::touch(RowList seed, int64_t t_done) {
+void Backbone::touch(RowList seed) {
   seed_list_ = seed;
   dev_.ops.frontier(dev_.ctx, nodes_touched_, graph(), seed);
   const RowList users0 = users0_.list(), items0 = items0_.list(), seed_items = seed_items_.list();
@@ -104,7 +104,10 @@ void Backbone::touch(RowList seed, int64_t t_done) {
       dev_.ops.merge_rows(dev_.ctx, q_list_, items_touched_.rows[0], items0);
     }
   }
-  dev_.ops.adam_rows(dev_.ctx, user_table(), users0, {}, true, adam_, t_done);
+}
+
+void Backbone::catch_up(int64_t t_done) {
+  dev_.ops.adam_rows(dev_.ctx, user_table(), users0_.list(), {}, true, adam_, t_done);
   dev_.ops.adam_rows(dev_.ctx, q_table(), q_list_, {}, true, adam_, t_done);
 }
 

@@ -5,7 +5,7 @@
 //   H = prop(A, Ego_0, L);  h_u = H[u];  h_i = H[U+i] (+ Hhat[i] for FREEDOM)
 //
 // BPR-MF is L = 0, LightGCN is L = 2 without an item graph, FREEDOM adds S and prunes A every epoch. One step touches only the rows it reads:
-//   touch(seed) -> items() -> [start_items(), the wrapper writes into it] -> forward() -> h()
+//   touch(seed) -> catch_up(t) -> items() -> [start_items(), the wrapper writes into it] -> forward() -> h()
 //   g() is filled on the seed rows -> back_propagate() -> [wrapper: item_start_grad(), item_grad()] -> finish_backward() -> update(t)
 #pragma once
 #include <string>
@@ -41,10 +41,11 @@ class Backbone {
  public:
   Backbone(Device&, const BackboneSpec&, const Graphs&, int64_t d, uint32_t seed);
 
-  void begin_epoch(int epoch);               // prunes
-  void touch(RowList seed, int64_t t_done);  // lists and masks; P and Q rows it will read are brought up to step t_done
-  CMat items();                              // Hhat (I,d), valid on the rows it needs
-  Mat start_items();                         // wrapped: item start (I,d), a copy of Hhat to be changed in place
+  void begin_epoch(int epoch);    // prunes
+  void touch(RowList seed);       // lists and masks of the rows it will read
+  void catch_up(int64_t t_done);  // P and Q rows among them, brought up to step t_done
+  CMat items();                   // Hhat (I,d), valid on the rows it needs
+  Mat start_items();              // wrapped: item start (I,d), a copy of Hhat to be changed in place
   void forward();
   CMat h() const { return h_; }  // (N,d), valid on the seed
   const Array<float>& h_array() const { return h_.array(); }

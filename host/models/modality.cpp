@@ -37,7 +37,7 @@ void Modalities::init(ParamArena& arena) {
   }
 }
 
-void Modalities::touch(RowList items, int64_t t_done) {
+void Modalities::catch_up(RowList items, int64_t t_done) {
   for (RowTable& x : x_)
     if (x.trainable()) dev_.ops.adam_rows(dev_.ctx, x.table(), items, {}, false, adam_, t_done);
 }

@@ -166,7 +166,9 @@ void Recommender::name_slots(bool with_curricular) {
 void Recommender::forward(int epoch, int64_t step) {
   const bool c_is_node = curricular_ && !frozen_curricular_;
   const bool c_later = c_is_node && pool_ == Pool::model && !given_;  // chosen from this step's own h_i
-  propagate(epoch, step, c_is_node, c_later);
+  list_rows(c_is_node, c_later);
+  catch_up();
+  propagate(epoch, step);
   if (c_later) {
     Phase phase(seconds_, "sample");
     cns_->choose(items_.p() + rows_ * (1 + n_neg_), backbone_->item_representations(), items_.p(), users_.p(), rows_, train_.view(),
@@ -180,8 +182,8 @@ void Recommender::forward(int epoch, int64_t step) {
   dev_.ops.gather_rows(dev_.ctx, slots_, backbone_->h(), node_ids_.p(), slot_count_);
 }
 
-// Projections, estimator, fusion and propagation for the rows the batch reads.
-void Recommender::propagate(int epoch, int64_t step, bool c_is_node, bool c_later) {
+// The distinct nodes and items the batch reads.
+void Recommender::list_rows(bool c_is_node, bool c_later) {
   Phase phase(seconds_, "forward");
   name_slots(c_is_node && !c_later);
   int64_t n = rows_ * (2 + n_neg_ + (c_is_node && !c_later ? 1 : 0));
@@ -191,15 +193,24 @@ void Recommender::propagate(int epoch, int64_t step, bool c_is_node, bool c_late
   }
   Groups seed = seed_groups_.groups();
   dev_.ops.group(dev_.ctx, seed, node_ids_.p(), n, N_);
-  backbone_->touch(seed.rows, t_);
-  const CMat hhat = backbone_->items();
+  backbone_->touch(seed.rows);
+  if (!shape_.modalities) return;
+  item_list_ = item_groups_.groups();
+  dev_.ops.group(dev_.ctx, item_list_, items_.p(), rows_ * (1 + n_neg_), I_);
+}
 
-  if (shape_.modalities) {
-    item_list_ = item_groups_.groups();
-    dev_.ops.group(dev_.ctx, item_list_, items_.p(), rows_ * (1 + n_neg_), I_);
-    modal_->touch(item_list_.rows, t_);
-    modal_->project(arena_, item_list_.rows);
-  }
+// Adam's zero-gradient steps that those rows have missed: dense Adam would have taken them one by one.
+void Recommender::catch_up() {
+  Phase phase(seconds_, "optimiser");
+  backbone_->catch_up(t_);
+  if (shape_.modalities) modal_->catch_up(item_list_.rows, t_);
+}
+
+// Projections, estimator, fusion and propagation for those rows.
+void Recommender::propagate(int epoch, int64_t step) {
+  Phase phase(seconds_, "forward");
+  const CMat hhat = backbone_->items();
+  if (shape_.modalities) modal_->project(arena_, item_list_.rows);
   if (shape_.diffusion) dma_->forward(arena_, *modal_, backbone_->item_table(), item_list_.rows, seed_, epoch, step);
   if (shape_.backbone.wrapped) {
     const Mat start = backbone_->start_items();

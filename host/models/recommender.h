@@ -68,7 +68,9 @@ class Recommender {
  private:
   void sample(int epoch, int64_t step);
   void forward(int epoch, int64_t step);
-  void propagate(int epoch, int64_t step, bool c_is_node, bool c_later);
+  void list_rows(bool c_is_node, bool c_later);
+  void catch_up();
+  void propagate(int epoch, int64_t step);
   void backward();
   void name_slots(bool with_curricular);
   void modality_terms(double* loss, Mat d_u, CMat h_u);
