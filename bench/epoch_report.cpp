@@ -135,7 +135,8 @@ std::string report_markdown(const Report& r) {
     if (c.timed_steps > 0) {
       s += fmt::format(
           "**Extrapolated**: {} steps timed, median {:.2f} ms; an epoch has {} steps. Minimum and maximum are the 10th and 90th percentile of a "
-          "step, times {}.\n",
+          "step, times {}. The Adam steps that rows not read meanwhile still owed were taken and timed at the end, and are part of the optimiser's "
+          "phase.\n",
           c.timed_steps, c.step_median_ms, thousands(c.steps), thousands(c.steps));
     } else {
       s += fmt::format("{} epochs of {} steps after one that is dropped; medians.\n", c.epochs, thousands(c.steps));
