@@ -27,6 +27,19 @@ double best_of(int runs, const std::function<void()>& f) {
   return best;
 }
 
+// Seconds of a loop run by every thread at once.
+double on_all(int threads, int64_t rounds, float (*loop)(int64_t)) {
+  volatile float sink = 0;
+  return best_of(5, [&] {
+#pragma omp parallel num_threads(threads)
+    {
+      const float total = loop(rounds);
+#pragma omp critical
+      sink = sink + total;
+    }
+  });
+}
+
 double triad(int threads) {
   const int64_t n = int64_t(1) << 24;  // 64 MiB each, three of them
   std::unique_ptr<float[]> a(new float[size_t(n)]), b(new float[size_t(n)]), c(new float[size_t(n)]);
@@ -74,15 +87,7 @@ double fma_rate(int threads) {
   }
 #endif
   const int64_t rounds = 10'000'000;
-  volatile float sink = 0;
-  const double s = best_of(5, [&] {
-#pragma omp parallel num_threads(threads)
-    {
-      const float total = loop(rounds);
-#pragma omp critical
-      sink = sink + total;
-    }
-  });
+  const double s = on_all(threads, rounds, loop);
   return 2.0 * kChains * width * double(rounds) * threads / s / 1e9;
 }
 
@@ -115,15 +120,7 @@ double root_rate(int threads) {
   }
 #endif
   const int64_t rounds = 1'000'000;
-  volatile float sink = 0;
-  const double s = best_of(3, [&] {
-#pragma omp parallel num_threads(threads)
-    {
-      const float total = loop(rounds);
-#pragma omp critical
-      sink = sink + total;
-    }
-  });
+  const double s = on_all(threads, rounds, loop);
   return 192.0 * double(rounds) * threads / s / 1e9;
 }
 

@@ -20,7 +20,7 @@
 namespace ccdrec {
 namespace {
 
-using test::TempDir;
+using test::Folder;
 
 struct Result {
   int code;
@@ -37,7 +37,7 @@ bool has(const std::string& text, const std::string& part) { return text.find(pa
 
 // One data set for all tests of this file: 60 users, 40 items, two modalities.
 const std::string& data_folder() {
-  static const TempDir dir;
+  static const Folder dir;
   static const std::string folder = [] {
     const Result r = run({"synth", "tiny", "--out", dir / "tiny", "--users", "60", "--items", "40", "--interactions", "600", "--seed", "3"});
     EXPECT_EQ(r.code, 0) << r.err;
@@ -129,7 +129,7 @@ TEST(Cli, InfoAndCheck) {
 }
 
 TEST(Cli, TrainLeavesOneCompleteFolderThatEveryCommandReads) {
-  const TempDir dir;
+  const Folder dir;
   const std::string folder = dir / "run";
   const Result r =
       run(train_words("CCDRec", folder, {"--set", "epochs=3", "--set", "topk=[2,5]", "--set", "valid_metric=Recall@5", "--set", "timesteps=4"}));
@@ -172,7 +172,7 @@ TEST(Cli, TrainLeavesOneCompleteFolderThatEveryCommandReads) {
 
 // A run made by hand, so that the right lists are known: user A has trained on i1, validates i2, tests i3.
 struct HandMade {
-  TempDir dir;
+  Folder dir;
   std::string folder = dir / "run";
   HandMade() {
     std::filesystem::create_directories(dir / "set");
@@ -244,7 +244,7 @@ TEST(Cli, AnotherDataSetOrADamagedCheckpointIsRefused) {
 }
 
 TEST(Cli, ResumeEqualsNeverHavingStopped) {
-  const TempDir dir;
+  const Folder dir;
   for (const char* model : {"BPR", "CCDRec"}) {
     const std::string whole = dir / (std::string(model) + "-whole"), parts = dir / (std::string(model) + "-parts");
     ASSERT_EQ(run(train_words(model, whole, {"--set", "epochs=5"})).code, 0);
@@ -269,7 +269,7 @@ TEST(Cli, ResumeEqualsNeverHavingStopped) {
 }
 
 TEST(Cli, CtrlCSavesTheStateAndEndsWith130) {
-  const TempDir dir;
+  const Folder dir;
   const std::string folder = dir / "run";
   std::atomic<bool> ended = false;
   std::thread hand([&] {  // presses Ctrl-C once an epoch has been reported
@@ -289,7 +289,7 @@ TEST(Cli, CtrlCSavesTheStateAndEndsWith130) {
 }
 
 TEST(Cli, DivergenceAndMemoryHaveTheirOwnCodes) {
-  const TempDir dir;
+  const Folder dir;
   const Result nan = run(train_words("BPR", dir / "nan", {"--set", "learning_rate=1e38"}));
   EXPECT_EQ(nan.code, 4) << nan.out;
   EXPECT_TRUE(has(nan.err, "diverged"));
@@ -304,7 +304,7 @@ TEST(Cli, DivergenceAndMemoryHaveTheirOwnCodes) {
 }
 
 TEST(Cli, CompareGroupsBySeedAndMarksTheBest) {
-  const TempDir dir;
+  const Folder dir;
   const auto make = [&](const char* name, const char* model, const char* seed, double recall, const char* more) {
     const RunFolder folder = RunFolder::create(dir / name);
     std::vector<KeyValue> list = {{"model", model, "t"}, {"seed", seed, "t"}};

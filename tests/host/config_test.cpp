@@ -12,9 +12,9 @@
 namespace ccdrec {
 namespace {
 
-using test::TempDir;
+using test::Folder;
 
-std::string file_with(const TempDir& dir, const std::string& name, const std::string& text) {
+std::string file_with(const Folder& dir, const std::string& name, const std::string& text) {
   std::ofstream(dir / name) << text;
   return dir / name;
 }
@@ -33,7 +33,7 @@ Config of(const std::vector<std::string>& assignments, const std::vector<std::st
 }
 
 TEST(Config, LaterLayersWinAndEachValueKnowsItsOrigin) {
-  const TempDir dir;
+  const Folder dir;
   const std::string a = file_with(dir, "a.yaml", "model: CCDRec\nlearning_rate: 0.002\nomega: 0.5\nmu: 0.3\n"),
                     b = file_with(dir, "b.yaml", "\nomega: 0.7\n");
   const Config c = of({"mu=0.8"}, {a, b});
@@ -53,7 +53,7 @@ TEST(Config, LaterLayersWinAndEachValueKnowsItsOrigin) {
 }
 
 TEST(Config, DefaultsBelongToTheModelWhoeverNamesIt) {
-  const TempDir dir;
+  const Folder dir;
   EXPECT_DOUBLE_EQ(of({"model=BPR"}).settings.reg_weight, 0.1);
   EXPECT_DOUBLE_EQ(of({"model=LightGCN"}).settings.reg_weight, 1e-4);
   EXPECT_EQ(of({"model=FREEDOM"}).settings.train_batch_size, 2048);
@@ -126,7 +126,7 @@ TEST(Config, ValuesOutOfRangeNameKeyValueAndExpectation) {
 }
 
 TEST(Config, UnknownKeysNameTheNearest) {
-  const TempDir dir;
+  const Folder dir;
   EXPECT_NE(sentence([&] { of({"learing_rate=1"}); }).find("did you mean 'learning_rate'?"), std::string::npos);
   EXPECT_NE(sentence([&] { of({"lambda=1"}); }).find("did you mean 'lambda_dm'?"), std::string::npos);
   EXPECT_NE(sentence([&] { of({"zzzzzzzzzzzzzzzzzzzzzzzz=1"}); }).find("--help-keys"), std::string::npos);
@@ -137,7 +137,7 @@ TEST(Config, UnknownKeysNameTheNearest) {
 }
 
 TEST(Config, FilesThatAreNoConfigurationAreRefusedWithTheirLine) {
-  const TempDir dir;
+  const Folder dir;
   EXPECT_NE(sentence([&] { of({}, {dir / "absent.yaml"}); }).find("cannot be opened"), std::string::npos);
   EXPECT_NE(sentence([&] { of({}, {file_with(dir, "list.yaml", "- a\n- b\n")}); }).find("key: value"), std::string::npos);
   EXPECT_NE(sentence([&] { of({}, {file_with(dir, "twice.yaml", "mu: 0.1\nmu: 0.2\n")}); }).find("twice.yaml:2"), std::string::npos);
@@ -147,7 +147,7 @@ TEST(Config, FilesThatAreNoConfigurationAreRefusedWithTheirLine) {
 }
 
 TEST(Config, PublishedFreedomFileNeedsOneChoicePerGrid) {
-  const TempDir dir;
+  const Folder dir;
   const std::string file = file_with(
       dir, "FREEDOM.yaml",
       "model: FREEDOM\nembedding_size: 64\nfeat_embed_dim: 64\nweight_size: [64, 64]\n\nlambda_coeff: 0.9\nreg_weight: [0.0, 1e-05, 1e-04, 1e-03]\n\n"
@@ -180,7 +180,7 @@ TEST(Config, LayersOfLightGcn) {
 }
 
 TEST(Config, WhatARunWritesReadsBackTheSame) {
-  const TempDir dir;
+  const Folder dir;
   for (const char* model : {"BPR", "LightGCN", "FREEDOM", "CCDRec"}) {
     Config c = of({std::string("model=") + model, "learning_rate=0.1234567890123456789", "seed=4000000000", "topk=[3,20]", "run_dir=true"});
     c.settings.dataset = "a: b # c", c.settings.data_path = "/x y/ü\"z";

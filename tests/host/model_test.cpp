@@ -61,7 +61,7 @@ TEST(Model, LossAndEveryGradientMatchTheDoubleReference) {
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);
     const int32_t U = 7, I = 11;
-    const TempDir dir;
+    const Folder dir;
     const Dataset data = random_data(dir, U, I, 3, c.widths);
     Settings s;
     s.embedding_size = 4, s.train_batch_size = 6, s.epochs = 2, s.knn_k = 3, s.dropout = 0, s.seed = 3, s.threads = 2;
@@ -174,7 +174,7 @@ TEST(Model, GoldenNumbersOfTheReferencePrograms) {
                              {"text", {0, 6.646470e-03}}}}};
   for (const Golden& g : golden) {
     SCOPED_TRACE(g.model);
-    const TempDir dir;
+    const Folder dir;
     Dataset data;
     data.name = "golden", data.n_users = 4, data.n_items = 5, data.checksum = "golden";
     data.train = {{0, 0}, {0, 1}, {0, 2}, {1, 1}, {1, 3}, {2, 0}, {2, 3}, {3, 2}};

@@ -12,7 +12,7 @@
 namespace ccdrec {
 namespace {
 
-using test::TempDir;
+using test::Folder;
 
 // Two users, five items, raw ids; u1 has held-out {a, c, e} in test, u2 has {b}.
 Dataset small() {
@@ -24,17 +24,17 @@ Dataset small() {
   return d;
 }
 
-std::string put(const TempDir& dir, const std::string& text) {
+std::string put(const Folder& dir, const std::string& text) {
   std::ofstream(dir / "recs", std::ios::binary) << text;
   return dir / "recs";
 }
-std::string sentence(const TempDir& dir, const std::string& text) {
+std::string sentence(const Folder& dir, const std::string& text) {
   try {
     read_recommendations(put(dir, text), small());
   } catch (const UserError& e) { return e.what(); }
   return "(no error)";
 }
-Metrics test_metrics(const TempDir& dir, const std::string& text, int64_t* missing) {
+Metrics test_metrics(const Folder& dir, const std::string& text, int64_t* missing) {
   return foreign_metrics(read_recommendations(put(dir, text), small()), held_out(small().test), {2, 5}, missing);
 }
 
@@ -50,7 +50,7 @@ void expect_by_hand(const Metrics& m) {
 }
 
 TEST(Recommendations, ForeignListsAgainstMetricsByHand) {
-  const TempDir dir;
+  const Folder dir;
   const std::string by_order = "u1\ta\nu1\td\nu2\td\nu1\tc\nu2\tb\n";
   const std::string by_score = "user\titem\tscore\nu2\tb\t0.25\nu1\tc\t1e-3\nu1\ta\t7\nu2\td\t0.5\nu1\td\t+2\n";
   const std::string windows = "u1\ta\r\nu1\td\r\nu1\tc\r\n\r\nu2\td\r\nu2\tb";
@@ -69,13 +69,13 @@ TEST(Recommendations, ForeignListsAgainstMetricsByHand) {
 }
 
 TEST(Recommendations, EqualScoresKeepTheOrderOfTheFile) {
-  const TempDir dir;
+  const Folder dir;
   const ForeignLists lists = read_recommendations(put(dir, "u1\tb\t1\nu1\ta\t1\nu1\tc\t2\n"), small());
   EXPECT_EQ(lists.of_user[0], (std::vector<int32_t>{2, 1, 0}));
 }
 
 TEST(Recommendations, UsersWithoutAListCountWithZeroAndUnknownItemsKeepTheirRank) {
-  const TempDir dir;
+  const Folder dir;
   int64_t missing = 0;
   const Metrics m = test_metrics(dir, "u1\tnew thing\nu1\ta\nstranger\ta\n", &missing);
   EXPECT_EQ(missing, 1);
@@ -89,7 +89,7 @@ TEST(Recommendations, UsersWithoutAListCountWithZeroAndUnknownItemsKeepTheirRank
 }
 
 TEST(Recommendations, BadFilesNameTheLine) {
-  const TempDir dir;
+  const Folder dir;
   struct Case {
     const char *text, *expected;
   };
@@ -107,11 +107,11 @@ TEST(Recommendations, BadFilesNameTheLine) {
                         {"{\"user\":\"u1\",\"items\":[{\"item\":\"a\",\"score\":\"1\"}]}\n", "score is not a number"}};
   for (const Case& c : cases) EXPECT_NE(sentence(dir, c.text).find(c.expected), std::string::npos) << c.text << " -> " << sentence(dir, c.text);
   EXPECT_THROW(read_recommendations(dir / "absent", small()), UserError);
-  EXPECT_THROW(read_recommendations(dir.path.string(), small()), UserError);
+  EXPECT_THROW(read_recommendations(dir.path(), small()), UserError);
 }
 
 TEST(Recommendations, ModelListsMaskWhatTheMaskHoldsAndReadBack) {
-  const TempDir dir;
+  const Folder dir;
   const Dataset data = small();
   const std::vector<float> hu = {1, 0, 0, 1, -1, 0}, hi = {0.1f, 6, 5, 5, 4, 4, 3, 3, 2, 2, 9, 9};
   for (const int threads : {1, 3}) {

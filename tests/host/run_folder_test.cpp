@@ -17,7 +17,7 @@
 namespace ccdrec {
 namespace {
 
-using test::TempDir;
+using test::Folder;
 
 EpochReport epoch(int n, double recall) {
   EpochReport e;
@@ -27,7 +27,7 @@ EpochReport epoch(int n, double recall) {
 }
 
 TEST(RunFolder, MetricsKeepFullPrecisionAndResumeDropsWhatWillRunAgain) {
-  const TempDir dir;
+  const Folder dir;
   const RunFolder folder = RunFolder::create(dir / "run");
   for (int n = 0; n < 5; ++n) folder.append_epoch(epoch(n, 0.1 + 1e-15 * n));
   std::ofstream(folder.path("metrics.jsonl"), std::ios::app) << R"({"epoch": 5, "lo)";  // the machine lost power here
@@ -50,7 +50,7 @@ TEST(RunFolder, MetricsKeepFullPrecisionAndResumeDropsWhatWillRunAgain) {
 }
 
 TEST(RunFolder, HoldsOneRunOnly) {
-  const TempDir dir;
+  const Folder dir;
   EXPECT_THROW(RunFolder::open(dir / "run"), UserError);
   const RunFolder folder = RunFolder::create(dir / "run");
   EXPECT_NO_THROW(RunFolder::create(dir / "run")) << "a folder without config.yaml is no run yet";
@@ -60,11 +60,11 @@ TEST(RunFolder, HoldsOneRunOnly) {
   EXPECT_EQ(RunFolder::open((dir / "run") + "//").dir(), dir / "run");
   write_text(dir / "file", "x");
   EXPECT_THROW(RunFolder::create(dir / "file"), UserError);
-  EXPECT_THROW(read_text(dir.path.string()), UserError);
+  EXPECT_THROW(read_text(dir.path()), UserError);
 }
 
 TEST(RunFolder, IdsAndSummary) {
-  const TempDir dir;
+  const Folder dir;
   const RunFolder folder = RunFolder::create(dir / "run");
   Dataset data;
   data.name = "x", data.folder = "/x", data.interactions = "rows", data.checksum = "abc", data.n_users = 2, data.n_items = 3;
@@ -103,7 +103,7 @@ TEST(Progress, BarFitsItsWidthAndTellsTheTimeLeft) {
 }
 
 TEST(Progress, NobodyWatchingMeansPlainLines) {
-  const TempDir dir;
+  const Folder dir;
   std::ostringstream out, screen;
   {
     Progress p(out, screen, false);

@@ -15,7 +15,7 @@
 namespace ccdrec {
 namespace {
 
-using test::TempDir;
+using test::Folder;
 
 std::string bytes_of(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
@@ -40,7 +40,7 @@ std::string sentence(const std::string& path, const std::vector<std::string>* na
 }
 
 TEST(Safetensors, BytesAreThoseOfTheFormat) {
-  const TempDir dir;
+  const Folder dir;
   const float a[3] = {1.0f, -2.5f, 0.0f};
   const double b[1] = {1.5};
   write_safetensors(dir / "x.safetensors", {{"a", "F32", {3, 1}, a}, {"b", "F64", {1}, b}}, {{"format", "pt"}});
@@ -54,7 +54,7 @@ TEST(Safetensors, BytesAreThoseOfTheFormat) {
 }
 
 TEST(Safetensors, RoundTripKeepsEveryBitAndLeavesNoTemporary) {
-  const TempDir dir;
+  const Folder dir;
   std::vector<float> f(37 * 5);
   for (size_t i = 0; i < f.size(); ++i) f[i] = std::ldexp(float(draw(Stream{1, Use::test}, uint32_t(i)).v[0]), -40);
   f[3] = NAN, f[4] = -0.0f, f[5] = INFINITY;
@@ -80,7 +80,7 @@ TEST(Safetensors, RoundTripKeepsEveryBitAndLeavesNoTemporary) {
   EXPECT_TRUE(back.tensors.at("l").shape.empty());
   EXPECT_EQ(std::memcmp(back.tensors.at("l").bytes.data(), i64.data(), 8), 0);
   EXPECT_TRUE(back.tensors.at("none").bytes.empty());
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path), {}), 1);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1);
 
   const std::vector<std::string> one = {"i"}, absent = {"j"};
   EXPECT_EQ(read_safetensors(path, &one).tensors.size(), 1u);
@@ -90,14 +90,14 @@ TEST(Safetensors, RoundTripKeepsEveryBitAndLeavesNoTemporary) {
 }
 
 TEST(Safetensors, FilesWithoutTensorsOrMetadata) {
-  const TempDir dir;
+  const Folder dir;
   write_safetensors(dir / "e.safetensors", {}, {});
   EXPECT_EQ(bytes_of(dir / "e.safetensors"), little_endian(8) + "{}      ");
   EXPECT_TRUE(read_safetensors(dir / "e.safetensors").tensors.empty());
 }
 
 TEST(Safetensors, HeadersThatLieAreRefused) {
-  const TempDir dir;
+  const Folder dir;
   const std::string d4(4, 'x'), d8(8, 'x'), path = dir / "bad.safetensors";
   struct Case {
     std::string bytes;
@@ -140,13 +140,13 @@ TEST(Safetensors, HeadersThatLieAreRefused) {
     EXPECT_NE(got.find(path), std::string::npos);
   }
   EXPECT_NE(sentence(dir / "absent").find("cannot be opened"), std::string::npos);
-  EXPECT_NE(sentence(dir.path.string()).find("regular file"), std::string::npos);
+  EXPECT_NE(sentence(dir.path()).find("regular file"), std::string::npos);
 }
 
 // Every truncation and thousands of flipped bits: either refused with a sentence, or still a consistent file. Never a crash, never bytes out of
 // nowhere.
 TEST(Safetensors, DamagedFilesNeverCrash) {
-  const TempDir dir;
+  const Folder dir;
   const std::vector<float> f = {1, 2, 3, 4, 5, 6};
   const int64_t l = 9;
   const std::string good_path = dir / "good.safetensors", path = dir / "x.safetensors";
@@ -175,12 +175,12 @@ TEST(Safetensors, DamagedFilesNeverCrash) {
 }
 
 TEST(Safetensors, AFailedWriteLeavesTheOldFile) {
-  const TempDir dir;
+  const Folder dir;
   const float x = 1;
   EXPECT_THROW(write_safetensors(dir / "no/such/folder/x", {{"a", "F32", {1}, &x}}, {}), UserError);
   std::filesystem::create_directory(dir / "taken");
   EXPECT_THROW(write_safetensors(dir / "taken", {{"a", "F32", {1}, &x}}, {}), UserError);
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path), {}), 1) << "a temporary file was left behind";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1) << "a temporary file was left behind";
   EXPECT_THROW(write_safetensors(dir / "x", {{"a", "F33", {1}, &x}}, {}), std::logic_error);
   EXPECT_THROW(write_safetensors(dir / "x", {{"a", "F32", {1}, &x}, {"a", "F32", {1}, &x}}, {}), std::logic_error);
 }

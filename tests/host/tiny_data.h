@@ -1,40 +1,23 @@
 // Small data sets in memory for the tests of models and training.
 #pragma once
-#include <unistd.h>
-
 #include <algorithm>
-#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "data/dataset.h"
 #include "kernels/rng.h"
+#include "tests/temp_folder.h"
 
 namespace ccdrec::test {
 
-struct TempDir {
-  std::filesystem::path path;
-  TempDir() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "ccdrec-test-XXXXXX").string();
-    path = mkdtemp(pattern.data());
-  }
-  ~TempDir() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path, ignored);
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  std::string operator/(const std::string& name) const { return (path / name).string(); }
-};
-
-inline void add_feature(Dataset& data, const TempDir& dir, const std::string& name, const std::vector<float>& x, int64_t width) {
+inline void add_feature(Dataset& data, const Folder& dir, const std::string& name, const std::vector<float>& x, int64_t width) {
   const std::string file = dir / (name + "_feat.npy");
   write_npy(file, x.data(), data.n_items, width);
   data.features.push_back({name, NpyMatrix(file)});
 }
 
 // U users, I items, pairs and features drawn at random; the last item and the last user have no training row.
-inline Dataset random_data(const TempDir& dir, int32_t U, int32_t I, int pairs_per_user, const std::vector<int64_t>& widths, uint32_t seed = 5) {
+inline Dataset random_data(const Folder& dir, int32_t U, int32_t I, int pairs_per_user, const std::vector<int64_t>& widths, uint32_t seed = 5) {
   static const char* const names[] = {"image", "text", "audio"};
   Dataset data;
   data.name = "random", data.checksum = "test";

@@ -32,7 +32,7 @@ Settings small(const Named& m) {
   return s;
 }
 
-std::vector<unsigned char> state_bytes(Trainer& t, const TempDir& dir) {
+std::vector<unsigned char> state_bytes(Trainer& t, const Folder& dir) {
   t.save_state(dir / "state.safetensors");
   const TensorFile f = read_safetensors(dir / "state.safetensors");
   std::vector<unsigned char> all;
@@ -44,7 +44,7 @@ std::vector<unsigned char> state_bytes(Trainer& t, const TempDir& dir) {
 TEST(Trainer, SameBitsWithOneTwoAndThreeThreads) {
   for (const Named& m : models) {
     SCOPED_TRACE(m.name);
-    const TempDir dir;
+    const Folder dir;
     const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
     std::vector<std::vector<unsigned char>> states;
     for (const int threads : {1, 2, 3}) {
@@ -63,7 +63,7 @@ TEST(Trainer, ResumedAnywhereItTakesTheSameCourseBitForBit) {
   for (const Named& m : models)
     for (const int stop_after : {3, 9, 17, 33}) {  // steps; 9 a step an epoch: in the middle, at the end, early and late
       SCOPED_TRACE(std::string(m.name) + ", stopped after " + std::to_string(stop_after) + " steps");
-      const TempDir dir;
+      const Folder dir;
       const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
       const Settings s = small(m);
       std::vector<double> whole, parts;
@@ -94,7 +94,7 @@ TEST(Trainer, ResumedAnywhereItTakesTheSameCourseBitForBit) {
 }
 
 TEST(Trainer, RefusesAStateOfOtherSettingsOrData) {
-  const TempDir dir;
+  const Folder dir;
   Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   Settings s = small(models[2]);
   {
@@ -112,7 +112,7 @@ TEST(Trainer, RefusesAStateOfOtherSettingsOrData) {
 
 // Two blocks: users of a block like the items of their block, features name the block. The held-out item of the own block must rank above the other
 // block's.
-Dataset two_blocks(const TempDir& dir) {
+Dataset two_blocks(const Folder& dir) {
   Dataset data;
   data.name = "blocks", data.checksum = "blocks";
   data.n_users = 60, data.n_items = 40;
@@ -139,7 +139,7 @@ Dataset two_blocks(const TempDir& dir) {
 TEST(Trainer, EveryModelRecoversPlantedStructure) {
   for (const Named& m : models) {
     SCOPED_TRACE(m.name);
-    const TempDir dir;
+    const Folder dir;
     const Dataset data = two_blocks(dir);
     Settings s = small(m);
     s.train_batch_size = 64, s.epochs = 25, s.threads = 2, s.train_features = false;
@@ -159,7 +159,7 @@ TEST(Trainer, EveryModelRecoversPlantedStructure) {
 }
 
 TEST(Trainer, StopsAtTheTwentyFirstFailureWithoutImprovement) {
-  const TempDir dir;
+  const Folder dir;
   const Dataset data = random_data(dir, 20, 15, 3, {});
   Settings s;
   s.model = "BPR", s.embedding_size = 4, s.learning_rate = 1e-12, s.epochs = 100, s.train_batch_size = 64,
@@ -172,7 +172,7 @@ TEST(Trainer, StopsAtTheTwentyFirstFailureWithoutImprovement) {
 }
 
 TEST(Trainer, FreedomWithoutModalityTermsLeavesFeaturesAlone) {
-  const TempDir dir;
+  const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   Settings s = small(models[2]);
   s.reg_weight = 0, s.epochs = 2;
@@ -184,7 +184,7 @@ TEST(Trainer, FreedomWithoutModalityTermsLeavesFeaturesAlone) {
 TEST(Trainer, PlannedMemoryIsWhatIsTaken) {
   for (const Named& m : models) {
     SCOPED_TRACE(m.name);
-    const TempDir dir;
+    const Folder dir;
     const Dataset data = random_data(dir, 700, 500, 6, {96, 40});
     Settings s = small(m);
     s.train_batch_size = 256;
@@ -196,7 +196,7 @@ TEST(Trainer, PlannedMemoryIsWhatIsTaken) {
 }
 
 TEST(Trainer, SettingsTheDataCannotServeAreOneSentence) {
-  const TempDir dir;
+  const Folder dir;
   const Dataset data = random_data(dir, 20, 15, 3, {});
   const auto sentence = [&](void (*set)(Settings&)) -> std::string {
     Settings s;
@@ -215,7 +215,7 @@ TEST(Trainer, SettingsTheDataCannotServeAreOneSentence) {
 }
 
 TEST(Trainer, ANonFiniteLossStopsTheRunAndNamesTheStep) {
-  const TempDir dir;
+  const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   Settings s = small(models[3]);
   Trainer t(s, data);
