@@ -252,5 +252,27 @@ TEST(Curriculum, StagesFollowTheSpecification) {
   EXPECT_EQ(name(1), "model");
 }
 
+// C = max(1, floor(ratio I)) candidates, of which the max(1, floor(kappa C)) most similar stand for election (spec ccdrec 5).
+TEST(Curriculum, CountsOfCandidatesFollowTheSpecification) {
+  struct Case {
+    int64_t items;
+    double ratio, kappa;
+    int64_t count, top;
+  };
+  std::string note;
+  const auto dev = make_device("cpu", 1, note);
+  for (const Case& c : {Case{7050, 0.1, 0.1, 705, 70}, Case{7050, 0.1, 0.2, 705, 141}, Case{30, 0.1, 0.1, 3, 1}, Case{5, 0.1, 0.1, 1, 1},
+                        Case{64, 1.0, 1.0, 64, 64}}) {
+    Settings s;
+    s.candidate_ratio = c.ratio, s.kappa = c.kappa;
+    Cns cns(*dev, s, c.items);
+    EXPECT_EQ(cns.candidate_count(), c.count) << c.items;
+    EXPECT_EQ(cns.k_top(), c.top) << c.items;
+    cns.draw_candidates(1, 2, 3);
+    for (int64_t i = 0; i < c.count; ++i)
+      EXPECT_TRUE(cns.candidates()[i] >= 0 && cns.candidates()[i] < c.items && (i == 0 || cns.candidates()[i - 1] <= cns.candidates()[i]));
+  }
+}
+
 }  // namespace
 }  // namespace ccdrec::test
