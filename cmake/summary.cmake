@@ -22,6 +22,7 @@ message(STATUS "
     flags      ${CCDREC_FLAGS}
     with       ${extras}
     OpenBLAS   ${openblas}
-    CUDA       no CUDA operations in this version
+    CUDA       ${CCDREC_CUDA_TEXT}
+    emulator   ${CCDREC_SIMT_TEXT}
     build in   ${PROJECT_BINARY_DIR}
 ")

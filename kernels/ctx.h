@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/late.h"
 #include "kernels/types.h"
 
 namespace ccdrec {
@@ -11,8 +12,11 @@ enum class DeviceKind { cpu, cuda };
 
 struct Ctx {
   DeviceKind device = DeviceKind::cpu;
-  int threads = 1;         // OpenMP threads of a CPU operation: `#pragma omp parallel num_threads(ctx.threads)`. Never changes a result
-  void* stream = nullptr;  // cudaStream_t on the CUDA device
+  int threads = 1;             // OpenMP threads of a CPU operation: `#pragma omp parallel num_threads(ctx.threads)`. Never changes a result
+  void* stream = nullptr;      // cudaStream_t on the CUDA device
+  void* backend = nullptr;     // what the CUDA operations keep: library handles, a recording; owned by the device's table
+  const Late* late = nullptr;  // CUDA: the values of late.h, in device memory
+  int32_t* fault = nullptr;    // CUDA: what a CPU operation would throw std::logic_error for; in device memory, read once per epoch
 
   Ctx() = default;
   explicit Ctx(int threads_) : threads(threads_) {}
@@ -25,8 +29,15 @@ struct Ctx {
   void* scratch(int slot, size_t bytes);
   size_t scratch_bytes() const;
 
+  static constexpr int kSlots = 10;            // 8 and 9: the CUDA library calls
+  struct Memory {                              // where scratch comes from: the device sets it before the first use
+    void* (*take)(Ctx&, size_t) = nullptr;     // null: host memory
+    void (*give_back)(Ctx&, void*) = nullptr;  //
+    void (*close)(Ctx&) = nullptr;             // called last by the destructor: closes `backend`
+  } memory;
+  void fill_scratch(int byte);  // host memory only: tests poison what an operation may not rely on
+
  private:
-  static constexpr int kSlots = 8;
   void* block_[kSlots] = {};
   size_t size_[kSlots] = {};
 };

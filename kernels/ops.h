@@ -2,6 +2,8 @@
 // a second device adds a second table and touches no model.
 #pragma once
 #include <cstddef>
+#include <functional>
+#include <string>
 
 #include "kernels/adam.h"
 #include "kernels/batch.h"
@@ -70,7 +72,8 @@
 
 namespace ccdrec {
 
-// One device: its operations and its memory. `alloc` zeroes and throws std::bad_alloc; copies are complete when they return.
+// One device: its operations, its memory and, where it has them, recorded steps. `alloc` zeroes and throws std::bad_alloc; copies are complete
+// when they return.
 struct Ops {
 #define CCDREC_DECLARE(name) decltype(&cpu::name) name = nullptr;
   CCDREC_OPS(CCDREC_DECLARE)
@@ -79,8 +82,32 @@ struct Ops {
   void (*free)(Ctx&, void*) = nullptr;
   void (*upload)(Ctx&, void* device, const void* host, size_t bytes) = nullptr;
   void (*download)(Ctx&, void* host, const void* device, size_t bytes) = nullptr;
+
+  // A device whose operations return before they are done (null on the CPU).
+  void (*wait)(Ctx&) = nullptr;                                // until all is done; throws what went wrong since
+  void (*enter)(const char* name, int64_t payload) = nullptr;  // a range for profilers, closed by `leave`; payload: the epoch or step, -1 none
+  void (*leave)() = nullptr;
+  int32_t (*take_fault)(Ctx&) = nullptr;                               // Ctx::fault, set back to 0; waits
+  void* (*record)(Ctx&, const std::function<void()>& step) = nullptr;  // the operations that `step` calls, not run; late.h. Nothing may be allocated
+  void (*replay)(Ctx&, void* recording) = nullptr;                     // runs them
+  void (*forget)(Ctx&, void* recording) = nullptr;                     //
+  void (*set_late)(Ctx&, const Late&) = nullptr;                       // before the first replay of an epoch
+  void (*advance_late)(Ctx&, int64_t batch) = nullptr;  // an operation of its own: step + 1, first + batch, t + 1. Last in a recorded step
 };
 
 const Ops& cpu_ops();
+
+// The GPU of this program: one of kernels/cuda (built with CUDA), tests/simt (the emulator) or kernels/no_gpu.cpp is linked in.
+struct GpuInfo {
+  bool built = false, usable = false;
+  bool emulated = false;  // tests/simt: `auto` never takes it
+  std::string why;        // one sentence when it cannot be used
+  std::string name, built_for, driver, toolkit;
+  int major = 0, minor = 0;  // compute capability
+  size_t memory = 0, available = 0;
+};
+GpuInfo gpu_info();                          // never throws
+const Ops* gpu_ops();                        // null where not built
+void open_gpu(Ctx&, const char* precision);  // fp32 | tf32 | bf16 for the large products; throws std::runtime_error with GpuInfo::why
 
 }  // namespace ccdrec

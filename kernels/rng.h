@@ -9,11 +9,7 @@
 #include <cmath>
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define CCDREC_HD __host__ __device__
-#else
-#define CCDREC_HD
-#endif
+#include "kernels/late.h"
 
 namespace ccdrec {
 
@@ -39,6 +35,12 @@ struct Stream {
   Use use = Use::test;
   uint32_t epoch = 0, step = 0;
 };
+
+// The stream with its late values read (late.h).
+CCDREC_HD inline Stream resolved(Stream s, const Late* late) {
+  s.epoch = late_epoch(s.epoch, late), s.step = late_step(s.step, late);
+  return s;
+}
 
 struct Draw4 {
   uint32_t v[4];

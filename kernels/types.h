@@ -5,37 +5,43 @@
 #pragma once
 #include <cstdint>
 
+#if defined(__CUDACC__)
+#define CCDREC_HD __host__ __device__
+#else
+#define CCDREC_HD
+#endif
+
 namespace ccdrec {
 
 struct Mat {
   float* p = nullptr;
   int64_t rows = 0, cols = 0;
-  float* row(int64_t r) const { return p + r * cols; }
-  int64_t size() const { return rows * cols; }
-  explicit operator bool() const { return p != nullptr; }
-  Mat slice(int64_t first, int64_t n) const { return {p + first * cols, n, cols}; }  // rows first .. first+n-1
+  CCDREC_HD float* row(int64_t r) const { return p + r * cols; }
+  CCDREC_HD int64_t size() const { return rows * cols; }
+  CCDREC_HD explicit operator bool() const { return p != nullptr; }
+  CCDREC_HD Mat slice(int64_t first, int64_t n) const { return {p + first * cols, n, cols}; }  // rows first .. first+n-1
 };
 
 struct CMat {
   const float* p = nullptr;
   int64_t rows = 0, cols = 0;
   CMat() = default;
-  CMat(const float* p_, int64_t rows_, int64_t cols_) : p(p_), rows(rows_), cols(cols_) {}
-  CMat(Mat m) : p(m.p), rows(m.rows), cols(m.cols) {}
-  const float* row(int64_t r) const { return p + r * cols; }
-  int64_t size() const { return rows * cols; }
-  explicit operator bool() const { return p != nullptr; }
-  CMat slice(int64_t first, int64_t n) const { return {p + first * cols, n, cols}; }
+  CCDREC_HD CMat(const float* p_, int64_t rows_, int64_t cols_) : p(p_), rows(rows_), cols(cols_) {}
+  CCDREC_HD CMat(Mat m) : p(m.p), rows(m.rows), cols(m.cols) {}
+  CCDREC_HD const float* row(int64_t r) const { return p + r * cols; }
+  CCDREC_HD int64_t size() const { return rows * cols; }
+  CCDREC_HD explicit operator bool() const { return p != nullptr; }
+  CCDREC_HD CMat slice(int64_t first, int64_t n) const { return {p + first * cols, n, cols}; }
 };
 
 // A list of row indices whose length lives beside the data, on the device: a step never has to ask for it.
 // `idx == nullptr` is the identity 0, 1, 2, ... Capacity is what the host knows: buffers are sized by it.
 struct RowList {
-  int32_t* idx = nullptr;                                            // ascending and distinct unless an operation says otherwise
-  int64_t* count = nullptr;                                          // entries in use
-  int64_t capacity = 0;                                              // entries there is room for
-  int32_t at(int64_t j) const { return idx ? idx[j] : int32_t(j); }  // CPU operations only
-  int64_t n() const { return count ? *count : capacity; }            // CPU operations only
+  int32_t* idx = nullptr;                                                      // ascending and distinct unless an operation says otherwise
+  int64_t* count = nullptr;                                                    // entries in use
+  int64_t capacity = 0;                                                        // entries there is room for
+  CCDREC_HD int32_t at(int64_t j) const { return idx ? idx[j] : int32_t(j); }  // inside an operation only: the data are the device's
+  CCDREC_HD int64_t n() const { return count ? *count : capacity; }            // likewise
 };
 
 // Compressed sparse rows. Columns ascend within a row; rows may be empty.

@@ -5,7 +5,11 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
+#include <map>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -53,15 +57,69 @@ struct Draw {
   }
 };
 
-// Every device present, each with several thread counts: results may not depend on them.
+// Every device present: the CPU with several thread counts, the emulated GPU under several schedules (tests/simt), a GPU where this is the
+// program that tests one. Results may not depend on threads or schedule: within a family the bits are the same.
 struct Device {
   std::string name;
   const Ops* ops;
   int threads;
+  std::string family = "cpu";
+  std::function<void(Ctx&)> open = {};  // makes a context the device's own
 };
-inline std::vector<Device> devices() {
-  return {{"cpu, 1 thread", &cpu_ops(), 1}, {"cpu, 2 threads", &cpu_ops(), 2}, {"cpu, 3 threads", &cpu_ops(), 3}};
-}
+std::vector<Device> devices();  // tests/support.cpp
+std::vector<Device> cpu_devices();
+std::vector<Device> fast_devices();  // the CPU's, and one of each other family: for cases that would take the emulator minutes
+
+inline std::vector<Device> with_isa(const std::string& isa) { return isa == "portable" ? devices() : cpu_devices(); }  // the CPU's own loop
+
+// A context of that device, for one case.
+class DeviceCtx {
+ public:
+  explicit DeviceCtx(const Device& dev) : ctx_(dev.threads) {
+    if (dev.open) dev.open(ctx_);
+  }
+  operator Ctx&() { return ctx_; }
+  Ctx& get() { return ctx_; }
+
+ private:
+  Ctx ctx_;
+};
+
+// A number in memory that a device can write: &cell is its address.
+template <class T>
+class Cell {
+ public:
+  Cell(T v = {}) : v_(1, v) {}
+  T* operator&() { return v_.data(); }
+  operator T() const { return v_[0]; }
+
+ private:
+  std::vector<T> v_;
+};
+
+// EXPECT_TRUE(same(dev, "y", y)): the bits are those of the family's first device that came here. One object a case.
+class SameBits {
+ public:
+  template <class T>
+  ::testing::AssertionResult operator()(const Device& dev, const std::string& what, const std::vector<T>& v) {
+    return compare(dev, what, v.data(), v.size() * sizeof(T));
+  }
+  template <class T>
+  requires(std::is_arithmetic_v<T>)::testing::AssertionResult operator()(const Device& dev, const std::string& what, T v) {
+    return compare(dev, what, &v, sizeof v);
+  }
+
+ private:
+  ::testing::AssertionResult compare(const Device& dev, const std::string& what, const void* p, size_t bytes) {
+    const std::string now(static_cast<const char*>(p), bytes);
+    const auto [at, fresh] = first_.emplace(dev.family + "/" + what, std::pair(dev.name, now));
+    if (fresh || at->second.second == now) return ::testing::AssertionSuccess();
+    size_t k = 0;
+    while (k < std::min(bytes, at->second.second.size()) && at->second.second[k] == now[k]) ++k;
+    return ::testing::AssertionFailure() << what << " has other bits on " << dev.name << " than on " << at->second.first << ", first at byte " << k;
+  }
+  std::map<std::string, std::pair<std::string, std::string>> first_;
+};
 
 inline Mat mat(std::vector<float>& v, int64_t rows, int64_t cols) { return {v.data(), rows, cols}; }
 inline CMat cmat(const std::vector<float>& v, int64_t rows, int64_t cols) { return {v.data(), rows, cols}; }

@@ -19,7 +19,7 @@ for group in "${@:-build}"; do
       need_tool make make
       need_tool git git
       need_tool cmake cmake
-      for p in libfmt-dev zlib1g-dev libcli11-dev libyaml-cpp-dev nlohmann-json3-dev librandom123-dev libgtest-dev libbenchmark-dev; do need_package $p; done
+      for p in libfmt-dev zlib1g-dev libcli11-dev libyaml-cpp-dev nlohmann-json3-dev librandom123-dev libgtest-dev libbenchmark-dev libboost-context-dev; do need_package $p; done
       ;;
     bench) need_package libopenblas-openmp-dev ;;  # the yardstick of the benches
     lint)                                          # version 14 on every system: later ones lay out some lines differently

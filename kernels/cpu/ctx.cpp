@@ -1,6 +1,7 @@
 #include "kernels/ctx.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -8,19 +9,25 @@
 namespace ccdrec {
 
 Ctx::~Ctx() {
-  for (void* b : block_) std::free(b);
+  for (void* b : block_) memory.give_back ? memory.give_back(*this, b) : std::free(b);
+  if (memory.close) memory.close(*this);
 }
 
 void* Ctx::scratch(int slot, size_t bytes) {
   if (size_[slot] < bytes) {
-    std::free(block_[slot]);
-    size_[slot] = 0;
+    memory.give_back ? memory.give_back(*this, block_[slot]) : std::free(block_[slot]);
+    block_[slot] = nullptr, size_[slot] = 0;
     const size_t rounded = (bytes + bytes / 8 + 63) / 64 * 64;  // an eighth to spare: batches vary a little
-    block_[slot] = std::aligned_alloc(64, rounded);
+    block_[slot] = memory.take ? memory.take(*this, rounded) : std::aligned_alloc(64, rounded);
     if (!block_[slot]) throw std::bad_alloc();
     size_[slot] = rounded;
   }
   return block_[slot];
+}
+
+void Ctx::fill_scratch(int byte) {
+  for (int k = 0; k < kSlots; ++k)
+    if (block_[k]) std::memset(block_[k], byte, size_[k]);
 }
 
 size_t Ctx::scratch_bytes() const {

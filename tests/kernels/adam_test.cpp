@@ -19,7 +19,7 @@ TEST(Adam, GoldenThreeSteps) {  // lr 1e-3, theta = 1, gradients 0.3, 0, -0.1: s
   const float g[3] = {0.3f, 0, -0.1f};
   const double want[3] = {0.9990000000, 0.9983299418, 0.9980408065};
   for (const Device& dev : devices()) {
-    Ctx ctx(dev.threads);
+    DeviceCtx ctx(dev);
     float p = 1, m = 0, v = 0;
     for (int64_t t = 1; t <= 3; ++t) {
       dev.ops->adam(ctx, {&p, 1, 1}, {&m, 1, 1}, {&v, 1, 1}, {&g[t - 1], 1, 1}, schedule(coef), t);
@@ -44,9 +44,10 @@ TEST(Adam, MatchesDoubleReference) {
       v[i] = 0.999 * v[i] + 0.001 * gi * gi;
       p[i] -= lr / (1 - std::pow(0.9, double(t))) * m[i] / (std::sqrt(v[i]) / std::sqrt(1 - std::pow(0.999, double(t))) + 1e-8);
     }
-  std::vector<float> first;
+  SameBits same;
   for (const Device& dev : devices()) {
-    Ctx ctx(dev.threads);
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
     std::vector<float> pf = p0, mf(p.size()), vf(p.size());
     for (int64_t t = 1; t <= steps; ++t)
       dev.ops->adam(ctx, mat(pf, rows, cols), mat(mf, rows, cols), mat(vf, rows, cols), cmat(grad[size_t(t - 1)], rows, cols), schedule(coef), t);
@@ -55,8 +56,7 @@ TEST(Adam, MatchesDoubleReference) {
       ASSERT_LE(std::fabs(mf[i] - m[i]), 1e-6) << i;
       ASSERT_LE(std::fabs(vf[i] - v[i]), 2e-5 * v[i]) << i;  // 1 - 0.999f is 1.3e-5 from 0.001
     }
-    if (first.empty()) first = pf;
-    EXPECT_EQ(pf, first);
+    EXPECT_TRUE(same(dev, "p", pf));
   }
 }
 
@@ -77,7 +77,7 @@ TEST(AdamRows, ReplayEqualsDenseBitForBit) {
     for (const Device& dev : devices()) {
       SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
       Draw g;
-      Ctx ctx(dev.threads);
+      DeviceCtx ctx(dev);
       const auto size = size_t(c.R * c.cols);
       std::vector<float> dense = g.floats(c.R * c.cols), dm(size), dv(size), value = dense, m(size), v(size);
       std::vector<int32_t> last(size_t(c.R), 0);
@@ -133,7 +133,7 @@ TEST(AdamRows, FlushedEveryStepEverySeventhOrOnceAtTheEnd) {
         for (const Device& dev : devices()) {
           SCOPED_TRACE("width " + std::to_string(cols) + ", flushed every " + std::to_string(every) + " on " + dev.name + (by_row ? ", by row" : ""));
           Draw g;
-          Ctx ctx(dev.threads);
+          DeviceCtx ctx(dev);
           std::vector<float> dense = g.floats(R * cols), dm(dense.size()), dv(dense.size()), value = dense, m(dense.size()), v(dense.size());
           std::vector<int32_t> last(size_t(R), 0);
           const auto start = dense;

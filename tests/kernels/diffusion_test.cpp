@@ -1,7 +1,7 @@
 #include "kernels/diffusion.h"
 
 #include <algorithm>
-#include <cstring>
+#include <functional>
 #include <numbers>
 #include <stdexcept>
 
@@ -75,15 +75,20 @@ TEST(Schedule, RefusesWhatItDoesNotKnow) {
   EXPECT_THROW(make_schedule("linear", 0, false), std::invalid_argument);
 }
 
+Device anywhere(Device dev) {  // for SameBits: what is elementwise or drawn has the same bits on all devices
+  dev.family = "any";
+  return dev;
+}
+
 // --- draws -------------------------------------------------------------------------------------------------------------------------------
 
 TEST(Timesteps, MirroredRule) {
-  for (int64_t n : {0, 1, 2, 3, 10, 11, 1000}) {
+  for (int64_t n : {0, 1, 2, 3, 10, 11, 255, 256, 257, 1000}) {
     for (const Device& dev : devices()) {
       SCOPED_TRACE(std::to_string(n) + " rows on " + dev.name);
-      Ctx ctx(dev.threads);
+      DeviceCtx ctx(dev);
       std::vector<int32_t> t(size_t(n + 2), -7), plain = t;
-      int64_t count = n;
+      Cell<int64_t> count = n;
       dev.ops->draw_timesteps(ctx, t.data(), {nullptr, &count, n + 2}, 20, true, Stream{9, Use::timestep, 1, 4});
       dev.ops->draw_timesteps(ctx, plain.data(), {nullptr, &count, n + 2}, 20, false, Stream{9, Use::timestep, 1, 4});
       const int64_t h = n / 2 + 1;
@@ -99,26 +104,30 @@ TEST(Timesteps, MirroredRule) {
 TEST(Timesteps, Uniform) {
   const int64_t n = 40000;
   for (bool mirrored : {false, true}) {
-    std::vector<int32_t> t(n);
-    Ctx ctx(2);
-    cpu::draw_timesteps(ctx, t.data(), {nullptr, nullptr, n}, 20, mirrored, Stream{test_seed(), Use::timestep});
-    std::vector<double> count(20);
-    for (int32_t v : t) count[size_t(v)] += 1;
-    double chi2 = 0;
-    for (double c : count) chi2 += (c - n / 20.0) * (c - n / 20.0) / (n / 20.0);
-    EXPECT_LT(chi2, mirrored ? 2 * 27.9 : 43.8);  // one in a thousand: 19 degrees of freedom; mirrored, nine, every deviation twice
+    SameBits same;
+    for (const Device& dev : devices()) {
+      std::vector<int32_t> t(n);
+      DeviceCtx ctx(dev);
+      dev.ops->draw_timesteps(ctx, t.data(), {nullptr, nullptr, n}, 20, mirrored, Stream{test_seed(), Use::timestep});
+      std::vector<double> count(20);
+      for (int32_t v : t) count[size_t(v)] += 1;
+      double chi2 = 0;
+      for (double c : count) chi2 += (c - n / 20.0) * (c - n / 20.0) / (n / 20.0);
+      EXPECT_LT(chi2, mirrored ? 2 * 27.9 : 43.8);  // one in a thousand: 19 degrees of freedom; mirrored, nine, every deviation twice
+      EXPECT_TRUE(same(anywhere(dev), "t", t));
+    }
   }
 }
 
 TEST(Normals, AreTheAddressedPairs) {
-  for (int64_t d : {1, 4, 37, 63, 64, 130}) {
+  for (int64_t d : {1, 4, 37, 63, 64, 130, 132, 260}) {
     for (const Device& dev : devices()) {
       SCOPED_TRACE("d = " + std::to_string(d) + " on " + dev.name);
       std::vector<int32_t> items = {0, 3, 4, 70000, 2000000000};
-      int64_t count = 5;
+      Cell<int64_t> count = 5;
       std::vector<float> eps(size_t(6 * d), -99.0f);
       const Stream stream{0xdeadbeefu, Use::noise, 0x80000001u, 0xfffffff0u};
-      Ctx ctx(dev.threads);
+      DeviceCtx ctx(dev);
       dev.ops->draw_normals(ctx, mat(eps, 6, d), {items.data(), &count, 6}, stream);
       for (int64_t j = 0; j < 5; ++j) {
         for (int64_t c = 0; c < d; ++c) {
@@ -136,16 +145,40 @@ TEST(Normals, AreTheAddressedPairs) {
 
 TEST(Normals, Distribution) {
   const int64_t n = 2000, d = 64;
-  std::vector<float> eps(size_t(n * d));
-  Ctx ctx(2);
-  cpu::draw_normals(ctx, mat(eps, n, d), {nullptr, nullptr, n}, Stream{test_seed(), Use::noise});
-  std::sort(eps.begin(), eps.end());
-  double worst = 0;  // Kolmogorov-Smirnov
-  for (size_t i = 0; i < eps.size(); ++i) {
-    const double phi = 0.5 * std::erfc(-double(eps[i]) / std::numbers::sqrt2);
-    worst = std::max({worst, std::fabs(phi - double(i) / double(eps.size())), std::fabs(phi - double(i + 1) / double(eps.size()))});
+  SameBits same;
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    std::vector<float> eps(size_t(n * d));
+    DeviceCtx ctx(dev);
+    dev.ops->draw_normals(ctx, mat(eps, n, d), {nullptr, nullptr, n}, Stream{test_seed(), Use::noise});
+    EXPECT_TRUE(same(anywhere(dev), "eps", eps));
+    std::sort(eps.begin(), eps.end());
+    double worst = 0;  // Kolmogorov-Smirnov
+    for (size_t i = 0; i < eps.size(); ++i) {
+      const double phi = 0.5 * std::erfc(-double(eps[i]) / std::numbers::sqrt2);
+      worst = std::max({worst, std::fabs(phi - double(i) / double(eps.size())), std::fabs(phi - double(i + 1) / double(eps.size()))});
+    }
+    EXPECT_LT(worst * std::sqrt(double(eps.size())), 1.95);  // one in a thousand
   }
-  EXPECT_LT(worst * std::sqrt(double(eps.size())), 1.95);  // one in a thousand
+}
+
+TEST(Draws, LateEpochAndStep) {
+  const int64_t n = 300, d = 10;
+  for (const Device& dev : devices()) {
+    if (!dev.ops->set_late) continue;
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    dev.ops->set_late(ctx, Late{5, 70, 0, 0});
+    std::vector<int32_t> t[2] = {std::vector<int32_t>(size_t(n)), std::vector<int32_t>(size_t(n))};
+    std::vector<float> eps[2] = {std::vector<float>(size_t(n * d)), std::vector<float>(size_t(n * d))};
+    for (int late : {0, 1}) {
+      const uint32_t epoch = late ? kLateEpoch : 5, step = late ? kLateStep : 70;
+      dev.ops->draw_timesteps(ctx, t[late].data(), {nullptr, nullptr, n}, 20, true, Stream{3, Use::timestep, epoch, step});
+      dev.ops->draw_normals(ctx, mat(eps[late], n, d), {nullptr, nullptr, n}, Stream{3, Use::noise, epoch, step});
+    }
+    EXPECT_EQ(t[0], t[1]);
+    EXPECT_EQ(eps[0], eps[1]);
+  }
 }
 
 // --- forward process, fusion, alignment --------------------------------------------------------------------------------------------------
@@ -154,10 +187,11 @@ struct Batch {  // n of I items, rows distinct and ascending, one item heavy
   int64_t I, d, n, cap;
   std::vector<int32_t> items, ptr, slot, t;
   std::vector<float> q, hhat, eps, e0;
-  int64_t count, terms;
+  Cell<int64_t> count;
+  int64_t terms;
   HostSchedule host = make_schedule("linear", 20, false);
 
-  Batch(int64_t I_, int64_t d_, int64_t n_) : I(I_), d(d_), n(n_), cap(n_ + 2), count(n_) {
+  Batch(int64_t I_, int64_t d_, int64_t n_, int64_t spare = 2) : I(I_), d(d_), n(n_), cap(n_ + spare), count(n_) {
     Draw g;
     ptr = {0};
     for (int64_t j = 0; j < n; ++j) {
@@ -177,18 +211,29 @@ struct Batch {  // n of I items, rows distinct and ascending, one item heavy
 
 struct Shape {
   const char* name;
-  int64_t I, d, n;
+  int64_t I, d, n, spare = 2;  // room beyond the n rows
 };
-const Shape shapes[] = {
-    {"no rows", 5, 64, 0}, {"one row", 1, 64, 1}, {"odd width", 40, 37, 11}, {"every item", 9, 4, 9}, {"more than a chunk", 3000, 16, 700}};
+const Shape shapes[] = {{"no rows", 5, 64, 0},
+                        {"one row", 1, 64, 1},
+                        {"odd width", 40, 37, 11},
+                        {"every item", 9, 4, 9},
+                        {"more than a chunk", 3000, 16, 700},
+                        {"blocks but one, most of the room unused", 90, 64, 31, 500},
+                        {"full blocks", 90, 64, 32},
+                        {"full blocks and one", 90, 64, 33},
+                        {"a lane a row, full block", 300, 4, 256},
+                        {"a lane a row, full block and one", 300, 1, 257},
+                        {"more than a warp of fours", 20, 260, 9},
+                        {"more than two warps of ones", 20, 70, 9}};
 
 TEST(Diffusion, ForwardProcessAndItsGradient) {
   for (const Shape& c : shapes) {
+    SameBits same;
     for (const Device& dev : devices()) {
       SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
-      Batch b(c.I, c.d, c.n);
+      Batch b(c.I, c.d, c.n, c.spare);
       Draw g{5000};
-      Ctx ctx(dev.threads);
+      DeviceCtx ctx(dev);
       std::vector<float> e_t(size_t(b.cap * b.d), NAN);
       const std::vector<float> d_e = g.floats(b.cap * b.d), start = g.floats(b.I * b.d);
       std::vector<float> d_q = start;
@@ -207,6 +252,8 @@ TEST(Diffusion, ForwardProcessAndItsGradient) {
       }
       EXPECT_TRUE(close(e_t, want, 3e-7));
       EXPECT_TRUE(close(d_q, want_q, 3e-7));
+      EXPECT_TRUE(same(anywhere(dev), "e_t", e_t));
+      EXPECT_TRUE(same(anywhere(dev), "d_q", d_q));
       EXPECT_TRUE(std::isnan(e_t[size_t(b.n * b.d)]));
     }
   }
@@ -216,14 +263,15 @@ TEST(Diffusion, ForwardProcessAndItsGradient) {
 TEST(Diffusion, FuseAndAlign) {
   const float lambda = 0.7f, mu = 0.3f;
   for (const Shape& c : shapes) {
+    SameBits same;
     for (const Device& dev : devices()) {
       SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
-      Batch b(c.I, c.d, c.n);
+      Batch b(c.I, c.d, c.n, c.spare);
       Draw g{6000};
-      Ctx ctx(dev.threads);
+      DeviceCtx ctx(dev);
       const std::vector<float> g_ego = g.floats(b.I * b.d, -0.05f, 0.05f), start_q = g.floats(b.I * b.d), start_ego = g.floats(b.I * b.d);
       std::vector<float> ego = start_ego, d_e0(size_t(b.cap * b.d), NAN), d_q = start_q, g_hhat = g_ego;
-      double loss = 2.5;
+      Cell<double> loss = 2.5;
       dev.ops->fuse(ctx, mat(ego, b.I, b.d), cmat(b.hhat, b.I, b.d), cmat(b.e0, b.cap, b.d), b.rows(), mu);
       dev.ops->align(ctx, &loss, mat(d_e0, b.cap, b.d), mat(d_q, b.I, b.d), mat(g_hhat, b.I, b.d), cmat(b.q, b.I, b.d), cmat(b.e0, b.cap, b.d),
                      b.groups(), lambda, b.terms, mu);
@@ -259,22 +307,85 @@ TEST(Diffusion, FuseAndAlign) {
       EXPECT_TRUE(close(g_hhat, want_h, 3e-7));
       EXPECT_TRUE(close(d_e0, want_e0, 5e-7));
       EXPECT_NEAR(loss, want_loss, 3e-7 * want_loss);
+      EXPECT_TRUE(same(dev, "loss", double(loss)));
+      EXPECT_TRUE(same(anywhere(dev), "ego", ego));
+      EXPECT_TRUE(same(anywhere(dev), "d_q", d_q));
+      EXPECT_TRUE(same(anywhere(dev), "d_hhat", g_hhat));
+      EXPECT_TRUE(same(anywhere(dev), "d_e0_hat", d_e0));
       EXPECT_TRUE(std::isnan(d_e0[size_t(b.n * b.d)]));
     }
   }
 }
 
-TEST(Diffusion, LossHasTheSameBitsForAnyThreadCount) {
-  std::vector<double> losses;
+TEST(Diffusion, LossOfManyRowsHasTheSameBits) {
+  SameBits same;
   for (const Device& dev : devices()) {
-    Batch b(3000, 37, 1500);
-    Ctx ctx(dev.threads);
+    SCOPED_TRACE(dev.name);
+    Batch b(6000, 37, 2500, 700);  // more than 256 blocks of rows
+    DeviceCtx ctx(dev);
     std::vector<float> d_e0(size_t(b.cap * b.d)), d_q(size_t(b.I * b.d)), g_ego(size_t(b.I * b.d));
-    losses.push_back(0);
-    dev.ops->align(ctx, &losses.back(), mat(d_e0, b.cap, b.d), mat(d_q, b.I, b.d), mat(g_ego, b.I, b.d), cmat(b.q, b.I, b.d), cmat(b.e0, b.cap, b.d),
+    Cell<double> loss = 0;
+    dev.ops->align(ctx, &loss, mat(d_e0, b.cap, b.d), mat(d_q, b.I, b.d), mat(g_ego, b.I, b.d), cmat(b.q, b.I, b.d), cmat(b.e0, b.cap, b.d),
                    b.groups(), 1, b.terms, 0.5f);
+    double want = 0;
+    for (int64_t j = 0; j < b.n; ++j)
+      for (int64_t k = 0; k < b.d; ++k)
+        want += b.m(j) * std::pow(double(b.q[size_t(b.items[size_t(j)] * b.d + k)]) - double(b.e0[size_t(j * b.d + k)]), 2);
+    want /= double(b.terms) * double(b.d);
+    EXPECT_NEAR(loss, want, 1e-7 * want);  // differences are rounded to float
+    EXPECT_TRUE(same(dev, "loss", double(loss)));
   }
-  for (double l : losses) EXPECT_EQ(l, losses[0]);
+}
+
+// Rows at odd places, as the CPU: no four columns at a time.
+TEST(Diffusion, RowsOffTheirAlignment) {
+  SameBits same;
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    Batch b(60, 8, 40);
+    Draw g{7000};
+    DeviceCtx ctx(dev);
+    std::vector<std::vector<float>> v;
+    for (int64_t rows : {b.cap, b.cap, b.cap, b.I, b.I, b.I}) v.push_back(g.floats(rows * b.d + 1));
+    const auto at = [&](size_t k) { return Mat{v[k].data() + 1, k < 3 ? b.cap : b.I, b.d}; };
+    dev.ops->draw_normals(ctx, at(0), b.rows(), Stream{1, Use::noise});
+    dev.ops->diffuse(ctx, at(1), at(3), at(0), b.t.data(), b.rows(), b.schedule());
+    dev.ops->fuse(ctx, at(4), at(4), at(1), b.rows(), 0.3f);  // in place
+    Cell<double> loss = 0;
+    dev.ops->align(ctx, &loss, at(2), at(4), at(5), at(3), at(1), b.groups(), 0.7f, b.terms, 0.3f);
+    dev.ops->diffuse_backward(ctx, at(4), at(2), b.t.data(), b.rows(), b.schedule());
+    for (const auto& x : v) EXPECT_TRUE(same(anywhere(dev), std::to_string(&x - v.data()), x));
+    EXPECT_TRUE(same(dev, "loss", double(loss)));
+  }
+}
+
+// More rows in use than a buffer has: the CPU throws, a device that cannot notes it, and stays in bounds.
+TEST(Diffusion, ListsLongerThanTheirRoom) {
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    Batch b(60, 8, 40, 0);
+    DeviceCtx ctx(dev);
+    const int64_t small = b.n - 1;
+    std::vector<float> out(size_t(small * b.d)), d_q(size_t(b.I * b.d)), g_ego = d_q;
+    const Mat room = mat(out, small, b.d), dq = mat(d_q, b.I, b.d), ge = mat(g_ego, b.I, b.d);
+    const CMat q = cmat(b.q, b.I, b.d), full = cmat(b.eps, b.cap, b.d), e0 = cmat(b.e0, b.cap, b.d);
+    Cell<double> loss = 0;
+    const std::function<void()> calls[] = {[&] {
+                                             dev.ops->draw_normals(ctx, room, b.rows(), Stream{1, Use::noise});
+                                           },
+                                           [&] { dev.ops->diffuse(ctx, room, q, full, b.t.data(), b.rows(), b.schedule()); },
+                                           [&] { dev.ops->diffuse_backward(ctx, dq, room, b.t.data(), b.rows(), b.schedule()); },
+                                           [&] { dev.ops->fuse(ctx, ge, q, room, b.rows(), 0.5f); },
+                                           [&] { dev.ops->align(ctx, &loss, room, dq, ge, q, e0, b.groups(), 1, b.terms, 0.5f); }};
+    for (const auto& call : calls) {
+      if (!dev.ops->take_fault) {
+        EXPECT_THROW(call(), std::logic_error);
+        continue;
+      }
+      call();
+      EXPECT_NE(dev.ops->take_fault(ctx), 0) << &call - calls;
+    }
+  }
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 #include "kernels/encoder.h"
 
+#include <functional>
+#include <stdexcept>
+
 #include "tests/kernels/estimator_ref.h"
 
 namespace ccdrec::test {
@@ -11,26 +14,40 @@ struct Case {
   const char* name;
   int64_t n;
   int M, layers, heads;
-  int64_t d, inner;
+  int64_t d, inner, spare = 2;  // room beyond the n items
 };
-const Case cases[] = {{"no items", 0, 2, 1, 4, 64, 256}, {"one item", 1, 2, 1, 4, 8, 32}, {"two layers", 5, 1, 2, 2, 4, 16},
-                      {"odd head", 3, 3, 1, 4, 12, 20},  {"one head", 7, 2, 1, 1, 10, 9}, {"as specified", 9, 2, 1, 4, 64, 256}};
+const Case cases[] = {{"no items", 0, 2, 1, 4, 64, 256},
+                      {"one item", 1, 2, 1, 4, 8, 32},
+                      {"two layers", 5, 1, 2, 2, 4, 16},
+                      {"odd head", 3, 3, 1, 4, 12, 20},
+                      {"one head", 7, 2, 1, 1, 10, 9},
+                      {"as specified", 9, 2, 1, 4, 64, 256},
+                      {"wider than two warps", 5, 1, 2, 5, 70, 131},
+                      {"most modalities and heads", 3, 8, 1, 16, 16, 8},
+                      {"256 rows, most of the room unused", 64, 2, 1, 2, 4, 5, 90},
+                      {"257 rows and more", 86, 1, 1, 1, 6, 7}};
 
-// Everything a call needs; capacity exceeds n by two rows.
+// Everything a call needs. What lies beyond the n items may not be used: it is NaN, or an address out of bounds.
 struct Problem {
   Case c;
-  int64_t K, cap, count;
+  int64_t K, cap;
+  Cell<int64_t> count;
   std::vector<float> e_t, tau, room, e0;
   std::vector<std::vector<float>> h, tensor;  // tensor: 16 a layer
   std::vector<int32_t> t;
 
-  explicit Problem(const Case& c_) : c(c_), K(c.M + 2), cap(c.n + 2), count(c.n) {
+  explicit Problem(const Case& c_) : c(c_), K(c.M + 2), cap(c_.n + c_.spare), count(c_.n) {
     Draw g;
     const int64_t d = c.d, F = c.inner;
-    e_t = g.floats(cap * d);
-    for (int m = 0; m < c.M; ++m) h.push_back(g.floats(cap * d));
+    const auto tokens = [&] {
+      std::vector<float> v = g.floats(c.n * d);
+      v.resize(size_t(cap * d), NAN);
+      return v;
+    };
+    e_t = tokens();
+    for (int m = 0; m < c.M; ++m) h.push_back(tokens());
     tau = time_embedding(kSteps, d);
-    for (int64_t j = 0; j < cap; ++j) t.push_back(g.below(kSteps));
+    for (int64_t j = 0; j < cap; ++j) t.push_back(j < c.n ? g.below(kSteps) : 1 << 30);
     for (int l = 0; l < c.layers; ++l) {
       const int64_t size[] = {d, d, d * d, d, d * d, d, d * d, d, d * d, d, d, d, d * F, F, F * d, d};
       for (int i = 0; i < 16; ++i) {
@@ -151,13 +168,15 @@ struct EncoderRef {
 TEST(Encoder, ForwardMatchesDoubleReference) {
   for (const Case& c : cases) {
     const std::vector<Ref> want = by_scale(EncoderRef(Problem(c)).forward());
-    for (int threads : {1, 2, 3}) {
-      SCOPED_TRACE(std::string(c.name) + ", threads " + std::to_string(threads));
+    SameBits same;
+    for (const Device& dev : devices()) {
+      SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
       Problem p(c);
-      Ctx ctx(threads);
-      cpu::encoder_forward(ctx, mat(p.e0, p.cap, c.d), p.saved(), p.tokens(), p.params(), p.rows());
+      DeviceCtx ctx(dev);
+      dev.ops->encoder_forward(ctx, mat(p.e0, p.cap, c.d), p.saved(), p.tokens(), p.params(), p.rows());
       EXPECT_TRUE(close(p.e0, want, 5e-6));
       EXPECT_TRUE(std::isnan(p.e0[size_t(c.n * c.d)])) << "row past the count written";
+      EXPECT_TRUE(same(dev, "e0_hat", p.e0));
     }
   }
 }
@@ -167,28 +186,31 @@ struct Gradients {
   std::vector<std::vector<float>> d_h, tensor;
 };
 
-Gradients run_backward(int threads, Problem& p, const std::vector<float>& d_out, Gradients g) {
-  Ctx ctx(threads);
+Gradients run_backward(const Device& dev, Problem& p, const std::vector<float>& d_out, Gradients g) {
+  DeviceCtx ctx(dev);
   Mat d_h[kMaxModalities];
   for (int m = 0; m < p.c.M; ++m) d_h[m] = mat(g.d_h[size_t(m)], p.cap, p.c.d);
   EncoderGrads grads;
   p.views(grads.layer, g.tensor);
-  cpu::encoder_forward(ctx, mat(p.e0, p.cap, p.c.d), p.saved(), p.tokens(), p.params(), p.rows());
-  cpu::encoder_backward(ctx, mat(g.d_e, p.cap, p.c.d), d_h, grads, cmat(d_out, p.cap, p.c.d), p.tokens(), p.saved(), p.params(), p.rows());
+  dev.ops->encoder_forward(ctx, mat(p.e0, p.cap, p.c.d), p.saved(), p.tokens(), p.params(), p.rows());
+  dev.ops->encoder_backward(ctx, mat(g.d_e, p.cap, p.c.d), d_h, grads, cmat(d_out, p.cap, p.c.d), p.tokens(), p.saved(), p.params(), p.rows());
   return g;
 }
 
-// Central differences of the double reference, random weights on the output: every element at small widths, three random directions at d = 64.
+// What the gradient of one input, listed in the order of `directions`, has to be along each of them.
+struct Derivatives {
+  std::vector<Vec> directions;  // empty: every element
+  Vec want;
+};
+
+// Central differences of the double reference, random weights on the output: every element at small widths, three random directions otherwise.
 TEST(Encoder, BackwardMatchesFiniteDifferences) {
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);
-    Problem p(c);
+    Problem at_rest(c);
     Draw g{4000};
-    const std::vector<float> d_out = g.floats(p.cap * c.d), unwritten(size_t(p.cap * c.d), NAN);
-    Gradients start{unwritten, std::vector(size_t(c.M), unwritten), {}};
-    for (const auto& t : p.tensor) start.tensor.push_back(g.floats(int64_t(t.size())));
-    const Gradients got = run_backward(2, p, d_out, start);
-    EncoderRef ref(p);
+    std::vector<float> d_out = g.floats(c.n * c.d);
+    EncoderRef ref(at_rest);
     auto derivative = [&](Vec& at, const Vec& direction) {
       const Vec keep = at;
       const double h = 1e-5;
@@ -201,105 +223,174 @@ TEST(Encoder, BackwardMatchesFiniteDifferences) {
       at = keep;
       return (loss[0] - loss[1]) / (2 * h);
     };
-    auto compare = [&](const char* what, Vec& at, const std::vector<float>& gradient, const std::vector<float>& before) {
-      SCOPED_TRACE(what);
-      double top = 1e-2;  // b_k shifts all scores of a row alike: its gradient is nothing but rounding
-      for (size_t i = 0; i < at.size(); ++i) top = std::max(top, std::fabs(double(gradient[i])));
-      if (c.d < 64) {
+    auto derivatives = [&](Vec& at) {
+      Derivatives all;
+      if (c.d < 16 && c.n < 16) {
         for (size_t i = 0; i < at.size(); ++i) {
           Vec one(at.size(), 0.0);
           one[i] = 1;
-          const double want = derivative(at, one) + (before.empty() ? 0 : before[i]);
-          ASSERT_TRUE(std::fabs(gradient[i] - want) <= 2e-5 * top) << "element " << i << ": got " << gradient[i] << ", want " << want;
+          all.want.push_back(derivative(at, one));
         }
-        return;
-      }
-      for (int trial = 0; trial < 3; ++trial) {
-        const Vec direction = doubles(g.floats(int64_t(at.size())));
-        double along = 0, mass = 1;  // 1: the rounding of the start values, all there is of b_k
-        for (size_t i = 0; i < at.size(); ++i) {
-          const double term = (double(gradient[i]) - (before.empty() ? 0 : before[i])) * direction[i];
-          along += term;
-          mass += std::fabs(term);
+      } else {
+        for (int trial = 0; trial < 3; ++trial) {
+          all.directions.push_back(doubles(g.floats(int64_t(at.size()))));
+          all.want.push_back(derivative(at, all.directions.back()));
         }
-        const double want = derivative(at, direction);
-        ASSERT_TRUE(std::fabs(along - want) <= 2e-5 * mass) << "direction " << trial << ": got " << along << ", want " << want << ", mass " << mass;
       }
+      return all;
     };
-    compare("e_t", ref.token[0], got.d_e, {});
-    for (size_t m = 0; m < size_t(c.M); ++m) compare("h", ref.token[m + 1], got.d_h[m], {});
-    for (size_t i = 0; i < ref.tensor.size(); ++i) compare(("tensor " + std::to_string(i)).c_str(), ref.tensor[i], got.tensor[i], start.tensor[i]);
-    EXPECT_TRUE(std::isnan(got.d_e[size_t(c.n * c.d)])) << "row past the count written";
+    std::vector<Derivatives> of_token, of_tensor;
+    for (size_t m = 0; m < size_t(c.M + 1); ++m) of_token.push_back(derivatives(ref.token[m]));
+    for (Vec& tensor : ref.tensor) of_tensor.push_back(derivatives(tensor));
+
+    d_out.resize(size_t(at_rest.cap * c.d), NAN);
+    const std::vector<float> unwritten(size_t(at_rest.cap * c.d), NAN);
+    Gradients start{unwritten, std::vector(size_t(c.M), unwritten), {}};
+    for (const auto& t : at_rest.tensor) start.tensor.push_back(g.floats(int64_t(t.size())));
+    SameBits same;
+    for (const Device& dev : devices()) {
+      SCOPED_TRACE(dev.name);
+      Problem p(c);
+      const Gradients got = run_backward(dev, p, d_out, start);
+      auto compare = [&](const std::string& what, const Derivatives& d, size_t size, const std::vector<float>& gradient,
+                         const std::vector<float>& before) {
+        SCOPED_TRACE(what);
+        EXPECT_TRUE(same(dev, what, gradient));
+        double top = 1e-2;  // b_k shifts all scores of a row alike: its gradient is nothing but rounding
+        for (size_t i = 0; i < size; ++i) top = std::max(top, std::fabs(double(gradient[i])));
+        if (d.directions.empty()) {
+          for (size_t i = 0; i < size; ++i) {
+            const double want = d.want[i] + (before.empty() ? 0 : before[i]);
+            ASSERT_TRUE(std::fabs(gradient[i] - want) <= 2e-5 * top) << "element " << i << ": got " << gradient[i] << ", want " << want;
+          }
+        }
+        for (size_t trial = 0; trial < d.directions.size(); ++trial) {
+          double along = 0, mass = 1;  // 1: the rounding of the start values, all there is of b_k
+          for (size_t i = 0; i < size; ++i) {
+            const double term = (double(gradient[i]) - (before.empty() ? 0 : before[i])) * d.directions[trial][i];
+            along += term;
+            mass += std::fabs(term);
+          }
+          ASSERT_TRUE(std::fabs(along - d.want[trial]) <= 2e-5 * mass)
+              << "direction " << trial << ": got " << along << ", want " << d.want[trial] << ", mass " << mass;
+        }
+      };
+      const size_t items = size_t(c.n * c.d);
+      compare("e_t", of_token[0], items, got.d_e, {});
+      for (size_t m = 0; m < size_t(c.M); ++m) compare("h " + std::to_string(m), of_token[m + 1], items, got.d_h[m], {});
+      for (size_t i = 0; i < got.tensor.size(); ++i)
+        compare("tensor " + std::to_string(i), of_tensor[i], got.tensor[i].size(), got.tensor[i], start.tensor[i]);
+      EXPECT_TRUE(std::isnan(got.d_e[items])) << "row past the count written";
+      for (const auto& d_h : got.d_h) EXPECT_TRUE(std::isnan(d_h[items])) << "row past the count written";
+    }
   }
 }
 
-TEST(Encoder, SameBitsForAnyThreadCount) {
-  const Case c = cases[5];
-  auto run = [&](int threads) {
-    Problem p(c);
-    Draw g{4000};
-    const std::vector<float> d_out = g.floats(p.cap * c.d), zero(size_t(p.cap * c.d), 0.0f);
-    Gradients start{zero, std::vector(size_t(c.M), zero), {}};
-    for (const auto& t : p.tensor) start.tensor.push_back(g.floats(int64_t(t.size())));
-    return run_backward(threads, p, d_out, start);
-  };
-  const Gradients want = run(1);
-  for (int threads : {2, 3}) {
-    const Gradients got = run(threads);
-    EXPECT_TRUE(got.d_e == want.d_e && got.d_h == want.d_h && got.tensor == want.tensor) << threads;
+// More items in use than a buffer has: the CPU throws, a device that cannot notes it, and stays in bounds.
+TEST(Encoder, ListsLongerThanTheirRoom) {
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    Problem p({"", 12, 2, 1, 2, 4, 8, 0});
+    DeviceCtx ctx(dev);
+    std::vector<float> out(size_t(11 * p.c.d)), full(size_t(12 * p.c.d)), d_h0 = full, d_h1 = full;
+    std::vector<std::vector<float>> d_tensor = p.tensor;
+    EncoderGrads grads;
+    p.views(grads.layer, d_tensor);
+    const Mat d_h[2] = {mat(d_h0, 12, p.c.d), mat(d_h1, 12, p.c.d)};
+    EstimatorTokens fewer = p.tokens();
+    fewer.h[1].rows = 11;
+    dev.ops->encoder_forward(ctx, mat(full, 12, p.c.d), p.saved(), p.tokens(), p.params(), p.rows());
+    const std::function<void()> calls[] = {
+        [&] { dev.ops->encoder_forward(ctx, mat(out, 11, p.c.d), p.saved(), p.tokens(), p.params(), p.rows()); },
+        [&] { dev.ops->encoder_forward(ctx, mat(full, 12, p.c.d), p.saved(), fewer, p.params(), p.rows()); },
+        [&] { dev.ops->encoder_backward(ctx, mat(out, 11, p.c.d), d_h, grads, cmat(full, 12, p.c.d), p.tokens(), p.saved(), p.params(), p.rows()); }};
+    for (const auto& call : calls) {
+      if (!dev.ops->take_fault) {
+        EXPECT_THROW(call(), std::logic_error);
+        continue;
+      }
+      EXPECT_EQ(dev.ops->take_fault(ctx), 0);
+      call();
+      EXPECT_NE(dev.ops->take_fault(ctx), 0);
+    }
+  }
+}
+
+// The last items of a run over n, against the chain in double. Pools are the same with a late epoch.
+void check_reverse(const Case& c, const Problem& p, int64_t compared, const std::vector<Device>& on) {
+  const uint32_t seed = 3, epoch = 8;
+  const int64_t n = c.n;
+  const HostSchedule host = make_schedule("linear", kSteps, false);
+  const Schedule s{kSteps, host.sqrt_abar.data(), host.sqrt_1m_abar.data(), host.a.data(), host.b.data(), host.sigma.data()};
+  const uint32_t groups = uint32_t((c.d + 3) / 4);
+  const EncoderRef f(p);
+  std::vector<Vec> want(4);
+  for (int64_t i = n - std::min(n, compared); i < n; ++i) {
+    auto normals = [&](Use use, int t) {
+      Vec z;
+      for (uint32_t b = 0; b < groups; ++b) {
+        const Draw4 v = draw(Stream{seed, use, epoch, uint32_t(t)}, uint32_t(i), b);
+        float x[4];
+        normal_pair(v.v[0], v.v[1], x[0], x[1]);
+        normal_pair(v.v[2], v.v[3], x[2], x[3]);
+        z.insert(z.end(), x, x + 4);
+      }
+      return z;
+    };
+    auto row = [&](const std::vector<float>& from, int64_t r) { return Vec(from.begin() + r * c.d, from.begin() + (r + 1) * c.d); };
+    Vec e = row(p.e_t, i), z = normals(Use::reverse_start, kSteps);
+    for (size_t j = 0; j < e.size(); ++j) e[j] = std::sqrt(host.abar.back()) * e[j] + std::sqrt(1 - host.abar.back()) * z[j];
+    for (int done = 0; done <= kSteps; ++done) {
+      const int t = kSteps - done + 1;
+      if (done > 0) {
+        Vec token = e;
+        for (int m = 0; m <= c.M; ++m) {
+          const Vec more = m < c.M ? row(p.h[size_t(m)], i) : row(p.tau, t - 1);
+          token.insert(token.end(), more.begin(), more.end());
+        }
+        const Vec x0 = f.item(token);
+        z = normals(Use::reverse_noise, t);
+        for (size_t j = 0; j < e.size(); ++j) e[j] = host.a[size_t(t - 1)] * x0[j] + host.b[size_t(t - 1)] * e[j] + host.sigma[size_t(t - 1)] * z[j];
+      }
+      for (size_t k = 0; k < 4; ++k) {
+        if (done == int(k + 1) * kSteps / 4) want[k].insert(want[k].end(), e.begin(), e.end());
+      }
+    }
+  }
+  CMat h[kMaxModalities];
+  for (int m = 0; m < c.M; ++m) h[m] = cmat(p.h[size_t(m)], n, c.d);
+  SameBits same;
+  for (const Device& dev : on) {
+    SCOPED_TRACE(std::to_string(n) + " items on " + dev.name);
+    DeviceCtx ctx(dev);
+    std::vector<std::vector<float>> pool(4, std::vector<float>(size_t(n * c.d), NAN)), late = pool;
+    Mat pools[4];
+    for (size_t k = 0; k < 4; ++k) pools[k] = mat(pool[k], n, c.d);
+    dev.ops->encoder_reverse(ctx, pools, cmat(p.e_t, n, c.d), h, c.M, cmat(p.tau, kSteps, c.d), p.params(), s, seed, epoch);
+    for (size_t k = 0; k < 4; ++k) {
+      EXPECT_TRUE(close(pool[k].data() + (n * c.d - int64_t(want[k].size())), by_scale(want[k]), 2e-5)) << "pool " << k;
+      EXPECT_TRUE(same(dev, "pool " + std::to_string(k), pool[k]));
+    }
+    if (!dev.ops->set_late || n > 100) continue;
+    dev.ops->set_late(ctx, Late{epoch, 0, 0, 0});
+    for (size_t k = 0; k < 4; ++k) pools[k] = k == 1 ? Mat{} : mat(late[k], n, c.d);
+    dev.ops->encoder_reverse(ctx, pools, cmat(p.e_t, n, c.d), h, c.M, cmat(p.tau, kSteps, c.d), p.params(), s, seed, kLateEpoch);
+    for (size_t k : {0, 2, 3}) EXPECT_EQ(late[k], pool[k]) << "pool " << k;
+    EXPECT_TRUE(std::isnan(late[1][0]));
   }
 }
 
 TEST(Encoder, ReverseMatchesDoubleChainWithTheSameNormals) {
-  Case c = {"small", 21, 2, 1, 4, 16, 64};
-  const uint32_t seed = 3, epoch = 8;
-  for (int64_t n : {int64_t(21), int64_t(515)}) {  // 515: two chunks, of which the last three items are compared
-    c.n = n;
-    const Problem p(c);
-    const HostSchedule host = make_schedule("linear", kSteps, false);
-    const Schedule s{kSteps, host.sqrt_abar.data(), host.sqrt_1m_abar.data(), host.a.data(), host.b.data(), host.sigma.data()};
-    std::vector<std::vector<float>> pool(4, std::vector<float>(size_t(n * c.d), NAN));
-    Mat pools[4];
-    for (size_t k = 0; k < 4; ++k) pools[k] = mat(pool[k], n, c.d);
-    const CMat h[2] = {cmat(p.h[0], n, c.d), cmat(p.h[1], n, c.d)};
-    Ctx ctx(2);
-    cpu::encoder_reverse(ctx, pools, cmat(p.e_t, n, c.d), h, 2, cmat(p.tau, kSteps, c.d), p.params(), s, seed, epoch);
+  for (const Case& c : {Case{"small", 21, 2, 1, 4, 16, 64}, Case{"two layers", 33, 1, 2, 1, 6, 9}}) check_reverse(c, Problem(c), c.n, devices());
+}
 
-    const EncoderRef f(p);
-    std::vector<Vec> want(4);
-    for (int64_t i = n - std::min<int64_t>(n, 21); i < n; ++i) {
-      auto normals = [&](Use use, int t) {
-        Vec z;
-        for (uint32_t b = 0; b < 4; ++b) {
-          const Draw4 v = draw(Stream{seed, use, epoch, uint32_t(t)}, uint32_t(i), b);
-          float x[4];
-          normal_pair(v.v[0], v.v[1], x[0], x[1]);
-          normal_pair(v.v[2], v.v[3], x[2], x[3]);
-          z.insert(z.end(), x, x + 4);
-        }
-        return z;
-      };
-      auto row = [&](const std::vector<float>& from, int64_t r) { return Vec(from.begin() + r * c.d, from.begin() + (r + 1) * c.d); };
-      Vec e = row(p.e_t, i), z = normals(Use::reverse_start, kSteps);
-      for (size_t j = 0; j < e.size(); ++j) e[j] = std::sqrt(host.abar.back()) * e[j] + std::sqrt(1 - host.abar.back()) * z[j];
-      for (int done = 0; done <= kSteps; ++done) {
-        const int t = kSteps - done + 1;
-        if (done > 0) {
-          Vec token = e;
-          for (const Vec& more : {row(p.h[0], i), row(p.h[1], i), row(p.tau, t - 1)}) token.insert(token.end(), more.begin(), more.end());
-          const Vec x0 = f.item(token);
-          z = normals(Use::reverse_noise, t);
-          for (size_t j = 0; j < e.size(); ++j)
-            e[j] = host.a[size_t(t - 1)] * x0[j] + host.b[size_t(t - 1)] * e[j] + host.sigma[size_t(t - 1)] * z[j];
-        }
-        for (size_t k = 0; k < 4; ++k) {
-          if (done == int(k + 1) * kSteps / 4) want[k].insert(want[k].end(), e.begin(), e.end());
-        }
-      }
-    }
-    for (size_t k = 0; k < 4; ++k)
-      EXPECT_TRUE(close(pool[k].data() + (n * c.d - int64_t(want[k].size())), by_scale(want[k]), 2e-5)) << n << " items, pool " << k;
-  }
+TEST(Encoder, ReverseByTiles) {
+  const Case many = {"more than a chunk of the CPU's", 515, 2, 1, 4, 16, 64};
+  check_reverse(many, Problem(many), 21, cpu_devices());
+  const Case wide = {"more than a tile of the GPU's, which is one of bytes", 70, 1, 1, 2, 4, 30000};
+  Problem p(wide);
+  for (float& w : p.tensor[14]) w *= 0.005f;  // W_2: sums of 30,000 terms stay beside what they are added to
+  check_reverse(wide, p, 21, fast_devices());
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ inline TestCsr two_sided(Draw& g, const TestCsr& user_item) {
 // A list with its own memory and count, as models hold them.
 struct OwnedList {
   std::vector<int32_t> idx;
-  int64_t count = 0;
+  Cell<int64_t> count = 0;
   explicit OwnedList(int64_t capacity) : idx(size_t(std::max<int64_t>(capacity, 1)), -7) {}
   explicit OwnedList(std::vector<int32_t> v) : idx(std::move(v)), count(int64_t(idx.size())) { idx.resize(std::max<size_t>(idx.size(), 1)); }
   RowList list() { return {idx.data(), &count, int64_t(idx.size())}; }

@@ -6,10 +6,10 @@ namespace ccdrec::test {
 namespace {
 
 TEST(Init, ElementsAreAddressedByRowAndColumn) {
-  for (const auto& [rows, cols] : std::vector<std::pair<int64_t, int64_t>>{{0, 64}, {1, 1}, {5, 37}, {300, 64}})
+  for (const auto& [rows, cols] : std::vector<std::pair<int64_t, int64_t>>{{0, 64}, {1, 1}, {5, 37}, {16, 64}, {257, 4}, {300, 64}})
     for (const Device& dev : devices()) {
       SCOPED_TRACE(std::to_string(rows) + "x" + std::to_string(cols) + " on " + dev.name);
-      Ctx ctx(dev.threads);
+      DeviceCtx ctx(dev);
       const Stream s{3, Use::init, 0, 17};
       std::vector<float> uniform(size_t(rows * cols), NAN), normal(size_t(rows * cols), NAN);
       dev.ops->init_uniform(ctx, mat(uniform, rows, cols), 0.25f, s);
@@ -24,6 +24,18 @@ TEST(Init, ElementsAreAddressedByRowAndColumn) {
           ASSERT_EQ(normal[size_t(r * cols + c)], 0.1f * n[c % 4]) << r << "," << c;
         }
     }
+}
+
+TEST(Init, LateStreamsAreReadOnTheDevice) {
+  for (const Device& dev : devices()) {
+    if (!dev.ops->set_late) continue;
+    DeviceCtx ctx(dev);
+    dev.ops->set_late(ctx, Late{3, 41, 0, 0});
+    std::vector<float> now(7 * 9), late(7 * 9);
+    dev.ops->init_normal(ctx, mat(now, 7, 9), 1.0f, Stream{1, Use::init, 3, 41});
+    dev.ops->init_normal(ctx, mat(late, 7, 9), 1.0f, Stream{1, Use::init, kLateEpoch, kLateStep});
+    EXPECT_EQ(now, late) << dev.name;
+  }
 }
 
 TEST(Init, DistributionsAndStreams) {

@@ -21,7 +21,11 @@ const Case kCases[] = {{"one row", 1, 5, 1, false},
                        {"centred", 150, 64, 10, true},
                        {"two blocks of candidates", 600, 20, 7, true},
                        {"three blocks of F", 40, 700, 5, false},
-                       {"one feature", 30, 1, 4, false}};
+                       {"one feature", 30, 1, 4, false},
+                       {"no features", 35, 0, 3, false},
+                       {"lists longer than a warp", 150, 9, 70, false},
+                       {"whole order", 99, 12, 99, true},
+                       {"a tile exactly", 64, 256, 33, false}};
 
 std::vector<double> cosines(const Case& c, std::vector<float> x) {
   std::vector<double> y(x.begin(), x.end()), sim(size_t(c.I * c.I));
@@ -47,14 +51,15 @@ TEST(Knn, MatchesDoubleReference) {
     const auto x = g.floats(c.I * c.F, -1, 2);
     const auto sim = cosines(c, x);
     std::vector<int32_t> first;
+    int64_t first_tied = -1;
     for (const char* isa : {"portable", "avx2", "avx512"}) {
       if (!cpu::find_kernel(isa)) continue;
       cpu::set_micro_kernel(cpu::find_kernel(isa));
-      for (const Device& dev : devices()) {
+      for (const Device& dev : isa != std::string("portable") ? cpu_devices() : c.I > 500 ? fast_devices() : devices()) {
         SCOPED_TRACE(std::string(c.name) + " on " + dev.name + " with " + isa);
-        Ctx ctx(dev.threads);
+        DeviceCtx ctx(dev);
         std::vector<int32_t> idx(size_t(c.I * c.k), -9);
-        int64_t tied = -1;
+        Cell<int64_t> tied(-1);
         dev.ops->knn_cosine(ctx, idx.data(), &tied, cmat(x, c.I, c.F), c.k, c.centre, 3);
         if (c.F > 1) { EXPECT_EQ(tied, 0); }
         for (int64_t i = 0; i < c.I; ++i) {
@@ -70,19 +75,41 @@ TEST(Knn, MatchesDoubleReference) {
             ASSERT_LE(std::fabs(sim[size_t(i * c.I + row[j])] - others[size_t(j - 1)]), 1e-6) << "row " << i << " place " << j;
           }
         }
-        if (first.empty()) first = idx;
+        if (first.empty()) first = idx, first_tied = tied;  // every device sums in the same order: the lists are the same on all
         EXPECT_EQ(idx, first);
+        EXPECT_EQ(tied, first_tied);
       }
     }
     cpu::set_micro_kernel(nullptr);
   }
 }
 
+// More rows than similarities are kept at a time on any device, many of them equal.
+TEST(Knn, ListsGrowFromStripToStrip) {
+  const int64_t I = 4200, F = 2, k = 4;
+  Draw g;
+  std::vector<float> x = g.floats(I * F);
+  for (int64_t i = 0; i < I; i += 2) std::copy_n(x.begin() + (i * 1237 + 5) % 300 * F, F, x.begin() + i * F);
+  std::vector<int32_t> first;
+  int64_t first_tied = -1;
+  for (const Device& dev : fast_devices()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    std::vector<int32_t> idx(size_t(I * k), -9);
+    Cell<int64_t> tied(-1);
+    dev.ops->knn_cosine(ctx, idx.data(), &tied, cmat(x, I, F), k, false, 3);
+    if (first.empty()) first = idx, first_tied = tied;
+    EXPECT_EQ(idx, first);
+    EXPECT_EQ(tied, first_tied);
+    EXPECT_GT(tied, I / 10);
+  }
+}
+
 uint32_t tie_hash(uint32_t seed, int64_t row, int64_t candidate) { return draw(Stream{seed, Use::knn_tie}, uint32_t(row), uint32_t(candidate)).v[0]; }
 
 // Brands of identical rows, scattered over tiles and blocks of candidates: within a brand the hash alone decides, and rows are tied where it cut.
-TEST(Knn, ExactTiesAreDecidedByTheHash) {
-  const int64_t I = 1100, F = 19, k = 6, brands = 40;
+void ties_by_hash(const int64_t I, const int64_t brands, const std::vector<Device>& on) {
+  const int64_t F = 19, k = 6;
   Draw g;
   const auto brand = g.floats(brands * F);
   std::vector<int64_t> of;
@@ -91,12 +118,13 @@ TEST(Knn, ExactTiesAreDecidedByTheHash) {
     of.push_back(i < 4 ? i : 4 + i % (brands - 4));  // brands 0..3 have one row
     x.insert(x.end(), brand.begin() + of.back() * F, brand.begin() + (of.back() + 1) * F);
   }
-  for (const Device& dev : devices()) {
-    Ctx ctx(dev.threads);
+  for (const Device& dev : on) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
     std::vector<int32_t> idx(size_t(I * k)), again(size_t(I * k));
-    int64_t tied = -1;
+    Cell<int64_t> tied(-1);
     dev.ops->knn_cosine(ctx, idx.data(), &tied, cmat(x, I, F), k, false, 5);
-    EXPECT_EQ(tied, I);  // also for a lonely row: its neighbours are one whole brand, of 27 to 31 rows
+    EXPECT_EQ(tied, I);  // also for a lonely row: its neighbours are one whole brand, of at least 7 rows
     for (int64_t i = 0; i < I; ++i) {
       const int32_t* row = &idx[size_t(i * k)];
       const int64_t b = of[size_t(row[1])];
@@ -112,12 +140,16 @@ TEST(Knn, ExactTiesAreDecidedByTheHash) {
     EXPECT_NE(idx, again) << "the seed decides ties";
   }
 }
+TEST(Knn, ExactTiesAreDecidedByTheHash) {
+  ties_by_hash(1100, 40, fast_devices());
+  ties_by_hash(210, 16, devices());
+}
 
 // Brands of 1 to 12 identical rows, zero rows among them, in several blocks of candidates: the whole list against a sort of double similarities,
 // where only places whose similarity another brand shares to rounding are left open.
-TEST(Knn, ListsWithDuplicatesEqualABruteForceSort) {
+void duplicates_against_a_sort(const int64_t I, const std::vector<Device>& on) {
   for (const bool centre : {false, true}) {
-    const Case c{"duplicates", 1061, 23, 8, centre};
+    const Case c{"duplicates", I, 23, 8, centre};
     Draw g;
     std::vector<float> x;
     for (int64_t left = 0; int64_t(x.size()) < c.I * c.F; --left) {
@@ -125,7 +157,7 @@ TEST(Knn, ListsWithDuplicatesEqualABruteForceSort) {
       if (left == 0) left = 1 + g.below(12), brand = g.below(40) == 0 ? std::vector<float>(size_t(c.F), 0.0f) : g.floats(c.F, -1, 2);
       x.insert(x.end(), brand.begin(), brand.end());
     }
-    std::vector<float> shuffled(x.size());  // brands scattered: 613 is coprime to 1061
+    std::vector<float> shuffled(x.size());  // brands scattered: 613 is coprime to I
     for (int64_t i = 0; i < c.I; ++i) std::copy_n(x.begin() + i * 613 % c.I * c.F, c.F, shuffled.begin() + i * c.F);
     const auto sim = cosines(c, shuffled);
     std::vector<std::vector<int32_t>> want;
@@ -159,11 +191,11 @@ TEST(Knn, ListsWithDuplicatesEqualABruteForceSort) {
     for (const char* isa : {"portable", "avx2", "avx512"}) {
       if (!cpu::find_kernel(isa)) continue;
       cpu::set_micro_kernel(cpu::find_kernel(isa));
-      for (const Device& dev : devices()) {
+      for (const Device& dev : isa == std::string("portable") ? on : cpu_devices()) {
         SCOPED_TRACE(std::string(centre ? "centred on " : "on ") + dev.name + " with " + isa);
-        Ctx ctx(dev.threads);
+        DeviceCtx ctx(dev);
         std::vector<int32_t> idx(size_t(c.I * c.k));
-        int64_t tied = -1;
+        Cell<int64_t> tied(-1);
         dev.ops->knn_cosine(ctx, idx.data(), &tied, cmat(shuffled, c.I, c.F), c.k, centre, 5);
         EXPECT_GE(tied, tied_least);
         EXPECT_LE(tied, tied_most);
@@ -179,17 +211,22 @@ TEST(Knn, ListsWithDuplicatesEqualABruteForceSort) {
     cpu::set_micro_kernel(nullptr);
   }
 }
+TEST(Knn, ListsWithDuplicatesEqualABruteForceSort) {
+  duplicates_against_a_sort(1061, fast_devices());
+  duplicates_against_a_sort(331, devices());
+}
 
 TEST(Knn, RowsAllAlikeAreZeroWhenCentred) {  // every similarity is 0 exactly, every order the hash's
-  const int64_t I = 700, F = 37, k = 4;
+  const int64_t I = 530, F = 37, k = 4;
   Draw g;
   const auto row = g.floats(F);
   std::vector<float> x;
   for (int64_t i = 0; i < I; ++i) x.insert(x.end(), row.begin(), row.end());
   for (const Device& dev : devices()) {
-    Ctx ctx(dev.threads);
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
     std::vector<int32_t> idx(size_t(I * k));
-    int64_t tied = -1;
+    Cell<int64_t> tied(-1);
     dev.ops->knn_cosine(ctx, idx.data(), &tied, cmat(x, I, F), k, true, 9);
     EXPECT_EQ(tied, I);
     for (int64_t i = 0; i < I; i += 37) {
@@ -207,21 +244,45 @@ TEST(Knn, RowsOfZerosAreNeighboursOfNobodyInParticular) {
   Draw g;
   auto x = g.floats(I * F, 0.1f, 1);  // all similarities positive
   for (int64_t i : {7, 31}) std::fill_n(x.begin() + i * F, F, 0.0f);
-  Ctx ctx(2);
-  std::vector<int32_t> idx(size_t(I * k));
-  int64_t tied = -1;
-  cpu::knn_cosine(ctx, idx.data(), &tied, cmat(x, I, F), k, false, 1);
-  EXPECT_EQ(tied, 2);
-  for (int64_t i = 0; i < I; ++i) {
-    const int32_t* row = &idx[size_t(i * k)];
-    EXPECT_EQ(row[0], i);
-    for (int64_t j = 1; i != 7 && i != 31 && j < k; ++j) { EXPECT_TRUE(row[j] != 7 && row[j] != 31); }
-  }
   std::vector<std::pair<uint32_t, int32_t>> want;
   for (int64_t j = 0; j < I; ++j)
     if (j != 7) want.emplace_back(tie_hash(1, 7, j), int32_t(j));
   std::sort(want.begin(), want.end());
-  for (int64_t j = 1; j < k; ++j) EXPECT_EQ(idx[size_t(7 * k + j)], want[size_t(j - 1)].second);
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    std::vector<int32_t> idx(size_t(I * k));
+    Cell<int64_t> tied(-1);
+    dev.ops->knn_cosine(ctx, idx.data(), &tied, cmat(x, I, F), k, false, 1);
+    EXPECT_EQ(tied, 2);
+    for (int64_t i = 0; i < I; ++i) {
+      const int32_t* row = &idx[size_t(i * k)];
+      EXPECT_EQ(row[0], i);
+      for (int64_t j = 1; i != 7 && i != 31 && j < k; ++j) { EXPECT_TRUE(row[j] != 7 && row[j] != 31); }
+    }
+    for (int64_t j = 1; j < k; ++j) EXPECT_EQ(idx[size_t(7 * k + j)], want[size_t(j - 1)].second);
+  }
+}
+
+// A seed found by search: among 70 equal rows, the hashes at places 6 and 7 of row 33 are the same 32 bits.
+TEST(Knn, EqualHashesGoToTheLowerId) {
+  const int64_t I = 70, k = 9, row = 33;
+  const uint32_t seed = 223083;
+  const std::vector<float> x(size_t(I * 4));
+  std::vector<std::pair<uint32_t, int32_t>> want;
+  for (int64_t j = 0; j < I; ++j)
+    if (j != row) want.emplace_back(tie_hash(seed, row, j), int32_t(j));
+  std::sort(want.begin(), want.end());
+  ASSERT_EQ(want[5].first, want[6].first);
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    std::vector<int32_t> idx(size_t(I * k));
+    Cell<int64_t> tied(-1);
+    dev.ops->knn_cosine(ctx, idx.data(), &tied, cmat(x, I, 4), k, false, seed);
+    EXPECT_EQ(tied, I);
+    for (int64_t j = 1; j < k; ++j) EXPECT_EQ(idx[size_t(row * k + j)], want[size_t(j - 1)].second) << "place " << j;
+  }
 }
 
 TEST(Knn, NanRowsComeLast) {
@@ -229,23 +290,28 @@ TEST(Knn, NanRowsComeLast) {
   Draw g;
   auto x = g.floats(I * F);
   x[5 * F] = NAN;
-  Ctx ctx(2);
-  std::vector<int32_t> idx(size_t(I * k));
-  int64_t tied = -1;
-  cpu::knn_cosine(ctx, idx.data(), &tied, cmat(x, I, F), k, false, 1);
-  for (int64_t i = 0; i < I; ++i) {
-    EXPECT_EQ(std::set<int32_t>(&idx[size_t(i * k)], &idx[size_t(i * k)] + k).size(), size_t(k));
-    for (int64_t j = 1; i != 5 && j < k; ++j) EXPECT_NE(idx[size_t(i * k + j)], 5);
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    std::vector<int32_t> idx(size_t(I * k));
+    Cell<int64_t> tied(-1);
+    dev.ops->knn_cosine(ctx, idx.data(), &tied, cmat(x, I, F), k, false, 1);
+    for (int64_t i = 0; i < I; ++i) {
+      EXPECT_EQ(std::set<int32_t>(&idx[size_t(i * k)], &idx[size_t(i * k)] + k).size(), size_t(k));
+      for (int64_t j = 1; i != 5 && j < k; ++j) EXPECT_NE(idx[size_t(i * k + j)], 5);
+    }
   }
 }
 
 TEST(Knn, RefusesMoreNeighboursThanRows) {
   std::vector<float> x(12);
   std::vector<int32_t> idx(100);
-  int64_t tied;
-  Ctx ctx(1);
-  EXPECT_THROW(cpu::knn_cosine(ctx, idx.data(), &tied, cmat(x, 4, 3), 5, false, 1), std::logic_error);
-  EXPECT_THROW(cpu::knn_cosine(ctx, idx.data(), &tied, cmat(x, 4, 3), 0, false, 1), std::logic_error);
+  Cell<int64_t> tied;
+  for (const Device& dev : devices()) {
+    DeviceCtx ctx(dev);
+    EXPECT_THROW(dev.ops->knn_cosine(ctx, idx.data(), &tied, cmat(x, 4, 3), 5, false, 1), std::logic_error);
+    EXPECT_THROW(dev.ops->knn_cosine(ctx, idx.data(), &tied, cmat(x, 4, 3), 0, false, 1), std::logic_error);
+  }
 }
 
 }  // namespace

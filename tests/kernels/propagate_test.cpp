@@ -10,10 +10,15 @@ struct Case {
   int64_t U, I, longest, d;
   int layers, wanted;
 };
-const Case kCases[] = {{"no layers", 9, 7, 4, 64, 0, 5},           {"one layer", 30, 40, 12, 64, 1, 6},
-                       {"two layers", 300, 200, 9, 64, 2, 10},     {"three layers, odd width", 60, 50, 10, 37, 3, 4},
-                       {"isolated nodes", 20, 20, 0, 64, 2, 7},    {"nothing wanted", 20, 30, 6, 64, 2, 0},
-                       {"everything wanted", 25, 25, 6, 64, 2, 50}};
+const Case kCases[] = {{"no layers", 9, 7, 4, 64, 0, 5},
+                       {"one layer", 30, 40, 12, 64, 1, 6},
+                       {"two layers", 300, 200, 9, 64, 2, 10},
+                       {"three layers, odd width", 60, 50, 10, 37, 3, 4},
+                       {"isolated nodes", 20, 20, 0, 64, 2, 7},
+                       {"nothing wanted", 20, 30, 6, 64, 2, 0},
+                       {"everything wanted", 25, 25, 6, 64, 2, 50},
+                       {"a popular node", 3, 700, 700, 8, 2, 3},
+                       {"as many layers as there may be", 30, 20, 5, 4, 8, 2}};
 
 // Layer-averaged propagation in double: (1/(L+1)) sum_l A^l E0. Masses follow the same recursion with absolute values.
 std::vector<Ref> prop(const TestCsr& a, const std::vector<float>& e0, int64_t d, int layers) {
@@ -67,7 +72,7 @@ TEST(Propagate, FrontierIsTheClosureOfTheSeed) {
     const auto seed = some_nodes(g, a.rows, c.wanted);
     for (const Device& dev : devices()) {
       SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
-      Ctx ctx(dev.threads);
+      DeviceCtx ctx(dev);
       Lists lists(a.rows, c.layers);
       OwnedList s(seed);
       dev.ops->frontier(ctx, lists.f, c.layers ? a.view() : Csr{}, s.list());
@@ -89,6 +94,102 @@ TEST(Propagate, FrontierIsTheClosureOfTheSeed) {
   }
 }
 
+// What only many nodes show: masks of more than one block, and their ends; a seed list with room to spare; masks at any address.
+TEST(Propagate, FrontierOfManyNodes) {
+  for (const int64_t N : {16383, 16384, 16385, 40007})
+    for (const int64_t shift : {0, 3}) {
+      Draw g;
+      const TestCsr a = two_sided(g, skewed_csr(g, N / 2, N - N / 2, 200));
+      std::set<int32_t> want;
+      for (int k = 0; k < 300; ++k) want.insert(g.below(int32_t(N)));
+      want.insert({0, 14, 15, 16, 17, int32_t(N - 1)});
+      OwnedList seed(900);
+      std::copy(want.begin(), want.end(), seed.idx.begin());
+      *&seed.count = int64_t(want.size());
+      const std::set<int32_t> given = want;
+      for (const int32_t r : given)
+        for (int64_t e = a.row_ptr[size_t(r)]; e < a.row_ptr[size_t(r) + 1]; ++e) want.insert(a.col[size_t(e)]);
+      for (const Device& dev : devices()) {
+        SCOPED_TRACE(std::to_string(N) + " nodes on " + dev.name);
+        DeviceCtx ctx(dev);
+        Lists lists(N, 1);
+        std::vector<std::vector<uint8_t>> mask(2, std::vector<uint8_t>(size_t(N + shift + 1), uint8_t(9)));
+        for (int l = 0; l < 2; ++l) lists.f.mask[l] = mask[size_t(l)].data() + shift;
+        dev.ops->frontier(ctx, lists.f, a.view(), seed.list());
+        EXPECT_EQ(lists.rows[1].values(), std::vector<int32_t>(given.begin(), given.end()));
+        EXPECT_EQ(lists.rows[0].values(), std::vector<int32_t>(want.begin(), want.end()));
+        for (int l = 0; l < 2; ++l) {
+          const std::set<int32_t>& in = l ? given : want;
+          for (int64_t r = 0; r < N; ++r) ASSERT_EQ(lists.f.mask[l][r], in.count(int32_t(r))) << r;
+          EXPECT_EQ(mask[size_t(l)].back(), 9) << "wrote past the end";
+        }
+      }
+    }
+}
+
+TEST(Propagate, FrontierRefusesListsThatAreTooShort) {
+  Draw g;
+  const TestCsr a = two_sided(g, skewed_csr(g, 20, 20, 10));
+  for (const Device& dev : devices())
+    for (const int narrow : {0, 1}) {
+      SCOPED_TRACE(dev.name);
+      DeviceCtx ctx(dev);
+      Lists lists(a.rows, 1);
+      lists.f.rows[narrow].capacity = 2;
+      OwnedList seed(std::vector<int32_t>{0, 1, 25});
+      if (dev.family == "cpu") {
+        EXPECT_THROW(dev.ops->frontier(ctx, lists.f, a.view(), seed.list()), std::logic_error);
+        continue;
+      }
+      dev.ops->frontier(ctx, lists.f, a.view(), seed.list());
+      EXPECT_NE(*ctx.get().fault, 0);
+      EXPECT_EQ(lists.rows[size_t(narrow)].count, 2);
+      EXPECT_EQ(lists.rows[size_t(narrow)].idx[2], -7) << "wrote past the end";
+    }
+}
+
+TEST(Propagate, SeedMayBeTheListItself) {
+  Draw g;
+  const TestCsr a = two_sided(g, skewed_csr(g, 20, 20, 10));
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    Lists lists(a.rows, 1);
+    lists.rows[1].idx[0] = 3, lists.rows[1].idx[1] = 39;
+    *&lists.rows[1].count = 2;
+    dev.ops->frontier(ctx, lists.f, a.view(), lists.rows[1].list());
+    EXPECT_EQ(lists.rows[1].values(), (std::vector<int32_t>{3, 39}));
+    EXPECT_EQ(lists.mask[1][3] + lists.mask[1][39], 2);
+    EXPECT_EQ(std::count(lists.mask[1].begin(), lists.mask[1].end(), 0), a.rows - 2);
+  }
+}
+
+// More listed rows than one grid of the CUDA operations covers: blocks take turns.
+TEST(Propagate, MoreListedRowsThanBlocks) {
+  Draw g;
+  const int64_t N = 4096 * 8 + 900, d = 1;
+  TestCsr a;
+  a.rows = a.cols = N;
+  for (int64_t r = 0; r < N; ++r) a.push({{int32_t(N - 1 - r), 0.5f}});  // symmetric
+  std::vector<int32_t> nodes(static_cast<size_t>(N));
+  for (int64_t r = 0; r < N; ++r) nodes[size_t(r)] = int32_t(r);
+  const auto e0 = g.floats(N * d);
+  for (const Device& dev : fast_devices()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    Lists lists(N, 1);
+    OwnedList seed(nodes);
+    dev.ops->frontier(ctx, lists.f, a.view(), seed.list());
+    EXPECT_EQ(lists.rows[0].values(), nodes);
+    std::vector<float> h(size_t(N), NAN), back(size_t(N), NAN);
+    Layers w(N, d, 1);
+    dev.ops->propagate(ctx, mat(h, N, d), w.view.data(), a.view(), lists.f, cmat(e0, N, d));
+    dev.ops->propagate_backward(ctx, mat(back, N, d), w.view.data(), a.view(), lists.f, cmat(e0, N, d));
+    EXPECT_TRUE(close(h, prop(a, e0, d, 1), 1e-6));
+    EXPECT_TRUE(close(back, prop(a, e0, d, 1), 1e-6));
+  }
+}
+
 TEST(Propagate, ListedRowsEqualTheFullComputationAndTheReference) {
   for (const Case& c : kCases) {
     Draw g;
@@ -96,9 +197,10 @@ TEST(Propagate, ListedRowsEqualTheFullComputationAndTheReference) {
     const int64_t N = a.rows, d = c.d;
     const auto seed = some_nodes(g, N, c.wanted);
     const auto e0 = g.floats(N * d), h0 = g.floats(N * d);
-    for (const Device& dev : devices()) {
+    SameBits same;
+    for (Device dev : devices()) {
       SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
-      Ctx ctx(dev.threads);
+      DeviceCtx ctx(dev);
       Lists all(N, c.layers), some(N, c.layers);
       OwnedList s(seed);
       dev.ops->frontier(ctx, all.f, a.view(), RowList{nullptr, nullptr, N});
@@ -110,6 +212,10 @@ TEST(Propagate, ListedRowsEqualTheFullComputationAndTheReference) {
       dev.ops->propagate(ctx, mat(full, N, d), w1.view.data(), a.view(), all.f, cmat(e0, N, d));
       dev.ops->propagate(ctx, mat(listed, N, d), w2.view.data(), a.view(), some.f, cmat(e0_listed, N, d));
       EXPECT_TRUE(close(full, prop(a, e0, d, c.layers), 1e-6));
+      if (c.longest <= 256) dev.family = "all";  // on a GPU longer rows are summed in chunks
+      EXPECT_TRUE(same(dev, "full", full));
+      EXPECT_TRUE(same(dev, "listed", listed));
+      for (int l = 0; l < c.layers; ++l) EXPECT_TRUE(same(dev, "layer " + std::to_string(l + 1), w2.data[size_t(l)]));
       for (int64_t r = 0; r < N; ++r) {
         const bool in = std::binary_search(seed.begin(), seed.end(), int32_t(r));
         for (int64_t j = 0; j < d; ++j) ASSERT_EQ(listed[size_t(r * d + j)], in ? full[size_t(r * d + j)] : h0[size_t(r * d + j)]) << r << "," << j;
@@ -128,9 +234,10 @@ TEST(Propagate, BackwardIsTheAdjointAndZeroOutsideItsRows) {
     std::vector<float> g_zero(size_t(N * d)), g_nan(size_t(N * d), NAN);  // outside rows[L] the memory of G holds anything
     for (int32_t r : seed)
       for (int64_t j = 0; j < d; ++j) g_zero[size_t(r * d + j)] = g_nan[size_t(r * d + j)] = g0[size_t(r * d + j)];
-    for (const Device& dev : devices()) {
+    SameBits same;
+    for (Device dev : devices()) {
       SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
-      Ctx ctx(dev.threads);
+      DeviceCtx ctx(dev);
       Lists all(N, c.layers), some(N, c.layers);
       OwnedList s(seed);
       dev.ops->frontier(ctx, all.f, a.view(), RowList{nullptr, nullptr, N});
@@ -140,6 +247,9 @@ TEST(Propagate, BackwardIsTheAdjointAndZeroOutsideItsRows) {
       dev.ops->propagate_backward(ctx, mat(full, N, d), w1.view.data(), a.view(), all.f, cmat(g_zero, N, d));
       dev.ops->propagate_backward(ctx, mat(listed, N, d), w2.view.data(), a.view(), some.f, cmat(g_nan, N, d));
       EXPECT_TRUE(close(full, prop(a, g_zero, d, c.layers), 1e-6));
+      if (c.longest <= 256) dev.family = "all";
+      EXPECT_TRUE(same(dev, "full", full));
+      EXPECT_TRUE(same(dev, "listed", listed));
       for (int64_t r = 0; r < N; ++r)
         for (int64_t j = 0; j < d; ++j) {
           const size_t i = size_t(r * d + j);

@@ -56,8 +56,8 @@ TEST(Prune, BuildsTheGraphOfTheEarliestArrivals) {
     }
     for (const Device& dev : devices()) {
       SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
-      Ctx ctx(dev.threads);
-      OwnedCsr out(N, 2 * keep);
+      DeviceCtx ctx(dev);
+      OwnedCsr out(N, 2 * keep + 5);
       dev.ops->prune(ctx, out.m, edges.list(), c.rho, s);
       ASSERT_EQ(out.row_ptr[0], 0);
       ASSERT_EQ(out.row_ptr[size_t(N)], 2 * keep);
@@ -70,10 +70,50 @@ TEST(Prune, BuildsTheGraphOfTheEarliestArrivals) {
           ASSERT_NEAR(out.val[size_t(out.row_ptr[size_t(r)]) + k], v, 1e-7 * v) << "row " << r;
         }
       }
-      EXPECT_EQ(out.col[size_t(2 * keep)], -1);  // nothing behind the end
+      for (size_t k = size_t(2 * keep); k < out.col.size(); ++k) EXPECT_TRUE(out.col[k] == -1 && std::isnan(out.val[k]));  // nothing behind the end
       if (keep > 0) {
         OwnedCsr small(N, 2 * keep - 1);
         EXPECT_THROW(dev.ops->prune(ctx, small.m, edges.list(), c.rho, s), std::logic_error);
+      }
+    }
+  }
+}
+
+// Every bit of the graph is the CPU's, at the edges of warps and blocks: kept edges, rows of the graph, and single users and items.
+TEST(Prune, HasTheSameBitsOnEveryDevice) {
+  constexpr Late kLate{5, 2, 0, 0};
+  const Stream s{6, Use::prune, kLate.epoch, kLate.step};
+  Ctx reference(1);
+  for (const auto& [U, I] : std::vector<std::pair<int64_t, int64_t>>{{1, 900}, {900, 1}, {127, 128}, {128, 128}, {60, 257}}) {
+    Draw g;
+    Edges edges(skewed_csr(g, U, I, std::max<int64_t>(1, I * 9 / 10)));
+    if (I == 1)  // skewed_csr leaves rows out
+      for (int64_t u = edges.user.back() + 1; u < U; ++u) edges.user.push_back(int32_t(u)), edges.item.push_back(0), edges.weight.push_back(0.1f);
+    for (int64_t E : {1, 2, 62, 64, 66, 254, 256, 510, 512, 514}) {
+      if (E > int64_t(edges.user.size())) continue;
+      for (double rho : {0.0, 0.25, 0.5}) {
+        EdgeList list = edges.list();
+        list.n = E;
+        const int64_t keep = int64_t(std::floor(double(E) * (1.0 - rho))), N = U + I;
+        OwnedCsr want(N, 2 * keep);
+        cpu::prune(reference, want.m, list, rho, s);
+        want.val.resize(size_t(2 * keep));  // what is behind the end is not a number, and unequal to itself
+        for (const Device& dev : devices()) {
+          SCOPED_TRACE(std::to_string(keep) + " of " + std::to_string(E) + " edges, " + std::to_string(U) + " users, on " + dev.name);
+          DeviceCtx ctx(dev);
+          const auto check = [&](Stream stream) {
+            OwnedCsr out(N, 2 * keep);
+            dev.ops->prune(ctx, out.m, list, rho, stream);
+            out.val.resize(size_t(2 * keep));
+            EXPECT_EQ(out.row_ptr, want.row_ptr);
+            EXPECT_EQ(out.col, want.col);
+            EXPECT_EQ(out.val, want.val);
+          };
+          check(s);
+          if (dev.family == "cpu") continue;
+          dev.ops->set_late(ctx, kLate);
+          check(Stream{s.seed, s.use, kLateEpoch, kLateStep});
+        }
       }
     }
   }
@@ -105,8 +145,8 @@ TEST(Prune, KeepsSetsWithTheChancesOfSequentialWeightedDraws) {
     }
     return Edges(a);
   }();
-  ASSERT_EQ(edges.user, user);
-  constexpr int kKeep = 3;  // floor(7 (1 - 0.5))
+  ASSERT_EQ(edges.user, user);  // one device speaks for all: the kept sets are the same bits (above)
+  constexpr int kKeep = 3;      // floor(7 (1 - 0.5))
   std::vector<double> share(size_t(1) << user.size());
   chance_of_sets({edges.weight.begin(), edges.weight.end()}, kKeep, 0, 1, share);
   std::vector<int64_t> seen(share.size());
@@ -129,13 +169,16 @@ TEST(Prune, EqualArrivalsGoToTheLowerEdge) {
   std::vector<int32_t> user(E), item(E, 0);
   std::iota(user.begin(), user.end(), 0);
   const std::vector<float> weight(E, 1e-44f);
-  Ctx ctx(1);
-  OwnedCsr out(E + 1, 2 * (E / 2));
-  cpu::prune(ctx, out.m, EdgeList{user.data(), item.data(), weight.data(), E, E, 1}, 0.5, Stream{3, Use::prune});
-  for (int64_t u = 0; u < E; ++u) {
-    const float u01 = uniform01(draw(Stream{3, Use::prune}, uint32_t(u)).v[0]);
-    ASSERT_TRUE(std::isinf(-portable_log(1.0f - u01) / 1e-44f) || u01 == 0.0f);
-    ASSERT_EQ(out.row_ptr[size_t(u) + 1] - out.row_ptr[size_t(u)], u < E / 2 ? 1 : 0);
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    OwnedCsr out(E + 1, 2 * (E / 2));
+    dev.ops->prune(ctx, out.m, EdgeList{user.data(), item.data(), weight.data(), E, E, 1}, 0.5, Stream{3, Use::prune});
+    for (int64_t u = 0; u < E; ++u) {
+      const float u01 = uniform01(draw(Stream{3, Use::prune}, uint32_t(u)).v[0]);
+      ASSERT_TRUE(std::isinf(-portable_log(1.0f - u01) / 1e-44f) || u01 == 0.0f);
+      ASSERT_EQ(out.row_ptr[size_t(u) + 1] - out.row_ptr[size_t(u)], u < E / 2 ? 1 : 0);
+    }
   }
 }
 

@@ -10,15 +10,19 @@ struct Case {
   int64_t d;
 };
 const Case cases[] = {
-    {"no items", 0, 2, 20, 64}, {"one item", 1, 2, 20, 64}, {"T = 1", 5, 2, 1, 64},          {"T = 2", 5, 1, 2, 8},
-    {"T = 3", 50, 3, 3, 12},    {"T = 5", 49, 2, 5, 4},     {"as released", 101, 2, 20, 64}, {"d no multiple of eight", 30, 1, 20, 38},
-    {"T = 40", 10, 2, 40, 16}};
+    {"no items", 0, 2, 20, 64}, {"one item", 1, 2, 20, 64},     {"T = 1", 5, 2, 1, 64},          {"T = 2", 5, 1, 2, 8},
+    {"T = 3", 50, 3, 3, 12},    {"T = 5", 49, 2, 5, 4},         {"as released", 101, 2, 20, 64}, {"d no multiple of eight", 30, 1, 20, 38},
+    {"T = 40", 10, 2, 40, 16},  {"a full block", 32, 2, 4, 64}, {"one more", 33, 2, 4, 64},      {"eight modalities", 20, 8, 4, 16},
+    {"d = 6", 31, 1, 4, 6}};
+const Case wide[] = {{"d = 128", 9, 2, 4, 128}, {"d = 200", 5, 1, 3, 200}, {"d = 300", 3, 2, 2, 300}, {"eight, d = 128", 3, 8, 1, 128}};
+const Case large{"more than four warps a block", 4301, 1, 2, 4};  // on a chip of 132 multiprocessors from 4,225 items on
 
 struct Problem {
   Case c;
   std::vector<float> q, tau, wq, wk, wv;
   std::vector<std::vector<float>> h;
   HostSchedule host;
+  int64_t shift = 0;  // floats before the first of q
 
   explicit Problem(const Case& c_, bool noise_form = false) : c(c_), host(make_schedule("linear", c.T, noise_form)) {
     Draw g;
@@ -30,7 +34,7 @@ struct Problem {
     wv = g.floats(c.d * c.d, -xavier, xavier);
     for (int m = 0; m < c.M; ++m) h.push_back(g.floats(c.n * c.d));
   }
-  std::vector<std::vector<float>> run(const Device& dev, uint32_t seed, uint32_t epoch, unsigned wanted = 15) const {
+  std::vector<std::vector<float>> run(const Device& dev, uint32_t seed, uint32_t epoch, unsigned wanted = 15, uint32_t late = 0) const {
     std::vector<std::vector<float>> pool(4, std::vector<float>(size_t(c.n * c.d), NAN));
     Mat pools[4];
     for (unsigned p = 0; p < 4; ++p) {
@@ -39,8 +43,9 @@ struct Problem {
     CMat hs[kMaxModalities];
     for (int m = 0; m < c.M; ++m) hs[m] = cmat(h[size_t(m)], c.n, c.d);
     const Schedule s{c.T, host.sqrt_abar.data(), host.sqrt_1m_abar.data(), host.a.data(), host.b.data(), host.sigma.data()};
-    Ctx ctx(dev.threads);
-    dev.ops->reverse_process(ctx, pools, cmat(q, c.n, c.d), hs, c.M, cmat(tau, c.T, c.d),
+    DeviceCtx ctx(dev);
+    if (dev.ops->set_late) dev.ops->set_late(ctx, Late{late, 0, 0, 0});
+    dev.ops->reverse_process(ctx, pools, CMat{q.data() + shift, c.n, c.d}, hs, c.M, cmat(tau, c.T, c.d),
                              {cmat(wq, c.d, c.d), cmat(wk, c.d, c.d), cmat(wv, c.d, c.d)}, s, seed, epoch);
     return pool;
   }
@@ -85,27 +90,32 @@ struct Problem {
   }
 };
 
-TEST(Reverse, MatchesDoubleChainWithTheSameNormals) {
-  for (const Case& c : cases) {
-    for (bool noise_form : {false, true}) {
-      const Problem p(c, noise_form);
-      const std::vector<Vec> want = p.reference(11, 3);
-      for (const Device& dev : devices()) {
-        SCOPED_TRACE(std::string(c.name) + (noise_form ? ", noise form" : "") + " on " + dev.name);
-        const auto got = p.run(dev, 11, 3);
-        for (size_t k = 0; k < 4; ++k) EXPECT_TRUE(close(got[k], by_scale(want[k]), 2e-5)) << "pool " << k;
-      }
+void check_chain(const Case& c, bool noise_form, const std::vector<Device>& devs) {
+  const Problem p(c, noise_form);
+  const std::vector<Vec> want = p.reference(11, 3);
+  SameBits same;
+  for (const Device& dev : devs) {
+    SCOPED_TRACE(std::string(c.name) + (noise_form ? ", noise form" : "") + " on " + dev.name);
+    const auto got = p.run(dev, 11, 3);
+    for (size_t k = 0; k < 4; ++k) {
+      EXPECT_TRUE(close(got[k], by_scale(want[k]), 2e-5)) << "pool " << k;
+      EXPECT_TRUE(same(dev, "pool " + std::to_string(k), got[k]));
     }
   }
 }
 
-TEST(Reverse, SameBitsForAnyThreadCountAndEmptyPools) {
-  const Problem p(cases[6]);
-  const auto want = p.run(devices()[0], 5, 1);
+TEST(Reverse, MatchesDoubleChainWithTheSameNormals) {
+  for (const Case& c : cases) check_chain(c, false, devices());
+  for (const Case& c : cases) check_chain(c, true, fast_devices());  // another table of coefficients, nothing else
+  for (const Case& c : wide) check_chain(c, false, fast_devices());
+  check_chain(large, false, fast_devices());
+}
+
+TEST(Reverse, EmptyPools) {
+  const Problem p(cases[9]);
   for (const Device& dev : devices()) {
     SCOPED_TRACE(dev.name);
-    EXPECT_EQ(p.run(dev, 5, 1), want);
-    const auto some = p.run(dev, 5, 1, 0b1010);
+    const auto want = p.run(dev, 5, 1), some = p.run(dev, 5, 1, 0b1010);
     EXPECT_EQ(some[1], want[1]);
     EXPECT_EQ(some[3], want[3]);
     EXPECT_TRUE(std::isnan(some[0][0]) && std::isnan(some[2][0]));
@@ -116,17 +126,44 @@ TEST(Reverse, AnItemsChainDoesNotDependOnItsNeighbours) {
   const Problem all(cases[6]);
   Problem few = all;
   few.c.n = 7;
-  const auto want = all.run(devices()[1], 5, 1), got = few.run(devices()[0], 5, 1);
-  for (size_t k = 0; k < 4; ++k) {
-    for (int64_t i = 0; i < 7 * few.c.d; ++i) ASSERT_EQ(got[k][size_t(i)], want[k][size_t(i)]) << k << " " << i;
+  for (const Device& dev : fast_devices()) {
+    SCOPED_TRACE(dev.name);
+    const auto want = all.run(dev, 5, 1), got = few.run(dev, 5, 1);
+    for (size_t k = 0; k < 4; ++k) {
+      for (int64_t i = 0; i < 7 * few.c.d; ++i) ASSERT_EQ(got[k][size_t(i)], want[k][size_t(i)]) << k << " " << i;
+    }
+  }
+}
+
+TEST(Reverse, UnalignedRows) {
+  const Case c{"unaligned", 11, 1, 4, 8};
+  const Problem p(c);
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    Problem moved = p;
+    moved.q.insert(moved.q.begin(), 0.0f);
+    moved.shift = 1;
+    EXPECT_EQ(moved.run(dev, 5, 1), p.run(dev, 5, 1));
+  }
+}
+
+TEST(Reverse, LateEpoch) {
+  const Problem p(cases[9]);
+  for (const Device& dev : devices()) {
+    if (dev.family == "cpu") continue;
+    SCOPED_TRACE(dev.name);
+    EXPECT_EQ(p.run(dev, 5, kLateEpoch, 15, 17), p.run(dev, 5, 17));
   }
 }
 
 TEST(Reverse, SeedAndEpochChangeTheDraws) {
-  const Problem p(cases[6]);
-  const auto want = p.run(devices()[0], 5, 1);
-  EXPECT_NE(p.run(devices()[0], 6, 1)[0], want[0]);
-  EXPECT_NE(p.run(devices()[0], 5, 2)[0], want[0]);
+  const Problem p(cases[9]);
+  for (const Device& dev : fast_devices()) {
+    SCOPED_TRACE(dev.name);
+    const auto want = p.run(dev, 5, 1);
+    EXPECT_NE(p.run(dev, 6, 1)[0], want[0]);
+    EXPECT_NE(p.run(dev, 5, 2)[0], want[0]);
+  }
 }
 
 }  // namespace

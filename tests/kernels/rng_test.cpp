@@ -16,6 +16,21 @@ TEST(Rng, PhiloxMatchesItsPublishedAnswers) {
                    0x5001e420u, 0x24126ea1u));
 }
 
+// What a device draws, seen through the one operation that hands its integers on as they are: all but the last of 32 bits.
+TEST(Rng, EveryDeviceDrawsTheSameIntegers) {
+  constexpr int64_t B = 600;
+  constexpr uint32_t kMost = 0x7fffffffu;
+  const std::vector<int64_t> row_ptr(2, 0);  // one user without items
+  const std::vector<int32_t> users(B, 0);
+  for (const Stream& s : {Stream{0, Use(0), 0, 0}, Stream{1, Use::ndi_item, 2, 3}, Stream{0xffffffffu, Use(0xffffffffu), 0xffffffefu, 0xffffffefu}})
+    for (const Device& dev : devices()) {
+      DeviceCtx ctx(dev);
+      std::vector<int32_t> out(B, -1);
+      dev.ops->unseen_items(ctx, out.data(), users.data(), B, Csr{1, int64_t(kMost), row_ptr.data(), nullptr, nullptr}, int64_t(kMost), s);
+      for (uint32_t b = 0; b < B; ++b) ASSERT_EQ(uint32_t(out[b]), below(draw(s, b).v[0], kMost)) << "row " << b << " on " << dev.name;
+    }
+}
+
 TEST(Rng, UniformAndBelowStayInRange) {
   EXPECT_EQ(uniform01(0), 0.0f);
   EXPECT_LT(uniform01(0xffffffffu), 1.0f);

@@ -12,8 +12,9 @@ struct Problem {  // one call: pool (I,d), B rows, C sorted candidates, the user
   TestCsr train;
   bool cosine = false;
 
-  std::vector<int32_t> run(const Device& dev, Stream s, int32_t* nan_flag) const {
-    Ctx ctx(dev.threads);
+  std::vector<int32_t> run(const Device& dev, Stream s, int32_t* nan_flag, const Late* late = nullptr) const {
+    DeviceCtx ctx(dev);
+    if (late) dev.ops->set_late(ctx, *late);
     std::vector<int32_t> out(positives.size(), -1);
     dev.ops->similar_negative(ctx, out.data(), nan_flag, cmat(pool, I, d), positives.data(), users.data(), int64_t(users.size()), cand.data(),
                               int64_t(cand.size()), train.view(), k_top, cosine, fallback.data(), s);
@@ -58,6 +59,17 @@ Problem random_problem(Draw& g, int64_t I, int64_t d, int64_t U, int64_t longest
   return p;
 }
 
+void expect_wanted(const Problem& p, Stream s, const std::string& name, const std::vector<Device>& on) {
+  std::vector<int32_t> want;
+  for (size_t b = 0; b < p.users.size(); ++b) want.push_back(p.want(b, s));
+  for (const Device& dev : on) {
+    SCOPED_TRACE(name + (p.cosine ? ", cosine" : ", dot") + " on " + dev.name);
+    Cell<int32_t> nan_flag = 0;
+    EXPECT_EQ(p.run(dev, s, &nan_flag), want);
+    EXPECT_EQ(nan_flag, 0);
+  }
+}
+
 struct Case {
   const char* name;
   int64_t I, d, U, longest, B, C, k_top;
@@ -70,7 +82,18 @@ const Case kCases[] = {{"no rows", 20, 64, 3, 5, 0, 4, 2},
                        {"k beyond C", 60, 64, 9, 50, 30, 16, 1000},
                        {"many duplicates", 12, 64, 9, 8, 50, 300, 40},
                        {"few admissible", 40, 64, 6, 39, 40, 60, 30},
+                       {"a row short of a block of the GPU", 600, 15, 9, 60, 7, 511, 40},
+                       {"a block", 600, 16, 9, 60, 8, 512, 40},
+                       {"a row beyond", 600, 33, 9, 60, 9, 513, 513},
                        {"a batch", 7050, 64, 50, 200, 512, 705, 70}};
+
+// More candidates than the GPU keeps in shared memory: there a sample brackets the rank first.
+const Case kLargeCases[] = {{"the last that is not sampled", 5000, 4, 9, 500, 3, 4096, 400},
+                            {"one more", 5000, 4, 9, 500, 3, 4097, 400},
+                            {"two tiles of rows", 6000, 20, 20, 300, 66, 5000, 500},
+                            {"k beyond C", 6000, 17, 9, 5999, 17, 4500, 1000000},
+                            {"the best only", 6000, 8, 9, 900, 9, 4900, 1},
+                            {"many copies", 40, 5, 9, 38, 20, 4700, 900}};
 
 TEST(SimilarNegative, PicksTheDrawnRank) {
   for (const Case& c : kCases)
@@ -78,16 +101,57 @@ TEST(SimilarNegative, PicksTheDrawnRank) {
       Draw g;
       Problem p = random_problem(g, c.I, c.d, c.U, c.longest, c.B, c.C, c.k_top);
       p.cosine = cosine;
-      const Stream s{7, Use::cns_rank, 3, 9};
-      std::vector<int32_t> want;
-      for (size_t b = 0; b < p.users.size(); ++b) want.push_back(p.want(b, s));
-      for (const Device& dev : devices()) {
-        SCOPED_TRACE(std::string(c.name) + (cosine ? ", cosine" : ", dot") + " on " + dev.name);
-        int32_t nan_flag = 0;
-        EXPECT_EQ(p.run(dev, s, &nan_flag), want);
-        EXPECT_EQ(nan_flag, 0);
-      }
+      expect_wanted(p, Stream{7, Use::cns_rank, 3, 9}, c.name, devices());
     }
+}
+
+TEST(SimilarNegative, PicksTheDrawnRankAmongThousands) {
+  for (const Case& c : kLargeCases) {
+    Draw g;
+    Problem p = random_problem(g, c.I, c.d, c.U, c.longest, c.B, c.C, c.k_top);
+    p.cosine = c.d % 2;
+    expect_wanted(p, Stream{7, Use::cns_rank, 3, 9}, c.name, c.B > 20 ? fast_devices() : devices());
+  }
+}
+
+// What a sample of the candidates says is wrong in every row here: periods of four (and of five) between two widely different similarities.
+TEST(SimilarNegative, ASampleMayMislead) {
+  for (int phase = 0; phase < 5; ++phase) {
+    Draw g;
+    Problem p = random_problem(g, 4800, 3, 5, 300, 9, 4800, phase % 2 ? 4000 : 1000);
+    for (int64_t i = 0; i < p.I; ++i) {
+      p.cand[size_t(i)] = int32_t(i);
+      if (i % 4 == phase || (phase == 4 && i % 5)) p.pool[size_t(3 * i)] += 100;
+    }
+    for (size_t b = 0; b < p.positives.size(); ++b) p.positives[b] = int32_t(phase + 4 * int(b));
+    p.cosine = phase == 1;
+    expect_wanted(p, Stream{5, Use::cns_rank, 0, uint32_t(phase)}, "phase " + std::to_string(phase), devices());
+  }
+}
+
+TEST(SimilarNegative, AllEqualAmongThousands) {
+  Draw g;
+  Problem p = random_problem(g, 5000, 4, 5, 4990, 10, 4600, 3000);
+  std::fill(p.pool.begin(), p.pool.end(), 0.5f);
+  expect_wanted(p, Stream{5, Use::cns_rank}, "all equal", devices());
+  for (int64_t i = 0; i < p.I; ++i) p.pool[size_t(4 * i)] = i % 3 ? INFINITY : -INFINITY;
+  expect_wanted(p, Stream{5, Use::cns_rank}, "two values", fast_devices());
+}
+
+// Recorded steps name epoch and step by stand-ins.
+TEST(SimilarNegative, LateEpochAndStep) {
+  for (int64_t C : {60, 4200}) {
+    Draw g;
+    const Problem p = random_problem(g, 5000, 6, 5, 200, 10, C, 40);
+    for (const Device& dev : fast_devices()) {
+      if (dev.family == "cpu") continue;
+      Cell<int32_t> nan_flag = 0;
+      const auto want = p.run(dev, Stream{7, Use::cns_rank, 3, 9}, &nan_flag);
+      Late late;
+      late.epoch = 3, late.step = 9;
+      EXPECT_EQ(p.run(dev, Stream{7, Use::cns_rank, kLateEpoch, kLateStep}, &nan_flag, &late), want) << C << " on " << dev.name;
+    }
+  }
 }
 
 TEST(SimilarNegative, RanksAreUniformAndExcludedItemsNeverDrawn) {
@@ -101,9 +165,9 @@ TEST(SimilarNegative, RanksAreUniformAndExcludedItemsNeverDrawn) {
   std::vector<double> share(60);
   for (size_t r = 0; r < 12; ++r) share[size_t(p.cand[size_t(order[r])])] += 1.0 / 12;  // drawn twice: twice the chance
   std::vector<int64_t> seen(60);
-  int32_t nan_flag = 0;
+  Cell<int32_t> nan_flag = 0;
   for (uint32_t step = 0; step < 5; ++step)
-    for (int32_t i : p.run(devices()[1], Stream{1, Use::cns_rank, 0, step}, &nan_flag)) ++seen.at(size_t(i));
+    for (int32_t i : p.run(cpu_devices()[1], Stream{1, Use::cns_rank, 0, step}, &nan_flag)) ++seen.at(size_t(i));
   EXPECT_TRUE(counts_fit(seen, share));
 }
 
@@ -121,8 +185,8 @@ TEST(SimilarNegative, FewerAdmissibleThanKAreAllEquallyLikely) {
   std::vector<double> share(30);
   for (int64_t c : order) share[size_t(p.cand[size_t(c)])] += 1.0 / double(order.size());
   std::vector<int64_t> seen(30);
-  int32_t nan_flag = 0;
-  for (int32_t i : p.run(devices()[0], Stream{2, Use::cns_rank}, &nan_flag)) ++seen.at(size_t(i));
+  Cell<int32_t> nan_flag = 0;
+  for (int32_t i : p.run(cpu_devices()[0], Stream{2, Use::cns_rank}, &nan_flag)) ++seen.at(size_t(i));
   EXPECT_TRUE(counts_fit(seen, share));
 }
 
@@ -130,13 +194,23 @@ TEST(SimilarNegative, NothingAdmissibleTakesTheFallback) {
   Draw g;
   Problem p = random_problem(g, 30, 64, 2, 30, 9, 25, 4);
   ASSERT_EQ(p.train.row_ptr[1], 30);  // user 0 has every item
-  int32_t nan_flag = 0;
+  Cell<int32_t> nan_flag = 0;
   for (const Device& dev : devices()) {
     const auto out = p.run(dev, Stream{2, Use::cns_rank}, &nan_flag);
     for (size_t b = 0; b < out.size(); ++b) EXPECT_EQ(out[b] == p.fallback[b], p.users[b] == 0) << b;
   }
   p.cand.clear();
-  EXPECT_EQ(p.run(devices()[0], Stream{}, &nan_flag), p.fallback);
+  for (const Device& dev : devices()) EXPECT_EQ(p.run(dev, Stream{}, &nan_flag), p.fallback) << dev.name;
+}
+
+TEST(SimilarNegative, NothingAdmissibleAmongThousandsTakesTheFallback) {
+  Draw g;
+  const Problem p = random_problem(g, 30, 4, 2, 30, 9, 4500, 4);
+  Cell<int32_t> nan_flag = 0;
+  for (const Device& dev : devices()) {
+    const auto out = p.run(dev, Stream{2, Use::cns_rank}, &nan_flag);
+    for (size_t b = 0; b < out.size(); ++b) EXPECT_EQ(out[b] == p.fallback[b], p.users[b] == 0) << b << " on " << dev.name;
+  }
 }
 
 // Exact ties at every rank and infinities: similarity descending, then position.
@@ -149,7 +223,7 @@ TEST(SimilarNegative, TiesGoByPosition) {
   p.pool[4] = 1, p.pool[5] = 1;
   const Stream s{4, Use::cns_rank};
   for (const Device& dev : devices()) {
-    int32_t nan_flag = 0;
+    Cell<int32_t> nan_flag = 0;
     const auto out = p.run(dev, s, &nan_flag);
     for (size_t b = 0; b < out.size(); ++b) ASSERT_EQ(out[b], p.want(b, s)) << b << " on " << dev.name;
     EXPECT_EQ(nan_flag, 0);
@@ -162,7 +236,7 @@ TEST(SimilarNegative, AZeroHasNoSign) {
   Problem p = random_problem(g, 200, 1, 1, 0, 400, 150, 120);
   for (size_t i = 0; i < 200; ++i) p.pool[i] = i % 3 ? 1e-30f : -1e-30f;
   const Stream s{4, Use::cns_rank};
-  int32_t nan_flag = 0;
+  Cell<int32_t> nan_flag = 0;
   for (const Device& dev : devices()) {
     const auto out = p.run(dev, s, &nan_flag);
     for (size_t b = 0; b < out.size(); ++b) ASSERT_EQ(out[b], p.cand[below(draw(s, uint32_t(b)).v[0], 120)]) << b << " on " << dev.name;
@@ -170,19 +244,44 @@ TEST(SimilarNegative, AZeroHasNoSign) {
 }
 
 TEST(SimilarNegative, ANanIsReportedAndSortsLast) {
-  for (bool cosine : {false, true}) {
+  for (const bool cosine : {false, true})
+    for (const int64_t C : {90, 4300}) {
+      Draw g;
+      Problem p = random_problem(g, C == 90 ? 300 : 6000, 20, 4, 10, 24, C, 9);
+      p.cosine = cosine;
+      const Stream s{4, Use::cns_rank};
+      for (const Device& dev : C == 90 ? devices() : fast_devices()) {
+        SCOPED_TRACE(dev.name + ", " + std::to_string(C) + " candidates");
+        Problem q = p;
+        Cell<int32_t> nan_flag = 0;
+        q.run(dev, s, &nan_flag);
+        EXPECT_EQ(nan_flag, 0);
+        q.pool[size_t(q.cand[33] * 20 + 19)] = NAN;
+        const auto out = q.run(dev, s, &nan_flag);
+        EXPECT_EQ(nan_flag, 1);
+        for (size_t b = 0; b < out.size(); ++b) EXPECT_TRUE(q.positives[b] == q.cand[33] || out[b] != q.cand[33]) << b;
+      }
+    }
+}
+
+// Also where the pair itself is excluded or nothing is admissible, and where the drawn rank is that of a NaN.
+TEST(SimilarNegative, NansEverywhere) {
+  for (const int64_t C : {50, 4200}) {
     Draw g;
-    Problem p = random_problem(g, 300, 64, 4, 10, 64, 90, 9);
-    p.cosine = cosine;
-    int32_t nan_flag = 0;
+    Problem p = random_problem(g, 30, 4, 2, 30, 9, C, C);
+    std::fill(p.users.begin(), p.users.end(), 0);  // has every item
+    p.pool[size_t(p.cand[7] * 4)] = NAN;
+    Problem all = random_problem(g, 5000, 4, 3, 30, 9, C, C);
+    for (int64_t i = 0; i < all.I; i += 2) all.pool[size_t(4 * i + 1)] = NAN;
     const Stream s{4, Use::cns_rank};
-    const auto clean = p.run(devices()[2], s, &nan_flag);
-    EXPECT_EQ(nan_flag, 0);
-    p.pool[size_t(p.cand[33] * 64 + 63)] = NAN;
-    const auto out = p.run(devices()[2], s, &nan_flag);
-    EXPECT_EQ(nan_flag, 1);
-    for (size_t b = 0; b < out.size(); ++b) {
-      if (p.positives[b] != p.cand[33]) { EXPECT_NE(out[b], p.cand[33]) << b; }
+    for (const Device& dev : C == 50 ? devices() : fast_devices()) {
+      SCOPED_TRACE(dev.name + ", " + std::to_string(C) + " candidates");
+      Cell<int32_t> nan_flag = 0;
+      EXPECT_EQ(p.run(dev, s, &nan_flag), p.fallback);
+      EXPECT_EQ(nan_flag, 1);
+      Cell<int32_t> again = 0;
+      EXPECT_EQ(all.run(dev, s, &again), all.run(cpu_devices()[0], s, &again));
+      EXPECT_EQ(again, 1);
     }
   }
 }

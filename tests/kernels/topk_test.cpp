@@ -22,6 +22,12 @@ const Case kCases[] = {{"no users", 5, 9, 8, 0, 3, 0},
                        {"two blocks of d", 20, 100, 300, 20, 7, 10},
                        {"no items", 3, 0, 8, 3, 4, 0},
                        {"k is 1", 40, 517, 37, 40, 1, 300},
+                       {"one short of a tile of the GPU", 63, 127, 15, 63, 10, 20},
+                       {"a tile", 64, 128, 16, 64, 32, 20},
+                       {"one beyond", 65, 129, 17, 65, 33, 20},
+                       {"items in ranges", 20, 2900, 20, 17, 50, 2000},
+                       {"the longest list", 6, 1100, 4, 5, 512, 300},
+                       {"longer than lists", 70, 700, 5, 67, 513, 690},
                        {"d is 1", 60, 300, 1, 100, 20, 40}};
 
 // Scores of one user by the contract's chain, and the list that a sort gives.
@@ -52,9 +58,9 @@ void check(const Case& c, const std::vector<float>& hu, const std::vector<float>
   for (const char* isa : {"portable", "avx2", "avx512"}) {
     if (!cpu::find_kernel(isa)) continue;
     cpu::set_micro_kernel(cpu::find_kernel(isa));
-    for (const Device& dev : devices()) {
+    for (const Device& dev : with_isa(isa)) {
       SCOPED_TRACE(std::string(c.name) + " on " + dev.name + " with " + isa);
-      Ctx ctx(dev.threads);
+      DeviceCtx ctx(dev);
       std::vector<int32_t> top(size_t(c.n * c.k), -9);
       std::vector<float> score(size_t(c.n * c.k), 77.0f);
       dev.ops->score_topk(ctx, top.data(), score.data(), cmat(hu, c.U, c.d), users.data(), c.n, cmat(hi, c.I, c.d), mask, c.k);
@@ -133,6 +139,53 @@ TEST(ScoreTopk, AUserListedTwiceGetsTheSameListTwice) {
   for (size_t j = 0; j < x.users.size(); ++j) x.users[j] = int32_t(j % 7 == 3 ? 1 : 2);
   const Csr mask = x.mask.view();
   check(c, x.hu, x.hi, x.users, &mask);
+}
+
+// What a device's cuts of users must not show: against the CPU's lists, for a sort of each would take longer than both.
+void expect_as_cpu(const Case& c) {
+  const Data x = data(c);
+  const Csr mask = x.mask.view();
+  std::vector<int32_t> want;
+  std::vector<float> want_score;
+  for (const Device& dev : fast_devices()) {
+    SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
+    DeviceCtx ctx(dev);
+    std::vector<int32_t> top(size_t(c.n * c.k), -9);
+    std::vector<float> score(size_t(c.n * c.k), 77.0f);
+    dev.ops->score_topk(ctx, top.data(), score.data(), cmat(x.hu, c.U, c.d), x.users.data(), c.n, cmat(x.hi, c.I, c.d), &mask, c.k);
+    if (want.empty()) want = top, want_score = score;
+    EXPECT_TRUE(top == want);
+    EXPECT_TRUE(score == want_score);
+  }
+}
+TEST(ScoreTopk, MoreUsersThanFitAtOnce) {
+  expect_as_cpu({"lists", 50, 10240, 1, 790, 512, 100});
+  expect_as_cpu({"sorted", 50, 40000, 2, 60, 600, 3000});
+}
+
+TEST(ScoreTopk, RowsNeedNoAlignment) {
+  const Case c{"shifted by a float", 30, 200, 16, 30, 20, 40};
+  Data x = data(c);
+  const Csr mask = x.mask.view();
+  for (int hu_by : {0, 1})
+    for (int hi_by : {0, 3}) {
+      std::vector<float> hu = x.hu, hi = x.hi;
+      hu.insert(hu.begin(), size_t(hu_by), NAN), hi.insert(hi.begin(), size_t(hi_by), NAN);
+      SameBits same;
+      for (const Device& dev : devices()) {
+        SCOPED_TRACE(dev.name);
+        DeviceCtx ctx(dev);
+        std::vector<int32_t> top(size_t(c.n * c.k), -9);
+        std::vector<float> score(size_t(c.n * c.k), 77.0f);
+        dev.ops->score_topk(ctx, top.data(), score.data(), {hu.data() + hu_by, c.U, c.d}, x.users.data(), c.n, {hi.data() + hi_by, c.I, c.d}, &mask,
+                            c.k);
+        EXPECT_TRUE(same(dev, "score", score));
+        for (int64_t r = 0; r < c.n; ++r) {
+          const Want w = ranking(c, x.hu, x.users[size_t(r)], x.hi, &mask);
+          for (int64_t j = 0; j < c.k; ++j) ASSERT_EQ(top[size_t(r * c.k + j)], w.top[size_t(j)]) << "user " << r << " rank " << j;
+        }
+      }
+    }
 }
 
 TEST(ScoreTopk, MasksEveryItem) {

@@ -1,0 +1,31 @@
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/runtime.h"
+
+namespace ccdrec {
+namespace cuda {
+namespace {
+
+__global__ void late_advance(Late* late, int64_t batch) {
+  if (threadIdx.x) return;
+  late->step += 1, late->first += batch, late->t += 1;
+}
+
+void advance_late(Ctx& ctx, int64_t batch) { launch(late_advance, 1, kWarp, 0, ctx, const_cast<Late*>(ctx.late), batch); }
+
+}  // namespace
+}  // namespace cuda
+
+const Ops* gpu_ops() {
+  static const Ops table = [] {
+    Ops t;
+#define CCDREC_FILL(name) t.name = &cuda::name;
+    CCDREC_OPS(CCDREC_FILL)
+#undef CCDREC_FILL
+    t.advance_late = cuda::advance_late;
+    cuda::fill_runtime(t);
+    return t;
+  }();
+  return &table;
+}
+
+}  // namespace ccdrec

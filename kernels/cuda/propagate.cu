@@ -1,0 +1,222 @@
+#include <type_traits>
+
+#include "kernels/cuda/compact.h"
+#include "kernels/cuda/sparse_row.h"
+#include "kernels/propagate.h"
+
+namespace ccdrec::cuda {
+namespace {
+
+// ---- the rows a propagation touches
+
+struct Masks {
+  uint8_t* p[kMaxLayers + 1];
+};
+
+constexpr int kBytes = 16;  // of a mask that one thread writes or reads at once
+__device__ inline bool whole(const uint8_t* mask, int64_t at, int64_t N) {
+  return reinterpret_cast<uintptr_t>(mask) % kBytes == 0 && at + kBytes <= N;
+}
+
+// rows[L] = seed, and every mask that of the seed: what the wider ones start from.
+// Geometry  one thread 16 bytes of every mask; it finds its first row of the seed by binary search. Traffic L+1 bytes a node, 8 a seed row.
+__global__ void frontier_start(Masks mask, int masks, int64_t N, RowList to, RowList seed, int32_t* fault) {
+  const int64_t n = seed.n(), k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
+  if (to.idx != seed.idx)
+    for (int64_t j = k; j < n && j < to.capacity; j += threads) to.idx[j] = seed.idx[j];
+  if (k == 0) {
+    if (n > to.capacity) atomicMax(fault, int(kListTooSmall));
+    *to.count = n < to.capacity ? n : to.capacity;
+  }
+  const int64_t at = k * kBytes;
+  if (at >= N) return;
+  int64_t j = 0, end = n;
+  while (j < end) {
+    const int64_t mid = (j + end) / 2;
+    if (seed.idx[mid] < at)
+      j = mid + 1;
+    else
+      end = mid;
+  }
+  uint64_t half[2] = {0, 0};
+  for (; j < n && seed.idx[j] < at + kBytes; ++j) {
+    const int b = int(seed.idx[j] - at);
+    const uint64_t one = uint64_t(1) << (b % 8 * 8);
+    half[0] |= b < 8 ? one : 0, half[1] |= b < 8 ? 0 : one;
+  }
+#pragma unroll
+  for (int l = 0; l <= kMaxLayers; ++l) {  // unrolled: the pointers stay where the arguments are
+    if (l >= masks) break;
+    uint8_t* m = mask.p[l];
+    if (whole(m, at, N))
+      *reinterpret_cast<uint4*>(m + at) = make_uint4(unsigned(half[0]), unsigned(half[0] >> 32), unsigned(half[1]), unsigned(half[1] >> 32));
+    else
+      for (int64_t b = 0; b < kBytes && at + b < N; ++b) m[at + b] = uint8_t((b < 8 ? half[0] : half[1]) >> (b % 8 * 8));
+  }
+}
+
+constexpr int64_t kMostBlocks = 4096;  // more take turns: most lists are far shorter than their capacity, and empty blocks are not free
+
+// wider[r] = 1 for the listed rows and their neighbours. Several threads may set the same byte: to the same value.
+// Geometry  one warp a row, 8 rows a block, four edges a lane in flight. Traffic 4 bytes an edge, coalesced, and a scattered byte.
+__global__ void frontier_mark(uint8_t* wider, Csr a, RowList rows) {
+  const int lane = int(threadIdx.x) % kWarp;
+  const int64_t n = rows.n(), warps = int64_t(gridDim.x) * kRowsPerBlock;
+  for (int64_t j = int64_t(blockIdx.x) * kRowsPerBlock + threadIdx.x / kWarp; j < n; j += warps) {
+    const int64_t r = rows.at(j), end = a.row_ptr[r + 1];
+    if (lane == 0) wider[r] = 1;
+    for (int64_t e = a.row_ptr[r] + lane; e < end; e += 4 * kWarp) {
+      int32_t c[4];
+      for (int k = 0; k < 4; ++k) c[k] = e + k * kWarp < end ? a.col[e + k * kWarp] : int32_t(r);
+      for (int k = 0; k < 4; ++k) wider[c[k]] = 1;
+    }
+  }
+}
+
+// The set bytes of a mask as an ascending list. Geometry, traffic: compact.h, 16 bytes a thread.
+__global__ void __launch_bounds__(kCompactThreads) frontier_list(RowList out, const uint8_t* mask, int64_t N, int32_t* fault) {
+  const auto bits = [&](int64_t chunk) {
+    const int64_t at = chunk * kBytes;
+    unsigned b = 0;
+    if (whole(mask, at, N)) {
+      const uint4 m = *reinterpret_cast<const uint4*>(mask + at);
+      const auto four = [](unsigned w) { return w * 0x10204080u >> 28; };  // bytes 0 or 1 to four bits
+      b = four(m.x) | four(m.y) << 4 | four(m.z) << 8 | four(m.w) << 12;
+    } else {
+      for (int k = 0; k < kBytes && at + k < N; ++k) b |= unsigned(mask[at + k] != 0) << k;
+    }
+    return b;
+  };
+  const auto write = [&](int64_t j, int64_t r) {
+    if (j < out.capacity) out.idx[j] = int32_t(r);
+  };
+  compact<kBytes>(N, bits, write, [&](int64_t found) {
+    if (found > out.capacity) atomicMax(fault, int(kListTooSmall));
+    *out.count = found < out.capacity ? found : out.capacity;
+  });
+}
+
+// ---- propagation
+
+// rows_of_block for every row of the list, by a grid that need not cover its capacity: blocks(rows).
+template <int V, class Start, class Store>
+__device__ inline void rows_in_turn(const Csr& a, const float* x, int64_t d, RowList rows, const uint8_t* mask, Start&& start, Store&& store) {
+  const int64_t n = rows.n();
+  for (int64_t skip = 0; skip < n; skip += int64_t(gridDim.x) * kRowsPerBlock) {  // once, where the list is the identity
+    int64_t left = n - skip;
+    rows_of_block<V>(a, x, d, RowList{rows.idx ? rows.idx + skip : nullptr, &left, left}, mask, start, store);
+  }
+}
+int64_t blocks(RowList rows) {
+  const int64_t all = blocks_for(rows.capacity, kRowsPerBlock);
+  return rows.idx ? std::min(all, kMostBlocks) : all;
+}
+
+struct Layers {
+  const float* p[kMaxLayers];
+};
+
+// E_l = A E_{l-1} on the listed rows. The last layer and the mean are one pass: H = (E_0 + .. + E_{L-1} + its own row) / (L+1).
+// Geometry  sparse_row.h. Traffic per edge 8 bytes and one row of E_{l-1}; a row out; in the last layer L rows more in and one out.
+template <int V, bool Last>
+__global__ void propagate_layer(Mat e_l, Csr a, const float* before, RowList rows, Mat h, CMat e0, Layers e, int layers, float share) {
+  rows_in_turn<V>(
+      a, before, e_l.cols, rows, nullptr, [](int64_t, int64_t) { return 0.0f; },
+      [&](int64_t r, int64_t j, float sum) {
+        const int64_t at = r * e_l.cols + j;
+        e_l.p[at] = sum;
+        if constexpr (Last) {
+          float total = e0.p[at];
+#pragma unroll
+          for (int l = 1; l < kMaxLayers; ++l)  // unrolled: the pointers stay where the arguments are
+            if (l < layers) total += e.p[l - 1][at];
+          h.p[at] = (total + sum) * share;
+        }
+      });
+}
+
+// out[r] = scale (G[r] + sum over edges to rows of the mask of val * before[col]) on the listed rows; G[r] is zero where `given` is 0.
+// Geometry  sparse_row.h. Traffic per edge 9 bytes and, where the mask allows it, one row of `before`; one or two rows a row.
+template <int V>
+__global__ void propagate_backward_layer(Mat out, Csr a, const float* before, const uint8_t* mask, RowList rows, CMat g, const uint8_t* given,
+                                         float scale) {
+  rows_in_turn<V>(
+      a, before, out.cols, rows, mask, [&](int64_t r, int64_t j) { return !given || given[r] ? g.row(r)[j] : 0.0f; },
+      [&](int64_t r, int64_t j, float sum) { out.row(r)[j] = sum * scale; });
+}
+
+}  // namespace
+
+void frontier(Ctx& ctx, Frontier& f, const Csr& a, RowList seed) {
+  const int L = f.layers;
+  CHECK_THAT(L >= 0 && L <= kMaxLayers);
+  const int64_t N = L > 0 ? a.rows : f.rows[0].capacity;  // without layers there may be no graph
+  CHECK_THAT(L == 0 || a.rows == a.cols);
+  if (!seed.idx) {
+    for (int l = 0; l <= L; ++l) f.rows[l] = RowList{nullptr, nullptr, N}, f.mask[l] = nullptr;
+    return;
+  }
+  Masks masks;
+  std::copy_n(f.mask, kMaxLayers + 1, masks.p);
+  launch(frontier_start, std::max(int64_t(1), blocks_for(N, 128 * kBytes)), 128, 0, ctx, masks, L + 1, N, f.rows[L], seed, ctx.fault);
+  for (int l = L; l >= 1; --l) {
+    launch(frontier_mark, blocks(f.rows[l]), kRowsPerBlock * kWarp, 0, ctx, f.mask[l - 1], a, f.rows[l]);
+    launch(frontier_list, compact_blocks(N, kBytes), kCompactThreads, 0, ctx, f.rows[l - 1], f.mask[l - 1], N, ctx.fault);
+  }
+}
+
+void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat e0) {
+  const int L = f.layers;
+  CHECK_SHAPE(h, e0.rows, e0.cols);
+  if (L == 0) {
+    copy_rows(ctx, h, e0, f.rows[0]);
+    return;
+  }
+  CHECK_SHAPE(e0, a.cols, e0.cols);
+  const float share = float(1.0 / double(L + 1));
+  Layers e{};
+  for (int l = 1; l < L; ++l) e.p[l - 1] = work[l - 1].p;
+  for (int l = 1; l <= L; ++l) {
+    const Mat e_l = work[l - 1];
+    const CMat before = l == 1 ? e0 : CMat(work[l - 2]);
+    CHECK_SHAPE(e_l, a.rows, e0.cols);
+    const auto run = [&](auto last) {
+      const int64_t grid = blocks(f.rows[l]);
+      if (two_columns(before))
+        launch((propagate_layer<2, last()>), grid, kRowsPerBlock * kWarp, 0, ctx, e_l, a, before.p, f.rows[l], h, e0, e, L, share);
+      else
+        launch((propagate_layer<1, last()>), grid, kRowsPerBlock * kWarp, 0, ctx, e_l, a, before.p, f.rows[l], h, e0, e, L, share);
+    };
+    if (l == L)
+      run(std::true_type{});
+    else
+      run(std::false_type{});
+  }
+}
+
+// prop is a polynomial in the symmetric A, so prop^T = prop: Y_0 = G, Y_k = G + A Y_{k-1}, G_E0 = Y_L/(L+1).
+// Y_k lives on rows[L-k] in work[k-1]; G is zero outside rows[L], whatever its memory holds there.
+void propagate_backward(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a, const Frontier& f, CMat g) {
+  const int L = f.layers;
+  CHECK_SHAPE(g_e0, g.rows, g.cols);
+  if (L == 0) {
+    copy_rows(ctx, g_e0, g, f.rows[0]);
+    return;
+  }
+  CHECK_SHAPE(g, a.cols, g.cols);
+  for (int k = 1; k <= L; ++k) {
+    const CMat before = k == 1 ? g : CMat(work[k - 2]);
+    CHECK_SHAPE(work[k - 1], a.rows, g.cols);
+    const float scale = k == L ? float(1.0 / double(L + 1)) : 1.0f;
+    const Mat out = k == L ? g_e0 : work[k - 1];
+    const RowList rows = f.rows[L - k];
+    if (two_columns(before))
+      launch(propagate_backward_layer<2>, blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a, before.p, f.mask[L - k + 1], rows, g, f.mask[L],
+             scale);
+    else
+      launch(propagate_backward_layer<1>, blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a, before.p, f.mask[L - k + 1], rows, g, f.mask[L],
+             scale);
+  }
+}
+
+}  // namespace ccdrec::cuda

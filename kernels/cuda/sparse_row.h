@@ -1,0 +1,83 @@
+// Sums over the edges of sparse rows: the inner loop of spmm and propagation. Private to kernels/cuda.
+#pragma once
+#include "kernels/cuda/device.h"
+
+namespace ccdrec::cuda {
+
+constexpr int kRowsPerBlock = 8;  // one warp each
+constexpr int kChunk = 256;       // edges of a long row that one warp adds up before partial sums are joined
+
+// acc[v] += sum over edges first .. last-1, in order, of val[e] * X[col[e], j0 + V*lane + v]; columns whose mask byte is 0 are not read.
+// A warp reads 32 edges at once (coalesced) and passes them round; each row of X is one coalesced read.
+template <int V>
+__device__ inline void add_edges(float (&acc)[V], const int32_t* col, const float* val, int64_t first, int64_t last, const float* x, int64_t d,
+                                 int64_t j, bool in_row, const uint8_t* mask) {
+  const int lane = int(threadIdx.x) % kWarp;
+  for (int64_t base = first; base < last; base += kWarp) {
+    const bool have = base + lane < last;
+    const int32_t c_mine = have ? col[base + lane] : 0;
+    const float w_mine = have ? val[base + lane] : 0.0f;
+    const unsigned wanted = __ballot_sync(kAll, have && (!mask || mask[c_mine]));
+    const int n = int(last - base < kWarp ? last - base : kWarp);
+#pragma unroll 4
+    for (int e = 0; e < n; ++e) {
+      const int32_t c = __shfl_sync(kAll, c_mine, e);
+      const float w = __shfl_sync(kAll, w_mine, e);
+      if (!((wanted >> e) & 1) || !in_row) continue;
+      const float* x_c = x + c * d + j;
+      if constexpr (V == 2) {
+        const float2 two = *reinterpret_cast<const float2*>(x_c);
+        acc[0] = fmaf(w, two.x, acc[0]), acc[1] = fmaf(w, two.y, acc[1]);
+      } else {
+        acc[0] = fmaf(w, x_c[0], acc[0]);
+      }
+    }
+  }
+}
+
+// The rows of one block: warp w sums row list[8 blockIdx.x + w]; then start(r, j, v) gives what the sum of column j starts from and
+// store(r, j, sum) takes it. A row of more than kChunk edges is summed by all eight warps in chunks; the partial sums are added in order of the
+// chunks. V columns a lane. Every thread of the block must call it.
+template <int V, class Start, class Store>
+__device__ inline void rows_of_block(const Csr& a, const float* x, int64_t d, RowList rows, const uint8_t* mask, Start&& start, Store&& store) {
+  SHARED(float, part, [kRowsPerBlock][kWarp * 2]);
+  const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
+  const int64_t n = rows.n(), first = int64_t(blockIdx.x) * kRowsPerBlock;
+  if (first >= n) return;  // the whole block
+  for (int64_t j0 = 0; j0 < d; j0 += kWarp * V) {
+    const int64_t j = j0 + lane * V;
+    const bool in_row = j < d;
+    if (first + warp < n) {
+      const int64_t r = rows.at(first + warp), e0 = a.row_ptr[r], e1 = a.row_ptr[r + 1];
+      if (e1 - e0 <= kChunk) {
+        float acc[V] = {};
+        for (int v = 0; v < V && in_row; ++v) acc[v] = start(r, j + v);
+        add_edges<V>(acc, a.col, a.val, e0, e1, x, d, j, in_row, mask);
+        for (int v = 0; v < V && in_row; ++v) store(r, j + v, acc[v]);
+      }
+    }
+    for (int w = 0; w < kRowsPerBlock && first + w < n; ++w) {  // the same for every thread
+      const int64_t r = rows.at(first + w), e0 = a.row_ptr[r], e1 = a.row_ptr[r + 1];
+      if (e1 - e0 <= kChunk) continue;
+      float sum[V] = {};
+      for (int v = 0; v < V && in_row && warp == 0; ++v) sum[v] = start(r, j + v);
+      for (int64_t e = e0; e < e1; e += kRowsPerBlock * kChunk) {
+        const int64_t c0 = e + warp * kChunk, c1 = c0 + kChunk < e1 ? c0 + kChunk : e1;
+        float acc[V] = {};
+        if (c0 < e1) add_edges<V>(acc, a.col, a.val, c0, c1, x, d, j, in_row, mask);
+        for (int v = 0; v < V; ++v) part[warp][lane * V + v] = acc[v];
+        __syncthreads();
+        if (warp == 0)
+          for (int p = 0; p < kRowsPerBlock && e + p * kChunk < e1; ++p)
+            for (int v = 0; v < V; ++v) sum[v] += part[p][lane * V + v];
+        __syncthreads();
+      }
+      for (int v = 0; v < V && in_row && warp == 0; ++v) store(r, j + v, sum[v]);
+    }
+  }
+}
+
+// Two columns a lane where rows of X can be read two at a time.
+inline bool two_columns(CMat x) { return x.cols % 2 == 0 && reinterpret_cast<uintptr_t>(x.p) % 8 == 0; }
+
+}  // namespace ccdrec::cuda

@@ -1,0 +1,32 @@
+#include "kernels/cuda/sparse_row.h"
+#include "kernels/spmm.h"
+
+namespace ccdrec::cuda {
+namespace {
+
+// Y[r] = or += (A X)[r] for the listed rows.
+// Geometry  one warp a row, 8 rows a block; lane l owns columns 2l, 2l+1 of each 64 (d even), else l of each 32.
+// Traffic   per edge 8 coalesced bytes of (col, val) and one coalesced 4d-byte row of X.
+// Limits    a row of more than 256 edges is shared by the 8 warps of its block: a row with a million edges is still one block's loop.
+template <int V>
+__global__ void spmm_warp_per_row(Mat y, Csr a, const float* x, RowList rows, const uint8_t* mask, bool accumulate) {
+  rows_of_block<V>(
+      a, x, y.cols, rows, mask, [&](int64_t r, int64_t j) { return accumulate ? y.row(r)[j] : 0.0f; },
+      [&](int64_t r, int64_t j, float sum) { y.row(r)[j] = sum; });
+}
+
+}  // namespace
+
+void spmm_rows(Ctx& ctx, Mat y, const Csr& a, CMat x, RowList rows, const uint8_t* mask, bool accumulate) {
+  CHECK_SHAPE(x, a.cols, x.cols);
+  CHECK_SHAPE(y, a.rows, x.cols);
+  const int64_t blocks = blocks_for(rows.capacity, kRowsPerBlock);
+  if (two_columns(x))
+    launch(spmm_warp_per_row<2>, blocks, kRowsPerBlock * kWarp, 0, ctx, y, a, x.p, rows, mask, accumulate);
+  else
+    launch(spmm_warp_per_row<1>, blocks, kRowsPerBlock * kWarp, 0, ctx, y, a, x.p, rows, mask, accumulate);
+}
+
+void spmm(Ctx& ctx, Mat y, const Csr& a, CMat x, bool accumulate) { spmm_rows(ctx, y, a, x, RowList{nullptr, nullptr, a.rows}, nullptr, accumulate); }
+
+}  // namespace ccdrec::cuda

@@ -1,0 +1,265 @@
+// A real GPU: memory, the stream, recorded steps as CUDA graphs, NVTX ranges, and sentences for what can be wrong with a machine.
+#include <nvtx3/nvToolsExt.h>
+#include <nvtx3/nvToolsExtCudaRt.h>
+
+#include <cstring>
+#include <iterator>
+#include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/cuda/toolkit/backend.h"
+
+#ifndef CCDREC_CUDA_ARCHITECTURES
+#define CCDREC_CUDA_ARCHITECTURES "unknown"
+#endif
+
+namespace ccdrec {
+namespace cuda {
+
+void check_cuda(cudaError_t e, const char* what, const char* file, int line) {
+  if (e == cudaSuccess) return;
+  (void)cudaGetLastError();
+  if (e == cudaErrorMemoryAllocation) throw std::bad_alloc();
+  throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what + ": " + cudaGetErrorName(e) + " (" + cudaGetErrorString(e) +
+                           ")");
+}
+
+void check_blas(cublasStatus_t s, const char* what, const char* file, int line) {
+  if (s == CUBLAS_STATUS_SUCCESS) return;
+  throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what + ": " + cublasGetStatusString(s));
+}
+
+// A launch refused for its geometry is reported by cudaGetLastError alone. CCDREC_SYNC_LAUNCHES (debug builds): the execution as well.
+void check_launch(Ctx& ctx, const char* kernel, const char* file, int line) {
+  check_cuda(cudaGetLastError(), kernel, file, line);
+#if defined(CCDREC_SYNC_LAUNCHES)
+  if (!backend(ctx).recording) check_cuda(cudaStreamSynchronize(stream(ctx)), kernel, file, line);
+#else
+  (void)ctx;
+#endif
+}
+
+bool allow_shared(const void* kernel, size_t bytes) {
+  CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
+  return true;
+}
+
+namespace {
+
+// Ranges of the domain `ccdrec`, named as the log names the phases; registered strings, since profilers select by those alone.
+struct RangeName {
+  const char *name, *category;
+  nvtxStringHandle_t string = nullptr;
+};
+RangeName kRanges[] = {{"epoch", "train"},
+                       {"step", "train"},
+                       {"prune", "graph/prune"},
+                       {"sample", "sample"},
+                       {"forward", "train/forward"},
+                       {"backward", "train/backward"},
+                       {"optimiser", "train/optimizer"},
+                       {"reverse", "diffusion/reverse"},
+                       {"evaluation", "eval/score_topk"},
+                       {"knn", "graph/knn"}};
+nvtxDomainHandle_t domain() {
+  static const nvtxDomainHandle_t d = [] {
+    const nvtxDomainHandle_t made = nvtxDomainCreateA("ccdrec");
+    uint32_t category = 0;
+    for (RangeName& r : kRanges) r.string = nvtxDomainRegisterStringA(made, r.name), nvtxDomainNameCategoryA(made, ++category, r.category);
+    return made;
+  }();
+  return d;
+}
+void enter(const char* name, int64_t payload) {
+  nvtxEventAttributes_t a = {};
+  a.version = NVTX_VERSION, a.size = NVTX_EVENT_ATTRIB_STRUCT_SIZE;
+  const nvtxDomainHandle_t d = domain();
+  a.messageType = NVTX_MESSAGE_TYPE_ASCII, a.message.ascii = name;
+  for (uint32_t k = 0; k < std::size(kRanges); ++k) {
+    if (std::strcmp(kRanges[k].name, name) != 0) continue;
+    a.category = k + 1, a.messageType = NVTX_MESSAGE_TYPE_REGISTERED, a.message.registered = kRanges[k].string;
+  }
+  if (payload >= 0) a.payloadType = NVTX_PAYLOAD_TYPE_INT64, a.payload.llValue = payload;
+  nvtxDomainRangePushEx(d, &a);
+}
+void leave() { nvtxDomainRangePop(domain()); }
+
+void wait(Ctx& ctx) {
+  CHECK_CUDA(cudaGetLastError());
+  CHECK_CUDA(cudaStreamSynchronize(stream(ctx)));
+}
+
+void* alloc(Ctx& ctx, size_t bytes) {
+  if (bytes == 0) return nullptr;
+  void* p = nullptr;
+  CHECK_CUDA(cudaMalloc(&p, bytes));
+  CHECK_CUDA(cudaMemsetAsync(p, 0, bytes, stream(ctx)));
+  return p;
+}
+void free_memory(Ctx&, void* p) { (void)cudaFree(p); }  // waits for the device; called by destructors, so it throws nothing
+
+void upload(Ctx& ctx, void* device, const void* host, size_t bytes) {
+  if (bytes) CHECK_CUDA(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream(ctx)));
+  CHECK_CUDA(cudaStreamSynchronize(stream(ctx)));
+}
+void download(Ctx& ctx, void* host, const void* device, size_t bytes) {
+  if (bytes) CHECK_CUDA(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream(ctx)));
+  CHECK_CUDA(cudaStreamSynchronize(stream(ctx)));
+}
+
+int32_t take_fault(Ctx& ctx) {
+  int32_t f = 0;
+  download(ctx, &f, ctx.fault, sizeof f);
+  if (f) CHECK_CUDA(cudaMemsetAsync(ctx.fault, 0, sizeof f, stream(ctx)));
+  return f;
+}
+
+struct Recording {
+  cudaGraphExec_t exec = nullptr;
+};
+
+void* record(Ctx& ctx, const std::function<void()>& step) {
+  Backend& b = backend(ctx);
+  cudaGraph_t graph = nullptr;
+  CHECK_CUDA(cudaStreamBeginCapture(stream(ctx), cudaStreamCaptureModeThreadLocal));
+  b.recording = true;
+  try {
+    step();
+  } catch (...) {
+    b.recording = false;
+    (void)cudaStreamEndCapture(stream(ctx), &graph);
+    if (graph) (void)cudaGraphDestroy(graph);
+    (void)cudaGetLastError();
+    throw;
+  }
+  b.recording = false;
+  CHECK_CUDA(cudaStreamEndCapture(stream(ctx), &graph));
+  auto r = std::make_unique<Recording>();
+  const cudaError_t e = cudaGraphInstantiate(&r->exec, graph, 0);
+  (void)cudaGraphDestroy(graph);
+  CHECK_CUDA(e);
+  ++b.recordings;
+  return r.release();
+}
+void replay(Ctx& ctx, void* r) { CHECK_CUDA(cudaGraphLaunch(static_cast<Recording*>(r)->exec, stream(ctx))); }
+void forget(Ctx& ctx, void* r) {
+  if (!r) return;
+  (void)cudaStreamSynchronize(stream(ctx));
+  (void)cudaGraphExecDestroy(static_cast<Recording*>(r)->exec);
+  delete static_cast<Recording*>(r);
+  --backend(ctx).recordings;
+}
+
+void set_late(Ctx& ctx, const Late& l) {
+  CHECK_CUDA(cudaMemcpyAsync(const_cast<Late*>(ctx.late), &l, sizeof l, cudaMemcpyHostToDevice, stream(ctx)));
+  CHECK_CUDA(cudaStreamSynchronize(stream(ctx)));
+}
+
+__global__ void probe() {}
+
+std::string version_text(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
+
+}  // namespace
+
+void fill_runtime(Ops& t) {
+  t.alloc = alloc, t.free = free_memory, t.upload = upload, t.download = download;
+  t.wait = wait, t.enter = enter, t.leave = leave, t.take_fault = take_fault;
+  t.record = record, t.replay = replay, t.forget = forget, t.set_late = set_late;
+}
+
+}  // namespace cuda
+
+GpuInfo gpu_info() {
+  GpuInfo g;
+  g.built = true;
+  g.built_for = CCDREC_CUDA_ARCHITECTURES;
+  int version = 0, devices = 0;
+  (void)cudaRuntimeGetVersion(&version);
+  g.toolkit = cuda::version_text(version);
+  int driver = 0;
+  (void)cudaDriverGetVersion(&driver);
+  g.driver = driver ? cuda::version_text(driver) : "none";
+  const cudaError_t e = cudaGetDeviceCount(&devices);
+  (void)cudaGetLastError();
+  if (driver == 0) {
+    g.why = "no NVIDIA driver was found";
+  } else if (e == cudaErrorInsufficientDriver) {
+    g.why = "the NVIDIA driver serves CUDA " + g.driver + ", this build needs " + g.toolkit + "; update the driver or build with an older toolkit";
+  } else if (e == cudaErrorNoDevice || (e == cudaSuccess && devices == 0)) {
+    g.why = "no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES may hide it)";
+  } else if (e != cudaSuccess) {
+    g.why = std::string("the CUDA runtime answers: ") + cudaGetErrorString(e);
+  }
+  if (!g.why.empty()) return g;
+  cudaDeviceProp p;
+  if (cudaGetDeviceProperties(&p, 0) != cudaSuccess) {
+    g.why = std::string("GPU 0 cannot be asked for its properties: ") + cudaGetErrorString(cudaGetLastError());
+    return g;
+  }
+  g.name = p.name, g.major = p.major, g.minor = p.minor;
+  cudaFuncAttributes a;
+  const cudaError_t image = cudaFuncGetAttributes(&a, cuda::probe);
+  (void)cudaGetLastError();
+  if (image != cudaSuccess) {
+    g.why = "the GPU (" + g.name + ", compute capability " + std::to_string(p.major) + "." + std::to_string(p.minor) +
+            ") is not among those this build is for (" + g.built_for + "); build again on this machine";
+    return g;
+  }
+  if (cudaMemGetInfo(&g.available, &g.memory) != cudaSuccess) {
+    g.why = std::string("GPU 0 does not answer: ") + cudaGetErrorString(cudaGetLastError());
+    return g;
+  }
+  g.usable = true;
+  return g;
+}
+
+void open_gpu(Ctx& ctx, const char* precision) {
+  using namespace cuda;
+  const GpuInfo info = gpu_info();
+  if (!info.usable) throw std::runtime_error(info.why);
+  CHECK_CUDA(cudaSetDevice(0));
+  auto b = std::make_unique<Backend>();
+  cudaStream_t s = nullptr;
+  CHECK_CUDA(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
+  nvtxNameCudaStreamA(s, "ccdrec");
+  CHECK_BLAS(cublasCreate(&b->blas));
+  CHECK_BLAS(cublasSetStream(b->blas, s));
+  constexpr size_t kRoom = size_t(32) << 20;  // what NVIDIA advises for Hopper; with a workspace of its own and one stream cuBLAS gives the same bits
+  CHECK_CUDA(cudaMalloc(&b->blas_room, kRoom));
+  CHECK_BLAS(cublasSetWorkspace(b->blas, b->blas_room, kRoom));
+  const std::string p = precision;
+  b->compute = p == "tf32" ? CUBLAS_COMPUTE_32F_FAST_TF32 : p == "bf16" ? CUBLAS_COMPUTE_32F_FAST_16BF : CUBLAS_COMPUTE_32F;
+  ctx.device = DeviceKind::cuda, ctx.stream = s, ctx.backend = b.release();
+  void *late = nullptr, *fault = nullptr;
+  CHECK_CUDA(cudaMalloc(&late, sizeof(Late)));
+  CHECK_CUDA(cudaMalloc(&fault, sizeof(int32_t)));
+  CHECK_CUDA(cudaMemsetAsync(late, 0, sizeof(Late), s));
+  CHECK_CUDA(cudaMemsetAsync(fault, 0, sizeof(int32_t), s));
+  ctx.late = static_cast<Late*>(late), ctx.fault = static_cast<int32_t*>(fault);
+  ctx.memory.take = [](Ctx& c, size_t bytes) -> void* {
+    if (backend(c).recording) throw std::runtime_error("scratch memory grew while a step was recorded");
+    void* block = nullptr;
+    CHECK_CUDA(cudaMalloc(&block, bytes));
+    return block;
+  };
+  ctx.memory.give_back = [](Ctx& c, void* block) {
+    if (block && backend(c).recordings > 0)
+      backend(c).outgrown.push_back(block);
+    else
+      (void)cudaFree(block);
+  };
+  ctx.memory.close = [](Ctx& c) {
+    std::unique_ptr<Backend> mine(static_cast<Backend*>(c.backend));
+    (void)cudaStreamSynchronize(stream(c));
+    for (void* block : mine->outgrown) (void)cudaFree(block);
+    (void)cublasDestroy(mine->blas);
+    (void)cudaFree(mine->blas_room), (void)cudaFree(const_cast<Late*>(c.late)), (void)cudaFree(c.fault);
+    (void)cudaStreamDestroy(stream(c));
+  };
+}
+
+}  // namespace ccdrec

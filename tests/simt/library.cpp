@@ -1,0 +1,107 @@
+// The library calls of the CUDA operations, in plain loops for the emulator.
+#include "kernels/cuda/library.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "tests/simt/simt.h"
+
+namespace ccdrec::cuda::library {
+namespace {
+
+// The toolkit's calls need room, which may not grow while a step is recorded: it is asked for here too.
+void take_room(Ctx& ctx, int64_t n, size_t of_one) {
+  if (n) ctx.scratch(8, size_t(n) * of_one);
+}
+
+template <class Key>
+void sort_both(Ctx& ctx, Key* keys_out, int32_t* values_out, const Key* keys, const int32_t* values, int64_t n, int bits) {
+  CHECK_THAT(keys_out + n <= keys || keys + n <= keys_out);
+  CHECK_THAT(!values_out || values_out + n <= values || values + n <= values_out);
+  take_room(ctx, n, sizeof(Key) + sizeof(int32_t));
+  simt::submit(ctx, [=] {
+    const Key mask = bits >= int(sizeof(Key)) * 8 ? ~Key(0) : (Key(1) << bits) - 1;
+    std::vector<int64_t> order(static_cast<size_t>(n));
+    std::iota(order.begin(), order.end(), int64_t(0));
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return (keys[a] & mask) < (keys[b] & mask); });
+    for (int64_t j = 0; j < n; ++j) {
+      keys_out[j] = keys[order[size_t(j)]];
+      if (values_out) values_out[j] = values[order[size_t(j)]];
+    }
+  });
+}
+template <class Out>
+void sum_before(Ctx& ctx, Out* out, const int32_t* in, int64_t n) {
+  take_room(ctx, n, 1);
+  simt::submit(ctx, [=] {
+    Out sum = 0;
+    for (int64_t j = 0; j < n; ++j) {
+      const int32_t v = in[j];
+      out[j] = sum, sum += Out(v);
+    }
+  });
+}
+
+}  // namespace
+
+void gemm_strided(Ctx& ctx, Mat c, int64_t c_stride, CMat a, bool trans_a, int64_t a_stride, CMat b, bool trans_b, int64_t b_stride, int64_t count,
+                  bool accumulate) {
+  const int64_t m = c.rows, n = c.cols, k = trans_a ? a.rows : a.cols;
+  CHECK_SHAPE(a, trans_a ? k : m, trans_a ? m : k);
+  CHECK_SHAPE(b, trans_b ? n : k, trans_b ? k : n);
+  simt::submit(ctx, [=] {
+    for (int64_t s = 0; s < count; ++s)
+      for (int64_t i = 0; i < m; ++i)
+        for (int64_t j = 0; j < n; ++j) {
+          float sum = 0;
+          for (int64_t l = 0; l < k; ++l)
+            sum = std::fma((a.p + s * a_stride)[trans_a ? l * m + i : i * k + l], (b.p + s * b_stride)[trans_b ? j * k + l : l * n + j], sum);
+          float& out = (c.p + s * c_stride)[i * n + j];
+          out = accumulate ? out + sum : sum;
+        }
+  });
+}
+void gemm(Ctx& ctx, Mat c, CMat a, bool trans_a, CMat b, bool trans_b, bool accumulate) {
+  gemm_strided(ctx, c, 0, a, trans_a, 0, b, trans_b, 0, 1, accumulate);
+}
+
+void sort_keys(Ctx& ctx, uint32_t* out, const uint32_t* in, int64_t n, int bits) { sort_both<uint32_t>(ctx, out, nullptr, in, nullptr, n, bits); }
+void sort_keys(Ctx& ctx, uint64_t* out, const uint64_t* in, int64_t n, int bits) { sort_both<uint64_t>(ctx, out, nullptr, in, nullptr, n, bits); }
+void sort_pairs(Ctx& ctx, uint32_t* keys_out, int32_t* values_out, const uint32_t* keys, const int32_t* values, int64_t n, int bits) {
+  sort_both(ctx, keys_out, values_out, keys, values, n, bits);
+}
+void sort_pairs(Ctx& ctx, uint64_t* keys_out, int32_t* values_out, const uint64_t* keys, const int32_t* values, int64_t n, int bits) {
+  sort_both(ctx, keys_out, values_out, keys, values, n, bits);
+}
+
+void exclusive_sum(Ctx& ctx, int32_t* out, const int32_t* in, int64_t n) { sum_before(ctx, out, in, n); }
+void exclusive_sum(Ctx& ctx, int64_t* out, const int32_t* in, int64_t n) { sum_before(ctx, out, in, n); }
+void inclusive_sum(Ctx& ctx, int32_t* out, const int32_t* in, int64_t n) {
+  take_room(ctx, n, 1);
+  simt::submit(ctx, [=] { std::partial_sum(in, in + n, out); });
+}
+void select_flagged(Ctx& ctx, int32_t* out, int64_t* count, const uint8_t* flag, int64_t n) {
+  take_room(ctx, n, 1);
+  simt::submit(ctx, [=] {
+    int64_t found = 0;
+    for (int64_t j = 0; j < n; ++j)
+      if (flag[j]) out[found++] = int32_t(j);
+    *count = found;
+  });
+}
+
+void fill(Ctx& ctx, void* p, int byte, size_t bytes) {
+  simt::submit(ctx, [=] {
+    if (bytes) std::memset(p, byte, bytes);
+  });
+}
+void copy(Ctx& ctx, void* to, const void* from, size_t bytes) {
+  simt::submit(ctx, [=] {
+    if (bytes) std::memcpy(to, from, bytes);
+  });
+}
+
+}  // namespace ccdrec::cuda::library

@@ -1,0 +1,40 @@
+#include "tests/support.h"
+
+#include <cstdlib>
+
+#if defined(CCDREC_TEST_SIMT)
+#include "tests/simt/devices.h"
+#endif
+#if defined(CCDREC_TEST_CUDA)
+#include "tests/cuda/devices.h"
+#endif
+
+namespace ccdrec::test {
+
+// CCDREC_TEST_DEVICES=cpu (or simt, cuda) keeps to one family: for a closer look at a failure.
+std::vector<Device> devices() {
+  std::vector<Device> all = cpu_devices();
+#if defined(CCDREC_TEST_SIMT)
+  for (Device& d : simt_devices()) all.push_back(std::move(d));
+#endif
+#if defined(CCDREC_TEST_CUDA)
+  for (Device& d : cuda_devices()) all.push_back(std::move(d));
+#endif
+  if (const char* only = std::getenv("CCDREC_TEST_DEVICES")) std::erase_if(all, [&](const Device& d) { return d.family != only; });
+  return all;
+}
+
+std::vector<Device> cpu_devices() { return {{"cpu, 1 thread", &cpu_ops(), 1}, {"cpu, 2 threads", &cpu_ops(), 2}, {"cpu, 3 threads", &cpu_ops(), 3}}; }
+
+std::vector<Device> fast_devices() {
+  std::vector<Device> all = devices();
+  std::string seen;
+  std::erase_if(all, [&](const Device& d) {
+    const bool again = d.family != "cpu" && seen == d.family;
+    seen = d.family;
+    return again;
+  });
+  return all;
+}
+
+}  // namespace ccdrec::test
