@@ -4,7 +4,8 @@
 #   VARIANT  bpr | lightgcn | freedom | dma | dma-ndi | ccdrec   (dma and dma-ndi are the paper's ablations, spec section 7)
 #   OUT      where run folders go (default: runs/accuracy); the run is OUT/<set>-<variant>-s<seed>
 #
-# Resumable: a finished run is skipped, an interrupted one goes on where it stopped. Extra settings: CCDREC_SET="key=value key=value".
+# Resumable: a finished run is skipped, an interrupted or killed one goes on where its last state was saved.
+# Extra settings: CCDREC_SET="key=value key=value"; they win over those of the variant and are part of the run's name.
 # `ccdrec compare --markdown OUT/*` prints the table of bench/results/accuracy.md.
 set -euo pipefail
 [ $# -ge 3 ] || { sed -n '2,9p' "$0" | cut -c3-; exit 2; }
@@ -20,13 +21,17 @@ case $variant in
   ccdrec)   args=(-m CCDRec) ;;
   *) echo "accuracy.sh: variant is '$variant', expected bpr, lightgcn, freedom, dma, dma-ndi or ccdrec" >&2; exit 2 ;;
 esac
-for s in ${CCDREC_SET:-}; do args+=(--set "$s"); done
-# The released Sports settings: dtau 10 with a first stage of 5 epochs, tau_end 75 (spec ccdrec, section 6 and 11).
+# The released Sports settings: dtau 10, a first stage of 5 epochs (1-5: it ends before epoch 6), tau_end 75.
 case "$(basename "$data")-$variant" in sports-ccdrec) args+=(--set dtau=10 --set first_stage=6 --set tau_end=75) ;; esac
-run="$out/$(basename "$data")-$variant-s$seed"
+suffix=
+for s in ${CCDREC_SET:-}; do  # after the variant's own: the later setting wins
+  args+=(--set "$s")
+  suffix+="-$(printf %s "$s" | tr -c 'A-Za-z0-9.=_' '_')"
+done
+run="$out/$(basename "$data")-$variant$suffix-s$seed"
 if [ -f "$run/done" ]; then echo "$run is finished"; exit 0; fi
 mkdir -p "$out"
-if [ -f "$run/last.safetensors" ]; then
+if [ -f "$run/config.yaml" ]; then
   "$ccdrec" train --resume "$run" --threads "$threads"
 else
   "$ccdrec" train "${args[@]}" -d "$data" --seed "$seed" --threads "$threads" --run-dir "$run"

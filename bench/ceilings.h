@@ -12,6 +12,6 @@ struct Ceilings {
 Ceilings measure_ceilings(int threads);
 
 double load_average();    // of the last minute: others at work make every number worse
-double peak_memory_mb();  // highest resident set of this process so far (VmHWM)
+double peak_memory_mb();  // highest resident set of this process so far (VmHWM), in 10^6 bytes
 
 }  // namespace ccdrec::bench

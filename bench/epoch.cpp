@@ -3,6 +3,7 @@
 //   bench_epoch --preset baby                    data of the Baby set's shape; every model in a process of its own, so that peak memory is its own
 //   bench_epoch --preset elec --steps 200        200 timed steps of CCDRec between a reverse process and an extrapolation
 //   bench_epoch --case CCDRec                    one model, its result as JSON on stdout (what the first form runs)
+//   bench_epoch --preset baby --device cuda      on a GPU: whole epochs of replayed steps, then one epoch of direct steps for the phases
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -16,6 +17,7 @@
 #include "bench/floors.h"
 #include "data/error.h"
 #include "data/synth.h"
+#include "data/text.h"
 #include "host/config.h"
 #include "host/machine.h"
 #include "host/models/recommender.h"
@@ -28,7 +30,7 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string preset = "baby", cache = "build/bench-data", out, one;
+  std::string preset = "baby", cache = "build/bench-data", out, one, device = "cpu", precision = "fp32";
   std::vector<std::string> names;
   int epochs = 5, threads = 0;
   int64_t steps = 0;
@@ -80,21 +82,46 @@ void add_phase(CaseResult& result, const std::string& name, Timing t, const std:
   result.phases.push_back({name, t});
 }
 
+// On a GPU the phases of replayed steps are not known: one more epoch runs its steps directly and waits at the end of each phase.
+void time_phases(Trainer& trainer, int epoch, CaseResult& result, const std::map<std::string, Work>& work) {
+  Recommender& model = trainer.model();
+  result.epochs_direct = 1;
+  model.set_timed(true);
+  model.seconds().clear();
+  model.begin_epoch(epoch);
+  for (int64_t k = 0; k < model.steps_per_epoch(); ++k) model.step(epoch, k);
+  model.end_epoch(epoch);
+  model.set_timed(false);
+  for (const char* phase : kPhases) {
+    if (const auto at = model.seconds().find(phase); at != model.seconds().end())
+      add_phase(result, phase, {at->second, at->second, at->second, 0, 0, 0}, work);
+  }
+}
+
 // Whole epochs, as `ccdrec train` runs them. The first is dropped: it touches memory for the first time and has no curricular negatives.
 void run_epochs(const Options& o, Trainer& trainer, CaseResult& result, const std::map<std::string, Work>& work) {
   std::map<std::string, std::vector<double>> seconds;
   TrainHooks hooks;
   hooks.on_epoch = [&](const EpochReport& r) {
     std::cerr << fmt::format("{}: epoch {}: {:.2f} s, loss {:.4f}\n", result.name, r.epoch, r.seconds.at("train"), r.loss);
-    if (r.epoch == 0) return;
+    if (r.epoch == 0 || (o.device == "cuda" && r.epoch == 1)) return;  // a GPU records its steps in the second
     for (const auto& [phase, s] : r.seconds) seconds[phase == "train" ? "epoch" : phase].push_back(s);
     result.steps = r.steps, result.negatives = r.negatives;
   };
+  int left = o.epochs + 2;
+  if (o.device == "cuda") {
+    const auto each = hooks.on_epoch;
+    hooks.on_epoch = [&left, each](const EpochReport& r) { each(r), --left; };
+    hooks.interrupted = [&left] { return left == 0; };
+  }
   const TrainSummary summary = trainer.run(hooks);
-  if (summary.reason != StopReason::max_epochs) throw UserError(result.name + " stopped: " + summary.message);
+  if (summary.reason != (o.device == "cuda" ? StopReason::interrupted : StopReason::max_epochs))
+    throw UserError(result.name + " stopped: " + summary.message);
   result.epochs = o.epochs;
+  if (o.device == "cuda") time_phases(trainer, o.epochs + 2, result, work);
   for (const char* phase : kPhases) {
-    if (seconds.count(phase)) add_phase(result, phase, timing(seconds[phase]), work);
+    const bool known = o.device != "cuda" || phase == std::string("epoch") || phase == std::string("evaluation");
+    if (known && seconds.count(phase)) add_phase(result, phase, timing(seconds[phase]), work);
   }
 }
 
@@ -144,7 +171,8 @@ CaseResult run_case(const Options& o, const std::string& folder) {
   result.name = o.one;
   Settings s = case_settings(o.one, result.setting);
   s.data_path = folder, s.threads = o.threads, s.graph_cache = o.cache + "/graphs";
-  s.epochs = o.epochs + 1, s.stopping_step = s.epochs;
+  s.device = o.device, s.precision = o.precision;
+  s.epochs = o.epochs + (o.device == "cuda" ? 3 : 1), s.stopping_step = s.epochs;  // a GPU: dropped, recorded, .., measured by phases
   LoadOptions load;
   load.need_features = uses_features(s);
   const Dataset data = load_dataset(folder, load);
@@ -152,11 +180,12 @@ CaseResult run_case(const Options& o, const std::string& folder) {
   const auto start = Clock::now();
   Trainer trainer(s, data);
   result.setup_seconds = since(start);
+  for (const std::string& note : trainer.notes()) result.knn_cached |= note.find("(from the cache)") != std::string::npos;
   if (o.steps > 0)
     run_steps(o, trainer, result, work);
   else
     run_epochs(o, trainer, result, work);
-  result.peak_mb = peak_memory_mb();
+  result.peak_mb = o.device == "cuda" ? double(trainer.device_bytes()) / 1e6 : peak_memory_mb();
   return result;
 }
 
@@ -177,8 +206,9 @@ std::string data_folder(const Options& o) {
 
 // Runs this program again for one case and reads its JSON.
 CaseResult run_child(const Options& o, const std::string& name) {
-  std::string command = fmt::format("'{}' --case '{}' --preset '{}' --cache '{}' --epochs {} --steps {} --threads {}",
-                                    fs::read_symlink("/proc/self/exe").string(), name, o.preset, o.cache, o.epochs, o.steps, o.threads);
+  std::string command =
+      fmt::format("'{}' --case '{}' --preset '{}' --cache '{}' --epochs {} --steps {} --threads {} --device {} --precision {}",
+                  fs::read_symlink("/proc/self/exe").string(), name, o.preset, o.cache, o.epochs, o.steps, o.threads, o.device, o.precision);
   FILE* pipe = popen(command.c_str(), "r");
   if (!pipe) throw UserError("cannot start " + command);
   std::string text;
@@ -199,6 +229,8 @@ int run(int argc, char** argv) {
   app.add_option("--cache", o.cache, "where generated data sets and neighbour lists are kept")->capture_default_str();
   app.add_option("--threads", o.threads, "0 = all cores");
   app.add_option("--out", o.out, "write OUT.md and OUT.json");
+  app.add_option("--device", o.device, "cpu or cuda")->capture_default_str()->check(CLI::IsMember({"cpu", "cuda"}));
+  app.add_option("--precision", o.precision, "of a GPU's large products")->capture_default_str()->check(CLI::IsMember({"fp32", "tf32", "bf16"}));
   CLI11_PARSE(app, argc, argv);
 
   const std::string folder = data_folder(o);
@@ -210,9 +242,14 @@ int run(int argc, char** argv) {
   for (int i = 0; i < argc; ++i) r.command += (i ? " " : "") + (i ? std::string(argv[i]) : "build/bench_epoch");
   r.threads = o.threads > 0 ? o.threads : this_machine().cores;
   r.load = load_average();
-  r.with_targets = o.preset == "baby" && o.steps == 0;
-  std::cerr << "measuring the machine\n";
-  r.ceilings = measure_ceilings(r.threads);
+  r.with_targets = o.preset == "baby" && o.steps == 0 && o.device == "cpu";
+  if (o.device == "cuda") {
+    check_device(o.device);
+    r.gpu = gpu_info().name, r.precision = o.precision;
+  } else {
+    std::cerr << "measuring the machine\n";
+    r.ceilings = measure_ceilings(r.threads);
+  }
   if (o.names.empty()) o.names = o.steps > 0 ? std::vector<std::string>{"CCDRec"} : kCases;
   const SynthParams p = synth_preset(o.preset);
   r.data = fmt::format("{} ({} users, {} items, about {} interactions, generated)", o.preset, thousands(p.users), thousands(p.items),

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "data/text.h"
 #include "host/machine.h"
 
 namespace ccdrec::bench {
@@ -50,6 +51,7 @@ nlohmann::json to_json(const CaseResult& c) {
           {"step_median_ms", c.step_median_ms},
           {"peak_mb", c.peak_mb},
           {"setup_s", c.setup_seconds},
+          {"knn_cached", c.knn_cached},
           {"negatives", c.negatives},
           {"extrapolated", c.timed_steps > 0},
           {"phases", phases}};
@@ -59,6 +61,7 @@ CaseResult case_from_json(const nlohmann::json& j) {
   CaseResult c;
   c.name = j.at("name"), c.setting = j.at("setting"), c.negatives = j.at("negatives");
   c.steps = j.at("steps"), c.epochs = j.at("epochs"), c.timed_steps = j.at("timed_steps");
+  c.knn_cached = j.value("knn_cached", false);
   c.step_median_ms = j.at("step_median_ms"), c.peak_mb = j.at("peak_mb"), c.setup_seconds = j.at("setup_s");
   for (const auto& p : j.at("phases")) {
     c.phases.push_back({p.at("phase"), {p.at("median_s"), p.at("min_s"), p.at("max_s"), p.at("flop"), p.at("bytes"), p.at("roots")}});
@@ -72,6 +75,7 @@ nlohmann::json report_json(const Report& r) {
   nlohmann::json cases = nlohmann::json::array(), goals = nlohmann::json::array();
   for (const CaseResult& c : r.cases) {
     cases.push_back(to_json(c));
+    if (!r.gpu.empty()) continue;
     for (auto& p : cases.back()["phases"]) p["floor_s"] = floor_seconds({0, 0, 0, p["flop"], p["bytes"], p["roots"]}, r.ceilings);
   }
   for (const Target& t : r.with_targets ? targets(r.cases) : std::vector<Target>{}) {
@@ -79,6 +83,8 @@ nlohmann::json report_json(const Report& r) {
   }
   return {{"command", r.command},
           {"data", r.data},
+          {"gpu", r.gpu},
+          {"precision", r.precision},
           {"machine",
            {{"cpu", m.cpu},
             {"cores", m.cores},
@@ -98,7 +104,31 @@ nlohmann::json report_json(const Report& r) {
           {"cases", cases}};
 }
 
+namespace {
+
+// On a GPU: totals of replayed steps, phases of direct ones. The limits of its operations are in bench_gpu's table.
+std::string gpu_markdown(const Report& r) {
+  const Build b = this_build();
+  std::string s =
+      fmt::format("## Epochs: {}\n\n    {}\n\n{}, large products in {}. Build: {} {}.\n", r.data, r.command, r.gpu, r.precision, b.version, b.commit);
+  s += "`epoch` is the median of whole epochs of recorded and replayed steps; the phases are of one more epoch whose steps ran directly and waited "
+       "at the end of each phase, so they "
+       "add up to more.\n";
+  for (const CaseResult& c : r.cases) {
+    s += fmt::format("\n### {} ({})\n\n{} epochs of {} steps. Set up in {:.2f} s. Arrays on the device {:.0f} MB.{}\n\n", c.name, c.setting, c.epochs,
+                     thousands(c.steps), c.setup_seconds, c.peak_mb, c.negatives.empty() ? "" : " Curricular negatives from: " + c.negatives + ".");
+    s += "| phase | ms | min | max | GFLOP | GB |\n|---|---:|---:|---:|---:|---:|\n";
+    for (const auto& [name, t] : c.phases)
+      s += fmt::format("| {} | {:.2f} | {:.2f} | {:.2f} | {:.1f} | {:.2f} |\n", name, 1e3 * t.median, 1e3 * t.min, 1e3 * t.max, t.flop / 1e9,
+                       t.bytes / 1e9);
+  }
+  return s;
+}
+
+}  // namespace
+
 std::string report_markdown(const Report& r) {
+  if (!r.gpu.empty()) return gpu_markdown(r);
   const Machine m = this_machine();
   const Build b = this_build();
   std::string s = fmt::format("# Epochs on the CPU: {}\n\n    {}\n\n", r.data, r.command);
@@ -141,7 +171,8 @@ std::string report_markdown(const Report& r) {
     } else {
       s += fmt::format("{} epochs of {} steps after one that is dropped; medians.\n", c.epochs, thousands(c.steps));
     }
-    s += fmt::format("Set up in {:.2f} s (graphs, kNN, initialisation). Peak memory {:.0f} MB.{}\n\n", c.setup_seconds, c.peak_mb,
+    s += fmt::format("Set up in {:.2f} s (graphs, kNN{}, initialisation). Peak memory {:.0f} MB.{}\n\n", c.setup_seconds,
+                     c.knn_cached ? " lists from the cache" : "", c.peak_mb,
                      c.negatives.empty() ? "" : " Curricular negatives from: " + c.negatives + ".");
     s += "| phase | seconds | min | max | floor | times floor | GFLOP | GB | G roots |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
     for (const auto& [name, t] : c.phases) {

@@ -17,10 +17,12 @@ struct CaseResult {
   std::string name, setting;                           // "CCDRec", "B 512, T 20"
   int64_t steps = 0;                                   // an epoch has
   int epochs = 0;                                      // measured, after one that is dropped
+  int epochs_direct = 0;                               // GPU: epochs of direct steps, which the phases are from
   int64_t timed_steps = 0;                             // > 0: the epoch was extrapolated from this many steps
   std::vector<std::pair<std::string, Timing>> phases;  // in the order they run; "epoch" = all but the evaluation
   double step_median_ms = 0;                           // of the timed steps
-  double peak_mb = 0, setup_seconds = 0;               // highest resident set of the process; graphs, kNN, initialisation
+  double peak_mb = 0, setup_seconds = 0;               // highest resident set of the process in 10^6 bytes; graphs, kNN, initialisation
+  bool knn_cached = false;                             // the kNN lists were read, not computed
   std::string negatives;
 };
 struct Target {
@@ -34,6 +36,7 @@ CaseResult case_from_json(const nlohmann::json&);
 
 struct Report {
   std::string command, data;
+  std::string gpu, precision;  // empty: the CPU
   int threads = 0;
   Ceilings ceilings;
   double load = 0;

@@ -9,6 +9,7 @@
 #include "data/error.h"
 #include "data/hash.h"
 #include "data/inter.h"
+#include "data/path.h"
 
 namespace ccdrec {
 
@@ -235,6 +236,12 @@ void warn_about_rows(Dataset& d, const InterFile& f) {
 }
 
 }  // namespace
+
+bool has_features(const std::string& folder) { return is_folder(folder) && !names_ending(folder, kFeatureEnd).empty(); }
+
+bool holds_data_set(const std::string& folder) {
+  return has_features(folder) || (is_folder(folder) && (!names_ending(folder, ".inter").empty() || !names_ending(folder, ".inter.gz").empty()));
+}
 
 Dataset load_dataset(const std::string& folder, const LoadOptions& opt) {
   Dataset d;

@@ -52,6 +52,9 @@ struct LoadOptions {
   std::vector<std::string> modalities;  // empty = every *_feat.npy found
 };
 
+bool has_features(const std::string& folder);    // any *_feat.npy
+bool holds_data_set(const std::string& folder);  // those, or an .inter file. Both: false where there is no such folder
+
 // Throws UserError: missing column, non-integer or negative id or label, label outside 0..2, an item id beyond the features' rows, features with the
 // wrong number of rows, empty training split, bad npy, no .inter file. RecBole's typed headers (`user_id:token`) are accepted, and raw string ids.
 Dataset load_dataset(const std::string& folder, const LoadOptions& = {});

@@ -182,7 +182,7 @@ bool read_rows(InterFile& f, std::string_view text, Columns at, const std::strin
 
 }  // namespace
 
-InterFile read_inter(const std::string& path, const InterFields& fields, IdMapping user_mapping, IdMapping item_mapping) {
+InterFile read_inter(const std::string& path, const InterFields& fields, const IdMapping& user_mapping, const IdMapping& item_mapping) {
   InterFile f;
   f.path = path;
   const std::string text = read_text(path);

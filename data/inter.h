@@ -36,6 +36,6 @@ struct InterFile {
 struct InterFields {
   std::string user, item, label;
 };
-InterFile read_inter(const std::string& path, const InterFields&, IdMapping users, IdMapping items);  // path may end in .gz
+InterFile read_inter(const std::string& path, const InterFields&, const IdMapping& users, const IdMapping& items);  // path may end in .gz
 
 }  // namespace ccdrec

@@ -90,15 +90,18 @@ KnnResult knn_lists(Ctx& ctx, const Ops& ops, const Feature& f, int64_t k, bool 
   if (!cache_dir.empty() && read_cache(path, key, I, k, r)) return r;
   r.idx.assign(size_t(I * k), 0);
   {
-    DeviceBlock x(ctx, ops, size_t(I * F) * 4), idx(ctx, ops, size_t(I * k) * 4), tied(ctx, ops, sizeof(int64_t));
+    // The CPU reads plain matrices where they lie, in the mapped file; any other is copied, one modality at a time.
+    const bool in_place = ctx.device == DeviceKind::cpu && m.floats();
+    DeviceBlock x(ctx, ops, in_place ? 0 : size_t(I * F) * 4), idx(ctx, ops, size_t(I * k) * 4), tied(ctx, ops, sizeof(int64_t));
     const int64_t tile = std::max<int64_t>(1, (int64_t(4) << 20) / F);  // 16 MB of rows at a time: the host never holds a second copy
     std::vector<float> rows(size_t(std::min(tile, I) * F), 0.0f);
-    for (int64_t first = 0; first < I; first += tile) {
+    for (int64_t first = 0; first < I; first += tile) {  // in place too: read_rows refuses what is not finite
       const int64_t n = std::min(tile, I - first);
       m.read_rows(rows.data(), first, n);
-      ops.upload(ctx, static_cast<float*>(x.p) + first * F, rows.data(), size_t(n * F) * 4);
+      if (!in_place) ops.upload(ctx, static_cast<float*>(x.p) + first * F, rows.data(), size_t(n * F) * 4);
     }
-    ops.knn_cosine(ctx, static_cast<int32_t*>(idx.p), static_cast<int64_t*>(tied.p), {static_cast<const float*>(x.p), I, F}, k, centre, seed);
+    ops.knn_cosine(ctx, static_cast<int32_t*>(idx.p), static_cast<int64_t*>(tied.p), {in_place ? m.floats() : static_cast<const float*>(x.p), I, F},
+                   k, centre, seed);
     ops.download(ctx, r.idx.data(), idx.p, r.idx.size() * 4);
     ops.download(ctx, &r.tied_rows, tied.p, sizeof r.tied_rows);
   }

@@ -80,7 +80,7 @@ class DictReader {
     if (q != '\'' && q != '"') bad();
     const size_t end = s_.find(q, ++at_);
     if (end == std::string_view::npos) bad();
-    const std::string out(s_.substr(at_, end - at_));
+    std::string out(s_.substr(at_, end - at_));
     at_ = end + 1;
     return out;
   }
@@ -234,6 +234,11 @@ NpyMatrix::~NpyMatrix() {
 }
 
 size_t NpyMatrix::byte_count() const { return data_ ? size_t(rows_) * size_t(cols_) * size_t(item_size(dtype_)) : 0; }
+
+const float* NpyMatrix::floats() const {
+  const bool plain = dtype_ == "<f4" && !fortran_ && reinterpret_cast<uintptr_t>(data_) % alignof(float) == 0;
+  return plain ? reinterpret_cast<const float*>(data_) : nullptr;
+}
 
 void NpyMatrix::read_rows(float* out, int64_t first, int64_t n) const {
   if (first < 0 || n < 0 || first + n > rows_) throw std::logic_error(fmt::format("{}: rows {}..{} of {} asked", path_, first, first + n, rows_));

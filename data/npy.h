@@ -23,6 +23,7 @@ class NpyMatrix {
   std::string dtype() const { return dtype_; }          // "<f4", "<f8", "<f2"
   const unsigned char* bytes() const { return data_; }  // the array as stored; byte_count() of them: for fingerprints
   size_t byte_count() const;
+  const float* floats() const;  // the array itself where it is float32 in row order, aligned; null otherwise. Not looked through for NaN
   // Row-major float32 of rows first .. first+n-1 into out (n*cols). A non-finite value is a UserError naming file, row and column.
   void read_rows(float* out, int64_t first, int64_t n) const;
 

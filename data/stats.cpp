@@ -8,16 +8,11 @@
 #include <vector>
 
 #include "data/hash.h"
+#include "data/text.h"
 
 namespace ccdrec {
 
 namespace {
-
-std::string grouped(int64_t n) {  // 160,792
-  std::string s = std::to_string(n);
-  for (int64_t at = int64_t(s.size()) - 3; at > 0; at -= 3) s.insert(size_t(at), 1, ',');
-  return s;
-}
 
 double percent(int64_t part, int64_t whole) { return whole ? 100.0 * double(part) / double(whole) : 0.0; }
 
@@ -45,7 +40,7 @@ struct Degrees {
   }
   std::string line(const char* what) const {
     std::string s = fmt::format("  {:<10}", what);
-    for (double q : {.01, .05, .25, .50, .75, .95, .99, 1.0}) s += fmt::format("{:>8}", grouped(at(q)));
+    for (double q : {.01, .05, .25, .50, .75, .95, .99, 1.0}) s += fmt::format("{:>8}", thousands(at(q)));
     return s + fmt::format("{:>9.2f}{:>7.3f}\n", mean(), gini());
   }
 };
@@ -100,11 +95,11 @@ std::string describe(const Dataset& d) {
   };
 
   std::string s = fmt::format("data set {} ({})\n", d.name, d.folder);
-  s += fmt::format("  users {}, items {}, interactions {}, sparsity {:.3f} %\n", grouped(d.n_users), grouped(d.n_items), grouped(rows),
+  s += fmt::format("  users {}, items {}, interactions {}, sparsity {:.3f} %\n", thousands(d.n_users), thousands(d.n_items), thousands(rows),
                    100.0 - 100.0 * double(rows) / (double(d.n_users) * double(d.n_items)));
-  s += fmt::format("  training {} ({:.1f} %), validation {} ({:.1f} %), test {} ({:.1f} %)\n", grouped(int64_t(d.train.size())),
-                   percent(int64_t(d.train.size()), rows), grouped(int64_t(d.valid.size())), percent(int64_t(d.valid.size()), rows),
-                   grouped(int64_t(d.test.size())), percent(int64_t(d.test.size()), rows));
+  s += fmt::format("  training {} ({:.1f} %), validation {} ({:.1f} %), test {} ({:.1f} %)\n", thousands(int64_t(d.train.size())),
+                   percent(int64_t(d.train.size()), rows), thousands(int64_t(d.valid.size())), percent(int64_t(d.valid.size()), rows),
+                   thousands(int64_t(d.test.size())), percent(int64_t(d.test.size()), rows));
   s += fmt::format("  ids: users {}, items {}\n", d.users.dense() ? "numbered in the file" : "named, such as " + d.users.raw(0),
                    d.items.dense() ? "numbered in the file" : "named, such as " + d.items.raw(0));
   s += "\ninteractions of one user or item, all splits, at the quantiles\n";
@@ -114,16 +109,16 @@ std::string describe(const Dataset& d) {
   s += fmt::format("  the most popular 1 % of items hold {:.1f} % of the interactions, 10 % hold {:.1f} %\n", items.top_share(.01),
                    items.top_share(.10));
   const int64_t cold_items = std::count(trained.begin(), trained.end(), 0);
-  s += fmt::format("  cold items (no training row): {} of {}, with {} validation and {} test rows on them\n", grouped(cold_items), grouped(d.n_items),
-                   grouped(cold(d.valid)), grouped(cold(d.test)));
+  s += fmt::format("  cold items (no training row): {} of {}, with {} validation and {} test rows on them\n", thousands(cold_items),
+                   thousands(d.n_items), thousands(cold(d.valid)), thousands(cold(d.test)));
 
   s += "\nfeatures\n";
   if (d.features.empty()) s += "  none read\n";
   for (const Feature& f : d.features) {
     const Health h = examine(f.matrix);
     s += fmt::format("  {:<8} {}: {} x {}, {}, {:.1f} MB; zero rows {}, rows that repeat another {}; {:.0f} % of the energy is the common mean\n",
-                     f.name, std::filesystem::path(f.matrix.path()).filename().string(), grouped(f.matrix.rows()), grouped(f.matrix.cols()),
-                     f.matrix.dtype(), double(f.matrix.byte_count()) / 1e6, grouped(h.zero_rows), grouped(h.repeated_rows), 100 * h.mean_energy);
+                     f.name, std::filesystem::path(f.matrix.path()).filename().string(), thousands(f.matrix.rows()), thousands(f.matrix.cols()),
+                     f.matrix.dtype(), double(f.matrix.byte_count()) / 1e6, thousands(h.zero_rows), thousands(h.repeated_rows), 100 * h.mean_energy);
   }
   s += fmt::format("\nfingerprint {}\n", d.checksum);
   s += d.warnings.empty() ? "no warnings\n" : fmt::format("{} warning{}\n", d.warnings.size(), d.warnings.size() == 1 ? "" : "s");

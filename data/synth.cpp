@@ -14,11 +14,11 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <numeric>
 
 #include "data/error.h"
 #include "data/npy.h"
 #include "data/synth_parts.h"
+#include "data/text.h"
 
 namespace ccdrec {
 
@@ -48,21 +48,6 @@ const std::vector<SynthParams>& presets() {
       make("elec", 192403, 63001, 1689188, 1.08, 1.45, 4096, 384, 13.0f, 0.4f),
   };
   return all;
-}
-
-size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t(0));
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t best = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = row[j];
-      row[j] = best;
-    }
-  }
-  return row[b.size()];
 }
 
 // The largest share of users that own one item is 4 % on Baby, 3 % on Sports, 1 % on Clothing; small sets need more room.
@@ -129,11 +114,20 @@ SynthParams synth_preset(const std::string& name) {
   throw UserError(fmt::format("'{}' is no preset of the generator; did you mean {}? (presets: {})", name, nearest->name, list));
 }
 
-void write_synth(const std::string& folder, const SynthParams& p) {
+void write_synth(const std::string& folder, const SynthParams& p, const std::function<bool()>& stop) {
   check(p);
   std::error_code ec;
-  const bool created = fs::create_directories(folder, ec);
-  if (ec) throw UserError(fmt::format("{}: cannot be created ({}); choose a folder that can be written", folder, ec.message()));
+  std::vector<fs::path> made;  // the folders that are not there yet, the innermost first
+  for (fs::path at = fs::path(folder).lexically_normal(); !at.empty() && !fs::exists(at, ec) && !ec; at = at.parent_path()) made.push_back(at);
+  const auto unmake = [&] {
+    std::error_code ignored;
+    for (const fs::path& at : made) fs::remove(at, ignored);  // only if empty
+  };
+  fs::create_directories(folder, ec);
+  if (ec) {
+    unmake();
+    throw UserError(fmt::format("{}: cannot be created ({}); choose a folder that can be written", folder, ec.message()));
+  }
   try {
     const int64_t least_item = p.interactions >= 6 * p.items ? std::min<int64_t>(5, p.users) : 1;
     const auto user_degree = synth::degrees(p.seed, synth::Part::user_degree, p.users, p.interactions, p.min_per_user,
@@ -142,14 +136,14 @@ void write_synth(const std::string& folder, const SynthParams& p) {
     const synth::Sphere taste = synth::sphere(p.seed, 0, p.items, p.taste_dims);
     std::vector<SafeFile> files;
     files.emplace_back((fs::path(folder) / (p.name + ".inter")).string());
-    write_inter(files[0], synth::choose(p, taste, user_degree, item_degree));
+    write_inter(files[0], synth::choose(p, taste, user_degree, item_degree, stop));
     for (size_t m = 0; m < p.modalities.size(); ++m) {
       files.emplace_back((fs::path(folder) / (p.modalities[m].name + "_feat.npy")).string());
-      synth::write_features(files.back(), p, m, taste);
+      synth::write_features(files.back(), p, m, taste, stop);
     }
     for (auto f = files.rbegin(); f != files.rend(); ++f) f->commit();  // the .inter file last: a folder that has it is complete
   } catch (...) {
-    if (created) fs::remove(folder, ec);  // only if empty
+    unmake();
     throw;
   }
 }

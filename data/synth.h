@@ -1,6 +1,7 @@
 // The synthetic generator: data that behaves like the real sets (statistics it imitates are quoted in synth.cpp), from a few documented parameters.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -25,7 +26,9 @@ struct SynthParams {
 };
 std::vector<std::string> synth_presets();           // tiny, demo, baby, sports, clothing, elec
 SynthParams synth_preset(const std::string& name);  // UserError names the nearest preset
-void write_synth(const std::string& folder,
-                 const SynthParams&);  // NAME.inter (userID itemID x_label), *_feat.npy; throws UserError when the disk refuses
+// NAME.inter (userID itemID x_label), *_feat.npy; files of the same names are replaced. UserError when the disk refuses. `stop` is asked now and
+// then: true ends it with SynthStopped. Ended early, whichever way, it leaves nothing behind, not the folders it made either.
+struct SynthStopped {};
+void write_synth(const std::string& folder, const SynthParams&, const std::function<bool()>& stop = nullptr);
 
 }  // namespace ccdrec

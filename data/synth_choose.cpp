@@ -191,13 +191,14 @@ void shuffle(std::vector<T>& v, uint32_t seed, Part part, uint32_t row) {
 }  // namespace
 
 std::vector<std::vector<int32_t>> choose(const SynthParams& p, const Sphere& taste, const std::vector<int64_t>& user_degree,
-                                         const std::vector<int64_t>& item_degree) {
+                                         const std::vector<int64_t>& item_degree, const Stop& stop) {
   std::vector<int32_t> order(size_t(p.users), 0);
   std::iota(order.begin(), order.end(), 0);
   shuffle(order, p.seed, Part::user_order, 0);
   Market market(p, taste, item_degree);
   std::vector<std::vector<int32_t>> chosen(static_cast<size_t>(p.users));
   for (int32_t u : order) {
+    stop_if(stop);
     std::vector<int32_t>& items = chosen[size_t(u)];
     items = market.serve(uint32_t(u), user_degree[size_t(u)]);
     shuffle(items, p.seed, Part::split, uint32_t(u));  // the race sorted them by liking: the split must not see that

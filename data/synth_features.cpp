@@ -46,7 +46,7 @@ struct Waves {
 
 }  // namespace
 
-void write_features(SafeFile& f, const SynthParams& p, size_t modality, const Sphere& taste) {
+void write_features(SafeFile& f, const SynthParams& p, size_t modality, const Sphere& taste, const Stop& stop) {
   const SynthModality& m = p.modalities[modality];
   const uint32_t step = uint32_t(modality) + 1, seed = p.seed;
   const float white = std::min(0.1f, 1.0f - m.signal), own = std::max(0.0f, 1.0f - m.signal - white);
@@ -63,6 +63,7 @@ void write_features(SafeFile& f, const SynthParams& p, size_t modality, const Sp
   f.write(npy_header(p.items, m.width));
   std::vector<float> rows(size_t(kRows * m.width), 0.0f);
   for (int64_t first = 0; first < p.items; first += kRows) {
+    stop_if(stop);
     const int64_t n = std::min(kRows, p.items - first);
 #pragma omp parallel
     {

@@ -48,11 +48,16 @@ struct Sphere {
 };
 Sphere sphere(uint32_t seed, uint32_t step, int64_t n, int dims);
 
+using Stop = std::function<bool()>;  // see write_synth
+inline void stop_if(const Stop& stop) {
+  if (stop && stop()) throw SynthStopped();
+}
+
 // chosen[u]: the items of user u in random order, exactly user_degree[u] of them, distinct; items reach item_degree up to a handful at the very end.
 std::vector<std::vector<int32_t>> choose(const SynthParams&, const Sphere& taste, const std::vector<int64_t>& user_degree,
-                                         const std::vector<int64_t>& item_degree);
+                                         const std::vector<int64_t>& item_degree, const Stop& stop);
 
 // One modality's matrix (items, width), row by row into the file.
-void write_features(SafeFile&, const SynthParams&, size_t modality, const Sphere& taste);
+void write_features(SafeFile&, const SynthParams&, size_t modality, const Sphere& taste, const Stop& stop);
 
 }  // namespace ccdrec::synth

@@ -51,10 +51,12 @@ std::string read_text(const std::string& path) {
     ::close(fd);
     return inflate_file(path);
   }
-  std::string text(size_t(st.st_size), '\0');
+  // A pipe says nothing of its size, and a file may grow while it is read: until the end, whatever was announced.
+  std::string text(size_t(std::max<int64_t>(0, st.st_size)) + 1, '\0');
   size_t at = 0;
   int error = 0;
-  while (at < text.size()) {
+  for (;;) {
+    if (at == text.size()) text.resize(2 * at + 4096);
     const ssize_t got = ::read(fd, text.data() + at, text.size() - at);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) error = errno;
@@ -85,6 +87,27 @@ std::vector<std::string_view> split_tabs(std::string_view line) {
     if (tab == std::string_view::npos) return out;
     line.remove_prefix(tab + 1);
   }
+}
+
+std::string thousands(int64_t n) {
+  std::string digits = std::to_string(n);
+  for (int64_t at = int64_t(digits.size()) - 3; at > (n < 0 ? 1 : 0); at -= 3) digits.insert(size_t(at), ",");
+  return digits;
+}
+
+size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);  // one row of the table at a time
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t best = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
+      diagonal = row[j];
+      row[j] = best;
+    }
+  }
+  return row[b.size()];
 }
 
 std::string shown(std::string_view field) {

@@ -34,6 +34,9 @@ inline int64_t parse_index(std::string_view s) {
   return v <= 2147483646 ? v : -1;
 }
 
+std::string thousands(int64_t n);                                  // 160,792
+size_t edit_distance(const std::string& a, const std::string& b);  // insertions, deletions and changes of a character
+
 // What of a field is shown in a sentence: at most 40 characters, the unprintable ones as '?'.
 std::string shown(std::string_view field);
 

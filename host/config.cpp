@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "data/error.h"
+#include "data/text.h"
 #include "host/config_keys.h"
 #include "host/metrics.h"
 
@@ -41,12 +43,18 @@ ConfigValue to_value(const std::string& key, const YAML::Node& node, const std::
   return v;
 }
 
+// The one document of a text. The parser takes `"1"2` for two of them, and the usual call returns the first without a word about the rest.
+YAML::Node one_document(const std::string& text) {
+  const std::vector<YAML::Node> all = YAML::LoadAll(text);
+  if (all.size() > 1) throw YAML::ParserException(all[1].Mark(), "something stands after the end of the value");
+  return all.empty() ? YAML::Node() : all[0];
+}
+
 std::vector<ConfigValue> read_file(const std::string& path) {
+  const std::string text = read_text(path);
   YAML::Node root;
   try {
-    root = YAML::LoadFile(path);
-  } catch (const YAML::BadFile&) {
-    throw UserError(fmt::format("{}: the configuration file cannot be opened", path));
+    root = one_document(text);
   } catch (const YAML::Exception& e) { throw UserError(fmt::format("{}:{}: not valid YAML: {}", path, e.mark.line + 1, e.msg)); }
   if (root.IsNull()) return {};
   if (!root.IsMap()) throw UserError(fmt::format("{}: not a configuration: expected lines of the form `key: value`", path));
@@ -64,7 +72,7 @@ std::vector<ConfigValue> read_file(const std::string& path) {
 
 ConfigValue read_command(const KeyValue& kv) {
   try {
-    return to_value(kv.key, YAML::Load(kv.value), kv.origin);
+    return to_value(kv.key, one_document(kv.value), kv.origin);
   } catch (const YAML::Exception& e) { throw UserError(fmt::format("{}: {} = {} is not valid YAML: {}", kv.origin, kv.key, kv.value, e.msg)); }
 }
 
@@ -86,6 +94,12 @@ void check_accepted(const AcceptedKey& a, const ConfigValue& v, std::vector<std:
   notes.push_back(fmt::format("{}: {} has no influence here: {}", v.origin, v.key, a.why));
 }
 
+// CCDRec's step encoding: half of the width is sines, half cosines.
+void check_width(const Settings& s, const std::string& origin) {
+  if (s.model == "CCDRec" && (s.embedding_size < 4 || s.embedding_size % 2 != 0))
+    throw UserError(fmt::format("embedding_size = {} ({}): CCDRec's step encoding needs an even width of at least 4", s.embedding_size, origin));
+}
+
 void check_together(const Settings& s, const std::map<std::string, std::string>& origin) {
   const auto where = [&](const char* key) { return origin.at(key); };
   const std::string metric = metric_key(s.valid_metric);
@@ -93,9 +107,7 @@ void check_together(const Settings& s, const std::map<std::string, std::string>&
   if (std::find(s.topk.begin(), s.topk.end(), k) == s.topk.end())
     throw UserError(fmt::format("valid_metric = {} ({}) needs {} among topk = [{}] ({})", s.valid_metric, where("valid_metric"), k,
                                 fmt::join(s.topk, ", "), where("topk")));
-  if (s.model == "CCDRec" && (s.embedding_size < 4 || s.embedding_size % 2 != 0))
-    throw UserError(
-        fmt::format("embedding_size = {} ({}): CCDRec's step encoding needs an even width of at least 4", s.embedding_size, where("embedding_size")));
+  check_width(s, where("embedding_size"));
 }
 
 }  // namespace
@@ -105,21 +117,14 @@ std::string nearest(const std::string& word, const std::vector<std::string>& can
   size_t best_distance = std::max<size_t>(2, word.size() / 2) + 1;  // farther is no hint
   const std::string a = lower(word);
   for (const std::string& candidate : candidates) {
-    const std::string b = lower(candidate);
-    std::vector<size_t> row(b.size() + 1);  // edit distance, one row at a time
-    for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-    for (size_t i = 1; i <= a.size(); ++i) {
-      size_t diagonal = row[0];
-      row[0] = i;
-      for (size_t j = 1; j <= b.size(); ++j) {
-        const size_t change = diagonal + (a[i - 1] != b[j - 1]);
-        diagonal = row[j];
-        row[j] = std::min({row[j] + 1, row[j - 1] + 1, change});
-      }
-    }
-    if (row[b.size()] < best_distance) best_distance = row[b.size()], best = candidate;
+    const size_t distance = edit_distance(a, lower(candidate));
+    if (distance < best_distance) best_distance = distance, best = candidate;
   }
   return best;
+}
+
+KeyValue plain_value(const std::string& key, const std::string& text, const std::string& origin) {
+  return {key, nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), origin};  // JSON's quotes are YAML's
 }
 
 KeyValue parse_assignment(const std::string& text, const std::string& origin) {
@@ -175,6 +180,7 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
     winner.erase(it);
     winner["n_ui_layers"] = &alias;
   }
+  const Settings defaults = config.settings;
   for (const auto& [name, value] : winner) {
     if (const AcceptedKey* accepted = find_accepted(name)) {
       check_accepted(*accepted, *value, config.notes);
@@ -185,8 +191,22 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
     config.origin[name] = value->origin;
     if (!(key.models & model_bit(model))) config.notes.push_back(fmt::format("{}: {} has no influence on {}", value->origin, name, model));
   }
+  // What was asked for and changes nothing; a value that would have been taken anyway asks for nothing.
+  for (const auto& [name, value] : winner) {
+    const ConfigKey* key = find_key(name);
+    if (!key || !key->idle || !(key->models & model_bit(model)) || key->get(config.settings) == key->get(defaults)) continue;
+    if (const char* why = key->idle(config.settings))
+      config.notes.push_back(fmt::format("{}: {} = {} has no influence here: {}", value->origin, name, key->get(config.settings), why));
+  }
   check_together(config.settings, config.origin);
   return config;
+}
+
+void check_ranges(const Settings& settings) {
+  Settings copy = settings;
+  for (const ConfigKey& key : config_keys())  // `model` is the first
+    if (key.name == "model" || (key.models & model_bit(settings.model))) key.set(copy, read_command({key.name, key.get(settings), "settings"}));
+  check_width(settings, "settings");
 }
 
 std::string print_config(const Config& config) {
@@ -205,12 +225,21 @@ std::string print_config(const Config& config) {
   return out;
 }
 
-std::string config_yaml(const Config& config) {
+std::string config_yaml(const Config& config, const std::string& earlier) {
+  constexpr const char* comment = "  # ";
+  std::map<std::string, std::string> had;  // "key: value" -> its line
+  Lines lines(earlier);
+  for (std::string_view line; lines.next(line);) {
+    const std::string_view value = line.substr(0, line.rfind(comment));
+    had.emplace(value.substr(0, value.find_last_not_of(' ') + 1), line);
+  }
   std::string out, group;
   for (const ConfigKey& k : config_keys()) {
     if (!(k.models & model_bit(config.settings.model))) continue;
     if (k.group != group) out += fmt::format("{}# {}\n", out.empty() ? "" : "\n", group = k.group);
-    out += fmt::format("{:<48}  # {}\n", k.name + ": " + k.get(config.settings), config.origin.at(k.name));
+    const std::string value = k.name + ": " + k.get(config.settings);
+    const auto same = had.find(value);
+    out += same != had.end() ? same->second + "\n" : fmt::format("{:<48}{}{}\n", value, comment, config.origin.at(k.name));
   }
   return out;
 }
@@ -246,6 +275,6 @@ std::string key_reference() {
   return out + "\n";
 }
 
-bool uses_features(const Settings& s) { return s.model == "FREEDOM" || s.model == "CCDRec"; }
+bool uses_features(const Settings& s) { return s.model == "FREEDOM" || (s.model == "CCDRec" && (s.backbone == "FREEDOM" || s.dma || s.ndi)); }
 
 }  // namespace ccdrec

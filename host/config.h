@@ -26,18 +26,23 @@ struct Config {
 // Throws UserError: a file that is no YAML mapping, unknown key, wrong type, value out of range, a list of several values where one is needed
 // (grids).
 Config resolve_config(const std::vector<std::string>& files, const std::vector<KeyValue>& command_line);
-KeyValue parse_assignment(const std::string& text, const std::string& origin = "--set");  // "key=value"
+KeyValue plain_value(const std::string& key, const std::string& text, const std::string& origin);  // the text as it stands, no YAML in it
+KeyValue parse_assignment(const std::string& text, const std::string& origin = "--set");           // "key=value"
+
+// Settings made without a file: every key against the range that files and the command line are held to. UserError names key, value and range.
+void check_ranges(const Settings&);
 
 // Checks that keys of `command_line` may change when a run continues (epochs, threads, ...): the others decide its numbers. UserError names the key.
 void check_resumable(const std::vector<KeyValue>& command_line);
 
 std::string print_config(const Config&);  // aligned table: key, value, where it came from
-std::string config_yaml(
-    const Config&);  // what config.yaml of a run holds: every key of this model, origins as comments; reads back to the same Settings
+// What config.yaml of a run holds: every key of this model, origins as comments; reads back to the same Settings. `earlier`, the file of a run that
+// is continued: its lines stay where their value is the same, so that they still say where it came from in the first place.
+std::string config_yaml(const Config&, const std::string& earlier = "");
 std::map<std::string, std::string> config_values(const Settings&);  // key -> text, keys of this model: what `compare` groups runs by
 std::string key_reference();                                        // every key with type, range, models and help: `ccdrec train --help-keys`, docs
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates);  // smallest edit distance; "" when nothing is near
 
-bool uses_features(const Settings&);  // FREEDOM and CCDRec on FREEDOM read the modality features, BPR and LightGCN do not
+bool uses_features(const Settings&);  // FREEDOM, and CCDRec on FREEDOM or with a diffusion, read the modality features
 
 }  // namespace ccdrec

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "data/error.h"
+#include "host/ccdrec/denoiser.h"
 #include "host/config.h"
 #include "host/metrics.h"
 
@@ -87,7 +88,7 @@ struct KeyTable {
   std::string group;
 
   ConfigKey& add(const char* name, const char* type, std::string range, const char* help) {
-    keys.push_back(ConfigKey{name, group, type, std::move(range), help, kAll, false, {}, {}});
+    keys.push_back(ConfigKey{name, group, type, std::move(range), help, kAll, false, {}, {}, {}});
     return keys.back();
   }
   ConfigKey& real(const char* name, double Settings::*field, Range range, const char* help) {
@@ -131,7 +132,7 @@ struct KeyTable {
     k.get = [=](const Settings& s) { return quoted(s.*field); };
     return k;
   }
-  ConfigKey& choice(const char* name, std::string Settings::*field, std::vector<std::string> allowed, const char* help) {
+  ConfigKey& choice(const char* name, std::string Settings::*field, const std::vector<std::string>& allowed, const char* help) {
     std::string range;
     for (const std::string& a : allowed) range += (range.empty() ? "" : " | ") + a;
     ConfigKey& k = add(name, "choice", range, help);
@@ -149,6 +150,43 @@ struct KeyTable {
 
 constexpr int64_t kIntMax = std::numeric_limits<int>::max();
 
+// Which settings switch which keys off. One that is given a value all the same earns a note.
+void name_idle_keys(KeyTable& table) {
+  using Why = const char* (*)(const Settings&);
+  const auto idle = [&](std::initializer_list<const char*> names, Why why) {
+    for (ConfigKey& k : table.keys)
+      for (const char* name : names)
+        if (k.name == name) k.idle = why;
+  };
+  static constexpr const char *kNoGraph = "the item graph belongs to the backbone FREEDOM",
+                              *kNoDiffusion = "dma and ndi are off, so there is no diffusion", *kNoSampler = "cns is off";
+  static const auto on = [](const Settings& s, const char* backbone) { return s.model == "CCDRec" && s.backbone == backbone; };
+  static const auto other = [](const Settings& s) { return s.model == "CCDRec" && s.backbone != "FREEDOM"; };
+  static const auto diffuses = [](const Settings& s) { return s.model == "CCDRec" && (s.dma || s.ndi); };
+  idle({"n_ui_layers"}, [](const Settings& s) { return on(s, "BPR") ? "the backbone BPR propagates nothing" : nullptr; });
+  idle({"n_mm_layers", "knn_k", "knn_center", "mm_weights", "graph_cache"}, [](const Settings& s) { return other(s) ? kNoGraph : nullptr; });
+  idle({"mm_image_weight"}, [](const Settings& s) { return other(s) ? kNoGraph : s.mm_weights.empty() ? nullptr : "mm_weights overrides it"; });
+  idle({"dropout"}, [](const Settings& s) { return other(s) ? "only the backbone FREEDOM prunes its graph" : nullptr; });
+  idle({"reg_weight"}, [](const Settings& s) { return other(s) ? "CCDRec's objective has a regulariser with the backbone FREEDOM alone" : nullptr; });
+  idle({"modalities"}, [](const Settings& s) { return uses_features(s) ? nullptr : "no part of this model reads features"; });
+  idle({"train_features"}, [](const Settings& s) {
+    return diffuses(s) || (!other(s) && s.reg_weight > 0) ? nullptr : "features enter the item graph alone, which is built once";
+  });
+  idle({"lambda_dm", "timesteps", "noise_schedule", "noise_prediction_form", "mirrored_timesteps", "estimator"},
+       [](const Settings& s) { return diffuses(s) ? nullptr : kNoDiffusion; });
+  idle({"estimator_layers", "estimator_heads"}, [](const Settings& s) {
+    return !diffuses(s) ? kNoDiffusion : s.estimator == "transformer" ? nullptr : "the estimator is attention";
+  });
+  idle({"mu"}, [](const Settings& s) { return s.dma ? nullptr : "dma is off"; });
+  idle({"omega"}, [](const Settings& s) { return s.cns || s.ndi ? nullptr : "ndi and cns are off, so there are no curricular negatives"; });
+  idle({"candidate_ratio", "kappa", "cns_cosine"}, [](const Settings& s) { return s.cns ? nullptr : kNoSampler; });
+  idle({"dtau", "first_stage", "tau_end"}, [](const Settings& s) {
+    return !s.cns ? kNoSampler : s.ndi ? nullptr : "ndi is off, so there are no pools to change between";
+  });
+  idle({"ndi_negative"}, [](const Settings& s) { return s.ndi && !s.cns ? nullptr : "it concerns ndi without cns"; });
+  idle({"save_every"}, [](const Settings& s) { return s.save_last ? nullptr : "save_last is off"; });
+}
+
 KeyTable build_table() {
   KeyTable t;
   t.group = "run";
@@ -157,6 +195,7 @@ KeyTable build_table() {
   t.text("data_path", &Settings::data_path, true, "the data folder (-d)").resumable = true;
   t.text("dataset", &Settings::dataset, true, "name of the .inter file; empty: the folder's name, or the only one there");
   t.integer("seed", &Settings::seed, 0, UINT32_MAX, "every random number is a function of it (--seed)");
+  t.choice("precision", &Settings::precision, {"fp32", "tf32", "bf16"}, "of a GPU's large products (cuBLAS); the CPU computes in fp32");
   t.choice("device", &Settings::device, {"auto", "cpu", "cuda"}, "where operations run (--device)").resumable = true;
   t.integer("threads", &Settings::threads, 0, 4096, "threads; 0: all cores. Never changes a result (--threads)").resumable = true;
   t.text("run_dir", &Settings::run_dir, true, "the run folder; empty: runs/<model>-<set>-<seed>-<time> (--run-dir)").resumable = true;
@@ -187,7 +226,7 @@ KeyTable build_table() {
   t.real("reg_weight", &Settings::reg_weight, {0, kInf, false, true},
          "BPR, LightGCN: weight of the norm regulariser; FREEDOM, CCDRec: of the modality BPR terms");
   t.flag("train_features", &Settings::train_features, "raw features are parameters, as in the published runs").models = kFeatures;
-  t.integer("eval_step", &Settings::eval_step, 1, kIntMax, "evaluate every n epochs");
+  t.integer("eval_step", &Settings::eval_step, 1, kIntMax, "evaluate every n epochs; a run that ends before the first time is evaluated at its end");
   ConfigKey& topk = t.add("topk", "list", "integers 1 .. 10000", "list lengths of the metrics");
   topk.set = [](Settings& s, const ConfigValue& v) {
     std::set<int> ks;
@@ -215,11 +254,13 @@ KeyTable build_table() {
   mem.resumable = true;
 
   t.group = "graphs";
-  t.integer("n_ui_layers", &Settings::n_ui_layers, 0, 64, "layers of the user-item graph (n_layers with LightGCN)").models = kGraph;
-  t.integer("n_mm_layers", &Settings::n_mm_layers, 0, 64, "layers of the item-item graph").models = kFeatures;
+  t.integer("n_ui_layers", &Settings::n_ui_layers, 0, kMaxLayers, "layers of the user-item graph (n_layers with LightGCN)").models = kGraph;
+  t.integer("n_mm_layers", &Settings::n_mm_layers, 1, kMaxLayers, "layers of the item-item graph").models = kFeatures;
   t.integer("knn_k", &Settings::knn_k, 1, kIntMax, "neighbours of an item in each modality").models = kFeatures;
   t.flag("knn_center", &Settings::knn_center, "subtract column means before the cosine").models = kFeatures;
-  t.real("mm_image_weight", &Settings::mm_image_weight, {0, 1}, "a of S = a S_image + (1-a) S_text").models = kFeatures;
+  t.real("mm_image_weight", &Settings::mm_image_weight, {0, 1},
+         "a of S = a S_first + (1-a) S_second, with two modalities; first: image where there is one, else by file name")
+      .models = kFeatures;
   ConfigKey& weights = t.add("mm_weights", "list", "numbers >= 0 that sum to 1",
                              "one weight per modality, in the order of the data; overrides mm_image_weight; empty: not used");
   weights.models = kFeatures;
@@ -256,8 +297,8 @@ KeyTable build_table() {
   t.choice("ndi_negative", &Settings::ndi_negative, {"pool", "index"},
            "NDI without CNS: the pool row stands for the negative, or only its index is used");
   t.choice("estimator", &Settings::estimator, {"attention", "transformer"}, "form of f_theta");
-  t.integer("estimator_layers", &Settings::estimator_layers, 1, 4, "layers of the transformer estimator");
-  t.integer("estimator_heads", &Settings::estimator_heads, 1, kIntMax, "heads of the transformer estimator; divides embedding_size");
+  t.integer("estimator_layers", &Settings::estimator_layers, 1, kMaxEncoderLayers, "layers of the transformer estimator");
+  t.integer("estimator_heads", &Settings::estimator_heads, 1, kMaxEstimatorHeads, "heads of the transformer estimator; divides embedding_size");
   for (size_t i = first; i < t.keys.size(); ++i) t.keys[i].models = kCcdRec;
 
   t.group = "checkpoints";
@@ -265,6 +306,7 @@ KeyTable build_table() {
   t.flag("save_last", &Settings::save_last, "last.safetensors, from which a run resumes").resumable = true;
   t.integer("save_every", &Settings::save_every, 0, kIntMax, "last.safetensors every n epochs; 0: only at the end and when interrupted").resumable =
       true;
+  name_idle_keys(t);
   return t;
 }
 

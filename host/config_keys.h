@@ -28,6 +28,7 @@ struct ConfigKey {
   bool resumable = false;                                  // may change between an interrupted run and its continuation
   std::function<void(Settings&, const ConfigValue&)> set;  // UserError when type or range do not fit
   std::function<std::string(const Settings&)> get;         // YAML text
+  std::function<const char*(const Settings&)> idle;        // why other settings leave it no influence on the run; null: it has some
 };
 const std::vector<ConfigKey>& config_keys();
 const ConfigKey* find_key(const std::string& name);  // null when unknown

@@ -3,18 +3,62 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <exception>
+#include <stdexcept>
 
 #include "data/error.h"
 
 namespace ccdrec {
 
-std::unique_ptr<Device> make_device(const std::string& device, int threads, std::string& note) {
+void check_device(const std::string& device) {
   if (device != "auto" && device != "cpu" && device != "cuda") throw UserError("device is '" + device + "', expected auto, cpu or cuda");
-  if (device == "cuda") throw UserError("device is cuda, but this build has no CUDA operations; use device auto or cpu");
+  if (device != "cuda") return;
+  const GpuInfo gpu = gpu_info();
+  if (!gpu.usable) throw UserError("device is cuda, but " + gpu.why + "; use device auto or cpu");
+}
+
+std::unique_ptr<Device> make_device(const std::string& device, int threads, std::string& note, const std::string& precision) {
+  check_device(device);
+  if (precision != "fp32" && precision != "tf32" && precision != "bf16")
+    throw UserError("precision is '" + precision + "', expected fp32, tf32 or bf16");
+  const GpuInfo gpu = device == "cpu" ? GpuInfo{} : gpu_info();
+  if (device == "cuda" || (device == "auto" && gpu.usable && !gpu.emulated)) {
+    auto dev = std::make_unique<Device>(*gpu_ops(), 1);
+    try {
+      open_gpu(dev->ctx, precision.c_str());
+    } catch (const std::exception& e) { throw UserError(std::string("device is ") + device + ", but the GPU cannot be opened: " + e.what()); }
+    note = "device cuda: " + gpu.name + ", large products in " + precision;
+    return dev;
+  }
   const int n = threads > 0 ? threads : std::max(1, omp_get_num_procs());
   note = "device cpu with " + std::to_string(n) + (n == 1 ? " thread" : " threads") + ", dense kernels " + cpu::gemm_isa() +
-         (device == "auto" ? " (this build has no CUDA operations)" : "");
+         (device == "auto" && !gpu.emulated ? " (" + gpu.why + ")" : "");
   return std::make_unique<Device>(cpu_ops(), n);
+}
+
+size_t gpu_memory_available(const std::string& device) {
+  if (device == "cpu") return 0;
+  const GpuInfo gpu = gpu_info();
+  return gpu.usable && !gpu.emulated ? gpu.available : 0;
+}
+
+void Device::check_faults() {
+  if (!ops.take_fault) return;
+  const int32_t f = ops.take_fault(ctx);
+  if (f) throw std::logic_error("an operation on the GPU noted fault " + std::to_string(f) + " (kernels/cuda/device.h, Fault)");
+}
+
+Phase::Phase(Device& dev, std::map<std::string, double>& into, const char* name, bool timed)
+    : dev_(dev), range_(dev, name), into_(into), name_(name), timed_(timed || !dev.gpu()), start_(std::chrono::steady_clock::now()) {}
+
+Phase::~Phase() {
+  if (timed_ && dev_.gpu() && !std::uncaught_exceptions()) {
+    try {
+      dev_.wait();
+    } catch (...) {  // the next wait outside a destructor reports it
+    }
+  }
+  if (timed_) into_[name_] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
 }
 
 }  // namespace ccdrec

@@ -1,5 +1,7 @@
 // A device chosen at run time: its operations, its context, its memory. Models reach memory only through Array and the operations.
 #pragma once
+#include <chrono>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,14 +14,58 @@ namespace ccdrec {
 class Device {
  public:
   Device(const Ops& table, int threads) : ops(table), ctx(threads) {}
+  bool gpu() const { return ctx.device == DeviceKind::cuda; }
+  void wait() {  // until every operation so far is done
+    if (ops.wait) ops.wait(ctx);
+  }
+  void check_faults();  // GPU: throws std::logic_error for what an operation noted since the last call; waits
   const Ops& ops;
   Ctx ctx;
-  std::string name = "cpu";
   size_t bytes = 0, peak = 0;  // taken now, most ever
 };
 
-// `device` is auto | cpu | cuda; threads 0 = all cores. UserError when the device cannot be had. `note` says what was taken and why.
-std::unique_ptr<Device> make_device(const std::string& device, int threads, std::string& note);
+// `device` is auto | cpu | cuda; threads 0 = all cores; precision of a GPU's large products: fp32 | tf32 | bf16. UserError when the device cannot be
+// had. `note` says what was taken and why.
+std::unique_ptr<Device> make_device(const std::string& device, int threads, std::string& note, const std::string& precision = "fp32");
+
+// UserError when the device cannot be had; takes nothing.
+void check_device(const std::string& device);
+// Bytes free on the GPU that make_device would take for this setting; 0 where it would take the CPU.
+size_t gpu_memory_available(const std::string& device);
+
+// A range for profilers and nothing else.
+class Range {
+ public:
+  Range(const Device& dev, const char* name, int64_t payload = -1) : ops_(dev.ops) {
+    if (ops_.enter) ops_.enter(name, payload);
+  }
+  ~Range() {
+    if (ops_.leave) ops_.leave();
+  }
+  Range(const Range&) = delete;
+  Range& operator=(const Range&) = delete;
+
+ private:
+  const Ops& ops_;
+};
+
+// A named stretch of work: a range for profilers, and its seconds added to a map when the scope ends. On a GPU operations return before they are
+// done: with `timed` the scope waits for them, without it nothing is added.
+class Phase {
+ public:
+  Phase(Device&, std::map<std::string, double>& into, const char* name, bool timed);
+  ~Phase();
+  Phase(const Phase&) = delete;
+  Phase& operator=(const Phase&) = delete;
+
+ private:
+  Device& dev_;
+  Range range_;
+  std::map<std::string, double>& into_;
+  const char* name_;
+  bool timed_;
+  std::chrono::steady_clock::time_point start_;
+};
 
 // An array on a device. Zeroed when taken. Moves, does not copy.
 template <class T>

@@ -56,6 +56,15 @@ std::string instruction_sets() {
 
 }  // namespace
 
+uint64_t used_by_group(const std::string& folder) {
+  const uint64_t current = number_in((folder + "/memory.current").c_str());
+  std::ifstream stat(folder + "/memory.stat");  // "name bytes", one a line
+  uint64_t cached = 0, bytes = 0;
+  for (std::string name; stat >> name >> bytes;)
+    if (name == "inactive_file") cached = bytes;
+  return current > cached ? current - cached : 0;
+}
+
 Machine this_machine() {
   Machine m;
   m.cpu = proc_value("/proc/cpuinfo", "model name");
@@ -69,26 +78,20 @@ Machine this_machine() {
   m.available_bytes = proc_kilobytes("MemAvailable");
   // A container may have less than the machine: its control group (version 2) says so.
   if (const uint64_t limit = number_in("/sys/fs/cgroup/memory.max")) {
-    const uint64_t used = number_in("/sys/fs/cgroup/memory.current");
+    const uint64_t used = used_by_group("/sys/fs/cgroup");
     m.memory_bytes = std::min(m.memory_bytes, limit);
     m.available_bytes = std::min(m.available_bytes, limit > used ? limit - used : 0);
   }
   return m;
 }
 
-Build this_build() { return {CCDREC_VERSION, CCDREC_COMMIT, CCDREC_COMPILER, CCDREC_FLAGS, false, CCDREC_HAVE_OPENBLAS != 0}; }
+Build this_build() { return {CCDREC_VERSION, CCDREC_COMMIT, CCDREC_COMPILER, CCDREC_FLAGS, CCDREC_HAVE_OPENBLAS != 0}; }
 
 std::string describe_bytes(uint64_t bytes) {
   if (bytes >= 1'000'000'000) return fmt::format("{:.2f} GB", double(bytes) / 1e9);
   if (bytes >= 1'000'000) return fmt::format("{:.1f} MB", double(bytes) / 1e6);
   if (bytes >= 1'000) return fmt::format("{:.1f} kB", double(bytes) / 1e3);
   return fmt::format("{} B", bytes);
-}
-
-std::string thousands(int64_t n) {
-  std::string digits = std::to_string(n);
-  for (int64_t at = int64_t(digits.size()) - 3; at > (n < 0 ? 1 : 0); at -= 3) digits.insert(size_t(at), ",");
-  return digits;
 }
 
 }  // namespace ccdrec

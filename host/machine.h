@@ -14,14 +14,15 @@ struct Machine {
   uint64_t available_bytes = 0;  // that can be taken now without swapping
 };
 Machine this_machine();
+// What a control group (version 2) has taken, without the pages of files it has read: those are given up when memory is asked for.
+uint64_t used_by_group(const std::string& folder);
 
 struct Build {
   std::string version, commit, compiler, flags;
-  bool cuda = false, openblas = false;
+  bool openblas = false;
 };
 Build this_build();
 
 std::string describe_bytes(uint64_t bytes);  // "1.25 GB", "310.2 MB": powers of ten
-std::string thousands(int64_t n);            // 160,792
 
 }  // namespace ccdrec

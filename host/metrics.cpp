@@ -35,7 +35,8 @@ std::string metric_key(const std::string& name) {
   const size_t at = key.find('@');
   const std::string stem = key.substr(0, at);
   const bool known = stem == "recall" || stem == "ndcg" || stem == "precision" || stem == "map";
-  if (!known || at == std::string::npos || at + 1 == key.size() || key.find_first_not_of("0123456789", at + 1) != std::string::npos)
+  if (!known || at == std::string::npos || at + 1 == key.size() || key.size() > at + 6 ||
+      key.find_first_not_of("0123456789", at + 1) != std::string::npos)
     throw UserError("metric '" + name + "' is not known; expected Recall@k, NDCG@k, Precision@k or MAP@k, e.g. Recall@20");
   return key;
 }

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <ctime>
 #include <ostream>
@@ -26,7 +27,7 @@ int terminal_width() {
 std::string describe_seconds(double s) {
   if (!(s >= 0)) return "?";
   if (s < 60) return fmt::format("{:.1f} s", s);
-  const int64_t whole = int64_t(s + 0.5);
+  const int64_t whole = std::llround(s);
   if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
   return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
 }

@@ -1,7 +1,10 @@
 #include "host/run_folder.h"
 
+#include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -11,6 +14,7 @@
 #include <sstream>
 
 #include "data/error.h"
+#include "data/path.h"
 #include "data/safe_file.h"
 #include "data/text.h"
 #include "host/machine.h"
@@ -34,11 +38,13 @@ std::string default_run_dir(const Settings& s, const std::string& data_name, lon
 }
 
 RunFolder RunFolder::create(const std::string& dir) {
-  if (fs::exists(fs::path(dir) / "config.yaml"))
-    throw UserError(fmt::format("{}: already holds a run; continue it with --resume {}, or choose another --run-dir", dir, dir));
+  // A run that was killed before it left anything but its settings is no loss: its folder may be used again.
+  for (const char* file : {"last.safetensors", "best.safetensors", "summary.json"})
+    if (path_exists(dir + "/config.yaml") && path_exists(dir + "/" + file))
+      throw UserError(fmt::format("{}: already holds a run; continue it with --resume {}, or choose another --run-dir", dir, dir));
   std::error_code error;
   fs::create_directories(dir, error);
-  if (error || !fs::is_directory(dir))
+  if (error || !is_folder(dir))
     throw UserError(fmt::format("{}: the run folder cannot be made ({})", dir, error ? error.message() : "a file is in the way"));
   return RunFolder(dir);
 }
@@ -46,8 +52,26 @@ RunFolder RunFolder::create(const std::string& dir) {
 RunFolder RunFolder::open(const std::string& dir) {
   std::string trimmed = dir;
   while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
-  if (!fs::exists(fs::path(trimmed) / "config.yaml")) throw UserError(fmt::format("{}: not a run folder (it has no config.yaml)", dir));
+  if (!path_exists(trimmed + "/config.yaml")) throw UserError(fmt::format("{}: not a run folder (it has no config.yaml)", dir));
   return RunFolder(trimmed);
+}
+
+bool RunFolder::has(const char* file) const { return path_exists(path(file)); }
+
+void RunFolder::remove(const char* file) const {
+  std::error_code error;
+  fs::remove(path(file), error);
+  if (error) throw UserError(fmt::format("{}: cannot be removed ({})", path(file), error.message()));
+}
+
+RunLock::RunLock(const RunFolder& folder) : fd_(::open(folder.dir().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (fd_ < 0 || ::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;  // a file system without locks: no protection, no refusal
+  ::close(fd_);
+  throw UserError(fmt::format("{}: another program is training in it; wait for its end, or choose another --run-dir", folder.dir()));
+}
+
+RunLock::~RunLock() {
+  if (fd_ >= 0) ::close(fd_);
 }
 
 Config RunFolder::config() const { return resolve_config({path("config.yaml")}, {}); }
@@ -88,7 +112,7 @@ void RunFolder::append_epoch(const EpochReport& e) const {
 }
 
 void RunFolder::truncate_epochs(int first_dropped) const {
-  if (!fs::exists(path("metrics.jsonl"))) return;
+  if (!has("metrics.jsonl")) return;
   std::istringstream in(read_text(path("metrics.jsonl")));
   std::string kept;
   for (std::string line; std::getline(in, line);) {

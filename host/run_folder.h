@@ -23,9 +23,10 @@ std::string default_run_dir(const Settings&, const std::string& data_name, long 
 
 class RunFolder {
  public:
-  static RunFolder create(const std::string& dir);  // makes it; UserError when it already holds a run
+  static RunFolder create(const std::string& dir);  // makes it; UserError when it already holds a run that left more than its settings
   static RunFolder open(const std::string& dir);    // UserError when it holds none
   std::string path(const char* file) const { return dir_ + "/" + file; }
+  bool has(const char* file) const;
   const std::string& dir() const { return dir_; }
 
   Config config() const;  // of config.yaml
@@ -35,10 +36,22 @@ class RunFolder {
   void truncate_epochs(int first_dropped) const;         // drops epochs >= first_dropped and half-written lines: they will be run again
   void write_summary(const Config&, const Dataset&, const TrainSummary&) const;
   nlohmann::json summary() const;  // UserError when there is none or it is no JSON
+  void remove(const char* file) const;
 
  private:
   explicit RunFolder(std::string dir) : dir_(std::move(dir)) {}
   std::string dir_;
+};
+
+// One program at a time trains in a folder: held until it goes out of scope or the process ends, however it ends.
+class RunLock {
+ public:
+  explicit RunLock(const RunFolder&);  // UserError when another program holds it
+  RunLock(const RunLock&) = delete;
+  ~RunLock();
+
+ private:
+  int fd_ = -1;
 };
 
 nlohmann::json epoch_json(const EpochReport&);

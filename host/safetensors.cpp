@@ -104,7 +104,7 @@ Extent check_entry(const std::string& name, const nlohmann::json& entry, uint64_
     bad(path, fmt::format("the shape of tensor '{}' overflows", name));
   if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned())
     bad(path, fmt::format("the data_offsets of tensor '{}' are not two positions", name));
-  const Extent e{offsets[0].get<uint64_t>(), offsets[1].get<uint64_t>(), name};
+  Extent e{offsets[0].get<uint64_t>(), offsets[1].get<uint64_t>(), name};
   if (e.begin > e.end || e.end > data_bytes)
     bad(path, fmt::format("tensor '{}' lies at {}..{} but the file holds {} bytes of data (truncated?)", name, e.begin, e.end, data_bytes));
   if (e.end - e.begin != bytes) bad(path, fmt::format("tensor '{}' has {} bytes where its shape needs {}", name, e.end - e.begin, bytes));

@@ -14,9 +14,10 @@ struct Settings {
   std::string data_path;             // the data folder
   std::string dataset;               // name of the .inter file; "" = the folder's name
   uint32_t seed = 999;
-  std::string device = "auto";  // auto | cpu | cuda
-  int threads = 0;              // 0 = all cores
-  std::string run_dir;          // "" = runs/<model>-<set>-<seed>-<time>
+  std::string device = "auto";     // auto | cpu | cuda
+  std::string precision = "fp32";  // of a GPU's large products: fp32 | tf32 | bf16
+  int threads = 0;                 // 0 = all cores
+  std::string run_dir;             // "" = runs/<model>-<set>-<seed>-<time>
 
   // data
   std::string user_id_field = "userID", item_id_field = "itemID", inter_splitting_label = "x_label";
@@ -31,7 +32,7 @@ struct Settings {
   int n_neg = 1;               // random negatives per row
   double reg_weight = 0.0;     // BPR, LightGCN: norm regulariser; FREEDOM, CCDRec: weight of the modality BPR terms
   bool train_features = true;  // raw features are parameters (as published)
-  int eval_step = 1;           // evaluate every n epochs
+  int eval_step = 1;           // evaluate every n epochs; a run that ends before the first time is evaluated at its end
   std::vector<int> topk = {5, 10, 20, 50};
   std::string valid_metric = "Recall@20";
   double mem_limit_gb = 0;  // 0 = what the machine has
@@ -54,10 +55,10 @@ struct Settings {
   std::string noise_schedule = "linear";    // linear | cosine | exponential | sqrt
   bool noise_prediction_form = false;       // the paper's Eq. 3 read literally
   bool mirrored_timesteps = true;
-  double mu = 0.5;               // weight of the diffused row in fusion
-  int dtau = 5;                  // epochs per curriculum stage
-  int first_stage = 0;           // length of the first stage; 0 = dtau (the released Sports run uses 5 with dtau 10)
-  int tau_end = 30;              // after this epoch the pool is the model's own h_i
+  double mu = 0.5;      // weight of the diffused row in fusion
+  int dtau = 5;         // epochs per curriculum stage
+  int first_stage = 0;  // length of the first stage; 0 = dtau (counted from epoch 0, which draws at random; the released Sports run: 6 with dtau 10)
+  int tau_end = 30;     // after this epoch the pool is the model's own h_i
   double candidate_ratio = 0.1;  // C = max(1, floor(ratio I))
   double kappa = 0.1;            // k = max(1, floor(kappa C))
   bool cns_cosine = false;

@@ -1,10 +1,14 @@
 #include "host/trainer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "data/error.h"
+#include "host/checkpoint.h"
+#include "host/config.h"
 #include "host/trainer_impl.h"
 
 namespace ccdrec {
@@ -12,30 +16,6 @@ namespace ccdrec {
 namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-void check_settings(const Settings& s, const Dataset& data) {
-  const auto bad = [](const std::string& key, const std::string& got, const std::string& want) {
-    throw UserError(key + " is " + got + ", expected " + want);
-  };
-  const Shape shape = model_shape(s);
-  if (s.embedding_size < 1) bad("embedding_size", std::to_string(s.embedding_size), "at least 1");
-  if (shape.diffusion && (s.embedding_size < 4 || s.embedding_size % 2))
-    bad("embedding_size", std::to_string(s.embedding_size), "an even number of at least 4");
-  if (s.train_batch_size < 1) bad("train_batch_size", std::to_string(s.train_batch_size), "at least 1");
-  if (s.n_neg < 1) bad("n_neg", std::to_string(s.n_neg), "at least 1");
-  if (s.epochs < 1) bad("epochs", std::to_string(s.epochs), "at least 1");
-  if (shape.backbone.prune >= 1) bad("dropout", std::to_string(s.dropout), "less than 1");
-  if (shape.diffusion && s.timesteps < 1) bad("timesteps", std::to_string(s.timesteps), "at least 1");
-  if (data.train.empty()) throw UserError("data set " + data.name + " has no training rows; x_label 0 marks them");
-  const bool needs_features = shape.modalities || shape.backbone.item_graph;
-  if (needs_features && data.features.empty())
-    throw UserError("model " + s.model + " reads item features, but " + data.folder + " has no *_feat.npy; add one, or choose BPR or LightGCN");
-  if (needs_features && data.features.size() > size_t(kMaxModalities))
-    throw UserError(std::to_string(data.features.size()) + " modalities found, at most " + std::to_string(kMaxModalities) +
-                    " are supported; choose some with modalities");
-  if (shape.backbone.item_graph && s.knn_k > data.n_items)
-    bad("knn_k", std::to_string(s.knn_k), "at most the number of items, " + std::to_string(data.n_items));
-}
 
 std::vector<float> modality_weights(const Settings& s, size_t count) {
   std::vector<float> w;
@@ -56,6 +36,36 @@ std::vector<float> modality_weights(const Settings& s, size_t count) {
   return w;
 }
 
+// Everything a run could stumble over, before anything is made for it.
+void check_settings(const Settings& s, const Dataset& data) {
+  const auto bad = [](const std::string& key, const std::string& got, const std::string& want) {
+    throw UserError(key + " is " + got + ", expected " + want);
+  };
+  check_ranges(s);
+  const Shape shape = model_shape(s);
+  if (shape.diffusion) check_estimator(s);
+  if (data.train.empty()) throw UserError("data set " + data.name + " has no training rows; x_label 0 marks them");
+  const bool needs_features = shape.modalities || shape.backbone.item_graph;
+  if (needs_features && data.features.empty())
+    throw UserError("model " + s.model + " reads item features, but " + data.folder + " has no *_feat.npy; add one, or choose BPR or LightGCN");
+  if (needs_features && data.features.size() > size_t(kMaxModalities))
+    throw UserError(std::to_string(data.features.size()) + " modalities found, at most " + std::to_string(kMaxModalities) +
+                    " are supported; choose some with modalities");
+  if (shape.backbone.item_graph && s.knn_k > data.n_items)
+    bad("knn_k", std::to_string(s.knn_k), "at most the number of items, " + std::to_string(data.n_items));
+  if (shape.backbone.item_graph) modality_weights(s, data.features.size());
+}
+
+}  // namespace
+
+namespace {
+
+bool finite_so_far(Recommender& model) {
+  bool finite = !model.saw_nan();
+  for (const double x : model.losses().sum) finite = finite && std::isfinite(x);
+  return finite;
+}
+
 }  // namespace
 
 size_t MemoryPlan::total() const {
@@ -67,7 +77,7 @@ size_t MemoryPlan::total() const {
 Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settings), data(dataset) {
   check_settings(s, data);
   std::string note;
-  device = make_device(s.device, s.threads, note);
+  device = make_device(s.device, s.threads, note, s.precision);
   notes.push_back(note);
   const Shape shape = model_shape(s);
   Graphs graphs;
@@ -82,9 +92,14 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
       KnnResult r = knn_lists(device->ctx, device->ops, f, s.knn_k, s.knn_center, s.seed, s.graph_cache);
       notes.push_back("item graph of " + f.name + ": " + std::to_string(s.knn_k) + " neighbours each, " + std::to_string(r.tied_rows) + " of " +
                       std::to_string(data.n_items) + " rows tie at the last one" + (r.from_cache ? " (from the cache)" : ""));
+      if (!r.note.empty()) notes.push_back(r.note);
       knn.push_back(std::move(r.idx));
     }
-    graphs.items = item_graph(knn, modality_weights(s, data.features.size()), data.n_items, s.knn_k);
+    const std::vector<float> weights = modality_weights(s, data.features.size());
+    graphs.items = item_graph(knn, weights, data.n_items, s.knn_k);
+    std::string mixed;
+    for (size_t m = 0; m < weights.size(); ++m) mixed += fmt::format("{}{} {:g}", m ? ", " : "", data.features[m].name, weights[m]);
+    notes.push_back("item graph: weights " + mixed);
     graphs.items_t = transpose(graphs.items);
   }
   model = std::make_unique<Recommender>(*device, s, data, graphs);
@@ -97,8 +112,9 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
   const int cut = std::stoi(metric.substr(metric.find('@') + 1));
   if (std::find(ks.begin(), ks.end(), cut) == ks.end()) ks.push_back(cut);
   std::sort(ks.begin(), ks.end());
-  for (const int k : ks)
-    if (k < 1) throw UserError("topk contains " + std::to_string(k) + ", expected positive numbers");
+  if (valid.users.empty())
+    notes.push_back("no validation rows: nothing to stop early by, so all " + std::to_string(s.epochs) +
+                    " epochs are trained and the last model evaluated is kept as the best");
 }
 
 Trainer::Trainer(const Settings& s, const Dataset& data) : impl_(std::make_unique<Impl>(s, data)) {}
@@ -106,6 +122,7 @@ Trainer::~Trainer() = default;
 const std::vector<std::string>& Trainer::notes() const { return impl_->notes; }
 size_t Trainer::device_bytes() const { return impl_->device->peak; }
 Recommender& Trainer::model() { return *impl_->model; }
+Device& Trainer::device() { return *impl_->device; }
 
 TrainSummary Trainer::run(const TrainHooks& hooks) {
   Impl& z = *impl_;
@@ -113,20 +130,30 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
   const int64_t steps = model.steps_per_epoch();
   TrainSummary& sum = z.summary;
   sum.reason = StopReason::running;
+  int epochs_here = 0;
+  const bool blind = z.valid.users.empty();  // no validation: the latest model evaluated stands as the best
+  const auto out_of_patience = [&] {
+    if (blind || z.failures <= z.s.stopping_step) return false;
+    sum.reason = StopReason::early;
+    sum.message = "no better " + z.s.valid_metric + " on validation for " + std::to_string(z.failures) + " evaluations";
+    return true;
+  };
+  if (z.next_step == 0 && out_of_patience()) return sum;  // resumed after it had stopped
   for (int epoch = z.epoch; epoch < z.s.epochs; ++epoch) {
     EpochReport report;
     report.epoch = epoch, report.steps = steps;
     model.seconds().clear();
+    // On a GPU the first epoch of a run waits after every phase and knows their seconds; later ones replay recorded steps and know their total.
+    const bool gpu = z.device->gpu();
+    model.set_timed(gpu && epochs_here++ == 0);
     const double start = now();
+    const Range range(*z.device, "epoch", epoch);
     model.begin_epoch(epoch);
     if (z.next_step > 0) model.set_losses(z.partial);  // resumed in the middle: order and graph are functions of (seed, epoch)
     for (int64_t step = z.next_step; step < steps; ++step) {
       model.step(epoch, step);
       z.epoch = epoch, z.next_step = step + 1;
-      const EpochLosses l = model.losses();
-      bool finite = !model.saw_nan();
-      for (const double x : l.sum) finite = finite && std::isfinite(x);
-      if (!finite) {
+      if (!gpu && !finite_so_far(model)) {  // on a GPU asked once per epoch: a step waits for nothing
         sum.reason = StopReason::diverged;
         sum.message =
             "the loss is no longer finite at epoch " + std::to_string(epoch) + ", step " + std::to_string(step) + "; try a smaller learning_rate";
@@ -134,7 +161,7 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
       }
       if (hooks.on_step) hooks.on_step(epoch, step, steps);
       if (hooks.interrupted && hooks.interrupted()) {
-        z.partial = l;
+        z.partial = model.losses();
         sum.reason = StopReason::interrupted;
         sum.message = "stopped after epoch " + std::to_string(epoch) + ", step " + std::to_string(step);
         sum.train_seconds += now() - start;
@@ -142,6 +169,14 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
       }
     }
     model.end_epoch(epoch);
+    if (gpu) {
+      z.device->check_faults();
+      if (!finite_so_far(model)) {
+        sum.reason = StopReason::diverged;
+        sum.message = "the loss is no longer finite in epoch " + std::to_string(epoch) + "; try a smaller learning_rate";
+        return sum;
+      }
+    }
     const EpochLosses l = model.losses();
     static const char* const parts[] = {"bpr", "bpr_curricular", "align", "reg"};
     for (int k = 0; k < EpochLosses::count; ++k) report.losses[parts[k]] = l.sum[k] / double(steps), report.loss += l.sum[k] / double(steps);
@@ -151,7 +186,8 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
     report.seconds = model.seconds();
     report.seconds["train"] = trained;
 
-    if ((epoch + 1) % std::max(1, z.s.eval_step) == 0 || epoch + 1 == z.s.epochs) {
+    const bool last = epoch + 1 == z.s.epochs;
+    if (evaluated_by_plan(z.s, epoch) || (last && (blind || sum.best_epoch < 0))) {
       const double eval_start = now();
       const EvalResult r = z.evaluate();
       const double eval_seconds = now() - eval_start;
@@ -159,7 +195,7 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
       report.seconds["evaluation"] = eval_seconds;
       sum.eval_seconds += eval_seconds;
       const double score = round4(r.valid.at(z.metric));
-      report.improved = score > sum.best_score;
+      report.improved = blind || score > sum.best_score;
       if (report.improved) {
         sum.best_score = score, sum.best_epoch = epoch, sum.best_valid = r.valid, sum.best_test = r.test;
         z.failures = 0;
@@ -171,12 +207,8 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
     sum.epochs_run = epoch + 1;
     if (report.improved && hooks.on_best) hooks.on_best();
     if (hooks.on_epoch) hooks.on_epoch(report);
-    if (z.failures > z.s.stopping_step) {
-      sum.reason = StopReason::early;
-      sum.message = "no better " + z.s.valid_metric + " on validation for " + std::to_string(z.failures) + " evaluations";
-      return sum;
-    }
-    if (hooks.interrupted && hooks.interrupted()) {
+    if (out_of_patience()) return sum;
+    if (!last && hooks.interrupted && hooks.interrupted()) {
       sum.reason = StopReason::interrupted;
       sum.message = "stopped after epoch " + std::to_string(epoch);
       return sum;
@@ -187,6 +219,7 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
 }
 
 EvalResult Trainer::Impl::evaluate() {
+  const Range range(*device, "evaluation", epoch);
   CMat hu, hi;
   model->represent(hu, hi);
   return ccdrec::evaluate(device->ctx, device->ops, hu, hi, model->train_csr(), valid, test, ks);
@@ -227,6 +260,12 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   p.lines.push_back({"graphs", size_t(graphs) + size_t((L + 6) * N * 5)});
   line("one step", step);
   p.lines.push_back({"order, samples, optimiser coefficients", size_t(E) * 12 + size_t(s.epochs) * size_t((E + B - 1) / B) * 8});
+  // The item graph is built before the rest is taken, one modality at a time, from a copy of its features where they cannot be read in place.
+  size_t building = 0;
+  if (shape.backbone.item_graph)
+    for (const Feature& f : data.features)
+      if (!f.matrix.floats() || gpu_memory_available(s.device) > 0) building = std::max(building, size_t(I * f.matrix.cols()) * 4);
+  if (building > p.total()) p.lines.push_back({"more while the item graph is built", building - p.total()});
   p.lines.push_back({"evaluation and scratch", size_t(std::min<int64_t>(4096, U) * 50 * 12 + 4 * 1024 * 1024)});
   return p;
 }

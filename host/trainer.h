@@ -72,6 +72,7 @@ class Trainer {
 
   size_t device_bytes() const;  // most memory taken on the device
   class Recommender& model();   // for tests and benches
+  class Device& device();       // likewise
 
  private:
   struct Impl;

@@ -38,7 +38,7 @@ inline SkewedPairs skewed_pairs(Shape s) {
   std::vector<int64_t> du(size_t(s.U), 0), di(size_t(s.I), 0);
   for (int64_t u = 0; u < s.U; ++u) {
     const double x = uniform01(draw(Stream{1, Use::test, 2}, uint32_t(u)).v[0]);
-    const int64_t n = std::min<int64_t>(s.I / 2, 3 + int64_t(-std::log(1 - x) * spare + 0.5));
+    const int64_t n = std::min<int64_t>(s.I / 2, 3 + std::llround(-std::log(1 - x) * spare));
     std::vector<int32_t> row;
     for (uint32_t k = 0; int64_t(row.size()) < n; ++k) {
       const double at = upto.back() * double(draw(Stream{1, Use::test, 3}, uint32_t(u), k).v[0]) * 0x1p-32;

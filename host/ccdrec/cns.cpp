@@ -25,16 +25,20 @@ Cns::Cns(Device& dev, const Settings& s, int64_t n_items) : dev_(dev), n_items_(
   nan_flag_ = Array<int32_t>(dev, 1);
 }
 
-void Cns::draw_candidates(uint32_t seed, int epoch, int64_t step) {
-  dev_.ops.candidates(dev_.ctx, cand_.p(), count_, n_items_, Stream{seed, Use::candidates, uint32_t(epoch), uint32_t(step)});
+void Cns::draw_candidates(uint32_t seed, uint32_t epoch, uint32_t step) {
+  dev_.ops.candidates(dev_.ctx, cand_.p(), count_, n_items_, Stream{seed, Use::candidates, epoch, step});
 }
 
 void Cns::choose(int32_t* out, CMat pool, const int32_t* positives, const int32_t* users, int64_t batch, const Csr& train, const int32_t* fallback,
-                 uint32_t seed, int epoch, int64_t step) {
+                 uint32_t seed, uint32_t epoch, uint32_t step) {
   dev_.ops.similar_negative(dev_.ctx, out, nan_flag_.p(), pool, positives, users, batch, cand_.p(), count_, train, k_, cosine_, fallback,
-                            Stream{seed, Use::cns_rank, uint32_t(epoch), uint32_t(step)});
+                            Stream{seed, Use::cns_rank, epoch, step});
 }
 
-bool Cns::saw_nan() const { return nan_flag_.host()[0] != 0; }
+bool Cns::saw_nan() const {
+  int32_t flag = 0;
+  nan_flag_.download(&flag, 1);
+  return flag != 0;
+}
 
 }  // namespace ccdrec

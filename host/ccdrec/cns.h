@@ -17,11 +17,11 @@ class Cns {
   Cns(Device&, const Settings&, int64_t n_items);
   int64_t candidate_count() const { return count_; }
   int64_t k_top() const { return k_; }
-  void draw_candidates(uint32_t seed, int epoch, int64_t step);
+  void draw_candidates(uint32_t seed, uint32_t epoch, uint32_t step);
   const int32_t* candidates() const { return cand_.p(); }  // (C) ascending
   // out (B): the curricular negative of each row, from the given pool (I,d).
   void choose(int32_t* out, CMat pool, const int32_t* positives, const int32_t* users, int64_t batch, const Csr& train, const int32_t* fallback,
-              uint32_t seed, int epoch, int64_t step);
+              uint32_t seed, uint32_t epoch, uint32_t step);
   bool saw_nan() const;  // reads the device
 
  private:

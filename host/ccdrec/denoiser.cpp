@@ -10,14 +10,16 @@ namespace ccdrec {
 namespace {
 
 constexpr int kPerLayer = 16;  // tensors of an encoder layer
-bool is_encoder(const Settings& s) {
-  if (s.estimator != "attention" && s.estimator != "transformer")
-    throw UserError("estimator is '" + s.estimator + "', expected attention or transformer");
-  return s.estimator == "transformer";
-}
+bool is_encoder(const Settings& s) { return s.estimator == "transformer"; }
 int64_t inner_width(int64_t d) { return 4 * d; }
 
 }  // namespace
+
+void check_estimator(const Settings& s) {
+  if (is_encoder(s) && s.embedding_size % s.estimator_heads)
+    throw UserError("estimator_heads is " + std::to_string(s.estimator_heads) + ", expected a divisor of embedding_size, " +
+                    std::to_string(s.embedding_size));
+}
 
 int64_t Denoiser::parameters(const Settings& s, int64_t d) {
   if (!is_encoder(s)) return 3 * d * d;
@@ -51,10 +53,6 @@ Denoiser::Denoiser(Device& dev, ParamArena& arena, const Settings& s, int64_t d,
     saved_ = {x, rstd, y, u, a, cut(capacity, d)};
     return;
   }
-  if (layers_ < 1 || layers_ > kMaxEncoderLayers)
-    throw UserError("estimator_layers is " + std::to_string(layers_) + ", expected 1 to " + std::to_string(kMaxEncoderLayers));
-  if (heads_ < 1 || d % heads_)
-    throw UserError("estimator_heads is " + std::to_string(heads_) + ", expected a divisor of embedding_size, " + std::to_string(d));
   for (int l = 0; l < layers_; ++l) {
     const std::string at = "estimator.layers." + std::to_string(l) + ".";
     const auto vector = [&](const char* name, int64_t n) { return arena.add(at + name, 1, n, false); };

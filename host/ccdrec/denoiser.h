@@ -7,9 +7,13 @@
 
 namespace ccdrec {
 
+constexpr int kMaxEstimatorHeads = 16;  // what kernels/cpu/encoder.cpp takes
+
+void check_estimator(const Settings&);  // UserError: heads that do not divide the width
+
 class Denoiser {
  public:
-  // Adds its parameters to the arena; capacity: most items of a batch. UserError for an unknown estimator or heads that do not divide d.
+  // Adds its parameters to the arena; capacity: most items of a batch. The settings have been checked.
   Denoiser(Device&, ParamArena&, const Settings&, int64_t d, int64_t capacity, int modalities);
   void init(ParamArena&, uint32_t seed);  // Xavier-normal products; encoder: biases 0, LayerNorm scales 1
 

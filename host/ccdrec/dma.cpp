@@ -31,10 +31,10 @@ void Dma::set_given(const std::vector<int32_t>& t, const std::vector<float>& eps
   eps_.array().upload(eps.data(), int64_t(eps.size()));
 }
 
-void Dma::forward(ParamArena& arena, Modalities& modal, CMat q, RowList items, uint32_t seed, int epoch, int64_t step) {
+void Dma::forward(ParamArena& arena, Modalities& modal, CMat q, RowList items, uint32_t seed, uint32_t epoch, uint32_t step) {
   if (!given_) {
-    dev_.ops.draw_timesteps(dev_.ctx, t_.p(), items, steps_, mirrored_, Stream{seed, Use::timestep, uint32_t(epoch), uint32_t(step)});
-    dev_.ops.draw_normals(dev_.ctx, eps_, items, Stream{seed, Use::noise, uint32_t(epoch), uint32_t(step)});
+    dev_.ops.draw_timesteps(dev_.ctx, t_.p(), items, steps_, mirrored_, Stream{seed, Use::timestep, epoch, step});
+    dev_.ops.draw_normals(dev_.ctx, eps_, items, Stream{seed, Use::noise, epoch, step});
   }
   dev_.ops.diffuse(dev_.ctx, e_t_, q, eps_, t_.p(), items, schedule_);
   tokens_.e_t = e_t_;

@@ -13,20 +13,20 @@ class Dma {
   void init(ParamArena&, uint32_t seed);
 
   // Estimates e_0 of the listed items (D, n of them) from their noised rows of Q and their projections; draws t and eps at (epoch, step).
-  void forward(ParamArena&, Modalities&, CMat q, RowList items, uint32_t seed, int epoch, int64_t step);
+  void forward(ParamArena&, Modalities&, CMat q, RowList items, uint32_t seed, uint32_t epoch, uint32_t step);
   void fuse(Mat item_start, CMat hhat, RowList items);                     // item_start[i] = (1-mu) Hhat[i] + mu e0_hat
   void fuse_all(Mat item_start, CMat hhat, CMat e0_hat, int64_t n_items);  // evaluation: every item
   // L_dm and the way back: adds into d_q (I,d), scales item_start_grad (I,d), leaves d_h of the modalities and the estimator's gradients.
   void backward(ParamArena&, Modalities&, double* loss, Mat d_q, Mat item_start_grad, CMat q, const Groups& items, int64_t terms);
 
   const Denoiser& denoiser() const { return denoiser_; }
+  Denoiser& denoiser() { return denoiser_; }
   const Schedule& schedule() const { return schedule_; }
   CMat tau() const { return tau_; }
+  Mat e_t() const { return e_t_; }
   Mat e0_hat() const { return e0_hat_; }
   // For tests and parity: t and eps of the running batch can be given in place of drawn.
   void set_given(const std::vector<int32_t>& t, const std::vector<float>& eps);
-  int32_t* t() const { return t_.p(); }
-  Mat eps() const { return eps_; }
 
  private:
   Device& dev_;

@@ -16,12 +16,28 @@ struct Options {
   std::vector<std::string> sets;
 };
 
+bool concerns_data(const std::string& key) {
+  for (const char* name : {"USER_ID_FIELD", "ITEM_ID_FIELD", "inter_splitting_label", "dataset", "modalities"})
+    if (key == name) return true;
+  return false;
+}
+
 int check(const Options& o, Io& io) {
   std::vector<KeyValue> list;
   for (const std::string& text : o.sets) list.push_back(parse_assignment(text));
   Settings s = resolve_config({}, list).settings;
   s.data_path = find_data_folder(o.data);
-  const Dataset data = load_data(s, io);
+  // Whatever model is trained later: features are read when they are there, and their absence is no fault of the interactions.
+  const bool features = has_features(s.data_path) || !s.modalities.empty();
+  Dataset data = load_data(s, features, io);
+  const auto remark = [&](const std::string& note) {
+    io.err << "note: " << note << '\n';
+    data.warnings.push_back(note);
+  };
+  if (!features) remark("no *_feat.npy in it: BPR and LightGCN can be trained, FREEDOM and CCDRec read item features");
+  for (const KeyValue& kv : list)
+    if (!concerns_data(kv.key))
+      io.err << fmt::format("note: {}: {} has no influence on check, which reads data and trains nothing\n", kv.origin, kv.key);
   // Training reads every feature value; a NaN in the last row should be found here, not there. In blocks: the files may be large.
   for (const Feature& f : data.features) {
     const int64_t block = std::max<int64_t>(1, (int64_t(1) << 22) / std::max<int64_t>(1, f.matrix.cols()));

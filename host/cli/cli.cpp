@@ -2,9 +2,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <new>
+#include <stdexcept>
 
 #include "data/error.h"
 #include "host/machine.h"
@@ -21,8 +23,18 @@ constexpr const char* kFirstSteps =
     "  ccdrec train -m CCDRec -d demo --run-dir runs/first\n"
     "  ccdrec recommend runs/first --user 7     ten items for one user, by raw id\n"
     "  ccdrec compare runs/*                    a table of all runs\n\n"
-    "Exit codes: 0 done, 2 mistake in the command, a file or a setting (one sentence says which), 3 out of memory,\n"
+    "Exit codes: 0 done, 2 mistake in the command, a file or a setting (one sentence says which), 3 out of memory or a fault of the program,\n"
     "4 training diverged, 130 interrupted after the state was saved.";
+
+int out_of_memory(std::ostream& err) {
+  err << "ccdrec: out of memory; the memory plan printed before training says what needs it\n";
+  return kFault;
+}
+
+std::string one_line(std::string text) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
 
 }  // namespace
 
@@ -40,7 +52,7 @@ int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& 
   app.fallthrough(false);
   app.get_formatter()->column_width(32);
   Action chosen;
-  for (auto* add : {add_synth, add_train, add_evaluate, add_recommend, add_export, add_check, add_compare, add_info}) add(app, chosen);
+  for (auto* add : {add_synth, add_train, add_evaluate, add_recommend, add_export, add_check, add_compare, add_info, add_step}) add(app, chosen);
   try {
     if (argc <= 1) {
       out << app.help();
@@ -60,9 +72,14 @@ int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& 
   } catch (const UserError& e) {
     err << "ccdrec: " << e.what() << '\n';
     return kUserMistake;
-  } catch (const std::bad_alloc&) {
-    err << "ccdrec: out of memory; the memory plan printed before training says what needs it\n";
-    return kOutOfMemory;
+  } catch (const std::bad_alloc&) { return out_of_memory(err); } catch (const std::length_error&) {  // an array longer than any memory
+    return out_of_memory(err);
+  } catch (const std::logic_error& e) {
+    err << "ccdrec: a fault of the program, not of its input: " << one_line(e.what()) << "; please report it with the command\n";
+    return kFault;
+  } catch (const std::exception& e) {
+    err << "ccdrec: " << one_line(e.what()) << '\n';
+    return kUserMistake;
   }
 }
 

@@ -1,6 +1,7 @@
 // The command line: one file per command, all reachable through run_cli so that tests can check exit codes and sentences without a process.
 //
-// Exit codes   0 done | 2 a mistake of the user: one sentence on err | 3 out of memory | 4 training diverged | 130 interrupted, state saved
+// Exit codes   0 done | 2 a mistake of the user: one sentence on err | 3 out of memory, or a fault of the program | 4 training diverged
+//              130 interrupted; training has saved its state
 #pragma once
 #include <CLI/CLI.hpp>
 #include <functional>
@@ -13,7 +14,7 @@
 
 namespace ccdrec::cli {
 
-constexpr int kDone = 0, kUserMistake = 2, kOutOfMemory = 3, kDiverged = 4, kInterrupted = 130;
+constexpr int kDone = 0, kUserMistake = 2, kFault = 3, kDiverged = 4, kInterrupted = 130;
 
 struct Io {
   std::ostream& out;  // results
@@ -34,14 +35,14 @@ void add_export(CLI::App&, Action& chosen);
 void add_info(CLI::App&, Action& chosen);
 void add_check(CLI::App&, Action& chosen);
 void add_compare(CLI::App&, Action& chosen);
+void add_step(CLI::App&, Action& chosen);  // and reverse
 
 // ---- what several commands need (common.cpp)
 
 // The folder a user means by -d: FOLDER as given, else data/FOLDER (MMRec's short form `-d baby`). Absolute.
 std::string find_data_folder(const std::string& folder);
-Dataset load_data(const Settings&, Io&);                                      // prints the warnings to err
+Dataset load_data(const Settings&, bool need_features, Io&);                  // prints the warnings to err
 std::string format_table(const std::vector<std::vector<std::string>>& rows);  // first row = header; first column left, the others right aligned
 std::string bold(const Io&, const std::string&);
-std::string dim(const Io&, const std::string&);
 
 }  // namespace ccdrec::cli

@@ -1,13 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 
 #include "data/error.h"
+#include "data/path.h"
 #include "host/cli/cli.h"
 
 namespace ccdrec::cli {
-namespace fs = std::filesystem;
 namespace {
 
 size_t columns_of(const std::string& s) {  // UTF-8: continuation bytes take no column; escape sequences none either
@@ -27,19 +26,15 @@ size_t columns_of(const std::string& s) {  // UTF-8: continuation bytes take no 
 std::string find_data_folder(const std::string& folder) {
   if (folder.empty()) throw UserError("no data folder given; name one with -d FOLDER (`ccdrec synth demo --out demo` makes one to try)");
   for (const std::string& candidate : {folder, "data/" + folder})
-    if (fs::is_directory(candidate)) {
-      std::string path = fs::absolute(candidate).lexically_normal().string();
-      while (path.size() > 1 && path.back() == '/') path.pop_back();
-      return path;
-    }
+    if (is_folder(candidate)) return absolute_path(candidate);
   throw UserError(fmt::format("{}: no such data folder (data/{} neither)", folder, folder));
 }
 
-Dataset load_data(const Settings& s, Io& io) {
+Dataset load_data(const Settings& s, bool need_features, Io& io) {
   LoadOptions options;
   options.name = s.dataset;
   options.user_field = s.user_id_field, options.item_field = s.item_id_field, options.label_field = s.inter_splitting_label;
-  options.need_features = uses_features(s);
+  options.need_features = need_features;
   options.modalities = s.modalities;
   Dataset data = load_dataset(s.data_path, options);
   for (const std::string& warning : data.warnings) io.err << "note: " << warning << '\n';
@@ -67,6 +62,5 @@ std::string format_table(const std::vector<std::vector<std::string>>& rows) {
 }
 
 std::string bold(const Io& io, const std::string& s) { return io.color ? "\x1b[1m" + s + "\x1b[0m" : s; }
-std::string dim(const Io& io, const std::string& s) { return io.color ? "\x1b[2m" + s + "\x1b[0m" : s; }
 
 }  // namespace ccdrec::cli

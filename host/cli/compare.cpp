@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "data/error.h"
+#include "data/path.h"
 #include "host/cli/cli.h"
 #include "host/run_folder.h"
 
@@ -41,7 +41,7 @@ std::map<std::string, std::string> deciding(const Settings& s) {
 
 void add_run(const std::string& dir, bool valid, std::vector<Group>& groups, Io& io) {
   const RunFolder folder = RunFolder::open(dir);
-  if (!std::filesystem::exists(folder.path("summary.json"))) {
+  if (!folder.has("summary.json")) {
     io.err << fmt::format("note: {} has no summary yet (still running, or killed); left out\n", dir);
     return;
   }
@@ -157,7 +157,7 @@ int compare(const Options& o, Io& io) {
   std::vector<Group> groups;
   for (const std::string& dir : o.runs) {
     // `compare runs/*` may meet files: a pattern is no promise.
-    if (o.runs.size() > 1 && !std::filesystem::exists(std::filesystem::path(dir) / "config.yaml")) {
+    if (o.runs.size() > 1 && !path_exists(dir + "/config.yaml")) {
       io.err << fmt::format("note: {} is not a run folder; left out\n", dir);
       continue;
     }

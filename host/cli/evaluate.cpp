@@ -1,11 +1,11 @@
 // ccdrec evaluate: ranking metrics of a run, or of the lists another program made.
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "data/error.h"
+#include "data/text.h"
 #include "host/cli/cli.h"
 #include "host/cli/trained_run.h"
 #include "host/device.h"
@@ -43,17 +43,11 @@ void print_metrics(const Metrics& valid, const Metrics& test, const std::vector<
 }
 
 int evaluate_lists(const Options& o, Io& io) {
-  LoadOptions options;
-  options.need_features = false;
-  std::string folder = o.data;
-  if (!o.run.empty()) {
-    const Settings s = RunFolder::open(o.run).config().settings;
-    options.name = s.dataset, options.user_field = s.user_id_field, options.item_field = s.item_id_field,
-    options.label_field = s.inter_splitting_label;
-    if (folder.empty()) folder = s.data_path;
-  }
-  const Dataset data = load_dataset(find_data_folder(folder), options);
-  for (const std::string& warning : data.warnings) io.err << "note: " << warning << '\n';
+  Settings s;
+  if (!o.run.empty()) s = RunFolder::open(o.run).config().settings;
+  if (!o.data.empty()) s.data_path = o.data;
+  s.data_path = find_data_folder(s.data_path);
+  const Dataset data = load_data(s, false, io);
   const std::vector<int> ks = parse_topk(o.topk, {5, 10, 20, 50});
   const ForeignLists lists = read_recommendations(o.recs, data);
   for (const std::string& warning : lists.warnings) io.err << "note: " << warning << '\n';

@@ -6,6 +6,7 @@
 
 #include "data/error.h"
 #include "data/npy.h"
+#include "data/path.h"
 #include "data/text.h"
 #include "host/cli/cli.h"
 #include "host/cli/trained_run.h"
@@ -22,8 +23,7 @@ struct Options {
 int run_export(const Options& o, Io& io) {
   const RunFolder folder = RunFolder::open(o.run);
   const std::string best = folder.path("best.safetensors");
-  if (!std::filesystem::exists(best))
-    throw UserError(fmt::format("{}: has no best.safetensors yet (save_best was off, or no epoch was evaluated)", o.run));
+  if (!path_exists(best)) throw UserError(fmt::format("{}: has no best.safetensors yet (save_best was off, or no epoch was evaluated)", o.run));
   const std::vector<std::string> final_names = {"final.user", "final.item"};
   const TensorFile tensors = read_safetensors(best, o.all ? nullptr : &final_names);
   // Ids first: an export that cannot be matched to ids is refused before anything is written.

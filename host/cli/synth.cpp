@@ -7,8 +7,9 @@
 #include <memory>
 
 #include "data/error.h"
+#include "data/text.h"
 #include "host/cli/cli.h"
-#include "host/machine.h"
+#include "host/cli/interrupt.h"
 
 namespace ccdrec::cli {
 namespace {
@@ -17,6 +18,7 @@ struct Options {
   std::string preset = "demo", preset_flag, out, name;
   int64_t users = 0, items = 0, interactions = 0;
   uint32_t seed = 0;
+  bool force = false;
   CLI::Option *has_users = nullptr, *has_items = nullptr, *has_interactions = nullptr, *has_seed = nullptr, *has_preset = nullptr;
 };
 
@@ -30,7 +32,15 @@ int synth(const Options& o, Io& io) {
   if (!folder.has_filename()) folder = folder.parent_path();
   if (o.name.empty() && folder.filename() != "." && folder.filename() != "..") p.name = folder.filename().string();
   if (!o.name.empty()) p.name = o.name;
-  write_synth(folder.string(), p);
+  if (!o.force && holds_data_set(folder.string()))
+    throw UserError(fmt::format("{}: already holds a data set; choose another folder, or write into it all the same with --force", folder.string()));
+  const InterruptGuard guard;
+  try {
+    write_synth(folder.string(), p, [] { return InterruptGuard::asked(); });
+  } catch (const SynthStopped&) {
+    io.err << "interrupted: nothing was left behind\n";
+    return kInterrupted;
+  }
   io.out << fmt::format("wrote {}: about {} interactions of {} users with {} items, {} modalities, seed {}\n", folder.string(),
                         thousands(p.interactions), thousands(p.users), thousands(p.items), p.modalities.size(), p.seed);
   io.out << fmt::format("next: ccdrec check {0}; ccdrec train -m CCDRec -d {0}\n", folder.string());
@@ -53,6 +63,7 @@ void add_synth(CLI::App& app, Action& chosen) {
   o->has_interactions =
       sub->add_option("--interactions", o->interactions, "number of interactions, about")->check(CLI::PositiveNumber)->type_name("N");
   o->has_seed = sub->add_option("--seed", o->seed, "same seed and sizes, same files")->type_name("N");
+  sub->add_flag("--force", o->force, "write into a folder that already holds a data set: files of the same names are replaced, others stay");
   sub->footer(
       "The larger presets have the sizes and popularity curves of the public Amazon sets of the same name, not their contents.\n"
       "Example: ccdrec synth demo --out demo --seed 7");

@@ -4,10 +4,15 @@
 #include <ctime>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "data/error.h"
+#include "data/path.h"
+#include "data/text.h"
+#include "host/checkpoint.h"
 #include "host/cli/cli.h"
 #include "host/cli/interrupt.h"
+#include "host/device.h"
 #include "host/machine.h"
 #include "host/progress.h"
 #include "host/run_folder.h"
@@ -27,7 +32,7 @@ std::vector<KeyValue> command_line(const Options& o) {
   std::vector<KeyValue> list;
   for (const std::string& text : o.sets) list.push_back(parse_assignment(text));
   const auto add = [&](const char* key, const std::string& value, const char* origin) {
-    if (!value.empty()) list.push_back({key, "\"" + value + "\"", origin});
+    if (!value.empty()) list.push_back(plain_value(key, value, origin));
   };
   add("model", o.model, "-m"), add("seed", o.seed, "--seed"), add("device", o.device, "--device"), add("threads", o.threads, "--threads");
   return list;
@@ -53,8 +58,8 @@ Config configure(const Options& o) {
 // MMRec's files name the parent (`data_path: ../data/`) and the set (`dataset: baby`) apart.
 void settle_data_folder(Config& config) {
   Settings& s = config.settings;
-  const std::filesystem::path inner = std::filesystem::path(s.data_path) / s.dataset;
-  if (!s.dataset.empty() && config.origin["data_path"] != "-d" && std::filesystem::is_directory(inner)) s.data_path = inner.string();
+  const std::string inner = (std::filesystem::path(s.data_path) / s.dataset).string();
+  if (!s.dataset.empty() && config.origin["data_path"] != "-d" && is_folder(inner)) s.data_path = inner;
   if (s.data_path.empty() && !s.dataset.empty()) s.data_path = s.dataset;
   s.data_path = find_data_folder(s.data_path);
 }
@@ -66,11 +71,8 @@ std::vector<std::string> memory_lines(const MemoryPlan& plan) {
   rows.push_back({"  total", describe_bytes(plan.total())});
   std::vector<std::string> lines = {fmt::format("memory plan ({} available)", describe_bytes(this_machine().available_bytes))};
   const std::string table = format_table(rows);
-  for (size_t at = 0; at < table.size();) {
-    const size_t end = table.find('\n', at);
-    lines.push_back(table.substr(at, end - at));
-    at = end + 1;
-  }
+  Lines of_table(table);
+  for (std::string_view line; of_table.next(line);) lines.emplace_back(line);
   return lines;
 }
 
@@ -86,7 +88,11 @@ void refuse_if_too_large(const MemoryPlan& plan, const Settings& s) {
         describe_bytes(plan.total()), against, largest, describe_bytes(most)));
   };
   if (limit && plan.total() > limit) refuse(fmt::format("mem_limit_gb = {:g} allows {}", s.mem_limit_gb, describe_bytes(limit)));
-  if (available && plan.total() > available) refuse(fmt::format("the machine has {} available", describe_bytes(available)));
+  if (const uint64_t on_gpu = gpu_memory_available(s.device)) {
+    if (plan.total() > on_gpu) refuse(fmt::format("the GPU has {} available", describe_bytes(on_gpu)));
+  } else if (available && plan.total() > available) {
+    refuse(fmt::format("the machine has {} available", describe_bytes(available)));
+  }
 }
 
 double phase(const EpochReport& e, const char* name) {
@@ -95,7 +101,7 @@ double phase(const EpochReport& e, const char* name) {
 }
 
 // RecBole's and MMRec's lines, so that scripts made for their logs keep working. The loss is the mean over steps.
-void report_epoch(const EpochReport& e, const Settings& s, const std::string& metric, double best, Progress& progress) {
+void report_epoch(const EpochReport& e, const Settings& s, const std::string& metric, double best, bool has_validation, Progress& progress) {
   double training = phase(e, "train");
   progress.line(fmt::format("epoch {} training [time: {:.2f}s, train loss: {:.4f}]", e.epoch, training, e.loss));
   std::string detail;
@@ -104,6 +110,11 @@ void report_epoch(const EpochReport& e, const Settings& s, const std::string& me
   for (const auto& [name, value] : e.seconds) detail += fmt::format(" {} {:.3f}s", name, value);
   progress.log_only(fmt::format("epoch {} detail{}", e.epoch, detail));
   if (!e.evaluated) return;
+  if (!has_validation) {
+    progress.line(fmt::format("epoch {} evaluating [time: {:.2f}s] latest, no validation rows", e.epoch, phase(e, "evaluation")));
+    progress.tail(fmt::format("loss {:.4f}", e.loss));
+    return;
+  }
   const double score = e.valid.at(metric);
   progress.line(fmt::format("epoch {} evaluating [time: {:.2f}s, valid_score: {:.4f}]{}", e.epoch, phase(e, "evaluation"), score,
                             e.improved ? " best so far" : ""));
@@ -127,11 +138,8 @@ std::string metrics_table(const TrainSummary& sum, const std::vector<int>& topk)
 int finish(const TrainSummary& sum, const RunFolder& folder, const Settings& s, Progress& progress, Io& io) {
   if (sum.best_epoch >= 0) {
     const std::string table = metrics_table(sum, s.topk);
-    for (size_t at = 0; at < table.size();) {
-      const size_t end = table.find('\n', at);
-      progress.line(table.substr(at, end - at));
-      at = end + 1;
-    }
+    Lines lines(table);
+    for (std::string_view line; lines.next(line);) progress.line(std::string(line));
   }
   const std::string took =
       fmt::format("{} epochs, {} training, {} evaluating", sum.epochs_run, describe_seconds(sum.train_seconds), describe_seconds(sum.eval_seconds));
@@ -155,6 +163,37 @@ int finish(const TrainSummary& sum, const RunFolder& folder, const Settings& s, 
   return kDone;
 }
 
+// A run to be continued: where it stands (nothing saved: at its beginning), or that nothing is left to do.
+struct Continued {
+  bool has_state = false, over = false;
+  SavedRun at;
+};
+Continued look_at_run(const RunFolder& folder, const Settings& s) {
+  Continued c;
+  c.has_state = folder.has("last.safetensors");
+  if (!c.has_state) {
+    if (folder.has("summary.json"))
+      throw UserError(fmt::format("{}: has no last.safetensors to resume from (save_last was off, or it ended before its first save)", folder.dir()));
+    return c;
+  }
+  c.at = saved_run(folder.path("last.safetensors"), s);
+  if (!is_over(c.at, s) || !folder.has("summary.json")) return c;
+  const nlohmann::json summary = folder.summary();
+  const std::string stopped = summary.value("stopped", "");
+  c.over = (stopped == "early" || stopped == "max_epochs") && summary.value("epochs_run", -1) == c.at.epoch;
+  return c;
+}
+
+// A killed run may have saved a better model after its last state. The epochs that led there will run again and save it again; kept, it would stand
+// beside a summary that knows nothing of it if they did not.
+void drop_best_ahead(const RunFolder& folder, const SavedRun& at, Progress& progress) {
+  const int best = folder.has("best.safetensors") ? best_epoch_of(folder.path("best.safetensors")) : -1;
+  if (best <= at.best_epoch) return;
+  folder.remove("best.safetensors");
+  progress.line(
+      fmt::format("note: best.safetensors was of epoch {}, which the saved state has not reached; removed, it comes again with that epoch", best));
+}
+
 int train(const Options& o, Io& io) {
   if (o.help_keys) {
     io.out << key_reference();
@@ -167,9 +206,19 @@ int train(const Options& o, Io& io) {
     for (const std::string& note : config.notes) io.err << "note: " << note << '\n';
     return kDone;
   }
-  if (s.device == "cuda") throw UserError("--device cuda: this build has no CUDA operations; use --device cpu or auto");
+  check_device(s.device);
+  const bool resuming = !o.resume.empty();
+  Continued from;
+  if (resuming) {
+    from = look_at_run(RunFolder::open(s.run_dir), s);
+    if (from.over) {
+      io.out << fmt::format("nothing to do: {} has {} epochs behind it, best epoch {}; {}\n", s.run_dir, from.at.epoch, from.at.best_epoch,
+                            from.at.epoch >= s.epochs ? "--set epochs=N goes on to N" : "it stopped early");
+      return kDone;
+    }
+  }
   settle_data_folder(config);
-  const Dataset data = load_data(s, io);
+  const Dataset data = load_data(s, uses_features(s), io);
   const MemoryPlan plan = Trainer::plan(s, data);
   const std::vector<std::string> plan_lines = memory_lines(plan);
   if (o.plan) {
@@ -179,13 +228,14 @@ int train(const Options& o, Io& io) {
   }
   refuse_if_too_large(plan, s);
 
-  const bool resuming = !o.resume.empty();
   if (s.run_dir.empty()) s.run_dir = default_run_dir(s, data.name, long(std::time(nullptr)));
-  if (resuming && !std::filesystem::exists(RunFolder::open(s.run_dir).path("last.safetensors")))
-    throw UserError(fmt::format("{}: has no last.safetensors to resume from (save_last was off, or the run ended before its first save)", s.run_dir));
   const RunFolder folder = resuming ? RunFolder::open(s.run_dir) : RunFolder::create(s.run_dir);
+  const RunLock lock(folder);
+  const std::string earlier = folder.has("config.yaml") ? read_text(folder.path("config.yaml")) : "";
   Progress progress(io.out, io.err, io.err_tty && !o.no_progress);
   progress.log_to(folder.path("train.log"), resuming);
+  if (!resuming && !earlier.empty())
+    progress.line("note: the run that was in this folder was killed before it had saved anything; this one takes its place");
   for (const std::string& warning : data.warnings) progress.log_only("note: " + warning);
   for (const std::string& note : config.notes) progress.line("note: " + note);
   progress.line(fmt::format("{}{} on {}: {} users, {} items, {} training, {} validation, {} test rows; seed {}", resuming ? "resuming " : "", s.model,
@@ -196,15 +246,18 @@ int train(const Options& o, Io& io) {
 
   Trainer trainer(s, data);
   for (const std::string& note : trainer.notes()) progress.line("note: " + note);
-  if (resuming) {
-    trainer.load_state(folder.path("last.safetensors"));
-    folder.truncate_epochs(trainer.epoch());
-    progress.line(fmt::format("resumed at epoch {}, step {}", trainer.epoch(), trainer.next_step()));
-  }
-  write_text(folder.path("config.yaml"), config_yaml(config));  // last: a folder with this file is a run
+  if (from.has_state) trainer.load_state(folder.path("last.safetensors"));
+  if (resuming)
+    progress.line(from.has_state ? fmt::format("resumed at epoch {}, step {}", trainer.epoch(), trainer.next_step())
+                                 : "no state had been saved when the run ended: it begins again at epoch 0");
+  folder.truncate_epochs(trainer.epoch());
+  drop_best_ahead(folder, from.at, progress);
+  if (folder.has("summary.json")) folder.remove("summary.json");  // of an earlier end; this one is written when the run ends
+  const std::string yaml = config_yaml(config, resuming ? earlier : "");
+  if (yaml != earlier) write_text(folder.path("config.yaml"), yaml);  // last: a folder with this file is a run
 
   const std::string metric = metric_key(s.valid_metric);
-  double best = -1;
+  double best = from.at.best_score;
   const InterruptGuard guard;
   TrainHooks hooks;
   hooks.interrupted = [] { return InterruptGuard::asked(); };
@@ -213,7 +266,7 @@ int train(const Options& o, Io& io) {
     if (s.save_best) trainer.save_best(folder.path("best.safetensors"));
   };
   hooks.on_epoch = [&](const EpochReport& e) {
-    report_epoch(e, s, metric, best, progress);
+    report_epoch(e, s, metric, best, !data.valid.empty(), progress);
     if (e.improved) best = e.valid.at(metric);
     folder.append_epoch(e);
     if (s.save_last && s.save_every > 0 && (e.epoch + 1) % s.save_every == 0) trainer.save_state(folder.path("last.safetensors"));
@@ -251,7 +304,8 @@ void add_train(CLI::App& app, Action& chosen) {
   sub->footer(
       "Settings: built-in < defaults of the model < -c files in order < --set and the options above. An unknown key is an error.\n"
       "The run folder holds config.yaml, train.log, metrics.jsonl (one object per epoch), best.safetensors, last.safetensors,\n"
-      "users.tsv, items.tsv and summary.json. Ctrl-C saves the state and ends with code 130; --resume goes on from there.\n"
+      "users.tsv, items.tsv and summary.json. Ctrl-C (SIGTERM, SIGHUP) saves the state and ends with code 130; --resume goes on from\n"
+      "there; a run that was killed goes on from its last state (every save_every epochs), or begins again where none was saved.\n"
       "Test metrics reported are those of the epoch with the best validation metric; the loss printed is the mean over steps.\n"
       "Example: ccdrec train -m CCDRec -d data/baby -c configs/ccdrec.yaml --set omega=0.7 --seed 2024");
   sub->callback([o, &chosen] { chosen = [o](Io& io) { return train(*o, io); }; });

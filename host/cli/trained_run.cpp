@@ -4,11 +4,11 @@
 
 #include <charconv>
 #include <cmath>
-#include <filesystem>
 #include <set>
 #include <sstream>
 
 #include "data/error.h"
+#include "data/path.h"
 
 namespace ccdrec::cli {
 namespace {
@@ -44,19 +44,14 @@ TrainedRun load_run(const std::string& run_dir, const std::string& data_folder, 
   Config config = folder.config();
   Settings& s = config.settings;
   if (!data_folder.empty()) s.data_path = data_folder;
-  if (data_folder.empty() && !std::filesystem::is_directory(s.data_path))
+  if (data_folder.empty() && !is_folder(s.data_path))
     throw UserError(fmt::format("{}: the data folder of this run is no longer there; name its new place with -d", s.data_path));
   s.data_path = find_data_folder(s.data_path);
   const std::string best = folder.path("best.safetensors");
-  if (!std::filesystem::exists(best))
-    throw UserError(fmt::format("{}: has no best.safetensors yet (save_best was off, or no epoch was evaluated)", run_dir));
+  if (!path_exists(best)) throw UserError(fmt::format("{}: has no best.safetensors yet (save_best was off, or no epoch was evaluated)", run_dir));
   const std::vector<std::string> names = {"final.user", "final.item"};
   TensorFile tensors = read_safetensors(best, &names);
-  LoadOptions options;
-  options.name = s.dataset, options.need_features = false;
-  options.user_field = s.user_id_field, options.item_field = s.item_id_field, options.label_field = s.inter_splitting_label;
-  Dataset data = load_dataset(s.data_path, options);
-  for (const std::string& warning : data.warnings) io.err << "note: " << warning << '\n';
+  Dataset data = load_data(s, false, io);
   check_ids(folder, "users.tsv", data.users, data.folder);
   check_ids(folder, "items.tsv", data.items, data.folder);
   TrainedRun run{std::move(folder), std::move(config), std::move(data), std::move(tensors), {}, {}};

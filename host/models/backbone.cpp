@@ -23,10 +23,6 @@ BackboneSpec backbone_spec(const std::string& name, const Settings& s, bool wrap
   } else {
     throw UserError("backbone is '" + name + "', expected BPR, LightGCN or FREEDOM");
   }
-  if (b.layers < 0 || b.layers > kMaxLayers)
-    throw UserError("n_ui_layers is " + std::to_string(b.layers) + ", expected 0 to " + std::to_string(kMaxLayers));
-  if (b.item_graph && (b.item_layers < 1 || b.item_layers > kMaxLayers))
-    throw UserError("n_mm_layers is " + std::to_string(b.item_layers) + ", expected 1 to " + std::to_string(kMaxLayers));
   if (wrapped) b.eps_form = b.norm_regulariser = false;  // CCDRec's objective (spec ccdrec 6) replaces the backbone's own
   return b;
 }

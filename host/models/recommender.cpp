@@ -1,7 +1,6 @@
 #include "host/models/recommender.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "data/error.h"
 
@@ -21,23 +20,10 @@ Shape model_shape(const Settings& s) {
   return m;
 }
 
-namespace {
-
-// Seconds of one phase, added to a map when the scope ends.
-class Phase {
- public:
-  Phase(std::map<std::string, double>& into, const char* name) : into_(into), name_(name), start_(std::chrono::steady_clock::now()) {}
-  ~Phase() { into_[name_] += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-  Phase(const Phase&) = delete;
-  Phase& operator=(const Phase&) = delete;
-
- private:
-  std::map<std::string, double>& into_;
-  const char* name_;
-  std::chrono::steady_clock::time_point start_;
-};
-
-}  // namespace
+Recommender::~Recommender() {
+  for (auto& [kind, recorded] : recorded_)
+    if (recorded) dev_.ops.forget(dev_.ctx, recorded);
+}
 
 Recommender::Recommender(Device& dev, const Settings& s, const Dataset& data, const Graphs& graphs)
     : dev_(dev),
@@ -97,10 +83,10 @@ Recommender::Recommender(Device& dev, const Settings& s, const Dataset& data, co
 
 void Recommender::begin_epoch(int epoch) {
   {
-    Phase phase(seconds_, "prune");
+    Phase phase(dev_, seconds_, "prune", timed_);
     backbone_->begin_epoch(epoch);
   }
-  Phase phase(seconds_, "sample");
+  Phase phase(dev_, seconds_, "sample", timed_);
   dev_.ops.shuffle(dev_.ctx, order_.p(), n_train_, Stream{seed_, Use::shuffle, uint32_t(epoch), 0});
   set_losses({});
 }
@@ -126,33 +112,47 @@ void Recommender::set_given_batch(const std::vector<int32_t>& users, const std::
   if (frozen_curricular_) dev_.ops.gather_rows(dev_.ctx, frozen_, ndi_->e0_hat(), items_.p() + rows_ * (1 + n_neg_), rows_);
 }
 
-// The batch, its negatives and, where the pool is already there, its curricular negatives.
-void Recommender::sample(int epoch, int64_t step) {
-  Phase phase(seconds_, "sample");
+void Recommender::set_given_frozen(const std::vector<float>& rows) {
+  CHECK_THAT(frozen_curricular_ && int64_t(rows.size()) == rows_ * d_);
+  frozen_.array().upload(rows.data(), rows_ * d_);
+}
+
+// What kind of batch this is: its rows, and where its curricular negatives come from. A branch of weight zero is not taken.
+void Recommender::plan_batch(int epoch, int64_t step) {
   if (given_) return;
-  const int64_t first = step * batch_;
-  rows_ = std::min(batch_, n_train_ - first);
-  int32_t* const positives = items_.p();
-  int32_t* const negatives = items_.p() + rows_;
-  int32_t* const chosen = items_.p() + rows_ * (1 + n_neg_);
-  dev_.ops.take(dev_.ctx, users_.p(), train_user_.p(), order_.p(), first, rows_);
-  dev_.ops.take(dev_.ctx, positives, train_item_.p(), order_.p(), first, rows_);
-  dev_.ops.negatives(dev_.ctx, negatives, users_.p(), rows_, n_neg_, first, train_.view(), train_items_.p(), train_items_.n(),
-                     Stream{seed_, Use::neg_uniform, uint32_t(epoch), uint32_t(step)});
+  rows_ = std::min(batch_, n_train_ - step * batch_);
   pool_ = Pool::random;
   curricular_ = frozen_curricular_ = false;
+  if (s_.omega == 0) return;
   if (shape_.cns) {
     pool_ = pool_of_epoch(s_, epoch);
     curricular_ = pool_ != Pool::random;
-    if (!curricular_) return;
-    cns_->draw_candidates(seed_, epoch, step);
-    if (pool_ != Pool::model)
-      cns_->choose(chosen, ndi_->pool(int(pool_) - int(Pool::stage0)), positives, users_.p(), rows_, train_.view(), negatives, seed_, epoch, step);
   } else if (shape_.ndi && epoch > 0) {  // the last pool, at random
     curricular_ = true;
     frozen_curricular_ = s_.ndi_negative == "pool";
     pool_ = Pool::stage3;
-    dev_.ops.unseen_items(dev_.ctx, chosen, users_.p(), rows_, train_.view(), I_, Stream{seed_, Use::ndi_item, uint32_t(epoch), uint32_t(step)});
+  }
+}
+
+// The batch, its negatives and, where the pool is already there, its curricular negatives.
+void Recommender::sample(const Moment& now) {
+  Phase phase(dev_, seconds_, "sample", timed_);
+  if (given_) return;
+  int32_t* const positives = items_.p();
+  int32_t* const negatives = items_.p() + rows_;
+  int32_t* const chosen = items_.p() + rows_ * (1 + n_neg_);
+  dev_.ops.take(dev_.ctx, users_.p(), train_user_.p(), order_.p(), now.first, rows_);
+  dev_.ops.take(dev_.ctx, positives, train_item_.p(), order_.p(), now.first, rows_);
+  dev_.ops.negatives(dev_.ctx, negatives, users_.p(), rows_, n_neg_, now.first, train_.view(), train_items_.p(), train_items_.n(),
+                     Stream{seed_, Use::neg_uniform, now.epoch, now.step});
+  if (!curricular_) return;
+  if (shape_.cns) {
+    cns_->draw_candidates(seed_, now.epoch, now.step);
+    if (pool_ != Pool::model)
+      cns_->choose(chosen, ndi_->pool(int(pool_) - int(Pool::stage0)), positives, users_.p(), rows_, train_.view(), negatives, seed_, now.epoch,
+                   now.step);
+  } else {
+    dev_.ops.unseen_items(dev_.ctx, chosen, users_.p(), rows_, train_.view(), I_, Stream{seed_, Use::ndi_item, now.epoch, now.step});
     if (frozen_curricular_) dev_.ops.gather_rows(dev_.ctx, frozen_, ndi_->e0_hat(), chosen, rows_);
   }
 }
@@ -163,18 +163,18 @@ void Recommender::name_slots(bool with_curricular) {
   dev_.ops.offset_ids(dev_.ctx, node_ids_.p() + rows_, items_.p(), rows_ * (1 + n_neg_ + (with_curricular ? 1 : 0)), int32_t(U_));
 }
 
-void Recommender::forward(int epoch, int64_t step) {
+void Recommender::forward(const Moment& now) {
   const bool c_is_node = curricular_ && !frozen_curricular_;
   const bool c_later = c_is_node && pool_ == Pool::model && !given_;  // chosen from this step's own h_i
   list_rows(c_is_node, c_later);
   catch_up();
-  propagate(epoch, step);
+  propagate(now);
   if (c_later) {
-    Phase phase(seconds_, "sample");
+    Phase phase(dev_, seconds_, "sample", timed_);
     cns_->choose(items_.p() + rows_ * (1 + n_neg_), backbone_->item_representations(), items_.p(), users_.p(), rows_, train_.view(),
-                 items_.p() + rows_, seed_, epoch, step);
+                 items_.p() + rows_, seed_, now.epoch, now.step);
   }
-  Phase phase(seconds_, "forward");
+  Phase phase(dev_, seconds_, "forward", timed_);
   name_slots(c_is_node);
   slot_count_ = rows_ * (2 + n_neg_ + (c_is_node ? 1 : 0));
   slot_list_ = slot_groups_.groups();
@@ -184,7 +184,7 @@ void Recommender::forward(int epoch, int64_t step) {
 
 // The distinct nodes and items the batch reads.
 void Recommender::list_rows(bool c_is_node, bool c_later) {
-  Phase phase(seconds_, "forward");
+  Phase phase(dev_, seconds_, "forward", timed_);
   name_slots(c_is_node && !c_later);
   int64_t n = rows_ * (2 + n_neg_ + (c_is_node && !c_later ? 1 : 0));
   if (c_later) {  // every candidate's representation is needed
@@ -201,17 +201,17 @@ void Recommender::list_rows(bool c_is_node, bool c_later) {
 
 // Adam's zero-gradient steps that those rows have missed: dense Adam would have taken them one by one.
 void Recommender::catch_up() {
-  Phase phase(seconds_, "optimiser");
+  Phase phase(dev_, seconds_, "optimiser", timed_);
   backbone_->catch_up(t_);
   if (shape_.modalities) modal_->catch_up(item_list_.rows, t_);
 }
 
 // Projections, estimator, fusion and propagation for those rows.
-void Recommender::propagate(int epoch, int64_t step) {
-  Phase phase(seconds_, "forward");
+void Recommender::propagate(const Moment& now) {
+  Phase phase(dev_, seconds_, "forward", timed_);
   const CMat hhat = backbone_->items();
   if (shape_.modalities) modal_->project(arena_, item_list_.rows);
-  if (shape_.diffusion) dma_->forward(arena_, *modal_, backbone_->item_table(), item_list_.rows, seed_, epoch, step);
+  if (shape_.diffusion) dma_->forward(arena_, *modal_, backbone_->item_table(), item_list_.rows, seed_, now.epoch, now.step);
   if (shape_.backbone.wrapped) {
     const Mat start = backbone_->start_items();
     if (shape_.dma) dma_->fuse(start, hhat, item_list_.rows);
@@ -220,7 +220,7 @@ void Recommender::propagate(int epoch, int64_t step) {
 }
 
 void Recommender::backward() {
-  Phase phase(seconds_, "backward");
+  Phase phase(dev_, seconds_, "backward", timed_);
   arena_.zero_grad(dev_);
   double* const loss = losses_.p();
   const Mat h = slots_, d_h = d_slots_.top(slot_count_);
@@ -278,7 +278,7 @@ void Recommender::norm_terms(double* loss) {
 }
 
 void Recommender::update() {
-  Phase phase(seconds_, "optimiser");
+  Phase phase(dev_, seconds_, "optimiser", timed_);
   ++t_;
   backbone_->update(adam_, t_);
   if (modal_) modal_->update(adam_, item_list_.rows, t_);
@@ -286,19 +286,54 @@ void Recommender::update() {
 }
 
 void Recommender::forward_backward(int epoch, int64_t step) {
-  sample(epoch, step);
-  forward(epoch, step);
+  plan_batch(epoch, step);
+  run_batch({uint32_t(epoch), uint32_t(step), step * batch_});
+}
+void Recommender::run_batch(const Moment& now) {
+  sample(now);
+  forward(now);
   backward();
 }
 
+// On a GPU a step is recorded once for each kind of batch and replayed from then on; the first batch of a kind runs directly, which is when scratch
+// memory finds its size. What differs between batches of a kind are the late values (kernels/late.h).
 void Recommender::step(int epoch, int64_t step) {
-  forward_backward(epoch, step);
-  update();
+  plan_batch(epoch, step);
+  const Moment now{uint32_t(epoch), uint32_t(step), step * batch_};
+  const BatchKind kind{rows_, int(pool_), curricular_};
+  const auto known = recorded_.find(kind);
+  if (!dev_.ops.record || timed_ || given_ || known == recorded_.end()) {
+    run_batch(now);
+    update();
+    recorded_.emplace(kind, nullptr);
+    return;
+  }
+  if (!known->second) {
+    const int64_t t = t_;
+    t_ = kLateT;
+    try {
+      known->second = dev_.ops.record(dev_.ctx, [&] {
+        run_batch({kLateEpoch, kLateStep, kLateFirst});
+        update();
+        dev_.ops.advance_late(dev_.ctx, batch_);
+      });
+    } catch (...) {
+      t_ = t;
+      throw;
+    }
+    t_ = t;
+  }
+  if (late_.epoch != now.epoch || late_.step != now.step || late_.first != now.first || late_.t != t_)
+    dev_.ops.set_late(dev_.ctx, {now.epoch, now.step, now.first, t_});
+  const Range range(dev_, "step", step);  // of its launch: inside a replay there are no ranges
+  dev_.ops.replay(dev_.ctx, known->second);
+  ++t_;
+  late_ = {now.epoch, now.step + 1, now.first + batch_, t_};
 }
 
 // Every row brought up to the last step: before anything outside a step reads the tables.
 void Recommender::flush() {
-  Phase phase(seconds_, "optimiser");
+  Phase phase(dev_, seconds_, "optimiser", timed_);
   backbone_->flush(t_);
   if (modal_) modal_->flush(t_);
 }
@@ -306,7 +341,7 @@ void Recommender::flush() {
 void Recommender::end_epoch(int epoch) {
   flush();
   if (!shape_.diffusion) return;
-  Phase phase(seconds_, "reverse");
+  Phase phase(dev_, seconds_, "reverse", timed_);
   ndi_->run(arena_, *modal_, *dma_, backbone_->item_table(), seed_, epoch);
 }
 

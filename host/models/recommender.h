@@ -2,9 +2,11 @@
 //   sample -> forward -> backward -> optimiser, in the order of the paper (spec ccdrec 6); an epoch ends with a flush and, with diffusion, the
 //   reverse process.
 #pragma once
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "host/ccdrec/cns.h"
@@ -33,6 +35,8 @@ struct EpochLosses {  // sums over steps; slots of the device accumulator
 class Recommender {
  public:
   Recommender(Device&, const Settings&, const Dataset&, const Graphs&);
+  ~Recommender();
+  Recommender(const Recommender&) = delete;
 
   int64_t steps_per_epoch() const { return (n_train_ + batch_ - 1) / batch_; }
   void begin_epoch(int epoch);         // prune, shuffle; losses to zero
@@ -58,19 +62,33 @@ class Recommender {
   const Shape& shape() const { return shape_; }
   Csr train_csr() const { return train_.view(); }
   std::map<std::string, double>& seconds() { return seconds_; }  // by phase, since the caller last cleared them
+  // GPU: steps run directly and every phase waits for its end, so that `seconds` knows them; otherwise steps are recorded and replayed.
+  void set_timed(bool timed) { timed_ = timed; }
+  int64_t recordings() const {
+    return std::count_if(recorded_.begin(), recorded_.end(), [](const auto& r) { return r.second != nullptr; });
+  }
 
   // For tests and parity: fixed batches in place of the shuffled ones. Device copies are made.
   void set_given_batch(const std::vector<int32_t>& users, const std::vector<int32_t>& positives, const std::vector<int32_t>& negatives,
                        const std::vector<int32_t>& curricular);
-  void forward_backward(int epoch, int64_t step);  // step without the optimiser
+  void set_given_frozen(const std::vector<float>& rows);  // (B,d) in place of the pool's rows, after set_given_batch
+  CMat slots() const { return slots_; }                   // representations of the last batch: users, positives, negatives, curricular
+  void forward_backward(int epoch, int64_t step);         // step without the optimiser
   void update();
 
  private:
-  void sample(int epoch, int64_t step);
-  void forward(int epoch, int64_t step);
+  struct Moment {  // when a batch is: numbers, or late values while a step is recorded
+    uint32_t epoch, step;
+    int64_t first;  // step * batch
+  };
+  using BatchKind = std::tuple<int64_t, int, bool>;  // rows, pool, curricular
+  void plan_batch(int epoch, int64_t step);
+  void run_batch(const Moment&);
+  void sample(const Moment&);
+  void forward(const Moment&);
   void list_rows(bool c_is_node, bool c_later);
   void catch_up();
-  void propagate(int epoch, int64_t step);
+  void propagate(const Moment&);
   void backward();
   void name_slots(bool with_curricular);
   void modality_terms(double* loss, Mat d_u, CMat h_u);
@@ -111,6 +129,9 @@ class Recommender {
   Matrix slots_, d_slots_, init_, d_init_, frozen_, modal_slots_;
   std::vector<Matrix> d_modal_slots_;
   Array<double> losses_;
+  bool timed_ = false;
+  std::map<BatchKind, void*> recorded_;  // null: seen, not yet recorded
+  Late late_{};                          // what the device holds, once set
   std::map<std::string, double> seconds_;
 };
 

@@ -268,5 +268,20 @@ TEST(Synth, RefusalsLeaveNothingBehind) {
   for (const auto& e : std::filesystem::directory_iterator(dir / "taken")) EXPECT_EQ(e.path().filename(), "text_feat.npy");
 }
 
+TEST(Synth, StoppedAnywhereItLeavesNothingBehind) {
+  const Folder dir;
+  const SynthParams p = synth_preset("tiny");
+  int asked = 0;
+  write_synth(dir / "whole", p, [&] { return ++asked, false; });
+  ASSERT_GT(asked, 200);  // once a user, and in the features
+  for (const int at : {1, 100, asked}) {
+    int n = 0;
+    EXPECT_THROW(write_synth(dir / "deep/new", p, [&] { return ++n == at; }), SynthStopped) << at;
+    EXPECT_EQ(dir.names(), (std::vector<std::string>{"whole"})) << at;
+    EXPECT_THROW(write_synth(dir / "whole", p, [&] { return n++ >= at; }), SynthStopped);
+  }
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir / "whole"), {}), 3) << "a folder that was there stays as it was";
+}
+
 }  // namespace
 }  // namespace ccdrec::test

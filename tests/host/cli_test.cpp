@@ -2,6 +2,7 @@
 #include "host/cli/cli.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <csignal>
@@ -13,6 +14,7 @@
 #include "data/error.h"
 #include "data/npy.h"
 #include "data/text.h"
+#include "host/cli/interrupt.h"
 #include "host/run_folder.h"
 #include "host/safetensors.h"
 #include "tests/host/tiny_data.h"
@@ -78,7 +80,7 @@ TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
       {{"train", "--set", "learning_rat=1"}, "did you mean 'learning_rate'?"},
       {{"train", "--set", "mu=3", "--print-config"}, "[0, 1]"},
       {{"train", "--seed", "x", "--print-config"}, "--seed"},
-      {{"train", "--device", "cuda", "-d", data_folder()}, "this build has no CUDA operations"},
+      {{"train", "--device", "tpu", "-d", data_folder()}, "auto | cpu | cuda"},
       {{"train", "--resume", "/no/such/run"}, "not a run folder"},
       {{"train", "-c", "/no/such.yaml"}, "cannot be opened"},
       {{"evaluate"}, "nothing to evaluate"},
@@ -98,6 +100,89 @@ TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
   }
   EXPECT_EQ(run({}).code, 2);
   EXPECT_TRUE(has(run({"--version"}).out, "ccdrec "));
+}
+
+// Nothing a user can name ends the program by a signal: one sentence, exit code 2.
+TEST(Cli, OddPathsAreOneSentence) {
+  const Folder dir;
+  const std::string longest(300, 'n'), shut = dir / "shut";
+  std::filesystem::create_directories(shut + "/run");
+  std::ofstream(dir / "file") << "x";
+  std::filesystem::create_symlink("round", dir / "about");
+  std::filesystem::create_symlink("about", dir / "round");
+  const std::vector<std::vector<std::string>> cases = {
+      {"train", "-c", dir.path(), "--print-config"},
+      {"train", "-c", dir / longest},
+      {"train", "-d", longest},
+      {"train", "-d", dir / "about"},
+      {"train", "-d", data_folder(), "--run-dir", dir / longest},
+      {"train", "-d", data_folder(), "--run-dir", dir / "file"},
+      {"train", "-d", data_folder(), "--run-dir", (dir / "file") + "/sub"},
+      {"train", "--resume", longest},
+      {"train", "--resume", dir / "file"},
+      {"train", "-d", data_folder(), "--set", "dataset=" + longest},
+      {"check", longest},
+      {"evaluate", longest},
+      {"evaluate", "--recs", dir.path(), "-d", data_folder()},
+      {"evaluate", "--recs", dir / longest, "-d", data_folder()},
+      {"recommend", longest},
+      {"export", longest, "--out", dir / "out"},
+      {"compare", longest, dir / "file"},
+      {"synth", "tiny", "--out", dir / longest},
+      {"synth", "tiny", "--out", (dir / "file") + "/sub"},
+  };
+  for (const std::vector<std::string>& words : cases) {
+    const Result r = run(words);
+    EXPECT_EQ(r.code, 2) << words[0] << " " << words[1] << ": " << r.err;
+    EXPECT_EQ(r.err.rfind("ccdrec: ", 0), 0u) << r.err;
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+  }
+  if (::geteuid() != 0) {  // root may enter anything
+    std::filesystem::permissions(shut, std::filesystem::perms::none);
+    EXPECT_TRUE(has(run({"evaluate", shut + "/run"}).err, "Permission denied"));
+    std::filesystem::permissions(shut, std::filesystem::perms::owner_all);
+  }
+}
+
+TEST(Cli, OptionsAreTextNotYaml) {
+  for (const char* seed : {"1\"2", "1\" #", "[1]", "1\n2", "'1'"}) {
+    const Result r = run({"train", "--seed", seed, "--print-config"});
+    EXPECT_EQ(r.code, 2) << seed;
+    EXPECT_TRUE(has(r.err, "--seed: seed = ")) << r.err;
+  }
+  EXPECT_TRUE(has(run({"train", "--set", "seed=\"1\"2", "--print-config"}).err, "after the end of the value"));
+  EXPECT_EQ(run({"train", "--set", "seed=\"12\"", "--print-config"}).code, 0);
+}
+
+TEST(Cli, SynthReplacesNoDataSetUnasked) {
+  const Folder dir;
+  std::filesystem::create_directories(dir / "mine");
+  std::ofstream((dir / "mine") + "/audio_feat.npy") << "mine";
+  const std::vector<std::string> words = {"synth", "tiny", "--out", dir / "mine", "--users", "60", "--items", "40", "--interactions", "600"};
+  const Result refused = run(words);
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_TRUE(has(refused.err, "--force")) << refused.err;
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir / "mine"), {}), 1);
+  std::vector<std::string> forced = words;
+  forced.push_back("--force");
+  EXPECT_EQ(run(forced).code, 0);
+  EXPECT_EQ(read_text((dir / "mine") + "/audio_feat.npy"), "mine") << "files of other names stay";
+  EXPECT_EQ(run(words).code, 2) << "an .inter file";
+}
+
+TEST(Cli, CtrlCInSynthLeavesNothingBehind) {
+  const Folder dir;
+  const std::string folder = dir / "new/set";
+  std::atomic<bool> ended = false;
+  std::thread hand([&] {
+    while (!ended && !std::filesystem::exists(folder)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (!ended) std::raise(SIGINT);
+  });
+  const Result r = run({"synth", "baby", "--out", folder});  // seconds of work, a megabyte before the first key could be pressed
+  ended = true;
+  hand.join();
+  EXPECT_EQ(r.code, 130) << r.err << r.out;
+  EXPECT_TRUE(dir.names().empty()) << dir.names()[0];
 }
 
 TEST(Cli, PrintConfigShowsValueAndOrigin) {
@@ -122,10 +207,27 @@ TEST(Cli, PrintConfigShowsValueAndOrigin) {
 TEST(Cli, InfoAndCheck) {
   const Result info = run({"info"});
   EXPECT_EQ(info.code, 0);
-  for (const char* part : {"version", "flags", "CUDA", "processor", "memory", "device auto"}) EXPECT_TRUE(has(info.out, part)) << part;
+  for (const char* part : {"version", "flags", "CUDA", "processor", "memory", "GFLOP/s a core", "device auto"})
+    EXPECT_TRUE(has(info.out, part)) << part;
+  const size_t rate = info.out.find(" GFLOP/s a core");
+  EXPECT_GT(std::atof(info.out.substr(info.out.rfind(' ', rate - 1)).c_str()), 0.1) << info.out;
   const Result check = run({"check", data_folder()});
   EXPECT_EQ(check.code, 0) << check.err;
   EXPECT_TRUE(has(check.out, "usable"));
+}
+
+TEST(Cli, CheckReadsWhatIsThereAndSaysWhatItIgnores) {
+  const Folder dir;
+  std::filesystem::create_directories(dir / "bare");
+  std::ofstream((dir / "bare") + "/bare.inter") << "who\titemID\tx_label\n0\t0\t0\n0\t1\t1\n1\t1\t0\n1\t0\t2\n";
+  const Result r = run({"check", dir / "bare", "--set", "USER_ID_FIELD=who", "--set", "omega=0.3"});
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_TRUE(has(r.err, "FREEDOM and CCDRec read item features")) << r.err;
+  EXPECT_TRUE(has(r.err, "omega has no influence on check")) << r.err;
+  EXPECT_FALSE(has(r.err, "USER_ID_FIELD has")) << r.err;
+  EXPECT_TRUE(has(r.out, "usable, with 1 note\n")) << r.out;
+  std::ofstream((dir / "bare") + "/image_feat.npy") << "no matrix";
+  EXPECT_EQ(run({"check", dir / "bare", "--set", "USER_ID_FIELD=who"}).code, 2) << "features that are there are looked at";
 }
 
 TEST(Cli, TrainLeavesOneCompleteFolderThatEveryCommandReads) {
@@ -266,6 +368,167 @@ TEST(Cli, ResumeEqualsNeverHavingStopped) {
     EXPECT_EQ(run({"train", "--resume", parts, "--set", "learning_rate=1"}).code, 2);
     EXPECT_EQ(run({"train", "--resume", parts, "-c", "x.yaml"}).code, 2);
   }
+}
+
+TEST(Cli, ResumeOfAFinishedRunDoesNothingAndFewerEpochsAreRefused) {
+  const Folder dir;
+  const std::string folder = dir / "run";
+  ASSERT_EQ(run(train_words("LightGCN", folder, {"--set", "epochs=3"})).code, 0);
+  const std::string yaml = read_text(folder + "/config.yaml"), summary = read_text(folder + "/summary.json");
+  const Result fewer = run({"train", "--resume", folder, "--set", "epochs=2"});
+  EXPECT_EQ(fewer.code, 2);
+  EXPECT_TRUE(has(fewer.err, "epochs is 2, but ")) << fewer.err;
+  EXPECT_EQ(std::count(fewer.err.begin(), fewer.err.end(), '\n'), 1) << fewer.err;
+  for (int again = 0; again < 2; ++again) {
+    const Result r = run({"train", "--resume", folder});
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(r.out.rfind("nothing to do: ", 0), 0u) << r.out;
+  }
+  EXPECT_EQ(read_text(folder + "/summary.json"), summary);
+  EXPECT_EQ(read_text(folder + "/config.yaml"), yaml);
+  EXPECT_TRUE(has(yaml, "# -m\n")) << "origins are those of the first command";
+  // What changed is written anew, the rest keeps saying where it came from.
+  ASSERT_EQ(run({"train", "--resume", folder, "--set", "epochs=4"}).code, 0);
+  const std::string changed = read_text(folder + "/config.yaml");
+  std::istringstream a(yaml), b(changed);
+  std::string x, y;
+  int differ = 0;
+  while (std::getline(a, x) && std::getline(b, y))
+    if (x != y) {
+      ++differ;
+      EXPECT_EQ(y.rfind("epochs: 4 ", 0), 0u) << y;
+    }
+  EXPECT_EQ(differ, 1);
+
+  // Stopped early: not one epoch more at every call.
+  const std::string early = dir / "early";
+  ASSERT_EQ(run(train_words("BPR", early, {"--set", "epochs=500", "--set", "stopping_step=0"})).code, 0);
+  ASSERT_EQ(RunFolder::open(early).summary().at("stopped"), "early");
+  const std::string metrics = read_text(early + "/metrics.jsonl");
+  EXPECT_TRUE(has(run({"train", "--resume", early}).out, "it stopped early"));
+  std::filesystem::remove(early + "/summary.json");  // killed before the last line was written
+  EXPECT_EQ(run({"train", "--resume", early}).code, 0);
+  EXPECT_EQ(RunFolder::open(early).summary().at("stopped"), "early");
+  EXPECT_EQ(read_text(early + "/metrics.jsonl"), metrics);
+}
+
+// kill -9 at any time: the folder can be used again, and in the end holds what an unbroken run leaves.
+TEST(Cli, AKilledRunIsNotLockedOut) {
+  const Folder dir;
+  const std::string whole = dir / "whole", killed = dir / "killed";
+  ASSERT_EQ(run(train_words("LightGCN", whole, {"--set", "epochs=4"})).code, 0);
+  const auto remains = [&](const std::vector<std::string>& lost) {
+    std::filesystem::remove_all(killed);
+    std::filesystem::copy(whole, killed);
+    for (const std::string& file : lost) std::filesystem::remove(killed + "/" + file);
+  };
+  remains({"last.safetensors", "summary.json"});  // in the first epochs: a best model, no state
+  EXPECT_TRUE(has(run(train_words("LightGCN", killed)).err, "continue it with --resume")) << "nothing is overwritten";
+  const Result r = run({"train", "--resume", killed});
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_TRUE(has(r.out, "begins again at epoch 0")) << r.out;
+  expect_same_tensors(whole + "/last.safetensors", killed + "/last.safetensors");
+  expect_same_tensors(whole + "/best.safetensors", killed + "/best.safetensors");
+  const std::string metrics = read_text(killed + "/metrics.jsonl");
+  EXPECT_EQ(std::count(metrics.begin(), metrics.end(), '\n'), 4);
+
+  remains({"last.safetensors", "summary.json", "best.safetensors"});  // before the end of the first epoch: nothing to lose
+  const Result anew = run(train_words("LightGCN", killed, {"--set", "epochs=2"}));
+  ASSERT_EQ(anew.code, 0) << anew.err;
+  EXPECT_TRUE(has(anew.out, "takes its place")) << anew.out;
+  EXPECT_EQ(RunFolder::open(killed).summary().at("epochs_run"), 2);
+
+  remains({"last.safetensors"});  // finished with save_last off
+  EXPECT_TRUE(has(run({"train", "--resume", killed}).err, "no last.safetensors"));
+
+  const RunLock other(RunFolder::open(whole));
+  EXPECT_TRUE(has(run({"train", "--resume", whole, "--set", "epochs=9"}).err, "another program is training"));
+}
+
+// The best model was saved after the last state, then the program was killed: until the run is there again, no best file disagrees with the summary.
+TEST(Cli, ABestModelAheadOfTheStateIsDropped) {
+  const Folder dir;
+  const std::string folder = dir / "run";
+  ASSERT_EQ(run(train_words("LightGCN", folder, {"--set", "epochs=1", "--set", "eval_step=1"})).code, 0);
+  std::filesystem::copy(folder + "/last.safetensors", dir / "state");
+  ASSERT_EQ(run({"train", "--resume", folder, "--set", "epochs=30"}).code, 0);
+  const int best = RunFolder::open(folder).summary().at("best_epoch");
+  ASSERT_GT(best, 1);
+  const std::string saved = dir.read("run/best.safetensors");
+  std::filesystem::rename(dir / "state", folder + "/last.safetensors");
+  std::filesystem::remove(folder + "/summary.json");
+  const Result r = run({"train", "--resume", folder, "--set", "epochs=" + std::to_string(best)});
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_TRUE(has(r.out, "best.safetensors was of epoch " + std::to_string(best))) << r.out;
+  const int now = RunFolder::open(folder).summary().at("best_epoch");
+  EXPECT_LT(now, best);
+  if (const Result e = run({"evaluate", folder, "--json"}); e.code == 0)  // the file is there again, of the summary's epoch
+    EXPECT_EQ(nlohmann::json::parse(e.out).at("valid"), RunFolder::open(folder).summary().at("best_valid"));
+  else
+    EXPECT_TRUE(has(e.err, "no best.safetensors")) << e.err;
+  ASSERT_EQ(run({"train", "--resume", folder, "--set", "epochs=30"}).code, 0);
+  EXPECT_EQ(RunFolder::open(folder).summary().at("best_epoch"), best);
+  dir.write("before", saved);
+  expect_same_tensors(dir / "before", folder + "/best.safetensors");
+}
+
+TEST(Cli, WithoutValidationRowsTheLastModelIsKept) {
+  const Folder dir;
+  std::filesystem::create_directories(dir / "set");
+  std::ifstream from(data_folder() + "/tiny.inter");
+  std::ofstream to((dir / "set") + "/set.inter");
+  for (std::string line; std::getline(from, line);)
+    if (!line.ends_with("\t1")) to << line << '\n';
+  to.close();
+  const Result r = run({"train", "-m", "LightGCN", "-d", dir / "set", "--run-dir", dir / "run", "--set", "embedding_size=8", "--set", "epochs=5",
+                        "--set", "stopping_step=1", "--set", "eval_step=2"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_TRUE(has(r.out, "note: no validation rows")) << r.out;
+  EXPECT_FALSE(has(r.out, "best so far")) << r.out;
+  const auto summary = RunFolder::open(dir / "run").summary();
+  EXPECT_EQ(summary.at("stopped"), "max_epochs");
+  EXPECT_EQ(summary.at("epochs_run"), 5);
+  EXPECT_EQ(summary.at("best_epoch"), 4);
+  const Result e = run({"evaluate", dir / "run", "--json"});
+  ASSERT_EQ(e.code, 0) << e.err;
+  EXPECT_EQ(nlohmann::json::parse(e.out).at("test"), summary.at("best_test"));
+}
+
+TEST(Cli, WhatTheItemGraphHasToSayIsShown) {
+  const Folder dir;
+  std::ofstream(dir / "file") << "x";
+  const Result r = run(train_words("FREEDOM", dir / "run", {"--set", "epochs=1", "--set", "graph_cache=" + (dir / "file")}));
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_TRUE(has(r.out, "note: kNN lists could not be kept")) << r.out;
+  EXPECT_TRUE(has(r.out, "note: item graph: weights image 0.1, text 0.9\n")) << r.out;
+}
+
+TEST(Cli, WhatCannotTrainIsRefusedBeforeTheFolderIsMade) {
+  const Folder dir;
+  for (const char* set : {"mm_weights=[1.0]", "estimator_heads=3", "estimator_heads=32", "n_mm_layers=0", "n_mm_layers=9", "n_ui_layers=9",
+                          "knn_k=41", "modalities=[audio]", "estimator_layers=5"}) {
+    const Result r = run(train_words("CCDRec", dir / "run", {"--set", "estimator=transformer", "--set", set}));
+    EXPECT_EQ(r.code, 2) << set << r.out;
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+    EXPECT_FALSE(std::filesystem::exists(dir / "run")) << set;
+  }
+}
+
+// The other two ways to be asked to stop, and a terminal that closes under nohup.
+TEST(Interrupt, HangupAndTerminationAskToStopUnlessIgnored) {
+  for (const int signal : {SIGTERM, SIGHUP}) {
+    const cli::InterruptGuard guard;
+    EXPECT_FALSE(cli::InterruptGuard::asked());
+    std::raise(signal);
+    EXPECT_TRUE(cli::InterruptGuard::asked()) << signal;
+  }
+  const auto before = std::signal(SIGHUP, SIG_IGN);
+  {
+    const cli::InterruptGuard guard;
+    std::raise(SIGHUP);
+    EXPECT_FALSE(cli::InterruptGuard::asked());
+  }
+  std::signal(SIGHUP, before);
 }
 
 TEST(Cli, CtrlCSavesTheStateAndEndsWith130) {

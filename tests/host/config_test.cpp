@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "data/error.h"
+#include "host/ccdrec/cns.h"
 #include "tests/host/tiny_data.h"
 
 namespace ccdrec {
@@ -144,6 +145,10 @@ TEST(Config, FilesThatAreNoConfigurationAreRefusedWithTheirLine) {
   EXPECT_NE(sentence([&] { of({}, {file_with(dir, "broken.yaml", "mu: 0.1\ntopk: [1, 2\n")}); }).find("not valid YAML"), std::string::npos);
   EXPECT_NE(sentence([&] { of({}, {file_with(dir, "deep.yaml", "topk: [[1], [2]]\n")}); }).find("nested"), std::string::npos);
   EXPECT_EQ(of({}, {file_with(dir, "empty.yaml", "")}).settings.model, "CCDRec");
+  EXPECT_NE(sentence([&] { of({}, {dir.path()}); }).find("is a directory"), std::string::npos);
+  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "two.yaml", "mu: 0.1\n---\nomega: 0.2\n")}); }).find("two.yaml:3: not valid YAML"),
+            std::string::npos)
+      << "a second document would be ignored";
 }
 
 TEST(Config, PublishedFreedomFileNeedsOneChoicePerGrid) {
@@ -173,6 +178,61 @@ TEST(Config, KeysOfOtherModelsAreNotedNotSilent) {
   EXPECT_TRUE(of({"model=CCDRec", "omega=0.7"}).notes.empty());
 }
 
+// Keys of the model that other settings switch off: named with the reason, and only when a value was asked for that is not taken anyway.
+TEST(Config, KeysThatOtherSettingsSwitchOffAreNoted) {
+  struct Case {
+    std::vector<std::string> set;
+    const char *key, *why;
+  };
+  const Case cases[] = {{{"backbone=LightGCN", "dropout=0.5"}, "dropout", "FREEDOM prunes"},
+                        {{"backbone=LightGCN", "knn_k=5"}, "knn_k", "FREEDOM"},
+                        {{"backbone=LightGCN", "reg_weight=0.1"}, "reg_weight", "FREEDOM"},
+                        {{"backbone=BPR", "n_ui_layers=3"}, "n_ui_layers", "propagates nothing"},
+                        {{"cns=false", "kappa=0.2"}, "kappa", "cns is off"},
+                        {{"cns=false", "candidate_ratio=0.2"}, "candidate_ratio", "cns is off"},
+                        {{"cns=false", "dtau=7"}, "dtau", "cns is off"},
+                        {{"ndi=false", "tau_end=7"}, "tau_end", "ndi is off"},
+                        {{"ndi_negative=index"}, "ndi_negative", "ndi without cns"},
+                        {{"dma=false", "mu=0.7"}, "mu", "dma is off"},
+                        {{"dma=false", "ndi=false", "lambda_dm=2"}, "lambda_dm", "no diffusion"},
+                        {{"ndi=false", "cns=false", "omega=0.5"}, "omega", "no curricular negatives"},
+                        {{"estimator_layers=2"}, "estimator_layers", "attention"},
+                        {{"estimator_heads=2"}, "estimator_heads", "attention"},
+                        {{"mm_image_weight=0.3", "mm_weights=[0.5, 0.5]"}, "mm_image_weight", "mm_weights overrides"},
+                        {{"model=FREEDOM", "train_features=false"}, "train_features", "item graph alone"},
+                        {{"save_last=false", "save_every=3"}, "save_every", "save_last is off"}};
+  for (const Case& c : cases) {
+    const Config got = of(c.set);
+    ASSERT_EQ(got.notes.size(), 1u) << c.key;
+    EXPECT_EQ(got.notes[0].rfind(std::string("--set: ") + c.key + " = ", 0), 0u) << got.notes[0];
+    EXPECT_NE(got.notes[0].find(c.why), std::string::npos) << got.notes[0];
+  }
+  EXPECT_TRUE(of({"cns=false", "kappa=0.1", "dtau=5"}).notes.empty()) << "the values they have anyway";
+  EXPECT_TRUE(of({"ndi_negative=index", "cns=false"}).notes.empty());
+  EXPECT_TRUE(of({"model=FREEDOM", "reg_weight=0.1", "train_features=false"}).notes.empty());
+  EXPECT_TRUE(of({"estimator=transformer", "estimator_heads=2", "estimator_layers=2"}).notes.empty());
+}
+
+// One table of ranges: files, the command line, the reference and settings made in a program are held to the same.
+TEST(Config, RangesAreThoseThatAreEnforced) {
+  const std::string text = key_reference();
+  const auto line_of = [&](const std::string& key) {
+    const size_t at = text.find("  " + key + " "), next = text.find('\n', at) + 1;
+    return text.substr(next, text.find('\n', next) - next);
+  };
+  EXPECT_NE(line_of("n_ui_layers").find("integer 0 .. 8;"), std::string::npos) << line_of("n_ui_layers");
+  EXPECT_NE(line_of("n_mm_layers").find("integer 1 .. 8;"), std::string::npos) << line_of("n_mm_layers");
+  EXPECT_NE(line_of("estimator_heads").find("integer 1 .. 16;"), std::string::npos) << line_of("estimator_heads");
+  Settings s;
+  EXPECT_NO_THROW(check_ranges(s));
+  s.n_mm_layers = 0;
+  EXPECT_EQ(sentence([&] { check_ranges(s); }), "settings: n_mm_layers = 0 is not an integer 1 .. 8");
+  s.model = "BPR";
+  EXPECT_NO_THROW(check_ranges(s)) << "not a key of this model";
+  s.n_neg = 0;
+  EXPECT_NE(sentence([&] { check_ranges(s); }).find("n_neg = 0"), std::string::npos);
+}
+
 TEST(Config, LayersOfLightGcn) {
   EXPECT_EQ(of({"model=LightGCN", "n_layers=3"}).settings.n_ui_layers, 3);
   EXPECT_NE(sentence([&] { of({"model=FREEDOM", "n_layers=3"}); }).find("LightGCN's key"), std::string::npos);
@@ -196,6 +256,17 @@ TEST(Config, WhatARunWritesReadsBackTheSame) {
   }
 }
 
+TEST(Config, ARunThatGoesOnKeepsTheLinesThatStillHold) {
+  const Folder dir;
+  const std::string first = config_yaml(of({"model=BPR", "epochs=7"}));
+  Config c = of({"epochs=9"}, {file_with(dir, "config.yaml", first)});
+  const std::string second = config_yaml(c, first);
+  EXPECT_EQ(config_yaml(of({}, {dir / "config.yaml"}), first), first);
+  EXPECT_NE(second.find("epochs: 9 "), std::string::npos);
+  EXPECT_NE(second.find("# default of BPR\n"), std::string::npos);
+  EXPECT_EQ(second.find("config.yaml:"), std::string::npos) << second;
+}
+
 TEST(Config, OnlyHarmlessKeysChangeOnResume) {
   EXPECT_NO_THROW(check_resumable({{"epochs", "5", "--set"}, {"threads", "1", "--threads"}}));
   EXPECT_NE(sentence([] { check_resumable({{"learning_rate", "1", "--set"}}); }).find("cannot change when a run continues"), std::string::npos);
@@ -212,10 +283,20 @@ TEST(Config, EveryShippedFileResolvesWithoutNotes) {
     ++files;
   }
   EXPECT_GE(files, 4);
-  const Settings sports = of({}, {std::string(CCDREC_SOURCE_DIR) + "/configs/ccdrec-sports.yaml"}).settings;
-  EXPECT_EQ(sports.dtau, 10);
-  EXPECT_EQ(sports.first_stage, 6);  // the stages are epochs 1-5, 6-15, 16-25, 26-75; epoch 0 comes before them
-  EXPECT_EQ(sports.tau_end, 75);
+}
+
+// The stages of the released runs, and those of the paper's formula (one epoch earlier), which the built-in settings follow.
+TEST(Config, ShippedCurriculaHaveTheReleasedStages) {
+  const auto stages = [](const Settings& s) {  // where each pool begins
+    std::vector<int> first;
+    for (int epoch = 0; epoch <= 100; ++epoch)
+      if (epoch == 0 || pool_of_epoch(s, epoch) != pool_of_epoch(s, epoch - 1)) first.push_back(epoch);
+    return first;
+  };
+  const auto shipped = [&](const char* name) { return stages(of({}, {std::string(CCDREC_SOURCE_DIR) + "/configs/" + name}).settings); };
+  EXPECT_EQ(shipped("ccdrec.yaml"), (std::vector<int>{0, 1, 6, 11, 16, 31}));
+  EXPECT_EQ(shipped("ccdrec-sports.yaml"), (std::vector<int>{0, 1, 6, 16, 26, 76}));
+  EXPECT_EQ(stages(of({}).settings), (std::vector<int>{0, 1, 5, 10, 15, 31}));
 }
 
 TEST(Config, ReferenceNamesEveryKeyAndItsDefaults) {

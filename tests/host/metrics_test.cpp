@@ -50,7 +50,7 @@ TEST(Metrics, EvaluationMasksTrainingItemsOnlyAndScoresBothSplitsInOnePass) {
   const std::vector<int32_t> col = {0, 3};  // training: user 0 has item 0, user 1 has item 3
   const Csr mask{2, 4, ptr.data(), col.data(), nullptr};
   for (const Device& dev : devices()) {
-    Ctx ctx(dev.threads);
+    DeviceCtx ctx(dev);
     const HeldOut valid = held_out({{0, 1}}), test = held_out({{1, 1}, {0, 2}});
     const EvalResult r = evaluate(ctx, *dev.ops, cmat(hu, 2, 1), cmat(hi, 4, 1), mask, valid, test, {1, 2});
     EXPECT_EQ(r.valid.at("recall@1"), 1.0);  // 0 is masked, so 1 is first

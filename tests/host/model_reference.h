@@ -46,9 +46,46 @@ struct RefModel {
   std::vector<Dense> enc;  // the encoder's tensors in order, 16 a layer; empty: attention
   HostSchedule schedule;
 
-  double loss(const RefBatch& batch) const {
+  Dense item_start() const {  // Hhat = S^{L_ii} Q
+    Dense hhat = Q;
+    if (shape.backbone.item_graph)
+      for (int l = 0; l < shape.backbone.item_layers; ++l) hhat = times(S, hhat);
+    return hhat;
+  }
+  // H (U+I,d): the mean of [P; start], A [P; start], .., with Hhat added to the items where the backbone does so.
+  Dense propagated(const Dense& graph, const Dense& start, const Dense& hhat) const {
+    Dense ego(U + I, d);
+    std::copy(P.v.begin(), P.v.end(), ego.v.begin());
+    std::copy(start.v.begin(), start.v.end(), ego.v.begin() + U * d);
+    Dense h = ego;
+    for (int l = 0; l < shape.backbone.layers; ++l) {
+      ego = times(graph, ego);
+      for (size_t k = 0; k < h.v.size(); ++k) h.v[k] += ego.v[k];
+    }
+    for (double& x : h.v) x /= double(shape.backbone.layers + 1);
+    if (shape.backbone.adds_items)
+      for (int64_t i = 0; i < I; ++i)
+        for (int64_t j = 0; j < d; ++j) h(U + i, j) += hhat(i, j);
+    return h;
+  }
+  // What evaluation ranks with: the whole graph, and ehat_0 of every item fused in (spec ccdrec 3.4, 6). e0_hat null: not fused.
+  Dense evaluated(const Dense& whole_graph, const Dense* e0_hat) const {
+    const Dense hhat = item_start();
+    Dense start = shape.ccdrec ? hhat : Q;
+    if (e0_hat)
+      for (size_t k = 0; k < start.v.size(); ++k) start.v[k] = (1 - s.mu) * hhat.v[k] + s.mu * e0_hat->v[k];
+    return propagated(whole_graph, start, hhat);
+  }
+
+  struct Forward {
+    Dense h;                  // (U+I,d)
+    std::vector<Dense> proj;  // (I,d) each
+    double align = 0;         // L_dm, weighted
+  };
+  Forward forward(const RefBatch& batch) const {
     const auto B = int64_t(batch.u.size());
     const int M = int(X.size());
+    Forward f;
     std::vector<int32_t> D(batch.p);
     D.insert(D.end(), batch.r.begin(), batch.r.end());
     std::map<int32_t, int> m_i;
@@ -56,46 +93,36 @@ struct RefModel {
     D.clear();
     for (const auto& [i, n] : m_i) D.push_back(i);
 
-    Dense hhat = Q;
-    if (shape.backbone.item_graph)
-      for (int l = 0; l < shape.backbone.item_layers; ++l) hhat = times(S, hhat);
+    const Dense hhat = item_start();
     Dense start = shape.ccdrec ? hhat : Q;
-    std::vector<Dense> proj;
     for (int m = 0; m < M && shape.modalities; ++m) {
       Dense h = times(X[size_t(m)], W[size_t(m)]);
       for (int64_t i = 0; i < I; ++i)
         for (int64_t j = 0; j < d; ++j) h(i, j) += b[size_t(m)](0, j);
-      proj.push_back(h);
+      f.proj.push_back(h);
     }
-    double total = 0;
     if (shape.diffusion) {
       double dm = 0;
       for (size_t n = 0; n < D.size(); ++n) {
         const int64_t i = D[n];
-        const std::vector<double> e0 = estimate(batch, int64_t(n), i, proj);
+        const std::vector<double> e0 = estimate(batch, int64_t(n), i, f.proj);
         for (int64_t j = 0; j < d; ++j) {
           const double diff = Q(i, j) - e0[size_t(j)];
           dm += m_i[int32_t(i)] * diff * diff;
           if (shape.dma) start(i, j) = (1 - s.mu) * hhat(i, j) + s.mu * e0[size_t(j)];
         }
       }
-      total += s.lambda * dm / double(B * (1 + n_neg) * d);
+      f.align = s.lambda * dm / double(B * (1 + n_neg) * d);
     }
-    Dense ego(U + I, d);
-    for (int64_t x = 0; x < U; ++x)
-      for (int64_t j = 0; j < d; ++j) ego(x, j) = P(x, j);
-    for (int64_t i = 0; i < I; ++i)
-      for (int64_t j = 0; j < d; ++j) ego(U + i, j) = start(i, j);
-    Dense h = ego;
-    for (int l = 0; l < shape.backbone.layers; ++l) {
-      ego = times(A, ego);
-      for (size_t k = 0; k < h.v.size(); ++k) h.v[k] += ego.v[k];
-    }
-    for (double& x : h.v) x /= double(shape.backbone.layers + 1);
-    if (shape.backbone.adds_items)
-      for (int64_t i = 0; i < I; ++i)
-        for (int64_t j = 0; j < d; ++j) h(U + i, j) += hhat(i, j);
+    f.h = propagated(A, start, hhat);
+    return f;
+  }
 
+  double loss(const RefBatch& batch) const {
+    const auto B = int64_t(batch.u.size());
+    const int M = int(X.size());
+    const auto [h, proj, align] = forward(batch);
+    double total = align;
     const auto f = [&](double x) { return shape.backbone.eps_form ? -std::log(1e-10 + 1 / (1 + std::exp(-x))) : std::log1p(std::exp(-x)); };
     const auto dot = [&](const Dense& a, int64_t r, const Dense& c, int64_t q) {
       double sum = 0;

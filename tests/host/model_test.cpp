@@ -57,6 +57,14 @@ void expect_gradient(const std::string& what, const Dense& want, const std::vect
 
 std::vector<float> host_rows(CMat m, int64_t n) { return {m.p, m.p + n * m.cols}; }  // CPU device
 
+std::vector<int32_t> distinct_items(const RefBatch& batch) {
+  std::vector<int32_t> D(batch.p);
+  D.insert(D.end(), batch.r.begin(), batch.r.end());
+  std::sort(D.begin(), D.end());
+  D.erase(std::unique(D.begin(), D.end()), D.end());
+  return D;
+}
+
 TEST(Model, LossAndEveryGradientMatchTheDoubleReference) {
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);
@@ -82,10 +90,7 @@ TEST(Model, LossAndEveryGradientMatchTheDoubleReference) {
     model.set_given_batch(batch.u, batch.p, batch.r, batch.c);
     RefModel ref = reference_of(model, s, U, I);
     if (model.shape().diffusion) {
-      std::vector<int32_t> D(batch.p);
-      D.insert(D.end(), batch.r.begin(), batch.r.end());
-      std::sort(D.begin(), D.end());
-      D.erase(std::unique(D.begin(), D.end()), D.end());
+      const std::vector<int32_t> D = distinct_items(batch);
       std::vector<float> eps;
       for (size_t n = 0; n < D.size(); ++n) batch.t.push_back(int32_t(n) % s.timesteps);
       for (size_t k = 0; k < D.size() * 4; ++k) eps.push_back(std::sin(float(k) * 1.7f + 0.3f));
@@ -131,10 +136,7 @@ TEST(Model, LossAndEveryGradientMatchTheDoubleReference) {
       expect_gradient(name, gradient(ref, *at, batch), host_rows(g, g.rows));
     }
     if (Modalities* modal = model.modalities(); modal && s.train_features) {
-      std::vector<int32_t> D(batch.p);
-      D.insert(D.end(), batch.r.begin(), batch.r.end());
-      std::sort(D.begin(), D.end());
-      D.erase(std::unique(D.begin(), D.end()), D.end());
+      const std::vector<int32_t> D = distinct_items(batch);
       for (int m = 0; m < modal->count(); ++m) {
         const Dense g = gradient(ref, ref.X[size_t(m)], batch);
         Dense rows(int64_t(D.size()), g.cols);
@@ -143,6 +145,146 @@ TEST(Model, LossAndEveryGradientMatchTheDoubleReference) {
         expect_gradient(modal->name(m), rows, host_rows(modal->d_x(m), int64_t(D.size())));
       }
     }
+  }
+}
+
+double largest_difference(const Dense& a, const Dense& b) {
+  double top = 0;
+  for (size_t k = 0; k < a.v.size(); ++k) top = std::max(top, std::fabs(a.v[k] - b.v[k]));
+  return top;
+}
+
+// What users and items are ranked by: the whole graph, not that of the epoch, and with DMA the ehat_0 of every item fused in.
+TEST(Model, EvaluationMatchesTheDoubleReference) {
+  const Case evaluated[] = {
+      {"BPR", [](Settings& s) { s.model = "BPR"; }, {}, false},
+      {"LightGCN", [](Settings& s) { s.model = "LightGCN"; }, {}, false},
+      {"FREEDOM", [](Settings& s) { s.model = "FREEDOM"; }, {6, 3}, false},
+      {"CCDRec", [](Settings&) {}, {6, 3}, false},
+      {"CCDRec two item layers", [](Settings& s) { s.n_mm_layers = 2; }, {5}, false},
+      {"CCDRec on LightGCN", [](Settings& s) { s.backbone = "LightGCN"; }, {6, 3}, false},
+      {"CCDRec on BPR-MF", [](Settings& s) { s.backbone = "BPR"; }, {6, 3}, false},
+      {"DMA alone", [](Settings& s) { s.ndi = s.cns = false; }, {6, 3}, false},
+      {"NDI and CNS without DMA", [](Settings& s) { s.dma = false; }, {6, 3}, false},
+  };
+  for (const Case& c : evaluated) {
+    SCOPED_TRACE(c.name);
+    const int32_t U = 9, I = 13;
+    const Folder dir;
+    const Dataset data = random_data(dir, U, I, 4, c.widths);
+    Settings s;
+    s.embedding_size = 8, s.train_batch_size = 8, s.epochs = 2, s.knn_k = 3, s.dropout = 0.5, s.seed = 4, s.threads = 2, s.learning_rate = 0.05;
+    s.timesteps = 6, s.mu = 0.4;
+    c.set(s);
+    Trainer trainer(s, data);
+    Recommender& model = trainer.model();
+    Dense whole;
+    if (model.shape().backbone.layers > 0) whole = dense_of(user_item_graph(pairs_by_user(data.train, U, I)).view());
+    const auto ranked_by = [&] {
+      CMat hu, hi;
+      model.represent(hu, hi);
+      Dense h(U + I, s.embedding_size);
+      std::copy(hu.p, hu.p + hu.size(), h.v.begin());
+      std::copy(hi.p, hi.p + hi.size(), h.v.begin() + hu.size());
+      return h;
+    };
+    EXPECT_LT(largest_difference(ranked_by(), reference_of(model, s, U, I).evaluated(whole, nullptr)), 1e-6) << "no ehat_0 yet";
+    for (int epoch = 0; epoch < 2; ++epoch) {
+      model.begin_epoch(epoch);
+      for (int64_t step = 0; step < model.steps_per_epoch(); ++step) model.step(epoch, step);
+      model.end_epoch(epoch);
+      const RefModel ref = reference_of(model, s, U, I);
+      Dense e0_hat;
+      if (model.shape().dma) e0_hat = dense_of(model.ndi()->pool_matrix(3).array(), 0, I, s.embedding_size);
+      const Dense got = ranked_by();
+      EXPECT_LT(largest_difference(got, ref.evaluated(whole, model.shape().dma ? &e0_hat : nullptr)), 2e-6);
+      if (model.shape().dma) { EXPECT_GT(largest_difference(got, ref.evaluated(whole, nullptr)), 1e-2) << "the test would not see the fusion"; }
+    }
+  }
+}
+
+// Whole batches as training draws them, at every stage of the curriculum. The reference knows the addresses of the draws, ranks the candidates in
+// double by the pool of the stage (or, after tau_end, by its own h_i of this step) and takes the most similar; its loss is that of the model only
+// if that was the pool, and the choice.
+TEST(Model, CurricularNegativesComeFromThePoolOfTheStage) {
+  const int32_t U = 20, I = 30;
+  const int64_t d = 8, step = 1;
+  const Folder dir;
+  const Dataset data = random_data(dir, U, I, 5, {6, 3});
+  const HostCsr train = pairs_by_user(data.train, U, I);
+  for (const int epoch : {0, 1, 2, 3, 4, 5, 6}) {  // random, four pools, the last again, the model's own
+    SCOPED_TRACE(epoch);
+    Settings s;
+    s.embedding_size = int(d), s.train_batch_size = 24, s.epochs = 9, s.knn_k = 3, s.dropout = 0, s.seed = 6, s.threads = 2, s.timesteps = 5;
+    s.first_stage = 2, s.dtau = 1, s.tau_end = 5, s.candidate_ratio = 1, s.kappa = 0.03;  // one stands for election: the most similar
+    Trainer trainer(s, data);
+    Recommender& model = trainer.model();
+    Dense pools[4];
+    for (int k = 0; k < 4; ++k) {
+      std::vector<float> rows;
+      for (int64_t e = 0; e < I * d; ++e) rows.push_back(float(std::sin(1.0 + 7.3 * double(e) + 2.1 * k * double(e))));
+      model.ndi()->pool_matrix(k).array().upload(rows.data(), I * d);
+      pools[k] = dense_of(model.ndi()->pool_matrix(k).array(), 0, I, d);
+    }
+    model.ndi()->set_ready(true);
+    model.begin_epoch(epoch);
+
+    Ctx ctx(1);
+    RefBatch batch;
+    const auto E = int64_t(data.train.size()), B = std::min<int64_t>(24, E - 24 * step), first = 24 * step;
+    std::vector<int32_t> order(static_cast<size_t>(E)), occur, cand(static_cast<size_t>(I));
+    cpu::shuffle(ctx, order.data(), E, Stream{s.seed, Use::shuffle, uint32_t(epoch), 0});
+    for (int64_t b = 0; b < B; ++b) {
+      const Pair& pair = data.train[size_t(order[size_t(first + b)])];
+      batch.u.push_back(pair.user), batch.p.push_back(pair.item);
+    }
+    for (const Pair& pair : data.train) occur.push_back(pair.item);
+    std::sort(occur.begin(), occur.end());
+    occur.erase(std::unique(occur.begin(), occur.end()), occur.end());
+    batch.r.resize(size_t(B));
+    cpu::negatives(ctx, batch.r.data(), batch.u.data(), B, 1, first, train.view(), occur.data(), int64_t(occur.size()),
+                   Stream{s.seed, Use::neg_uniform, uint32_t(epoch), uint32_t(step)});
+    cpu::candidates(ctx, cand.data(), I, I, Stream{s.seed, Use::candidates, uint32_t(epoch), uint32_t(step)});
+    const std::vector<int32_t> D = distinct_items(batch);
+    std::vector<float> eps;
+    for (size_t n = 0; n < D.size(); ++n) batch.t.push_back(int32_t(n) % s.timesteps);
+    for (size_t k = 0; k < D.size() * size_t(d); ++k) eps.push_back(std::sin(float(k) * 1.7f + 0.3f));
+    batch.eps.assign(eps.begin(), eps.end());
+    model.dma()->set_given(batch.t, eps);
+
+    const RefModel ref = reference_of(model, s, U, I);
+    const Dense h = ref.forward(batch).h;
+    Dense own(I, d);
+    std::copy(h.v.begin() + U * d, h.v.end(), own.v.begin());
+    const auto most_similar = [&](const Dense& pool) {
+      std::vector<int32_t> chosen;
+      for (size_t b = 0; b < batch.u.size(); ++b) {
+        const auto row = train.col.begin() + train.row_ptr[size_t(batch.u[b])], end = train.col.begin() + train.row_ptr[size_t(batch.u[b]) + 1];
+        double top = -INFINITY;
+        chosen.push_back(batch.r[b]);
+        for (const int32_t j : cand) {
+          double dot = 0;
+          for (int64_t x = 0; x < d; ++x) dot += pool(batch.p[b], x) * pool(j, x);
+          if (dot > top && !std::binary_search(row, end, j)) top = dot, chosen.back() = j;
+        }
+      }
+      return chosen;
+    };
+    const auto loss_with = [&](const std::vector<int32_t>& c) {
+      RefBatch with = batch;
+      with.c = c;
+      return ref.loss(with);
+    };
+    const int stage = epoch == 0 ? -1 : std::min(3, epoch - 1);
+    const double want = epoch == 0 ? ref.loss(batch) : loss_with(most_similar(epoch == 6 ? own : pools[stage]));
+    model.forward_backward(epoch, step);
+    double got = 0;
+    for (const double x : model.losses().sum) got += x;
+    EXPECT_NEAR(got, want, 2e-6 * std::fabs(want)) << model.negatives_name();
+    EXPECT_STREQ(model.negatives_name(), epoch == 0 ? "random" : epoch == 6 ? "model" : pool_name(Pool(int(Pool::stage0) + stage)));
+    for (int k = 0; k < 4; ++k)  // the test sees it when another pool is taken
+      if (k != stage || epoch == 6) { EXPECT_GT(std::fabs(loss_with(most_similar(pools[k])) - want), 1e-4 * std::fabs(want)) << k; }
+    if (epoch != 6) { EXPECT_GT(std::fabs(loss_with(most_similar(own)) - want), 1e-4 * std::fabs(want)); }
   }
 }
 

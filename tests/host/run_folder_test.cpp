@@ -54,6 +54,7 @@ TEST(RunFolder, HoldsOneRunOnly) {
   EXPECT_THROW(RunFolder::open(dir / "run"), UserError);
   const RunFolder folder = RunFolder::create(dir / "run");
   EXPECT_NO_THROW(RunFolder::create(dir / "run")) << "a folder without config.yaml is no run yet";
+  write_text(folder.path("best.safetensors"), "x");
   write_text(folder.path("config.yaml"), config_yaml(resolve_config({}, {{"model", "BPR", "test"}, {"seed", "7", "test"}})));
   EXPECT_THROW(RunFolder::create(dir / "run"), UserError);
   EXPECT_EQ(RunFolder::open((dir / "run") + "/").config().settings.seed, 7u);
@@ -61,6 +62,19 @@ TEST(RunFolder, HoldsOneRunOnly) {
   write_text(dir / "file", "x");
   EXPECT_THROW(RunFolder::create(dir / "file"), UserError);
   EXPECT_THROW(read_text(dir.path()), UserError);
+  folder.remove("best.safetensors");
+  EXPECT_NO_THROW(RunFolder::create(dir / "run")) << "killed before it left anything but its settings";
+}
+
+TEST(RunFolder, OneProgramAtATimeTrainsInIt) {
+  const Folder dir;
+  const RunFolder folder = RunFolder::create(dir / "run");
+  {
+    const RunLock lock(folder);
+    EXPECT_THROW(RunLock second(folder), UserError);
+  }
+  EXPECT_NO_THROW(RunLock third(folder));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir / "run"), {}), 0) << "it leaves no file";
 }
 
 TEST(RunFolder, IdsAndSummary) {
@@ -121,13 +135,15 @@ TEST(Progress, NobodyWatchingMeansPlainLines) {
 }
 
 TEST(Machine, NumbersAsPeopleReadThem) {
-  EXPECT_EQ(thousands(0), "0");
-  EXPECT_EQ(thousands(999), "999");
-  EXPECT_EQ(thousands(160792), "160,792");
-  EXPECT_EQ(thousands(-1234567), "-1,234,567");
-  EXPECT_EQ(thousands(-123), "-123");
   EXPECT_EQ(describe_bytes(310'200'000), "310.2 MB");
   EXPECT_EQ(describe_bytes(999), "999 B");
+  // Pages of files that were read count as taken, and are given back when memory is asked for.
+  const Folder group;
+  group.write("memory.current", "1000000\n");
+  EXPECT_EQ(used_by_group(group.path()), 1000000u);
+  group.write("memory.stat", "anon 300000\nfile 700000\nactive_file 50000\ninactive_file 650000\nslab 7\n");
+  EXPECT_EQ(used_by_group(group.path()), 350000u);
+  EXPECT_EQ(used_by_group(group / "absent"), 0u);
   const Machine m = this_machine();
   EXPECT_GT(m.available_bytes, 0u);
   EXPECT_LE(m.available_bytes, m.memory_bytes);

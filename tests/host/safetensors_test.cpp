@@ -30,7 +30,7 @@ std::string little_endian(uint64_t n) {
   for (int b = 0; b < 8; ++b) s[size_t(b)] = char(n >> (8 * b));
   return s;
 }
-std::string file_of(std::string header, const std::string& data) { return little_endian(header.size()) + header + data; }
+std::string file_of(const std::string& header, const std::string& data) { return little_endian(header.size()) + header + data; }
 
 std::string sentence(const std::string& path, const std::vector<std::string>* names = nullptr) {
   try {

@@ -7,6 +7,7 @@
 
 #include "data/error.h"
 #include "data/graph.h"
+#include "host/checkpoint.h"
 #include "host/models/recommender.h"
 #include "host/safetensors.h"
 #include "tests/host/tiny_data.h"
@@ -91,6 +92,107 @@ TEST(Trainer, ResumedAnywhereItTakesTheSameCourseBitForBit) {
       EXPECT_EQ(want.best_test, got.best_test);
       EXPECT_EQ(state_bytes(unbroken, dir), state_bytes(second, dir));
     }
+}
+
+// Evaluated every second epoch, ended at the fifth, gone on to the ninth: the same course as nine epochs at once.
+TEST(Trainer, TheLastEvaluationOfAShorterRunLeavesNoTrace) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  for (const int eval_step : {2, 4, 7}) {  // 7: the shorter run ends before the first evaluation, and is evaluated for its own sake
+    SCOPED_TRACE(eval_step);
+    Settings s = small(models[1]);
+    s.eval_step = eval_step, s.epochs = 9;
+    Trainer whole(s, data);
+    const TrainSummary want = whole.run({});
+    s.epochs = 5;
+    {
+      Trainer first(s, data);
+      int evaluations = 0;
+      TrainHooks count;
+      count.on_epoch = [&](const EpochReport& r) { evaluations += r.evaluated; };
+      const TrainSummary sum = first.run(count);
+      EXPECT_EQ(evaluations, std::max(1, 5 / eval_step));
+      EXPECT_GE(sum.best_epoch, 0) << "a run ends with a model";
+      first.save_state(dir / "last.safetensors");
+    }
+    s.epochs = 9;
+    Trainer second(s, data);
+    second.load_state(dir / "last.safetensors");
+    const TrainSummary got = second.run({});
+    EXPECT_EQ(want.best_epoch, got.best_epoch);
+    EXPECT_EQ(want.best_test, got.best_test);
+    EXPECT_EQ(state_bytes(whole, dir), state_bytes(second, dir));
+  }
+}
+
+TEST(Trainer, AStoppedRunStaysStoppedAndAShorterOneIsRefused) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  Settings s = small(models[0]);
+  s.epochs = 200, s.stopping_step = 1;
+  Trainer first(s, data);
+  const TrainSummary sum = first.run({});
+  ASSERT_EQ(sum.reason, StopReason::early);
+  first.save_state(dir / "last.safetensors");
+  EXPECT_TRUE(is_over(saved_run(dir / "last.safetensors", s), s));
+  EXPECT_EQ(saved_run(dir / "last.safetensors", s).best_score, sum.best_score) << "what the progress bar of the continued run starts with";
+  EXPECT_EQ(saved_run(dir / "last.safetensors", s).best_epoch, sum.best_epoch);
+  Trainer again(s, data);
+  again.load_state(dir / "last.safetensors");
+  TrainHooks hooks;
+  hooks.on_step = [](int, int64_t, int64_t) { FAIL() << "another epoch"; };
+  const TrainSummary same = again.run(hooks);
+  EXPECT_EQ(same.reason, StopReason::early);
+  EXPECT_EQ(same.message, sum.message);
+  EXPECT_EQ(same.epochs_run, sum.epochs_run);
+
+  s.epochs = sum.epochs_run - 1;
+  Trainer shorter(s, data);
+  EXPECT_THROW(shorter.load_state(dir / "last.safetensors"), UserError);
+  EXPECT_THROW(saved_run(dir / "last.safetensors", s), UserError);
+}
+
+TEST(Trainer, WithoutValidationRowsTheLatestModelIsTheBest) {
+  const Folder dir;
+  Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  data.valid.clear();
+  Settings s = small(models[0]);
+  s.stopping_step = 0;
+  Trainer t(s, data);
+  bool noted = false;
+  for (const std::string& note : t.notes()) noted |= note.find("no validation rows") == 0;
+  EXPECT_TRUE(noted);
+  std::vector<int> best;
+  TrainHooks hooks;
+  hooks.on_epoch = [&](const EpochReport& r) {
+    if (r.improved) best.push_back(r.epoch);
+  };
+  const TrainSummary sum = t.run(hooks);
+  EXPECT_EQ(sum.reason, StopReason::max_epochs);
+  EXPECT_EQ(sum.best_epoch, 5);
+  EXPECT_EQ(best, (std::vector<int>{0, 1, 2, 3, 4, 5}));
+}
+
+// Matrices that cannot be read where they lie are copied while the item graph is built, before the rest is taken: only what exceeds the rest counts.
+TEST(Trainer, ThePlanCountsTheCopyOfTheItemGraph) {
+  const Folder dir;
+  Dataset data = random_data(dir, 20, 200, 5, {4096});
+  Settings s = small(models[2]);
+  s.reg_weight = 0, s.device = "cpu";  // training itself reads no features
+  const auto line = [&] {
+    for (const PlanLine& l : Trainer::plan(s, data).lines)
+      if (l.what == "more while the item graph is built") return l.bytes;
+    return size_t(0);
+  };
+  EXPECT_EQ(line(), 0u) << "float32 by rows is read in place";
+  std::vector<double> x(size_t(200 * 4096), 0.5);
+  const std::string header = "{'descr': '<f8', 'fortran_order': False, 'shape': (200, 4096), }\n";
+  std::string bytes("\x93NUMPY\x01\x00", 8);
+  bytes += char(header.size()), bytes += '\0';
+  dir.write("double_feat.npy", bytes + header + std::string(reinterpret_cast<const char*>(x.data()), x.size() * 8));
+  data.features[0] = {"image", NpyMatrix(dir / "double_feat.npy")};
+  EXPECT_GT(line(), size_t(200 * 4096 * 4 / 2));
+  EXPECT_GE(Trainer::plan(s, data).total(), size_t(200 * 4096 * 4));
 }
 
 TEST(Trainer, RefusesAStateOfOtherSettingsOrData) {
@@ -208,9 +310,12 @@ TEST(Trainer, SettingsTheDataCannotServeAreOneSentence) {
     return "";
   };
   EXPECT_NE(sentence([](Settings& s) { s.model = "FREEDOM"; }).find("no *_feat.npy"), std::string::npos);
-  EXPECT_NE(sentence([](Settings& s) { s.model = "GCMC"; }).find("BPR, LightGCN, FREEDOM or CCDRec"), std::string::npos);
-  EXPECT_NE(sentence([](Settings& s) { s.n_neg = 0; }).find("n_neg is 0"), std::string::npos);
-  EXPECT_NE(sentence([](Settings& s) { s.device = "cuda"; }).find("no CUDA operations"), std::string::npos);
+  EXPECT_NE(sentence([](Settings& s) { s.model = "GCMC"; }).find("BPR | LightGCN | FREEDOM | CCDRec"), std::string::npos);
+  EXPECT_NE(sentence([](Settings& s) { s.n_neg = 0; }).find("n_neg = 0 is not an integer 1 .. 1024"), std::string::npos);
+  EXPECT_NE(sentence([](Settings& s) { s.device = "tpu"; }).find("auto | cpu | cuda"), std::string::npos);
+  if (!gpu_info().usable) {
+    EXPECT_NE(sentence([](Settings& s) { s.device = "cuda"; }).find("device is cuda, but "), std::string::npos);
+  }
   EXPECT_NE(sentence([](Settings& s) { s.topk = {0}; }).find("topk"), std::string::npos);
 }
 

@@ -1,0 +1,27 @@
+// What a checkpoint says of the run that wrote it, read from its header alone: before graphs are built and memory is taken.
+#pragma once
+#include <string>
+
+#include "host/settings.h"
+
+namespace ccdrec {
+
+struct SavedRun {
+  int epoch = 0;          // to run next, or being run
+  int64_t next_step = 0;  // > 0: in the middle of it
+  int failures = 0;       // evaluations since the last improvement
+  int best_epoch = -1;    // -1: none that the continued run knows
+  double best_score = -1;
+};
+
+// last.safetensors as a run with these settings goes on from it. UserError: no state of a run, or one that has gone further than `epochs`.
+SavedRun saved_run(const std::string& path, const Settings&);
+bool is_over(const SavedRun&, const Settings&);  // nothing is left to do: all epochs done, or stopped early
+
+// Epochs that are evaluated whatever happens. Another one is evaluated only when a run ends before the first of these; it is forgotten when the run
+// goes on after all, or the longer run would take another course than one that never stopped.
+inline bool evaluated_by_plan(const Settings& s, int epoch) { return s.eval_step <= 1 || (epoch + 1) % s.eval_step == 0; }
+
+int best_epoch_of(const std::string& path);  // of best.safetensors; -1: there is none, or it is no checkpoint of a run
+
+}  // namespace ccdrec

@@ -1,0 +1,182 @@
+// Whole models on a GPU: the real one of this program, or the emulated one of tests/simt. They must train as the CPU does, whether a step runs
+// directly or is replayed, and on the emulator under any schedule.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "host/models/recommender.h"
+#include "host/safetensors.h"
+#include "host/trainer.h"
+#include "tests/host/tiny_data.h"
+#include "tests/support.h"
+#if defined(CCDREC_TEST_SIMT)
+#include "tests/simt/simt.h"
+#endif
+
+namespace ccdrec::test {
+namespace {
+
+struct Named {
+  const char* name;
+  void (*set)(Settings&);
+};
+const Named kModels[] = {
+    {"BPR", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.n_neg = 2; }},
+    {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
+    {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3, s.n_mm_layers = 2; }},
+    {"FREEDOM, no modality terms", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0, s.dropout = 0.8; }},
+    {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 2; }},
+    {"CCDRec, features kept", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 2, s.train_features = false, s.cns_cosine = true; }},
+    {"CCDRec on LightGCN", [](Settings& s) { s.backbone = "LightGCN", s.dtau = 1, s.tau_end = 2; }},
+    {"DMA", [](Settings& s) { s.dropout = 0.3, s.ndi = s.cns = false; }},
+    {"DMA+NDI", [](Settings& s) { s.dropout = 0.3, s.cns = false; }},
+    {"Transformer", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 2, s.estimator = "transformer"; }}};
+
+Settings small(const Named& m, const char* device) {
+  Settings s;
+  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 4, s.knn_k = 3, s.seed = 11, s.threads = 1, s.learning_rate = 5e-3, s.timesteps = 6;
+  s.candidate_ratio = 0.5, s.kappa = 0.3;
+  m.set(s);
+  s.device = device;
+  return s;
+}
+
+struct Course {
+  std::vector<double> loss, valid, reg;
+  std::map<std::string, std::vector<float>> tensors;
+};
+Course course(const Settings& s, const Dataset& data, const Folder& dir) {
+  Course c;
+  Trainer t(s, data);
+  TrainHooks log;
+  log.on_epoch = [&](const EpochReport& r) { c.loss.push_back(r.loss), c.valid.push_back(r.valid.at("recall@20")); };
+  t.run(log);
+  t.save_best(dir / "best.safetensors");
+  for (const auto& [name, tensor] : read_safetensors(dir / "best.safetensors").tensors) {
+    if (tensor.dtype != "F32") continue;
+    std::vector<float>& v = c.tensors[name];
+    v.resize(tensor.bytes.size() / sizeof(float));
+    std::memcpy(v.data(), tensor.bytes.data(), tensor.bytes.size());
+  }
+  return c;
+}
+
+std::vector<unsigned char> state_bytes(Trainer& t, const Folder& dir) {
+  t.save_state(dir / "state.safetensors");
+  std::vector<unsigned char> all;
+  for (const auto& [name, tensor] : read_safetensors(dir / "state.safetensors").tensors)
+    all.insert(all.end(), tensor.bytes.begin(), tensor.bytes.end());
+  EXPECT_GT(all.size(), 1000u);
+  return all;
+}
+
+// Four epochs on both devices: random negatives, two stages of the curriculum, the model's own pool.
+TEST(Gpu, TrainsAsTheCpuDoes) {
+  if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
+  for (const Named& m : kModels) {
+    SCOPED_TRACE(m.name);
+    const Folder dir;
+    const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+    const Course cpu = course(small(m, "cpu"), data, dir), gpu = course(small(m, "cuda"), data, dir);
+    ASSERT_EQ(cpu.loss.size(), gpu.loss.size());
+    for (size_t e = 0; e < cpu.loss.size(); ++e) {
+      EXPECT_LE(std::fabs(gpu.loss[e] - cpu.loss[e]), 2e-5 * std::fabs(cpu.loss[e])) << "epoch " << e;
+      EXPECT_LE(std::fabs(gpu.valid[e] - cpu.valid[e]), 1.01 / 39) << "epoch " << e;  // at most one user's list differs by a near-tie
+    }
+    ASSERT_EQ(cpu.tensors.size(), gpu.tensors.size());
+    for (const auto& [name, want] : cpu.tensors) {
+      if (name.find("w_k.bias") != std::string::npos) continue;  // softmax is blind to it: its gradient is rounding, which Adam turns into steps
+      const std::vector<float>& got = gpu.tensors.at(name);
+      ASSERT_EQ(got.size(), want.size()) << name;
+      double most = 0, norm = 0, off = 0;
+      for (size_t i = 0; i < want.size(); ++i) {
+        most = std::max(most, std::fabs(double(want[i])));
+        norm += double(want[i]) * want[i], off += (double(got[i]) - want[i]) * (double(got[i]) - want[i]);
+      }
+      EXPECT_LE(std::sqrt(off), 5e-3 * std::sqrt(norm) + 1e-12)
+          << name;  // Adam turns the sign of a rounding into a step: whole tensors, not elements
+    }
+  }
+}
+
+// Steps as they come, against recorded and replayed ones: the same bits, and the recordings are really used.
+TEST(Gpu, ReplayedStepsAreTheDirectOnes) {
+  if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
+  for (const Named& m : kModels) {
+    SCOPED_TRACE(m.name);
+    const Folder dir;
+    const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+    std::vector<std::vector<unsigned char>> states;
+    std::vector<double> losses[2];
+    for (const bool direct : {true, false}) {
+      Trainer t(small(m, "cuda"), data);
+      Recommender& model = t.model();
+      model.set_timed(direct);
+      for (int epoch = 0; epoch < 4; ++epoch) {
+        model.begin_epoch(epoch);
+        for (int64_t k = 0; k < model.steps_per_epoch(); ++k) model.step(epoch, k);
+        model.end_epoch(epoch);
+        for (const double x : model.losses().sum) losses[direct].push_back(x);
+      }
+      if (direct) {
+        EXPECT_EQ(model.recordings(), 0);
+      } else {
+        EXPECT_GE(model.recordings(), model.shape().cns ? 4 : 1);
+      }
+      states.push_back(state_bytes(t, dir));
+    }
+    EXPECT_EQ(losses[0], losses[1]);
+    EXPECT_TRUE(states[0] == states[1]);
+  }
+}
+
+TEST(Gpu, ResumedInTheMiddleItTakesTheSameCourseBitForBit) {
+  if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
+  const Named& m = kModels[4];
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  const Settings s = small(m, "cuda");
+  Trainer unbroken(s, data);
+  unbroken.run({});
+  for (const int stop_after : {3, 9, 22}) {
+    SCOPED_TRACE(stop_after);
+    int steps = 0;
+    TrainHooks hooks;
+    hooks.on_step = [&](int, int64_t, int64_t) { ++steps; };
+    hooks.interrupted = [&] { return steps == stop_after; };
+    {
+      Trainer first(s, data);
+      EXPECT_EQ(first.run(hooks).reason, StopReason::interrupted);
+      first.save_state(dir / "last.safetensors");
+    }
+    Trainer second(s, data);
+    second.load_state(dir / "last.safetensors");
+    second.run({});
+    EXPECT_TRUE(state_bytes(unbroken, dir) == state_bytes(second, dir));
+  }
+}
+
+#if defined(CCDREC_TEST_SIMT)
+TEST(Gpu, NoScheduleChangesABit) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  for (const Named& m : {kModels[2], kModels[4]}) {
+    SCOPED_TRACE(m.name);
+    std::vector<std::vector<unsigned char>> states;
+    for (const simt::Config& c : {simt::Config{simt::Order::ascending, 0xff, 1}, simt::Config{simt::Order::descending, 0x55, 1},
+                                  simt::Config{simt::Order::random, 0xff, 3}}) {
+      simt::default_config() = c;
+      Trainer t(small(m, "cuda"), data);
+      simt::default_config() = {};
+      t.run({});
+      states.push_back(state_bytes(t, dir));
+    }
+    EXPECT_TRUE(states[0] == states[1]);
+    EXPECT_TRUE(states[0] == states[2]);
+  }
+}
+#endif
+
+}  // namespace
+}  // namespace ccdrec::test
