@@ -1,15 +1,19 @@
 # The front door: a list of commands. Sources and flags live in CMakeLists.txt, the builds in CMakePresets.json.
 #   make PRESET=portable test     any target with another preset (default, portable, debug, sanitize)
+#   make CUDA=1                   insists on the CUDA operations (CUDA=0: leaves them out; otherwise: if nvcc is found)
 PRESET ?= default
 JOBS   ?= $(shell nproc)
 WERROR ?= OFF
 
-CONFIGURE = cmake --preset $(1) -DCCDREC_WERROR=$(WERROR)
+CUDA   ?=
+cuda      = $(if $(CUDA),$(if $(filter 0 OFF,$(CUDA)),OFF,ON),AUTO)
+
+CONFIGURE = cmake --preset $(1) -DCCDREC_WERROR=$(WERROR) -DCCDREC_CUDA=$(cuda)
 BUILD     = cmake --build --preset $(1) -j $(JOBS)
 CTEST     = ctest --preset $(1) -j $(JOBS)
 dir       = build$(if $(filter-out default,$(1)),-$(1))
 
-.PHONY: all deps demo test bench sanitize format lint install clean help
+.PHONY: all deps demo test test-cuda memcheck bench bench-gpu profile sanitize format lint install clean help
 .NOTPARALLEL:
 
 all: deps            ## install what is missing, build everything into build/
@@ -19,13 +23,22 @@ all: deps            ## install what is missing, build everything into build/
 deps:
 	@tools/install-deps.sh build
 
-demo: deps           ## build, generate a data set, train four models, print the table (no CUDA unless a GPU is visible; none in this version)
+demo: CUDA := $(or $(CUDA),$(if $(shell nvidia-smi -L 2>/dev/null),1,0))
+demo: deps           ## build, generate a data set, train four models, print the table (without CUDA unless a GPU is visible: quicker)
 	@$(call CONFIGURE,default)
 	@$(call BUILD,default) --target ccdrec
 	@tools/demo.sh
 
 test: all            ## the whole suite
 	@$(call CTEST,$(PRESET))
+
+test-cuda:           ## the operation tests on the GPU; fails without one
+	@$(MAKE) --no-print-directory all CUDA=1
+	@$(call dir,$(PRESET))/test_cuda --gtest_brief=1
+
+memcheck:            ## compute-sanitizer over the operation tests on the GPU
+	@$(MAKE) --no-print-directory all CUDA=1
+	@CCDREC_TEST_POOL=0 CCDREC_TEST_DEVICES=cuda compute-sanitizer --tool memcheck --error-exitcode 9 $(call dir,$(PRESET))/test_cuda --gtest_brief=1
 
 sanitize: deps       ## address and undefined-behaviour sanitizers over the fast tests (build-sanitize/)
 	@$(call CONFIGURE,sanitize)
@@ -37,6 +50,13 @@ bench:               ## kernel and epoch benches beside the machine's limits; re
 	@$(call CONFIGURE,default)
 	@$(call BUILD,default)
 	@bench/cpu.sh
+
+bench-gpu:           ## all a GPU can tell, under nine minutes; writes bench/results/gpu-*
+	@bench/gpu.sh
+
+profile:             ## Nsight Systems and Nsight Compute over CCDRec on the GPU (docs/profiling.md)
+	@$(MAKE) --no-print-directory all CUDA=1
+	@tools/profile.sh
 
 format:              ## lay out the C++ files with clang-format
 	@tools/install-deps.sh lint
@@ -52,7 +72,7 @@ install: all         ## copy the program to /usr/local/bin (DESTDIR and PREFIX a
 	@cmake --install $(call dir,$(PRESET)) --prefix $(or $(PREFIX),/usr/local)
 
 clean:               ## remove the build folders
-	rm -rf build build-portable build-debug build-sanitize
+	rm -rf build build-portable build-debug build-sanitize build-gpu profile
 
 help:                ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r t d; do printf '  make %-10s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r t d; do printf '  make %-10s %s\n' "$$t" "$$d"; done

@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# Everything a GPU can tell about this program, in one command, without network, in under nine minutes: build for the GPU that is there, all
+# operation tests on it, every operation's time, CPU and GPU from one seed, whole epochs, compute-sanitizer, the PyTorch baseline if PyTorch is there.
+#
+#   bench/gpu.sh [--out DIR] [--only PHASE] [--deps DIR]
+#     --out DIR      where results go (default bench/results): gpu-NAME.md and .json, rewritten after each phase, and logs: at most eight files
+#     --only PHASE   build, tests, kernels, parity, epochs, memcheck or pytorch (build runs first unless build-gpu/ is there)
+#     --deps DIR     packages unpacked by bench/collect-deps.sh, for a machine without them
+# A phase whose tool is missing or not permitted is skipped, with the reason. A phase that fails is reported and the others go on; then the exit code is 1.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+out=bench/results only="" deps=""
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --out) out=$2; shift 2 ;;
+    --only) only=$2; shift 2 ;;
+    --deps) deps=$2; shift 2 ;;
+    -h | --help) sed -n '2,9p' "$0" | cut -c3-; exit 0 ;;
+    *) echo "gpu.sh: unknown option '$1' (--help)" >&2; exit 2 ;;
+  esac
+done
+case "$only" in '' | build | tests | kernels | parity | epochs | memcheck | pytorch) ;; *) echo "gpu.sh: --only is '$only', expected build, tests, kernels, parity, epochs, memcheck or pytorch" >&2; exit 2 ;; esac
+
+export PATH="$PATH:/usr/local/cuda/bin"
+if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L >/dev/null 2>&1; then
+  echo "gpu.sh: no NVIDIA GPU is visible (nvidia-smi does not list one); nothing was measured" >&2
+  exit 2
+fi
+command -v nvcc >/dev/null || { echo "gpu.sh: nvcc is not on PATH nor in /usr/local/cuda/bin; install the CUDA toolkit" >&2; exit 2; }
+command -v cmake >/dev/null || { echo "gpu.sh: cmake is missing" >&2; exit 2; }
+
+name=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-')
+mkdir -p "$out"
+report=$out/gpu-$name
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+build=build-gpu
+if [ -n "$deps" ]; then
+  deps=$(cd "$deps" && pwd)
+  export CMAKE_PREFIX_PATH="$deps/usr" LD_LIBRARY_PATH="$deps/usr/lib/x86_64-linux-gnu:$deps/lib/x86_64-linux-gnu:${LD_LIBRARY_PATH:-}"
+fi
+
+limit=${CCDREC_GPU_SECONDS:-520} failed=0
+phases=()
+assemble() {  # the report, from what the phases have left so far
+  {
+    echo "# On a GPU: $(nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader | head -1)"
+    echo
+    echo "    bench/gpu.sh${only:+ --only $only}"
+    echo
+    echo "$(nvcc --version | sed -n 's/.*release \([^,]*\),.*/CUDA toolkit \1/p'), $(nproc) CPU cores ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)), $(uname -sr)." \
+      "Clocks as they were: $(nvidia-smi --query-gpu=clocks.sm,clocks.mem,clocks.max.sm --format=csv,noheader | head -1) (SM, memory, largest SM)." \
+      "Commit $(git -c safe.directory="$PWD" describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)."
+    echo
+    echo '| phase | result | seconds |'
+    echo '|---|---|---:|'
+    printf '%s\n' "${phases[@]}"
+    for part in tests kernels parity epochs-baby epochs-clothing epochs-elec memcheck pytorch; do
+      if [ -s "$work/$part.md" ]; then echo; cat "$work/$part.md"; fi
+    done
+  } >"$report.md"
+  {
+    printf '{"gpu": "%s", "phases": [' "$name"
+    local comma=""
+    for row in "${phases[@]}"; do printf '%s"%s"' "$comma" "$(echo "$row" | sed 's/["\\]/ /g')"; comma=", "; done
+    printf ']'
+    for part in kernels parity epochs-baby epochs-clothing epochs-elec pytorch; do
+      if [ -s "$work/$part.json" ]; then printf ',\n"%s": ' "$part"; cat "$work/$part.json"; fi
+    done
+    printf '}\n'
+  } >"$report.json"
+}
+# phase NAME BUDGET COMMAND...: with what is left of the time; its output goes to $work/NAME.log and, in short, to the terminal
+phase() {
+  local name=$1 budget=$2 start=$SECONDS rc left=$((limit - SECONDS))
+  shift 2
+  if [ "$left" -lt 15 ]; then phases+=("| $name | not run: the $limit s are used up | |"); assemble; return 1; fi
+  [ "$budget" -le "$left" ] || budget=$left
+  printf '=== %s (at most %d s)\n' "$name" "$budget"
+  timeout --kill-after=5 "$budget" "$@" >"$work/$name.log" 2>&1
+  rc=$?
+  case $rc in
+    0) phases+=("| $name | passed | $((SECONDS - start)) |") ;;
+    124 | 137) phases+=("| $name | **stopped after $budget s** | $((SECONDS - start)) |"); failed=1 ;;
+    *) phases+=("| $name | **failed** ($(tail -c 300 "$work/$name.log" | tail -1 | tr '|' '/')) | $((SECONDS - start)) |"); failed=1 ;;
+  esac
+  tail -5 "$work/$name.log"
+  printf '=== %s: %d s, exit code %d\n' "$name" $((SECONDS - start)) $rc
+  assemble
+  return $rc
+}
+skip() { phases+=("| $1 | skipped: $2 | |"); echo "=== $1 skipped: $2"; assemble; }
+want() { [ -z "$only" ] || [ "$only" = "$1" ]; }
+keep() { cp "$work/$1.log" "$out/gpu-$name-$1.log" 2>/dev/null || true; }
+
+# Phases are run by `timeout`, which starts programs: the longer ones are words for this script itself.
+if want build || [ ! -x $build/test_cuda ]; then
+  phase build 200 bash -c "cmake -S . -B $build -DCMAKE_BUILD_TYPE=Release -DCCDREC_MARCH=native -DCCDREC_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native &&
+    cmake --build $build -j $(nproc) --target ccdrec test_cuda bench_gpu bench_parity bench_epoch"
+  keep build
+  [ -x $build/ccdrec ] || { echo "gpu.sh: the build failed: $out/gpu-$name-build.log" >&2; exit 1; }
+fi
+if want tests; then
+  phase tests 90 $build/test_cuda --gtest_brief=1
+  keep tests
+  { echo "## Operation tests on the GPU"; echo; grep -E '^\[  (PASSED|FAILED)' "$work/tests.log" | sed 's/^/    /'; } >"$work/tests.md"
+fi
+if want kernels; then phase kernels 110 $build/bench_gpu --out "$work/kernels"; keep kernels; fi
+if want parity; then phase parity 110 $build/bench_parity --preset baby --out "$work/parity"; keep parity; fi
+if want epochs; then
+  for preset in baby clothing elec; do
+    phase epochs-$preset 120 $build/bench_epoch --preset $preset --device cuda --epochs 5 --out "$work/epochs-$preset"
+  done
+  cat "$work"/epochs-*.log >"$work/epochs.log" 2>/dev/null
+  keep epochs
+fi
+if want memcheck; then
+  if ! command -v compute-sanitizer >/dev/null; then
+    skip memcheck "compute-sanitizer is not installed"
+  else
+    CCDREC_TEST_POOL=0 CCDREC_TEST_DEVICES=cuda phase memcheck 90 compute-sanitizer --tool memcheck --error-exitcode 9 $build/test_cuda --gtest_brief=1 \
+      --gtest_filter='Spmm*:Rows*:Batch*:Bpr*:Propagate*:Reverse*:Similar*:Topk*'
+    if grep -qiE 'not supported|Unable to find|permission' "$work/memcheck.log"; then
+      phases[-1]="| memcheck | skipped: $(grep -iE -m1 'not supported|Unable to find|permission' "$work/memcheck.log" | tr '|' '/') | |"
+      assemble
+    fi
+    keep memcheck
+    { echo "## compute-sanitizer"; echo; grep -E 'ERROR SUMMARY' "$work/memcheck.log" | sed 's/^/    /'; } >"$work/memcheck.md"
+  fi
+fi
+if want pytorch; then
+  if [ ! -e bench/pytorch/race.py ]; then
+    skip pytorch "this version has no PyTorch baseline yet"
+  elif ! python3 -c 'import torch; raise SystemExit(not torch.cuda.is_available())' 2>/dev/null; then
+    skip pytorch "PyTorch with CUDA is not importable"
+  else
+    phase pytorch 100 python3 bench/pytorch/race.py --preset baby --device cuda --out "$work/pytorch"
+  fi
+fi
+assemble
+echo "results: $report.md, $report.json"
+exit $failed
