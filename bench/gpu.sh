@@ -29,9 +29,9 @@ fi
 command -v nvcc >/dev/null || { echo "gpu.sh: nvcc is not on PATH nor in /usr/local/cuda/bin; install the CUDA toolkit" >&2; exit 2; }
 command -v cmake >/dev/null || { echo "gpu.sh: cmake is missing" >&2; exit 2; }
 
-name=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-')
+gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr 'A-Z ' 'a-z-' | tr -cd 'a-z0-9-')
 mkdir -p "$out"
-report=$out/gpu-$name
+report=$out/gpu-$gpu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 build=build-gpu
@@ -60,8 +60,8 @@ assemble() {  # the report, from what the phases have left so far
     done
   } >"$report.md"
   {
-    printf '{"gpu": "%s", "phases": [' "$name"
-    local comma=""
+    printf '{"gpu": "%s", "phases": [' "$gpu"
+    local comma="" row part
     for row in "${phases[@]}"; do printf '%s"%s"' "$comma" "$(echo "$row" | sed 's/["\\]/ /g')"; comma=", "; done
     printf ']'
     for part in kernels parity epochs-baby epochs-clothing epochs-elec pytorch; do
@@ -91,14 +91,14 @@ phase() {
 }
 skip() { phases+=("| $1 | skipped: $2 | |"); echo "=== $1 skipped: $2"; assemble; }
 want() { [ -z "$only" ] || [ "$only" = "$1" ]; }
-keep() { cp "$work/$1.log" "$out/gpu-$name-$1.log" 2>/dev/null || true; }
+keep() { cp "$work/$1.log" "$out/gpu-$gpu-$1.log" 2>/dev/null || true; }
 
 # Phases are run by `timeout`, which starts programs: the longer ones are words for this script itself.
 if want build || [ ! -x $build/test_cuda ]; then
   phase build 200 bash -c "cmake -S . -B $build -DCMAKE_BUILD_TYPE=Release -DCCDREC_MARCH=native -DCCDREC_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native &&
     cmake --build $build -j $(nproc) --target ccdrec test_cuda bench_gpu bench_parity bench_epoch"
   keep build
-  [ -x $build/ccdrec ] || { echo "gpu.sh: the build failed: $out/gpu-$name-build.log" >&2; exit 1; }
+  [ -x $build/ccdrec ] || { echo "gpu.sh: the build failed: $out/gpu-$gpu-build.log" >&2; exit 1; }
 fi
 if want tests; then
   phase tests 90 $build/test_cuda --gtest_brief=1

@@ -298,7 +298,7 @@ KeyTable build_table() {
            "NDI without CNS: the pool row stands for the negative, or only its index is used");
   t.choice("estimator", &Settings::estimator, {"attention", "transformer"}, "form of f_theta");
   t.integer("estimator_layers", &Settings::estimator_layers, 1, kMaxEncoderLayers, "layers of the transformer estimator");
-  t.integer("estimator_heads", &Settings::estimator_heads, 1, kMaxEstimatorHeads, "heads of the transformer estimator; divides embedding_size");
+  t.integer("estimator_heads", &Settings::estimator_heads, 1, kMaxEncoderHeads, "heads of the transformer estimator; divides embedding_size");
   for (size_t i = first; i < t.keys.size(); ++i) t.keys[i].models = kCcdRec;
 
   t.group = "checkpoints";

@@ -105,7 +105,7 @@ EvalResult evaluate(Ctx& ctx, const Ops& ops, CMat hu, CMat hi, const Csr& mask,
     if (place_valid[size_t(test.users[j])] == none) users.push_back(test.users[j]);
   }
   const int64_t width = ks.empty() ? 1 : *std::max_element(ks.begin(), ks.end());
-  constexpr int64_t at_once = 4096;
+  const int64_t at_once = ctx.device == DeviceKind::cuda ? 65536 : 4096;  // a GPU starts its lists anew in every call
   const int64_t block = std::min<int64_t>(at_once, int64_t(users.size()));
   const auto free_on = [&](void* p) { ops.free(ctx, p); };
   const std::unique_ptr<void, decltype(free_on)> d_users(ops.alloc(ctx, size_t(block) * 4), free_on),

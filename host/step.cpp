@@ -307,6 +307,7 @@ void run_step_case(const std::string& in, const std::string& out, const std::str
     curricular = c.indices("batch.curricular", {B}, I);
     if (!shape.cns && !shape.ndi) c.fail("'batch.curricular' is given, but the model has neither NDI nor CNS");
   }
+  if (frozen && curricular.empty()) curricular.assign(size_t(B), 0);  // the rows stand for them: which items they were is not read
   const bool wants_frozen = !curricular.empty() && shape.ndi && !shape.cns && z.s.ndi_negative == "pool";
   if (frozen && !wants_frozen) c.fail("'batch.frozen' is given, but only NDI without CNS with ndi_negative = pool reads it");
   model.set_given_batch(users, positives, negatives, curricular);

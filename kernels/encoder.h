@@ -18,7 +18,7 @@
 
 namespace ccdrec {
 
-constexpr int kMaxEncoderLayers = 4;
+constexpr int kMaxEncoderLayers = 4, kMaxEncoderHeads = 16;
 
 template <class View>
 struct EncoderLayer {

@@ -9,8 +9,8 @@
 // estimator_backward  given d_e0_hat (cap,d): dW_q, dW_k, dW_v += ; d_e_t[j] = ; d_h[m][j] = (the time tokens are constants).
 //    with s = sum_c w_c x_c: ds = d_e0_hat W_v^T, dW_v += s^T d_e0_hat; dw_c = ds . x_c, da_rc = dw_c / K; softmax backward to the scores' gradient
 //    g; u_r = sum_c g_rc x_c, dG = x^T u, dW_q += dG W_k, dW_k += dG^T W_q; dx_c = w_c ds + u_c G^T + sum_r g_rc y_r; LayerNorm backward.
-// reverse_process     e_T = sqrt_abar[T] Q + sqrt_1m_abar[T] z_start;  t = T..1: x0 = f(e_t, t-1 zero-based); e_{t-1} = A x0 + B e + sigma z (no
-// noise at t = 1).
+// reverse_process     e_T = sqrt_abar[T] Q + sqrt_1m_abar[T] z_start;  t = T..1: x0 = f(e_t, t-1 zero-based); e_{t-1} = A x0 + B e + sigma z
+//    (no noise at t = 1).
 //    pools[0..2]: e after T/4, T/2, 3T/4 reverse steps (integer division; 0 steps is e_T), pools[3] = the end; any may be empty.
 //    Normals: Stream{use reverse_start | reverse_noise, epoch, step = t}, row = item, sub = column/4. x and y of constant tokens are computed once
 //    per item tile.

@@ -1,5 +1,6 @@
-// The catalogue: each operation once, one line each. Models call operations through the table of the device chosen at run time;
-// a second device adds a second table and touches no model.
+// The catalogue: each operation once, one line each. A contract's "Order" is the CPU's unless it says more; on a GPU the order is fixed as well, by the
+// comment above the kernel: the same bits on every run, within rounding of the CPU's. Models call operations through the table of the device
+// chosen at run time and know nothing of it.
 #pragma once
 #include <cstddef>
 #include <functional>

@@ -6,8 +6,7 @@
 // propagate           H[r] for r in rows[L]; other rows of H untouched. E_l (layer l = 1..L in `work[l-1]`, (N,d)) is computed on rows[l] only.
 //                     Reads E0 on rows[0].
 // propagate_backward  given G (N,d), taken as zero outside rows[L]: G_E0[r] = prop^T(G)[r] for r in rows[0] (every other row is mathematically zero
-// and
-//                     left untouched). Horner: Y <- G; L times Y <- G + A Y; G_E0 = Y/(L+1). work: L matrices (N,d).
+//                     and left untouched). Horner: Y <- G; L times Y <- G + A Y; G_E0 = Y/(L+1). work: L matrices (N,d).
 // Exact: rows outside the lists would receive or contribute zeros. A is symmetric, so it serves both ways.
 // Order    as spmm. Cost: the edges of the listed rows only.
 #pragma once

@@ -7,8 +7,6 @@
 
 namespace ccdrec {
 
-constexpr int kMaxEstimatorHeads = 16;  // what kernels/cpu/encoder.cpp takes
-
 void check_estimator(const Settings&);  // UserError: heads that do not divide the width
 
 class Denoiser {

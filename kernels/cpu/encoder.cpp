@@ -33,7 +33,7 @@ EncoderSaved encoder_saved(float* room, int64_t cap, int modalities, int64_t d, 
 
 namespace ccdrec::cpu {
 
-static constexpr int64_t kMaxTokens = kMaxModalities + 2, kMaxHeads = 16;
+static constexpr int64_t kMaxTokens = kMaxModalities + 2;
 
 // --- pieces ------------------------------------------------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ static void attention(Ctx& ctx, const EncoderSaved::Layer& s, int64_t n, int64_t
 #pragma omp parallel for num_threads(ctx.threads)
   for (int64_t j = 0; j < n; ++j) {
     float* a = s.a.row(j * K);
-    float means[kMaxTokens * kMaxHeads];  // unused: here every row of o counts
+    float means[kMaxTokens * kMaxEncoderHeads];  // unused: here every row of o counts
     for (int64_t r = 0; r < K; ++r) {
       for (int64_t c = 0; c < K; ++c) {
         for (int64_t h = 0; h < H; ++h) a[(r * K + c) * H + h] = dot(s.q.row(j * K + r) + h * width, s.k.row(j * K + c) + h * width, width);
@@ -215,7 +215,8 @@ static Mat scratch(Ctx& ctx, int slot, int64_t rows, int64_t cols) {
 
 static void check_call(const EstimatorTokens& in, const EncoderParams& params, int64_t n, int64_t d) {
   CHECK_THAT(in.modalities >= 1 && in.modalities <= kMaxModalities);
-  CHECK_THAT(params.layers >= 1 && params.layers <= kMaxEncoderLayers && params.heads >= 1 && params.heads <= kMaxHeads && d % params.heads == 0);
+  CHECK_THAT(params.layers >= 1 && params.layers <= kMaxEncoderLayers && params.heads >= 1 && params.heads <= kMaxEncoderHeads &&
+             d % params.heads == 0);
   CHECK_THAT(in.e_t.cols == d && in.e_t.rows >= n && in.tau.cols == d);
   for (int m = 0; m < in.modalities; ++m) CHECK_THAT(in.h[m].cols == d && in.h[m].rows >= n);
 }

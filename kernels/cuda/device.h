@@ -15,6 +15,7 @@
 // multiply-add writes fmaf, so the emulator and the GPU round alike.
 #pragma once
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 
 #include "kernels/ops.h"
@@ -65,9 +66,10 @@ CCDREC_OPS(CCDREC_DECLARE)
 
 constexpr unsigned kAll = 0xffffffffu;  // all lanes of a warp
 constexpr int kWarp = 32;
+inline int bits_below(int64_t n) { return n > 1 ? int(std::bit_width(uint64_t(n - 1))) : 1; }  // of the numbers 0..n-1
 inline int64_t blocks_for(int64_t n, int64_t per_block) { return (n + per_block - 1) / per_block; }
 
 // What a CPU operation would throw for can only be noted here: the host reads the word once per epoch.
-enum Fault : int32_t { kNoFault = 0, kAdamSteppedTwice = 1, kListTooSmall = 2, kNonFinite = 3 };
+enum Fault : int32_t { kNoFault = 0, kAdamSteppedTwice = 1, kListTooSmall = 2, kNonFinite = 3, kIdOutOfRange = 4 };
 
 }  // namespace ccdrec::cuda

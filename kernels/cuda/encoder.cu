@@ -8,7 +8,6 @@
 namespace ccdrec::cuda {
 namespace {
 
-constexpr int kMaxHeads = 16;
 constexpr int kWarpsPerBlock = 8;            // of the row kernels
 constexpr int kItemsPerBlock = 4;            // of the attention kernels, a warp each
 constexpr int64_t kChunk = 256;              // rows of one partial column sum
@@ -352,7 +351,8 @@ Mat scratch(Ctx& ctx, int slot, int64_t rows, int64_t cols) {
 
 void check_call(const EstimatorTokens& in, const EncoderParams& params, int64_t d) {
   CHECK_THAT(in.modalities >= 1 && in.modalities <= kMaxModalities);
-  CHECK_THAT(params.layers >= 1 && params.layers <= kMaxEncoderLayers && params.heads >= 1 && params.heads <= kMaxHeads && d % params.heads == 0);
+  CHECK_THAT(params.layers >= 1 && params.layers <= kMaxEncoderLayers && params.heads >= 1 && params.heads <= kMaxEncoderHeads &&
+             d % params.heads == 0);
   CHECK_THAT(in.e_t.cols == d && in.tau.cols == d);
   for (int m = 0; m < in.modalities; ++m) CHECK_THAT(in.h[m].cols == d);
 }

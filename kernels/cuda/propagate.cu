@@ -55,8 +55,6 @@ __global__ void frontier_start(Masks mask, int masks, int64_t N, RowList to, Row
   }
 }
 
-constexpr int64_t kMostBlocks = 4096;  // more take turns: most lists are far shorter than their capacity, and empty blocks are not free
-
 // wider[r] = 1 for the listed rows and their neighbours. Several threads may set the same byte: to the same value.
 // Geometry  one warp a row, 8 rows a block, four edges a lane in flight. Traffic 4 bytes an edge, coalesced, and a scattered byte.
 __global__ void frontier_mark(uint8_t* wider, Csr a, RowList rows) {
@@ -97,20 +95,6 @@ __global__ void __launch_bounds__(kCompactThreads) frontier_list(RowList out, co
 }
 
 // ---- propagation
-
-// rows_of_block for every row of the list, by a grid that need not cover its capacity: blocks(rows).
-template <int V, class Start, class Store>
-__device__ inline void rows_in_turn(const Csr& a, const float* x, int64_t d, RowList rows, const uint8_t* mask, Start&& start, Store&& store) {
-  const int64_t n = rows.n();
-  for (int64_t skip = 0; skip < n; skip += int64_t(gridDim.x) * kRowsPerBlock) {  // once, where the list is the identity
-    int64_t left = n - skip;
-    rows_of_block<V>(a, x, d, RowList{rows.idx ? rows.idx + skip : nullptr, &left, left}, mask, start, store);
-  }
-}
-int64_t blocks(RowList rows) {
-  const int64_t all = blocks_for(rows.capacity, kRowsPerBlock);
-  return rows.idx ? std::min(all, kMostBlocks) : all;
-}
 
 struct Layers {
   const float* p[kMaxLayers];
@@ -160,7 +144,7 @@ void frontier(Ctx& ctx, Frontier& f, const Csr& a, RowList seed) {
   std::copy_n(f.mask, kMaxLayers + 1, masks.p);
   launch(frontier_start, std::max(int64_t(1), blocks_for(N, 128 * kBytes)), 128, 0, ctx, masks, L + 1, N, f.rows[L], seed, ctx.fault);
   for (int l = L; l >= 1; --l) {
-    launch(frontier_mark, blocks(f.rows[l]), kRowsPerBlock * kWarp, 0, ctx, f.mask[l - 1], a, f.rows[l]);
+    launch(frontier_mark, list_blocks(f.rows[l]), kRowsPerBlock * kWarp, 0, ctx, f.mask[l - 1], a, f.rows[l]);
     launch(frontier_list, compact_blocks(N, kBytes), kCompactThreads, 0, ctx, f.rows[l - 1], f.mask[l - 1], N, ctx.fault);
   }
 }
@@ -181,7 +165,7 @@ void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat
     const CMat before = l == 1 ? e0 : CMat(work[l - 2]);
     CHECK_SHAPE(e_l, a.rows, e0.cols);
     const auto run = [&](auto last) {
-      const int64_t grid = blocks(f.rows[l]);
+      const int64_t grid = list_blocks(f.rows[l]);
       if (two_columns(before))
         launch((propagate_layer<2, last()>), grid, kRowsPerBlock * kWarp, 0, ctx, e_l, a, before.p, f.rows[l], h, e0, e, L, share);
       else
@@ -211,10 +195,10 @@ void propagate_backward(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a, const Front
     const Mat out = k == L ? g_e0 : work[k - 1];
     const RowList rows = f.rows[L - k];
     if (two_columns(before))
-      launch(propagate_backward_layer<2>, blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a, before.p, f.mask[L - k + 1], rows, g, f.mask[L],
+      launch(propagate_backward_layer<2>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a, before.p, f.mask[L - k + 1], rows, g, f.mask[L],
              scale);
     else
-      launch(propagate_backward_layer<1>, blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a, before.p, f.mask[L - k + 1], rows, g, f.mask[L],
+      launch(propagate_backward_layer<1>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a, before.p, f.mask[L - k + 1], rows, g, f.mask[L],
              scale);
   }
 }

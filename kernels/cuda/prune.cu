@@ -1,4 +1,3 @@
-#include <bit>
 #include <cmath>
 
 #include "kernels/cuda/device.h"
@@ -9,8 +8,6 @@ namespace ccdrec::cuda {
 namespace {
 
 constexpr int kBlock = 256;
-
-inline int bits_below(int64_t n) { return n > 1 ? int(std::bit_width(uint64_t(n - 1))) : 1; }  // of the numbers 0..n-1
 
 // When edge e arrives, -log(1-u)/w_e: not negative, so the bits order as the times do.
 // Geometry  one thread an edge. Traffic 4 bytes read, 8 written.

@@ -57,7 +57,7 @@ __global__ void group_rank_by_counting(uint32_t* sorted, int32_t* slot, const in
   for (int w = 0; w < kRankWarps; ++w) place += part[w][threadIdx.x];
   const int32_t id = ids[s];
   sorted[place] = key_of(id, limit), slot[place] = s;
-  if (id < 0 || id >= limit) atomicMax(fault, int(kListTooSmall));
+  if (id < 0 || id >= limit) atomicMax(fault, int(kIdOutOfRange));
 }
 
 // What the radix sort of long lists takes. Geometry one thread a slot.
@@ -65,7 +65,7 @@ __global__ void group_keys(uint32_t* key, int32_t* slot, const int32_t* ids, int
   const int64_t s = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (s >= n) return;
   key[s] = key_of(ids[s], limit), slot[s] = int32_t(s);
-  if (ids[s] < 0 || ids[s] >= limit) atomicMax(fault, int(kListTooSmall));
+  if (ids[s] < 0 || ids[s] >= limit) atomicMax(fault, int(kIdOutOfRange));
 }
 
 // The distinct of the a.n() + b.n() ascending keys; where each starts to `ptr` if given, and their end. Keys have room for a multiple of four.
@@ -213,7 +213,7 @@ __global__ void segment_sum_warp_per_group(Mat y, CMat x, Groups g, bool by_row,
     const bool in_row = c < x.cols;
     const auto put = [&](int64_t j, const float(&sum)[V]) {
       const int64_t r = by_row ? int64_t(g.rows.at(j)) : j;
-      if (r >= y.rows) atomicMax(fault, int(kListTooSmall));
+      if (r >= y.rows) atomicMax(fault, int(kIdOutOfRange));
       if (r >= y.rows || !in_row) return;
       float* to = y.row(r) + c;
       if constexpr (V == 2) {

@@ -1,4 +1,3 @@
-#include <bit>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/library.h"
@@ -9,8 +8,6 @@ namespace {
 
 constexpr uint32_t kRedraws = 64;
 constexpr int kBlock = 256, kUnseenBlock = 64;  // a batch of 2,048 is only 64 warps: small blocks spread them over more multiprocessors
-
-inline int bits_below(int64_t n) { return n > 1 ? int(std::bit_width(uint64_t(n - 1))) : 1; }  // of the numbers 0..n-1
 
 // A 64-bit key and its row's number.
 // Geometry  one thread a row. Traffic 12 bytes a row written.

@@ -4,8 +4,9 @@
 
 namespace ccdrec::cuda {
 
-constexpr int kRowsPerBlock = 8;  // one warp each
-constexpr int kChunk = 256;       // edges of a long row that one warp adds up before partial sums are joined
+constexpr int kRowsPerBlock = 8;       // one warp each
+constexpr int64_t kMostBlocks = 4096;  // more take turns: most lists are far shorter than their capacity, and empty blocks are not free
+constexpr int kChunk = 256;            // edges of a long row that one warp adds up before partial sums are joined
 
 // acc[v] += sum over edges first .. last-1, in order, of val[e] * X[col[e], j0 + V*lane + v]; columns whose mask byte is 0 are not read.
 // A warp reads 32 edges at once (coalesced) and passes them round; each row of X is one coalesced read.
@@ -75,6 +76,20 @@ __device__ inline void rows_of_block(const Csr& a, const float* x, int64_t d, Ro
       for (int v = 0; v < V && in_row && warp == 0; ++v) store(r, j + v, sum[v]);
     }
   }
+}
+
+// rows_of_block for every row of the list, by a grid that need not cover its capacity: list_blocks(rows) blocks.
+template <int V, class Start, class Store>
+__device__ inline void rows_in_turn(const Csr& a, const float* x, int64_t d, RowList rows, const uint8_t* mask, Start&& start, Store&& store) {
+  const int64_t n = rows.n();
+  for (int64_t skip = 0; skip < n; skip += int64_t(gridDim.x) * kRowsPerBlock) {  // once, where the list is the identity
+    int64_t left = n - skip;
+    rows_of_block<V>(a, x, d, RowList{rows.idx ? rows.idx + skip : nullptr, &left, left}, mask, start, store);
+  }
+}
+inline int64_t list_blocks(RowList rows) {
+  const int64_t all = blocks_for(rows.capacity, kRowsPerBlock);
+  return rows.idx ? std::min(all, kMostBlocks) : all;
 }
 
 // Two columns a lane where rows of X can be read two at a time.

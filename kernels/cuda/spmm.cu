@@ -5,12 +5,12 @@ namespace ccdrec::cuda {
 namespace {
 
 // Y[r] = or += (A X)[r] for the listed rows.
-// Geometry  one warp a row, 8 rows a block; lane l owns columns 2l, 2l+1 of each 64 (d even), else l of each 32.
-// Traffic   per edge 8 coalesced bytes of (col, val) and one coalesced 4d-byte row of X.
-// Limits    a row of more than 256 edges is shared by the 8 warps of its block: a row with a million edges is still one block's loop.
+// Geometry  one warp a row, 8 rows a block, the grid no larger than a list needs; lane l owns columns 2l, 2l+1 of each 64 (d even), else l of
+// each 32. Traffic   per edge 8 coalesced bytes of (col, val) and one coalesced 4d-byte row of X. Limits    a row of more than 256 edges is shared by
+// the 8 warps of its block: a row with a million edges is still one block's loop.
 template <int V>
 __global__ void spmm_warp_per_row(Mat y, Csr a, const float* x, RowList rows, const uint8_t* mask, bool accumulate) {
-  rows_of_block<V>(
+  rows_in_turn<V>(
       a, x, y.cols, rows, mask, [&](int64_t r, int64_t j) { return accumulate ? y.row(r)[j] : 0.0f; },
       [&](int64_t r, int64_t j, float sum) { y.row(r)[j] = sum; });
 }
@@ -20,7 +20,7 @@ __global__ void spmm_warp_per_row(Mat y, Csr a, const float* x, RowList rows, co
 void spmm_rows(Ctx& ctx, Mat y, const Csr& a, CMat x, RowList rows, const uint8_t* mask, bool accumulate) {
   CHECK_SHAPE(x, a.cols, x.cols);
   CHECK_SHAPE(y, a.rows, x.cols);
-  const int64_t blocks = blocks_for(rows.capacity, kRowsPerBlock);
+  const int64_t blocks = list_blocks(rows);
   if (two_columns(x))
     launch(spmm_warp_per_row<2>, blocks, kRowsPerBlock * kWarp, 0, ctx, y, a, x.p, rows, mask, accumulate);
   else

@@ -1,0 +1,167 @@
+// tests/golden: cases that an independent program (bench/pytorch, float64 and automatic differentiation) wrote and answered. `ccdrec step` and
+// `ccdrec reverse` must give its intermediates, losses, gradients and updated parameters, on every device.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <set>
+
+#include "data/error.h"
+#include "host/safetensors.h"
+#include "host/step.h"
+#include "tests/support.h"
+#include "tests/temp_folder.h"
+
+namespace ccdrec::test {
+namespace {
+namespace fs = std::filesystem;
+
+const std::string kGolden = std::string(CCDREC_SOURCE_DIR) + "/tests/golden";
+
+std::vector<std::string> golden_names(const std::string& prefix_or_all) {
+  std::set<std::string> names;
+  const std::string end = ".case.safetensors";
+  for (const auto& file : fs::directory_iterator(kGolden)) {
+    const std::string name = file.path().filename().string();
+    const bool reverse = name.rfind("reverse", 0) == 0;
+    if (name.ends_with(end) && reverse == (prefix_or_all == "reverse")) names.insert(name.substr(0, name.size() - end.size()));
+  }
+  return {names.begin(), names.end()};
+}
+
+std::vector<double> values(const TensorData& t) {
+  std::vector<double> v(t.bytes.size() / (t.dtype == "F64" ? 8 : 4));
+  for (size_t k = 0; k < v.size(); ++k) {
+    if (t.dtype == "F64")
+      std::memcpy(&v[k], t.bytes.data() + 8 * k, 8);
+    else
+      v[k] = t.f32()[k];
+  }
+  return v;
+}
+
+// Relative to the mass of the sums, which the answer holds row by row. What Adam makes of a gradient: the step's relative error is the gradient's,
+// and a gradient below 1e-6 of its mass is rounding, whose step is not compared.
+void expect_equal(const std::string& name, const TensorFile& case_file, const TensorFile& want_file, const TensorFile& got_file, double rate) {
+  SCOPED_TRACE(name);
+  if (!got_file.tensors.count(name)) {  // only what the model does not read at all may be left out: its gradient is zero
+    const std::string parameter = name.substr(name.find('.') + 1);
+    const bool unread = want_file.tensors.count("grad." + parameter) || name.rfind("projection.", 0) == 0;
+    ASSERT_TRUE(unread) << "is missing";
+    if (name.rfind("projection.", 0) == 0) return;
+    for (const double g : values(want_file.tensors.at("grad." + parameter))) ASSERT_EQ(g, 0) << "is missing";
+    return;
+  }
+  const TensorData &want_t = want_file.tensors.at(name), &got_t = got_file.tensors.at(name);
+  ASSERT_EQ(got_t.shape, want_t.shape);
+  const std::vector<double> want = values(want_t), got = values(got_t);
+  const bool is_new = name.rfind("new.", 0) == 0, is_grad = name.rfind("grad.", 0) == 0;
+  const std::string parameter = is_new ? name.substr(4) : name;
+  const std::string of = is_new ? "grad." + parameter : name;
+  std::vector<double> mass, grad, before;
+  if (is_new) before = values(case_file.tensors.at("param." + parameter));
+  if (const auto it = want_file.tensors.find("mass." + of); it != want_file.tensors.end()) mass = values(it->second);
+  if (is_new && want_file.tensors.count(of)) grad = values(want_file.tensors.at(of));
+  int bad = 0;
+  for (size_t k = 0; k < want.size(); ++k) {
+    const double m = mass.empty() ? std::fabs(want[k]) : mass[k * mass.size() / want.size()];
+    double limit = (is_grad ? 1e-5 : 1e-6) * m + 1e-9;
+    if (is_new) {
+      // The betas are the floats nearest to 0.9 and 0.999 (kernels/adam.h): 1 - b2^t is 1.3e-5 from what it is in double.
+      limit = 3e-7 * std::fabs(want[k]) + 1e-5 * std::fabs(want[k] - before[k]) + 1e-9;
+      if (!grad.empty() && m > 0) {
+        if (std::fabs(grad[k]) < 1e-6 * m) continue;
+        limit += rate * std::min(2.0, 1e-5 * m / std::fabs(grad[k]));
+      }
+    }
+    if (!(std::fabs(got[k] - want[k]) <= limit) && bad++ < 3)
+      ADD_FAILURE() << "[" << k << "] is " << got[k] << ", want " << want[k] << ", within " << limit << " (mass " << m << ")";
+  }
+  EXPECT_EQ(bad, 0) << "of " << want.size();
+}
+
+std::vector<std::string> gpu_and_cpu() {
+  std::vector<std::string> all = {"cpu"};
+  if (gpu_info().usable) all.push_back("cuda");
+  return all;
+}
+
+TEST(Golden, StepsAgreeWithTheIndependentProgram) {
+  const std::vector<std::string> names = golden_names("step");
+  ASSERT_GE(names.size(), 20u);
+  const Folder dir;
+  for (const std::string& device : gpu_and_cpu())
+    for (const std::string& name : names) {
+      SCOPED_TRACE(name + " on " + device);
+      const std::string out = dir / "result.safetensors";
+      run_step_case(kGolden + "/" + name + ".case.safetensors", out, device, 2);
+      const TensorFile given = read_safetensors(kGolden + "/" + name + ".case.safetensors");
+      const TensorFile want = read_safetensors(kGolden + "/" + name + ".want.safetensors"), got = read_safetensors(out);
+      const double rate = name.find("ccdrec") == 0 ? 5e-4 : 1e-3;
+      for (const auto& [array, t] : want.tensors)
+        if (array.rfind("mass.", 0) != 0) expect_equal(array, given, want, got, rate);
+    }
+}
+
+TEST(Golden, ReverseProcessAgreesWithTheIndependentProgram) {
+  const std::vector<std::string> names = golden_names("reverse");
+  ASSERT_GE(names.size(), 6u);
+  const Folder dir;
+  for (const std::string& device : gpu_and_cpu())
+    for (const std::string& name : names) {
+      SCOPED_TRACE(name + " on " + device);
+      const std::string out = dir / "result.safetensors";
+      run_reverse_case(kGolden + "/" + name + ".case.safetensors", out, device, 2);
+      const TensorFile given = read_safetensors(kGolden + "/" + name + ".case.safetensors");
+      const TensorFile want = read_safetensors(kGolden + "/" + name + ".want.safetensors"), got = read_safetensors(out);
+      for (const auto& [array, t] : want.tensors)
+        if (array.rfind("mass.", 0) != 0) expect_equal(array, given, want, got, 0);
+    }
+}
+
+// A case with one thing wrong gets one sentence that names it, and no result.
+TEST(Golden, BadCasesGetOneSentence) {
+  const Folder dir;
+  const TensorFile good = read_safetensors(kGolden + "/ccdrec.case.safetensors");
+  const auto sentence = [&](const std::function<void(TensorFile&)>& spoil) -> std::string {
+    TensorFile f = good;
+    spoil(f);
+    std::vector<TensorView> views;
+    for (const auto& [name, t] : f.tensors) views.push_back({name, t.dtype, t.shape, t.bytes.data()});
+    write_safetensors(dir / "case.safetensors", views, f.metadata);
+    try {
+      run_step_case(dir / "case.safetensors", dir / "out.safetensors", "cpu", 1);
+    } catch (const UserError& e) {
+      EXPECT_FALSE(fs::exists(dir / "out.safetensors"));
+      return e.what();
+    }
+    return "no complaint";
+  };
+  const auto has = [](const std::string& text, const std::string& word) { return text.find(word) != std::string::npos; };
+  EXPECT_TRUE(has(sentence([](TensorFile& f) { f.tensors.erase("batch.users"); }), "'batch.users' is missing"));
+  EXPECT_TRUE(has(sentence([](TensorFile& f) { f.tensors.at("diffusion.noise").shape = {4, 16}; }), "expected (8,8)"));
+  EXPECT_TRUE(has(sentence([](TensorFile& f) {
+                    const float nan = NAN;
+                    std::memcpy(f.tensors.at("param.user_embedding.weight").bytes.data() + 12, &nan, 4);
+                  }),
+                  "'param.user_embedding.weight' is not finite at position 3"));
+  EXPECT_TRUE(has(sentence([](TensorFile& f) {
+                    const int64_t far = 1000;
+                    std::memcpy(f.tensors.at("batch.positives").bytes.data(), &far, 8);
+                  }),
+                  "has 1000 at position 0"));
+  EXPECT_TRUE(has(sentence([](TensorFile& f) {
+                    const float other = 0.123f;
+                    std::memcpy(f.tensors.at("graph.user_item.value").bytes.data(), &other, 4);
+                  }),
+                  "not symmetric"));
+  EXPECT_TRUE(has(sentence([](TensorFile& f) { f.metadata["format"] = "something"; }), "format = 'something'"));
+  EXPECT_TRUE(has(sentence([](TensorFile& f) { f.metadata["settings"] = "{\"omga\": 1}"; }), "omega"));
+  EXPECT_TRUE(has(sentence([](TensorFile& f) { f.metadata["settings"] = "[1"; }), "not JSON"));
+  EXPECT_TRUE(has(sentence([](TensorFile& f) { f.metadata["t"] = "zero"; }), "t = 'zero'"));
+  EXPECT_EQ(sentence([](TensorFile&) {}), "no complaint");
+}
+
+}  // namespace
+}  // namespace ccdrec::test
