@@ -101,7 +101,7 @@ TEST(Gpu, TrainsAsTheCpuDoes) {
 }
 
 // Steps as they come, against recorded and replayed ones: the same bits, and the recordings are really used.
-TEST(Gpu, ReplayedStepsAreTheDirectOnes) {
+TEST(SlowGpu, ReplayedStepsAreTheDirectOnes) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
   for (const Named& m : kModels) {
     SCOPED_TRACE(m.name);
@@ -131,7 +131,7 @@ TEST(Gpu, ReplayedStepsAreTheDirectOnes) {
   }
 }
 
-TEST(Gpu, ResumedInTheMiddleItTakesTheSameCourseBitForBit) {
+TEST(SlowGpu, ResumedInTheMiddleItTakesTheSameCourseBitForBit) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
   const Named& m = kModels[4];
   const Folder dir;
@@ -158,7 +158,7 @@ TEST(Gpu, ResumedInTheMiddleItTakesTheSameCourseBitForBit) {
 }
 
 #if defined(CCDREC_TEST_SIMT)
-TEST(Gpu, NoScheduleChangesABit) {
+TEST(SlowGpu, NoScheduleChangesABit) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   for (const Named& m : {kModels[2], kModels[4]}) {
