@@ -1,18 +1,90 @@
 // The emulator as a device: host memory, and recordings that are lists of launches.
 #include "kernels/cuda/runtime.h"
 
+#include <sys/mman.h>
+
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <vector>
 
 #include "tests/simt/simt.h"
 
 namespace ccdrec {
+namespace simt {
+namespace {
+
+// Pages from one reserved range, opened and closed together; pieces are kept by size when they come back.
+struct DeviceMemory {
+  static constexpr size_t kRange = size_t(16) << 30, kPiece = 256;
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr bool kApart = true;
+#else
+  static constexpr bool kApart = false;
+#endif
+  char* base = nullptr;
+  size_t used = 0;
+  int open = 0;
+  std::map<size_t, std::vector<void*>> free;
+  std::map<void*, size_t> size;
+
+  static DeviceMemory& get() {
+    static auto* m = new DeviceMemory;  // never destroyed: static objects may give memory back after main
+    return *m;
+  }
+  void protect(int how) const {
+    if (used && mprotect(base, (used + 4095) / 4096 * 4096, how) != 0) throw std::runtime_error("mprotect of the emulated device memory failed");
+  }
+  void* take(size_t bytes) {  // contents undefined
+    if (kApart) return std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+    const size_t n = (bytes + kPiece - 1) / kPiece * kPiece;
+    if (auto& kept = free[n]; !kept.empty()) {
+      void* p = kept.back();
+      kept.pop_back();
+      return p;
+    }
+    if (!base) {
+      void* p = mmap(nullptr, kRange, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (p == MAP_FAILED) throw std::bad_alloc();
+      base = static_cast<char*>(p);
+    }
+    if (used + n > kRange) throw std::bad_alloc();
+    void* p = base + used;
+    used += n;
+    size[p] = n;
+    if (open) protect(PROT_READ | PROT_WRITE);
+    return p;
+  }
+  void give_back(void* p) {
+    if (!p) return;
+    if (kApart)
+      std::free(p);
+    else
+      free[size.at(p)].push_back(p);
+  }
+};
+
+}  // namespace
+
+DeviceAccess::DeviceAccess() {
+  DeviceMemory& m = DeviceMemory::get();
+  if (!DeviceMemory::kApart && m.open++ == 0) m.protect(PROT_READ | PROT_WRITE);
+}
+DeviceAccess::~DeviceAccess() {
+  DeviceMemory& m = DeviceMemory::get();
+  if (!DeviceMemory::kApart && --m.open == 0) m.protect(PROT_NONE);
+}
+
+}  // namespace simt
+
 namespace cuda {
 namespace {
 
+using simt::DeviceAccess;
+using simt::DeviceMemory;
 simt::Backend& backend(Ctx& ctx) { return *static_cast<simt::Backend*>(ctx.backend); }
 using Recording = std::vector<std::function<void()>>;
 
@@ -21,15 +93,19 @@ using Recording = std::vector<std::function<void()>>;
 void fill_runtime(Ops& t) {
   t.alloc = [](Ctx&, size_t bytes) -> void* {
     if (bytes == 0) return nullptr;
-    void* p = std::calloc(1, bytes);  // each apart, without room to spare: AddressSanitizer sees an access outside
-    if (!p) throw std::bad_alloc();
+    if (DeviceMemory::kApart) return std::calloc(1, bytes);  // without room to spare: AddressSanitizer sees an access outside
+    const DeviceAccess access;
+    void* p = DeviceMemory::get().take(bytes);
+    std::memset(p, 0, bytes);
     return p;
   };
-  t.free = [](Ctx&, void* p) { std::free(p); };
+  t.free = [](Ctx&, void* p) { DeviceMemory::get().give_back(p); };
   t.upload = [](Ctx&, void* device, const void* host, size_t bytes) {
+    const DeviceAccess access;
     if (bytes) std::memcpy(device, host, bytes);
   };
   t.download = [](Ctx&, void* host, const void* device, size_t bytes) {
+    const DeviceAccess access;
     if (bytes) std::memcpy(host, device, bytes);
   };
   t.wait = [](Ctx&) {};
@@ -54,6 +130,7 @@ void fill_runtime(Ops& t) {
     return list.release();
   };
   t.replay = [](Ctx&, void* r) {
+    const DeviceAccess access;
     for (const auto& work : *static_cast<Recording*>(r)) work();
   };
   t.forget = [](Ctx& ctx, void* r) {
@@ -85,7 +162,8 @@ void open_gpu(Ctx& ctx, const char*) {
   ctx.fault = new int32_t(0);
   ctx.memory.take = [](Ctx& c, size_t bytes) -> void* {
     if (static_cast<simt::Backend*>(c.backend)->recording) throw std::runtime_error("scratch memory grew while a step was recorded");
-    void* p = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+    const simt::DeviceAccess access;
+    void* p = simt::DeviceMemory::get().take(bytes);
     if (p) std::memset(p, static_cast<simt::Backend*>(c.backend)->config.poison, bytes);
     return p;
   };
@@ -94,10 +172,10 @@ void open_gpu(Ctx& ctx, const char*) {
     if (p && b->recordings > 0)
       b->outgrown.push_back(p);
     else
-      std::free(p);
+      simt::DeviceMemory::get().give_back(p);
   };
   ctx.memory.close = [](Ctx& c) {
-    for (void* p : static_cast<simt::Backend*>(c.backend)->outgrown) std::free(p);
+    for (void* p : static_cast<simt::Backend*>(c.backend)->outgrown) simt::DeviceMemory::get().give_back(p);
     delete static_cast<simt::Backend*>(c.backend);
     delete c.late;
     delete c.fault;

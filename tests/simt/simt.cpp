@@ -376,10 +376,12 @@ void* dynamic_shared_memory() { return g.dynamic.get(); }
 void submit(Ctx& ctx, std::function<void()> work) {
   auto* b = static_cast<Backend*>(ctx.backend);
   ++b->launches;
-  if (b->recording)
+  if (b->recording) {
     b->recording->push_back(std::move(work));
-  else
+  } else {
+    const DeviceAccess access;
     work();
+  }
 }
 
 void check_geometry(const char* kernel, const char* file, int line, Dim3 grid, int block, size_t shared) {

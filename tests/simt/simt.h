@@ -59,6 +59,16 @@ struct Dim3 {
 
 Config& default_config();  // of contexts opened from now on
 
+// Device memory is closed to the host: while no DeviceAccess lives, touching what `alloc` or `scratch` gave is a segmentation fault, as on a GPU. (Not
+// under AddressSanitizer, which wants each allocation for itself.)
+class DeviceAccess {
+ public:
+  DeviceAccess();
+  ~DeviceAccess();
+  DeviceAccess(const DeviceAccess&) = delete;
+  DeviceAccess& operator=(const DeviceAccess&) = delete;
+};
+
 // What Ctx::backend points to. While `recording` is set, launches are kept there instead of being run: the emulated CUDA graph.
 struct Backend {
   Config config;

@@ -5,15 +5,15 @@
 //   order     results differ between ascending, descending and random      poison  results differ between the two patterns
 //   report    a KernelError names kernel, file and line                    replay  a second replay differs from the direct call
 //   sanitizer AddressSanitizer or UndefinedBehaviorSanitizer stops (preset `sanitize`)
-//   compiler  it does not compile
+//   compiler  it does not compile                                          fault   a segmentation fault
 //
 // What it cannot catch (see NotCaught below for the first four):
 //   * a read-modify-write of two threads without an atomic: nothing comes between two plain accesses of a thread, threads change places only
 //     where one waits. Likewise any race whose result no such order changes, such as two threads that write different values to a place nobody reads
 //   * memory that other threads see late: missing __threadfence, volatile, or a barrier between write and read that the order happens to
 //     respect in both directions. Every store is seen by everybody at once
-//   * host code that reads device memory (it is host memory here), or reads results without waiting: launches are done when they return.
-//     Recordings show the first where the value changes between replays
+//   * host code that reads results without waiting: launches are done when they return. (Host code that touches device memory at all is a
+//     segmentation fault here too, but for the operation tests, which hand vectors of the host to the operations.)
 //   * accesses outside an array without a sanitizer; with one, those that land in another allocation, or inside a larger one (a row too far
 //     in a matrix). Of vectors in shared arrays of scalars those of 16 bytes are seen, those of 8 are not
 //   * threads that spin until another one writes: they hang, on a GPU they may or may not
@@ -26,6 +26,7 @@
 //   * two launches at once: one stream, one launch at a time, no copy beside it; several host threads
 #include "tests/simt/simt.h"
 
+#include <csignal>
 #include <set>
 
 #include "kernels/cuda/device.h"
@@ -208,6 +209,7 @@ TEST(Simt, SharedMemoryAndScratchStartAsPoison) {
     Ctx ctx;
     open(ctx, c);
     const auto* scratch = static_cast<const unsigned char*>(ctx.scratch(3, 1000));
+    const simt::DeviceAccess access;
     EXPECT_EQ(std::count(scratch, scratch + 1000, c.poison), 1000);
   }
 }
@@ -728,8 +730,8 @@ TEST(Planted, ScratchOfAnEarlierOperation) {
       launch(copy_words, 1, 32, 0, ctx, out.data(), room);
       all.push_back(out);
     }
-    ASSERT_EQ(all.size(), 6u);
-    for (size_t k = 1; k < 6; ++k) EXPECT_EQ(all[k] == all[0], !bug || k == 2 || k == 4) << "the devices with the same poison as the first";
+    ASSERT_GE(all.size(), 2u);
+    for (size_t k = 1; k < all.size(); ++k) EXPECT_EQ(all[k] == all[0], !bug || k == 2 || k == 4) << "the devices with the same poison as the first";
     EXPECT_EQ(all[0][7], bug ? -1 : 1);
   }
 }
@@ -764,7 +766,29 @@ __global__ void two_writers(int* out) {
   out[threadIdx.x] = s >= 0;
 }
 
-// The host looks at device memory, and at results nobody waited for.
+// Host code that follows a device pointer, from `alloc` or from `scratch`.
+TEST(Planted, HostCodeThatTouchesDeviceMemory) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "under AddressSanitizer device memory is ordinary memory";
+#else
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  Ctx ctx(1);
+  open_gpu(ctx, "fp32");
+  const Ops& ops = *gpu_ops();
+  int* p = static_cast<int*>(ops.alloc(ctx, 4096));
+  int* room = static_cast<int*>(ctx.scratch(0, 4096));
+  int host = 5;
+  ops.upload(ctx, p, &host, sizeof host);
+  launch(set_words, 1, 32, 0, ctx, p, 7);
+  ops.download(ctx, &host, p, sizeof host);
+  EXPECT_EQ(host, 7);
+  EXPECT_EXIT(*static_cast<volatile int*>(p) = 1, ::testing::KilledBySignal(SIGSEGV), "");
+  EXPECT_EXIT(host = *static_cast<volatile int*>(room), ::testing::KilledBySignal(SIGSEGV), "");
+  ops.free(ctx, p);
+#endif
+}
+
+// The host looks at results nobody waited for.
 TEST(NotCaught, WhatIsListedAbove) {
   const auto same = [](const Launches& r) {
     const auto all = run_all(r);
