@@ -36,8 +36,19 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 build=build-gpu
 if [ -n "$deps" ]; then
-  deps=$(cd "$deps" && pwd)
+  deps=$(cd "$deps" 2>/dev/null && pwd) || { echo "gpu.sh: --deps: there is no such folder" >&2; exit 2; }
   export CMAKE_PREFIX_PATH="$deps/usr" LD_LIBRARY_PATH="$deps/usr/lib/x86_64-linux-gnu:$deps/lib/x86_64-linux-gnu:${LD_LIBRARY_PATH:-}"
+fi
+
+# cuBLAS may lie apart from nvcc (in Python packages, say): then CMake is told where.
+cublas=()
+toolkit=$(dirname "$(dirname "$(readlink -f "$(command -v nvcc)")")")
+if ! find -L "$toolkit" -name 'libcublas.so*' -print -quit 2>/dev/null | grep -q .; then
+  lib=$(find / -xdev -name 'libcublas.so.1[0-9]' -print -quit 2>/dev/null)
+  header=$(find / -xdev -name cublas_v2.h -print -quit 2>/dev/null)
+  if [ -z "$lib" ] || [ -z "$header" ]; then echo "gpu.sh: cuBLAS (libcublas.so and cublas_v2.h) was not found on this machine" >&2; exit 2; fi
+  cublas=("-DCUDA_cublas_LIBRARY=$lib" "-DCUDA_cublasLt_LIBRARY=$(dirname "$lib")/libcublasLt.so.${lib##*.}")
+  export CPLUS_INCLUDE_PATH="$(dirname "$header")${CPLUS_INCLUDE_PATH:+:$CPLUS_INCLUDE_PATH}" LD_LIBRARY_PATH="$(dirname "$lib"):${LD_LIBRARY_PATH:-}"
 fi
 
 limit=${CCDREC_GPU_SECONDS:-520} failed=0
@@ -62,7 +73,7 @@ assemble() {  # the report, from what the phases have left so far
   {
     printf '{"gpu": "%s", "phases": [' "$gpu"
     local comma="" row part
-    for row in "${phases[@]}"; do printf '%s"%s"' "$comma" "$(echo "$row" | sed 's/["\\]/ /g')"; comma=", "; done
+    for row in "${phases[@]}"; do printf '%s"%s"' "$comma" "$(echo "$row" | tr -d '\000-\037' | sed 's/["\\]/ /g')"; comma=", "; done
     printf ']'
     for part in kernels parity epochs-baby epochs-clothing epochs-elec pytorch; do
       if [ -s "$work/$part.json" ]; then printf ',\n"%s": ' "$part"; cat "$work/$part.json"; fi
@@ -74,7 +85,7 @@ assemble() {  # the report, from what the phases have left so far
 phase() {
   local name=$1 budget=$2 start=$SECONDS rc left=$((limit - SECONDS))
   shift 2
-  if [ "$left" -lt 15 ]; then phases+=("| $name | not run: the $limit s are used up | |"); assemble; return 1; fi
+  if [ "$left" -lt 15 ]; then phases+=("| $name | not run: the $limit s are used up | |"); failed=1; assemble; return 1; fi
   [ "$budget" -le "$left" ] || budget=$left
   printf '=== %s (at most %d s)\n' "$name" "$budget"
   timeout --kill-after=5 "$budget" "$@" >"$work/$name.log" 2>&1
@@ -93,23 +104,29 @@ skip() { phases+=("| $1 | skipped: $2 | |"); echo "=== $1 skipped: $2"; assemble
 want() { [ -z "$only" ] || [ "$only" = "$1" ]; }
 keep() { cp "$work/$1.log" "$out/gpu-$gpu-$1.log" 2>/dev/null || true; }
 
-# Phases are run by `timeout`, which starts programs: the longer ones are words for this script itself.
+# Phases are run by `timeout`, which starts programs: the longer ones are words for a shell. Boost is left out, so that test_host drives the GPU.
 if want build || [ ! -x $build/test_cuda ]; then
-  phase build 200 bash -c "cmake -S . -B $build -DCMAKE_BUILD_TYPE=Release -DCCDREC_MARCH=native -DCCDREC_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=native &&
-    cmake --build $build -j $(nproc) --target ccdrec test_cuda bench_gpu bench_parity bench_epoch"
+  phase build 240 bash -c "cmake -S . -B $build -DCMAKE_BUILD_TYPE=Release -DCCDREC_MARCH=native -DCCDREC_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=${CCDREC_GPU_ARCH:-native} \
+    -DCMAKE_DISABLE_FIND_PACKAGE_Boost=ON ${cublas[*]:-} && cmake --build $build -j $(nproc) --target ccdrec test_cuda test_host bench_gpu bench_parity bench_epoch"
   keep build
-  [ -x $build/ccdrec ] || { echo "gpu.sh: the build failed: $out/gpu-$gpu-build.log" >&2; exit 1; }
+  [ -x $build/test_cuda ] || { echo "gpu.sh: the build failed: $out/gpu-$gpu-build.log" >&2; exit 1; }
 fi
 if want tests; then
-  phase tests 90 $build/test_cuda --gtest_brief=1
+  # Whole models, direct and replayed steps; then the operations, a process a suite: an illegal access ends one suite and not all.
+  phase models 60 $build/test_host --gtest_brief=1 --gtest_filter='*Gpu.*:Golden.*'
+  phase tests 90 bash -c "$build/test_cuda --gtest_list_tests | grep '^[A-Z].*\.\$' | CCDREC_TEST_DEVICES=cuda xargs -P 4 -I{} $build/test_cuda --gtest_brief=1 '--gtest_filter={}*'"
+  cat "$work/models.log" >>"$work/tests.log" 2>/dev/null
   keep tests
-  { echo "## Operation tests on the GPU"; echo; grep -E '^\[  (PASSED|FAILED)' "$work/tests.log" | sed 's/^/    /'; } >"$work/tests.md"
+  { echo "## Tests on the GPU"; echo
+    grep -hE '^\[  (PASSED|FAILED)' "$work/tests.log" | sort | uniq -c | sed 's/^/    /'; } >"$work/tests.md"
 fi
 if want kernels; then phase kernels 110 $build/bench_gpu --out "$work/kernels"; keep kernels; fi
 if want parity; then phase parity 110 $build/bench_parity --preset baby --out "$work/parity"; keep parity; fi
 if want epochs; then
   for preset in baby clothing elec; do
-    phase epochs-$preset 120 $build/bench_epoch --preset $preset --device cuda --epochs 5 --out "$work/epochs-$preset"
+    few=""
+    if [ $preset = elec ]; then few="--models LightGCN,CCDRec"; fi
+    phase epochs-$preset 120 $build/bench_epoch --preset $preset --device cuda --epochs 5 $few --out "$work/epochs-$preset"
   done
   cat "$work"/epochs-*.log >"$work/epochs.log" 2>/dev/null
   keep epochs
@@ -118,14 +135,16 @@ if want memcheck; then
   if ! command -v compute-sanitizer >/dev/null; then
     skip memcheck "compute-sanitizer is not installed"
   else
+    before=$failed
     CCDREC_TEST_POOL=0 CCDREC_TEST_DEVICES=cuda phase memcheck 90 compute-sanitizer --tool memcheck --error-exitcode 9 $build/test_cuda --gtest_brief=1 \
       --gtest_filter='Spmm*:Rows*:Batch*:Bpr*:Propagate*:Reverse*:Similar*:Topk*'
-    if grep -qiE 'not supported|Unable to find|permission' "$work/memcheck.log"; then
+    if grep -qisE 'not supported|Unable to find|permission' "$work/memcheck.log"; then
+      failed=$before
       phases[-1]="| memcheck | skipped: $(grep -iE -m1 'not supported|Unable to find|permission' "$work/memcheck.log" | tr '|' '/') | |"
       assemble
     fi
     keep memcheck
-    { echo "## compute-sanitizer"; echo; grep -E 'ERROR SUMMARY' "$work/memcheck.log" | sed 's/^/    /'; } >"$work/memcheck.md"
+    { echo "## compute-sanitizer"; echo; grep -sE 'ERROR SUMMARY' "$work/memcheck.log" | sed 's/^/    /'; } >"$work/memcheck.md"
   fi
 fi
 if want pytorch; then

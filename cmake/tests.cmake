@@ -46,7 +46,7 @@ endif()
 # The same operation tests on a GPU: `make test-cuda`. Without one it fails, which is why ctest does not list it.
 if(CCDREC_HAVE_CUDA)
   add_executable(test_cuda $<TARGET_OBJECTS:ccdrec_kernel_tests> tests/support.cpp tests/cuda/devices.cpp)
-  target_link_libraries(test_cuda PRIVATE ccdrec_gpu fmt::fmt GTest::gtest GTest::gtest_main CUDA::cudart_static)
+  target_link_libraries(test_cuda PRIVATE ccdrec_gpu fmt::fmt GTest::gtest CUDA::cudart_static)
   target_compile_definitions(test_cuda PRIVATE CCDREC_TEST_CUDA CCDREC_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   target_compile_options(test_cuda PRIVATE $<$<CONFIG:Release>:-O1>)
 endif()

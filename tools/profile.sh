@@ -4,13 +4,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 data=${DATA:-build/bench-data/baby}
+program=${BUILD:-build}/ccdrec
 out=${OUT:-profile}
 export PATH="$PATH:/usr/local/cuda/bin"
-build/ccdrec info | grep -E '^(GPU|CUDA)'
-build/ccdrec info | grep -q '^GPU *none' && { echo "profile: there is no GPU to profile" >&2; exit 2; }
+"$program" info | grep -E '^(GPU|CUDA)'
+case "$("$program" info)" in *$'\nGPU           none'*) echo "profile: there is no GPU to profile" >&2; exit 2 ;; esac
 mkdir -p "$out"
-[ -d "$data" ] || { build/ccdrec synth baby --out "$data.partial" && mv "$data.partial" "$data"; }
-train=(build/ccdrec train -m CCDRec -d "$data" --device cuda --set save_best=false --set save_last=false --set dtau=1 --no-progress)
+[ -d "$data" ] || { "$program" synth baby --out "$data.partial" && mv "$data.partial" "$data"; }
+train=("$program" train -m CCDRec -d "$data" --device cuda --set save_best=false --set save_last=false --set dtau=1 --no-progress)
 
 if command -v nsys >/dev/null; then
   rm -rf "$out/run-nsys"

@@ -28,7 +28,7 @@ int64_t Denoiser::parameters(const Settings& s, int64_t d) {
 
 int64_t Denoiser::saved_floats(const Settings& s, int64_t d, int64_t capacity, int modalities) {
   const int64_t K = modalities + 2;
-  if (!is_encoder(s)) return capacity * (K * (3 * d + 1 + K) + d);
+  if (!is_encoder(s)) return capacity * (K * (3 * d + 1 + K) + d) + 6 * 16;
   return encoder_saved_floats(capacity, modalities, d, inner_width(d), s.estimator_heads, s.estimator_layers);
 }
 
@@ -46,7 +46,7 @@ Denoiser::Denoiser(Device& dev, ParamArena& arena, const Settings& s, int64_t d,
     float* p = room_.p();
     const auto cut = [&](int64_t rows, int64_t cols) {
       const Mat m{p, rows, cols};
-      p += rows * cols;
+      p += (rows * cols + 15) / 16 * 16;  // each on a cache line of its own
       return m;
     };
     const Mat x = cut(capacity * K, d), rstd = cut(capacity * K, 1), y = cut(capacity * K, d), u = cut(capacity * K, d), a = cut(capacity * K, K);

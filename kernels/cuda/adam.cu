@@ -58,7 +58,24 @@ __global__ void adam_warp_per_row(Table table, RowList rows, CMat g, bool by_row
   }
 }
 
-constexpr int64_t kMostBlocks = 16384;
+// The same for wide rows (raw features): one block a row, so that a row's chain of replayed steps is shared by 256 threads and not by 32.
+__global__ void adam_block_per_row(Table table, RowList rows, CMat g, bool by_row, AdamSchedule s, int64_t t, const Late* late, int32_t* fault) {
+  const int64_t n = rows.n(), now = late_t(t, late), cols = table.value.cols;
+  for (int64_t j = blockIdx.x; j < n; j += gridDim.x) {
+    const int64_t r = rows.at(j), last = table.last[r];
+    const float* g_r = g.p ? g.p + (by_row ? r : j) * cols : nullptr;
+    __syncthreads();  // every thread has read last[r]
+    if (last >= now) {
+      if (g_r && threadIdx.x == 0) atomicMax(fault, int(kAdamSteppedTwice));
+      continue;
+    }
+    for (int64_t c = threadIdx.x; c < cols; c += blockDim.x)
+      step_element(table.value.row(r) + c, table.m.row(r) + c, table.v.row(r) + c, g_r != nullptr, g_r ? g_r[c] : 0.0f, s, last + 1, now);
+    if (threadIdx.x == 0) table.last[r] = int32_t(now);
+  }
+}
+
+constexpr int64_t kMostBlocks = 16384, kWide = 512;
 
 }  // namespace
 
@@ -76,6 +93,10 @@ void adam_rows(Ctx& ctx, const Table& table, RowList rows, CMat g, bool by_row, 
   CHECK_SHAPE(table.v, R, cols);
   if (g) CHECK_THAT(g.cols == cols && g.rows >= (by_row ? R : std::min(R, rows.capacity)));
   CHECK_THAT(is_late(t) || (t >= 0 && t <= s.steps));
+  if (cols >= kWide) {
+    launch(adam_block_per_row, std::min(kMostBlocks, rows.capacity), 256, 0, ctx, table, rows, g, by_row, s, t, ctx.late, ctx.fault);
+    return;
+  }
   launch(adam_warp_per_row, std::min(kMostBlocks, blocks_for(rows.capacity, 8)), 256, 0, ctx, table, rows, g, by_row, s, t, ctx.late, ctx.fault);
 }
 

@@ -45,11 +45,15 @@ __device__ inline void rows_of_block(const Csr& a, const float* x, int64_t d, Ro
   const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
   const int64_t n = rows.n(), first = int64_t(blockIdx.x) * kRowsPerBlock;
   if (first >= n) return;  // the whole block
+  // Lane l knows row l of the block: one load each, and which rows are long, in place of a walk over all of them by every warp.
+  int64_t r_of = 0, from = 0, to = 0;
+  if (lane < kRowsPerBlock && first + lane < n) r_of = rows.at(first + lane), from = a.row_ptr[r_of], to = a.row_ptr[r_of + 1];
+  const unsigned longs = __ballot_sync(kAll, to - from > kChunk);
   for (int64_t j0 = 0; j0 < d; j0 += kWarp * V) {
     const int64_t j = j0 + lane * V;
     const bool in_row = j < d;
     if (first + warp < n) {
-      const int64_t r = rows.at(first + warp), e0 = a.row_ptr[r], e1 = a.row_ptr[r + 1];
+      const int64_t r = __shfl_sync(kAll, r_of, warp), e0 = __shfl_sync(kAll, from, warp), e1 = __shfl_sync(kAll, to, warp);
       if (e1 - e0 <= kChunk) {
         float acc[V] = {};
         for (int v = 0; v < V && in_row; ++v) acc[v] = start(r, j + v);
@@ -57,9 +61,9 @@ __device__ inline void rows_of_block(const Csr& a, const float* x, int64_t d, Ro
         for (int v = 0; v < V && in_row; ++v) store(r, j + v, acc[v]);
       }
     }
-    for (int w = 0; w < kRowsPerBlock && first + w < n; ++w) {  // the same for every thread
-      const int64_t r = rows.at(first + w), e0 = a.row_ptr[r], e1 = a.row_ptr[r + 1];
-      if (e1 - e0 <= kChunk) continue;
+    for (unsigned left = longs; left; left &= left - 1) {  // the same for every thread
+      const int w = __ffs(int(left)) - 1;
+      const int64_t r = __shfl_sync(kAll, r_of, w), e0 = __shfl_sync(kAll, from, w), e1 = __shfl_sync(kAll, to, w);
       float sum[V] = {};
       for (int v = 0; v < V && in_row && warp == 0; ++v) sum[v] = start(r, j + v);
       for (int64_t e = e0; e < e1; e += kRowsPerBlock * kChunk) {

@@ -7,35 +7,43 @@
 #include <cstdlib>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 
 #include "kernels/ops.h"
 
 namespace {
 
-// Memory for everything that `new` gives: pieces of managed memory in sizes of powers of two, kept in lists. What the runtime itself asks for while
-// it sets up comes from malloc. CCDREC_TEST_POOL=0: every piece an allocation of its own, so that compute-sanitizer sees an access outside it.
-class Managed {
+// Memory for everything that `new` gives: pieces of pinned host memory, which both sides reach under one address, in sizes of powers of two, kept in
+// lists. Before main, and for what the CUDA runtime itself asks for meanwhile, malloc. CCDREC_TEST_POOL=0: pieces of 1 KB and more are allocations
+// of their own, so that compute-sanitizer sees an access outside them.
+class Pinned {
  public:
+  void start() {
+    const char* pool = std::getenv("CCDREC_TEST_POOL");
+    pooled_ = !pool || pool[0] != '0';
+    ready_ = true;
+  }
   void* take(size_t bytes) {
-    const std::lock_guard<std::recursive_mutex> lock(mutex_);
-    if (busy_) return from_malloc(bytes);
+    if (!ready_ || busy_) return from_malloc(bytes);
     busy_ = true;
-    void* p = nullptr;
-    if (usable()) p = pooled_ && bytes <= kLargest ? piece(bytes) : own(bytes);
+    void* p = (pooled_ || bytes < 1024) && bytes <= kLargest ? piece(bytes) : own(bytes);
     busy_ = false;
     return p ? p : from_malloc(bytes);
   }
   void give_back(void* p) noexcept {
     if (!p) return;
-    const std::lock_guard<std::recursive_mutex> lock(mutex_);
     Header& h = header(p);
     if (h.kind == Kind::malloc) {
       std::free(&h);
     } else if (h.kind == Kind::own) {
-      (void)cudaFree(&h);
+      busy_ = true;
+      (void)cudaFreeHost(&h);
+      busy_ = false;
     } else {
-      *static_cast<void**>(p) = free_[h.size_class];
-      free_[h.size_class] = p;
+      const std::lock_guard<std::mutex> lock(mutex_);
+      const uint32_t c = h.size_class;
+      *static_cast<void**>(p) = free_[c];
+      free_[c] = p;
     }
   }
 
@@ -52,51 +60,55 @@ class Managed {
     *static_cast<Header*>(block) = h;
     return static_cast<char*>(block) + kHeader;
   }
-  bool usable() {
-    if (!asked_) {
-      int devices = 0;
-      asked_ = true, usable_ = cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
-      const char* pool = std::getenv("CCDREC_TEST_POOL");
-      pooled_ = !pool || pool[0] != '0';
-    }
-    return usable_;
-  }
   static void* from_malloc(size_t bytes) {
     void* block = std::aligned_alloc(256, (bytes + kHeader + 255) / 256 * 256);
     if (!block) throw std::bad_alloc();
     return after(block, {Kind::malloc, 0});
   }
-  static void* own(size_t bytes) {
+  static void* pinned(size_t bytes) {
     void* block = nullptr;
-    return cudaMallocManaged(&block, bytes + kHeader) == cudaSuccess ? after(block, {Kind::own, 0}) : nullptr;
+    return cudaHostAlloc(&block, bytes, cudaHostAllocMapped | cudaHostAllocPortable) == cudaSuccess ? block : nullptr;
+  }
+  static void* own(size_t bytes) {
+    void* block = pinned(bytes + kHeader);
+    return block ? after(block, {Kind::own, 0}) : nullptr;
   }
   void* piece(size_t bytes) {
     uint32_t c = 5;
     while ((size_t(1) << c) < bytes) ++c;
-    if (void* p = free_[c]) {
-      free_[c] = *static_cast<void**>(p);
-      return p;
-    }
     const size_t need = kHeader + std::max<size_t>(size_t(1) << c, 256);
-    if (left_ < need) {
-      void* block = nullptr;
-      if (cudaMallocManaged(&block, kBlock) != cudaSuccess) return nullptr;
+    for (;;) {
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (void* p = free_[c]) {
+          free_[c] = *static_cast<void**>(p);
+          header(p) = {Kind::piece, c};
+          return p;
+        }
+        if (left_ >= need) {
+          void* p = after(next_, {Kind::piece, c});
+          next_ += need, left_ -= need;
+          return p;
+        }
+      }
+      void* block = pinned(kBlock);  // outside the lock: other threads may allocate inside the call
+      if (!block) return nullptr;
+      const std::lock_guard<std::mutex> lock(mutex_);
       next_ = static_cast<char*>(block), left_ = kBlock;
     }
-    void* p = after(next_, {Kind::piece, c});
-    next_ += need, left_ -= need;
-    return p;
   }
 
-  std::recursive_mutex mutex_;
-  bool busy_ = false, asked_ = false, usable_ = false, pooled_ = true;
+  static thread_local bool busy_;
+  std::mutex mutex_;
+  bool ready_ = false, pooled_ = true;
   void* free_[21] = {};
   char* next_ = nullptr;
   size_t left_ = 0;
 };
-Managed& memory() {  // never destroyed: other static objects give memory back after main
-  alignas(Managed) static unsigned char room[sizeof(Managed)];
-  static Managed* const m = new (room) Managed;
+thread_local bool Pinned::busy_ = false;
+Pinned& memory() {  // never destroyed: other static objects give memory back after main
+  alignas(Pinned) static unsigned char room[sizeof(Pinned)];
+  static Pinned* const m = new (room) Pinned;
   return *m;
 }
 void* take(size_t bytes) { return memory().take(bytes); }
@@ -125,8 +137,17 @@ struct Waited;
 template <class... A, void (*F)(Ctx&, A...)>
 struct Waited<F> {
   static void call(Ctx& ctx, A... args) {
-    F(ctx, static_cast<A>(args)...);
-    gpu_ops()->wait(ctx);
+    try {
+      F(ctx, static_cast<A>(args)...);
+      cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+      (void)cudaStreamIsCapturing(static_cast<cudaStream_t>(ctx.stream), &capturing);
+      if (capturing == cudaStreamCaptureStatusNone) gpu_ops()->wait(ctx);
+    } catch (const std::runtime_error& e) {  // the context is lost: every later test would fail for this one's reason
+      const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
+      std::fprintf(stderr, "%s.%s: %s\n", test ? test->test_suite_name() : "?", test ? test->name() : "?", e.what());
+      std::fflush(nullptr);
+      std::_Exit(3);
+    }
   }
 };
 
@@ -154,3 +175,14 @@ std::vector<Device> cuda_devices() {
 }
 
 }  // namespace ccdrec::test
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  if (!::testing::GTEST_FLAG(list_tests)) {
+    (void)ccdrec::test::cuda_devices();  // says what is wrong and leaves, before the first test
+    memory().start();
+  }
+  const int failed = RUN_ALL_TESTS();
+  std::fflush(nullptr);
+  std::_Exit(failed);  // what static objects would give back now belongs to a driver that is going down
+}

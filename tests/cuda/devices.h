@@ -1,4 +1,4 @@
-// A GPU as devices of the operation tests. The tests hand vectors to the operations, so in this program `new` gives managed memory, which
+// A GPU as devices of the operation tests. The tests hand vectors to the operations, so in this program `new` gives pinned host memory, which
 // both sides reach; each operation is waited for before it returns.
 #pragma once
 #include <vector>

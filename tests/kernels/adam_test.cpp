@@ -16,14 +16,14 @@ AdamSchedule schedule(const std::vector<AdamCoef>& c, AdamHyper h = {}) { return
 
 TEST(Adam, GoldenThreeSteps) {  // lr 1e-3, theta = 1, gradients 0.3, 0, -0.1: spec 12
   const auto coef = coefficients(1e-3, 3);
-  const float g[3] = {0.3f, 0, -0.1f};
+  std::vector<float> g = {0.3f, 0, -0.1f};
   const double want[3] = {0.9990000000, 0.9983299418, 0.9980408065};
   for (const Device& dev : devices()) {
     DeviceCtx ctx(dev);
-    float p = 1, m = 0, v = 0;
+    Cell<float> p = 1, m = 0, v = 0;
     for (int64_t t = 1; t <= 3; ++t) {
-      dev.ops->adam(ctx, {&p, 1, 1}, {&m, 1, 1}, {&v, 1, 1}, {&g[t - 1], 1, 1}, schedule(coef), t);
-      EXPECT_NEAR(p, want[t - 1], 1.2e-7) << t;
+      dev.ops->adam(ctx, {&p, 1, 1}, {&m, 1, 1}, {&v, 1, 1}, {&g[size_t(t - 1)], 1, 1}, schedule(coef), t);
+      EXPECT_NEAR(float(p), want[t - 1], 1.2e-7) << t;
     }
   }
 }

@@ -20,7 +20,7 @@ struct OwnedGroups {
   }
 };
 bool on_cpu(const Device& dev) { return dev.family == "cpu"; }
-int32_t fault(DeviceCtx& ctx) { return std::exchange(*ctx.get().fault, 0); }  // of the CUDA operations: what the CPU throws for
+int32_t fault(DeviceCtx& ctx) { return gpu_ops()->take_fault(ctx); }  // of the CUDA operations: what the CPU throws for
 
 struct Case {
   const char* name;
@@ -179,11 +179,11 @@ TEST(Rows, GatherAndSegmentSumAreAdjoint) {
 
 TEST(Rows, SegmentSumAddsInSlotOrder) {
   const std::vector<float> x = {1e8f, 1.0f, -1e8f, 1.0f};
-  const int32_t ids[] = {0, 0, 0, 0};
+  const std::vector<int32_t> ids = {0, 0, 0, 0};
   for (const Device& dev : devices()) {
     DeviceCtx ctx(dev);
     OwnedGroups got(4);
-    dev.ops->group(ctx, got.g, ids, 4, 1);
+    dev.ops->group(ctx, got.g, ids.data(), 4, 1);
     std::vector<float> y = {NAN};
     dev.ops->segment_sum(ctx, mat(y, 1, 1), cmat(x, 4, 1), got.g, true, false);
     EXPECT_EQ(y[0], 1.0f);  // ((1e8 + 1) - 1e8) + 1
@@ -241,11 +241,11 @@ TEST(Rows, LongGroupsAtTheEdgesOfTheirChunks) {
 }
 
 TEST(Rows, SegmentSumKnowsTheRowsOfItsOutput) {
-  const int32_t ids[] = {0, 1, 2};
+  const std::vector<int32_t> ids = {0, 1, 2};
   for (const Device& dev : devices()) {
     DeviceCtx ctx(dev);
     OwnedGroups got(3);
-    dev.ops->group(ctx, got.g, ids, 3, 3);
+    dev.ops->group(ctx, got.g, ids.data(), 3, 3);
     std::vector<float> x = {1, 2, 3}, y = {NAN, NAN};
     if (on_cpu(dev)) {
       EXPECT_THROW(dev.ops->segment_sum(ctx, mat(y, 2, 1), cmat(x, 3, 1), got.g, false, false), std::logic_error);

@@ -4,6 +4,7 @@
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
 #include <cub/device/device_select.cuh>
+#include <stdexcept>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/library.h"
@@ -21,6 +22,18 @@ void with_room(Ctx& ctx, Call&& call) {
   CHECK_CUDA(call(room, bytes));
 }
 
+// Handle and workspace at the first product: most contexts of the tests need none. A step's first run is direct, so none is opened while recording.
+void open_blas(Ctx& ctx) {
+  Backend& b = backend(ctx);
+  if (b.blas) return;
+  if (b.recording) throw std::runtime_error("cuBLAS was first needed while a step was recorded");
+  CHECK_BLAS(cublasCreate(&b.blas));
+  CHECK_BLAS(cublasSetStream(b.blas, stream(ctx)));
+  constexpr size_t kRoom = size_t(32) << 20;  // what NVIDIA advises for Hopper; with a workspace of its own and one stream cuBLAS gives the same bits
+  CHECK_CUDA(cudaMalloc(&b.blas_room, kRoom));
+  CHECK_BLAS(cublasSetWorkspace(b.blas, b.blas_room, kRoom));
+}
+
 }  // namespace
 
 void gemm_strided(Ctx& ctx, Mat c, int64_t c_stride, CMat a, bool trans_a, int64_t a_stride, CMat b, bool trans_b, int64_t b_stride, int64_t count,
@@ -35,10 +48,17 @@ void gemm_strided(Ctx& ctx, Mat c, int64_t c_stride, CMat a, bool trans_a, int64
   }
   // cuBLAS counts columns first: row-major C = A B is C^T = B^T A^T there, and each matrix already lies as its transpose.
   const float one = 1.0f, before = accumulate ? 1.0f : 0.0f;
+  open_blas(ctx);
   const Backend& back = backend(ctx);
-  CHECK_BLAS(cublasGemmStridedBatchedEx(back.blas, trans_b ? CUBLAS_OP_T : CUBLAS_OP_N, trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, int(n), int(m), int(k),
-                                        &one, b.p, CUDA_R_32F, int(b.cols), b_stride, a.p, CUDA_R_32F, int(a.cols), a_stride, &before, c.p,
-                                        CUDA_R_32F, int(n), c_stride, int(count), back.compute, CUBLAS_GEMM_DEFAULT));
+  const cublasOperation_t op_b = trans_b ? CUBLAS_OP_T : CUBLAS_OP_N, op_a = trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+  if (count == 1) {  // not the batched call: cuBLAS splits k, which the tall projections need, only here
+    CHECK_BLAS(cublasGemmEx(back.blas, op_b, op_a, int(n), int(m), int(k), &one, b.p, CUDA_R_32F, int(b.cols), a.p, CUDA_R_32F, int(a.cols), &before,
+                            c.p, CUDA_R_32F, int(n), back.compute, CUBLAS_GEMM_DEFAULT));
+    return;
+  }
+  CHECK_BLAS(cublasGemmStridedBatchedEx(back.blas, op_b, op_a, int(n), int(m), int(k), &one, b.p, CUDA_R_32F, int(b.cols), b_stride, a.p, CUDA_R_32F,
+                                        int(a.cols), a_stride, &before, c.p, CUDA_R_32F, int(n), c_stride, int(count), back.compute,
+                                        CUBLAS_GEMM_DEFAULT));
 }
 void gemm(Ctx& ctx, Mat c, CMat a, bool trans_a, CMat b, bool trans_b, bool accumulate) {
   gemm_strided(ctx, c, 0, a, trans_a, 0, b, trans_b, 0, 1, accumulate);

@@ -226,11 +226,6 @@ void open_gpu(Ctx& ctx, const char* precision) {
   cudaStream_t s = nullptr;
   CHECK_CUDA(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
   nvtxNameCudaStreamA(s, "ccdrec");
-  CHECK_BLAS(cublasCreate(&b->blas));
-  CHECK_BLAS(cublasSetStream(b->blas, s));
-  constexpr size_t kRoom = size_t(32) << 20;  // what NVIDIA advises for Hopper; with a workspace of its own and one stream cuBLAS gives the same bits
-  CHECK_CUDA(cudaMalloc(&b->blas_room, kRoom));
-  CHECK_BLAS(cublasSetWorkspace(b->blas, b->blas_room, kRoom));
   const std::string p = precision;
   b->compute = p == "tf32" ? CUBLAS_COMPUTE_32F_FAST_TF32 : p == "bf16" ? CUBLAS_COMPUTE_32F_FAST_16BF : CUBLAS_COMPUTE_32F;
   ctx.device = DeviceKind::cuda, ctx.stream = s, ctx.backend = b.release();
@@ -256,7 +251,7 @@ void open_gpu(Ctx& ctx, const char* precision) {
     std::unique_ptr<Backend> mine(static_cast<Backend*>(c.backend));
     (void)cudaStreamSynchronize(stream(c));
     for (void* block : mine->outgrown) (void)cudaFree(block);
-    (void)cublasDestroy(mine->blas);
+    if (mine->blas) (void)cublasDestroy(mine->blas);
     (void)cudaFree(mine->blas_room), (void)cudaFree(const_cast<Late*>(c.late)), (void)cudaFree(c.fault);
     (void)cudaStreamDestroy(stream(c));
   };
