@@ -153,7 +153,8 @@ if want pytorch; then
   elif ! python3 -c 'import torch; raise SystemExit(not torch.cuda.is_available())' 2>/dev/null; then
     skip pytorch "PyTorch with CUDA is not importable"
   else
-    phase pytorch 100 python3 bench/pytorch/race.py --preset baby --device cuda --out "$work/pytorch"
+    phase pytorch 100 python3 bench/pytorch/race.py --preset baby --device cuda --forms published tuned --epochs 3 --ccdrec $build/ccdrec --json "$work/pytorch.lines"
+    if [ -s "$work/pytorch.lines" ]; then { echo '['; paste -sd, "$work/pytorch.lines"; echo ']'; } >"$work/pytorch.json"; fi
   fi
 fi
 assemble

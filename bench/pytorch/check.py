@@ -1,0 +1,248 @@
+"""Checks of the baseline itself: python check.py [golden | numbers | differences | forms]. Prints the largest deviations, exits 1 on failure.
+
+golden       the golden cases once more in float32, against their float64 results, in units of the tolerances of the manifest
+numbers      the reference implementation's losses, gradients and scores of specification baselines.md 12 (BPR-MF, LightGCN, FREEDOM, Adam)
+differences  float64 gradients against central differences, for six cases, every trained element
+forms        the forms of train.py against one another: same losses and parameters for the same draws, replayed rows against dense Adam
+"""
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+import data as D
+import golden as G
+import metrics
+import models as M
+import safetensors_io as st
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+FOLDER = os.path.join(HERE, "..", "..", "tests", "golden")
+failed = []
+
+
+def report(name, value, limit):
+    ok = value <= limit            # a NaN fails
+    if not ok:
+        failed.append(name)
+    print(f"{'ok  ' if ok else 'FAIL'} {name:64s} {value:.3g} (limit {limit:g})")
+
+
+def by_row(mass, x):
+    return (mass if x.ndim == 1 else mass[..., None]).astype(np.float64)
+
+
+def check_golden():
+    with open(os.path.join(FOLDER, "manifest.json")) as f:
+        manifest = json.load(f)
+    worst = {}
+    for name, about in manifest["cases"].items():
+        arrays, metadata = st.load(os.path.join(FOLDER, f"{name}.case.safetensors"))
+        want, _ = st.load(os.path.join(FOLDER, f"{name}.want.safetensors"))
+        s = M.settings(**about["settings"])
+        got = G.step_result(arrays, metadata, torch.float32) if about["kind"] == "step" else G.reverse_result(arrays, metadata, torch.float32)[0]
+        assert set(got) == {n for n in want if not n.startswith("mass.")}, name
+        for n, x in got.items():
+            x, y = x.double().numpy().reshape(want[n].shape), want[n].astype(np.float64)
+            if n.startswith("new."):
+                g, mass = want[f"grad.{n[4:]}"], by_row(want[f"mass.grad.{n[4:]}"], x)
+                compared = (np.abs(g) >= 1e-6 * mass)
+                if not compared.any():
+                    continue
+                ratio = (np.abs(x - y) / (1e-6 * np.abs(y) + 1e-2 * s.learning_rate))[compared].max()
+                kind = "new"
+            else:
+                mass = by_row(want["mass.loss.total" if n.startswith("loss.") else f"mass.{n}"], x)
+                kind = "gradient" if n.startswith("grad.") else "pool" if n.startswith("pool.") else "forward"
+                unit = {"gradient": 1e-5, "pool": 1e-6, "forward": 1e-6}[kind] * mass
+                off = np.abs(x - y)
+                ratio = np.where(off == 0, 0, off / np.where(unit > 0, unit, 1e-300)).max()
+            if not ratio <= worst.get(kind, (-1, ""))[0]:
+                worst[kind] = (float(ratio), f"{name}: {n}")
+    for kind, (ratio, where) in sorted(worst.items()):
+        report(f"float32 against golden, {kind}, worst at {where}", ratio, 1)
+
+
+def section_12():
+    """The setting of baselines.md 12."""
+    U, I, d = 4, 5, 4
+    train = np.array([(0, 0), (0, 1), (0, 2), (1, 1), (1, 3), (2, 0), (2, 3), (3, 2)])
+    i = np.arange(I)[:, None]
+    X = {"image": 1.5 + np.sin(1.3 * i + 0.7 * np.arange(3) + 0.5 * i * np.arange(3)),
+         "text": 1.5 + np.cos(0.9 * i + 1.1 * np.arange(2) + 0.3 * i * np.arange(2))}
+    X = {m: torch.tensor(x) for m, x in X.items()}
+
+    def number(n, *shape):
+        return torch.tensor(0.5 * np.sin(1 + n + 0.9 * np.arange(np.prod(shape)))).reshape(shape)
+
+    p = {"user_embedding.weight": number(0, U, d), "item_id_embedding.weight": number(1, I, d),
+         "image_embedding.weight": X["image"], "image_trs.weight": number(4, 3, d).T.contiguous(), "image_trs.bias": number(5, d),
+         "text_embedding.weight": X["text"], "text_trs.weight": number(6, 2, d).T.contiguous(), "text_trs.bias": number(7, d)}
+    ij, value = D.user_item_graph(train[:, 0], train[:, 1], U, I)
+    A = torch.zeros(U + I, U + I, dtype=torch.float64).index_put_(tuple(ij), value.double())
+    ij, value = D.item_graph(X, k=2)
+    S = torch.zeros(I, I, dtype=torch.float64).index_put_(tuple(ij), value.double())
+    return train, p, SimpleNamespace(user_item=A, item_item=S)
+
+
+def check_numbers():
+    train, p, graphs = section_12()
+    negatives = torch.tensor([[3, 4, 3, 0, 4, 1, 2, 1]])
+    users, positives = torch.tensor(train).T
+    batch = SimpleNamespace(users=users, positives=positives, negatives=negatives, curricular=None, frozen=None)
+    diffusion = SimpleNamespace(items=torch.arange(5), t=None, noise=None, count=None)
+    P, Q = "user_embedding.weight", "item_id_embedding.weight"
+    expected = {
+        "BPR": (0.817655, {P: (-5.541046e-03, 2.195013e-01), Q: (9.656326e-03, 1.990503e-01)},
+                (.32909, -.12614, -.10286, .31062, -.45424)),
+        "LightGCN": (0.734198, {P: (-1.397883e-02, 3.889015e-02), Q: (-1.072613e-02, 3.104115e-02)},
+                     (.15046, -.02487, -.00309, .06754, -.07070)),
+        "FREEDOM": (0.766051, {P: (-1.679581e-02, 6.148044e-02), Q: (-1.422440e-02, 7.618169e-02),
+                               "image_trs.weight": (-5.802508e-03, 9.365006e-03), "image_trs.bias": (0, 0),
+                               "text_trs.weight": (-1.415401e-03, 1.242801e-02), "text_trs.bias": (0, 0),
+                               "image_embedding.weight": (0, 8.223162e-03), "text_embedding.weight": (0, 6.646470e-03)},
+                    (.22917, -.08019, -.05842, .04887, -.11936)),
+    }
+    for model, (loss, grads, scores) in expected.items():
+        s = M.settings(model=model, reg_weight=0.1)
+        q = {n: x.clone().requires_grad_(True) for n, x in p.items() if model == "FREEDOM" or n in (P, Q)}
+        out = M.step(q, graphs, batch, diffusion, ["image", "text"], s, G.DenseOps)
+        report(f"{model} loss", abs(out["loss.total"].item() - loss), 1e-6)
+        got = torch.autograd.grad(out["loss.total"], [q[n] for n in grads])
+        worst = max(max(abs(g.sum().item() - a), abs(g.norm().item() - b)) / max(g.norm().item(), 1e-6) for g, (a, b) in zip(got, grads.values()))
+        report(f"{model} gradients (sum and norm, relative to the norm)", worst, 1e-5)
+        H_u, H_i = M.final_tables(q, graphs, s, ops=G.DenseOps)
+        report(f"{model} scores", (H_u[0] @ H_i.T - torch.tensor(scores)).abs().max().item(), 1e-5)
+    theta, m, v = torch.ones((), dtype=torch.float64), 0.0, 0.0
+    for t, (g, want) in enumerate(((0.3, 0.9990000000), (0.0, 0.9983299418), (-0.1, 0.9980408065)), 1):
+        theta, m, v = M.adam(theta, torch.tensor(g, dtype=torch.float64), m, v, t, 1e-3)
+        report(f"Adam step {t}", abs(theta.item() - want), 1e-10)
+    hit = torch.tensor([[True, False, True, False, False]])
+    got = metrics.metrics(hit, torch.tensor([3]), ks=(2, 5))
+    for name, want in {"Recall@5": .6667, "Precision@5": .4, "NDCG@5": .7039, "MAP@5": .5556, "MAP@2": .5}.items():
+        report(f"metric {name}", abs(got[name] - want), 5e-5)
+    plain = metrics.metrics_per_user(np.array([[7, 1, 8, 2, 3]]), [[7, 8, 9]], ks=(2, 5))
+    report("metrics per user against vectorised", max(abs(plain[n] - got[n]) for n in got), 1e-12)
+
+
+def check_differences():
+    for name in ("bpr_two_negatives", "lightgcn_three_layers", "freedom_three_modalities", "ccdrec", "ccdrec_modality_loss", "ccdrec_dma_ndi_frozen"):
+        arrays, metadata = st.load(os.path.join(FOLDER, f"{name}.case.safetensors"))
+        grads = G.step_result(arrays, metadata)
+        p, *rest = G.arguments(arrays, metadata)
+        s, worst, n = rest[-1], 0.0, 0
+        with torch.no_grad():
+            for k in M.trained(p, s):
+                flat, g = p[k].view(-1), grads[f"grad.{k}"].view(-1)
+                for j in range(len(flat)):
+                    x, h, f = flat[j].item(), 1e-5, []
+                    for y in (x + h, x - h):
+                        flat[j] = y
+                        f.append(M.step(p, *rest, G.DenseOps)["loss.total"].item())
+                    flat[j] = x
+                    worst, n = max(worst, abs((f[0] - f[1]) / (2 * h) - g[j].item())), n + 1
+        largest = max(g.abs().max().item() for k, g in grads.items() if k.startswith("grad."))
+        report(f"central differences, {name}, {n} elements, off by", worst / largest, 1e-8)
+
+
+def small_data(rng, U=70, I=60):   # noqa: E741
+    """Random interactions, one item without any, one user with all others; two modalities."""
+    member = rng.random((U, I)) < 0.15
+    member[:, I - 1], member[0, :I - 1] = False, True
+    member[np.arange(U), rng.integers(0, I - 1, U)] = True
+    member[1, I - 1] = True           # held out below: the item exists, but not in training
+    u, i = np.nonzero(member)
+    label = np.where(rng.random(len(u)) < 0.2, rng.integers(1, 3, len(u)), 0)
+    label[(u == 0) | (np.concatenate([[True], u[1:] != u[:-1]]))] = 0
+    label[i == I - 1] = 1
+    features = {m: rng.standard_normal((I, f)).astype(np.float32) for m, f in (("image", 24), ("text", 10))}
+    return D.Data(u, i, label, features, "small")
+
+
+def check_forms():
+    import train
+    for model, setting, steps in (("BPR", {}, 12), ("LightGCN", {}, 12), ("FREEDOM", dict(reg_weight=0.05), 12), ("FREEDOM", dict(reg_weight=0.0), 12),
+                                  ("CCDRec", {}, 40), ("CCDRec", dict(train_features=False), 12)):
+        rng = np.random.default_rng(7)
+        data = small_data(rng)
+        forms, B = {}, 16
+        for name, form in train.FORMS.items():
+            forms[name] = form(data, M.settings(model=model, train_batch_size=B, embedding_size=16, timesteps=6, **setting), compile="off")
+        label = f"{model} {setting or ''}"
+        ij, value = D.user_item_graph(data.pair_u[::2], data.pair_i[::2], data.U, data.I)
+        N = data.U + data.I
+        if model in ("FREEDOM", "CCDRec"):
+            for f in forms.values():
+                f.graphs.user_item = f.coo(ij, value, N) if f.name == "published" else D.csr(ij, value, N, N)
+        losses = {name: [] for name in forms}
+        for k in range(steps):
+            rows = rng.integers(0, len(data.train_u), B)
+            t = lambda a: torch.as_tensor(a)   # noqa: E731
+            batch = SimpleNamespace(users=t(data.train_u[rows]), positives=t(data.train_i[rows]), negatives=t(rng.integers(0, data.I, (1, B))),
+                                    curricular=t(rng.integers(0, data.I, B)) if k else None, frozen=None)
+            d = forms["published"].draw_diffusion(batch)
+            for name, f in forms.items():
+                losses[name].append(f.update(batch, d).item())
+        for f in forms.values():
+            f.after_epoch()
+        a = forms["published"].p
+        for name in ("tuned", "tuned-rows"):
+            b, lr = forms[name].p, forms[name].s.learning_rate
+            apart = max(abs(x - y) for x, y in zip(losses["published"], losses[name]))
+            report(f"{label}: {name} against published, losses of {steps} steps", apart, 1e-6)
+            # an element whose gradient is rounding moves by lr in a direction that rounding decides: count those that are far off
+            off = torch.cat([((a[n] - b[n]).abs() > 0.02 * lr * steps).flatten() for n in a if not (model == "FREEDOM" and n.endswith("bias"))])
+            report(f"{label}: {name} against published, share of parameters apart", off.float().mean().item(), 1e-3)
+        if model == "CCDRec":
+            p = forms["tuned"]
+            start, noise = torch.randn(data.I, 16), torch.randn(7, data.I, 16)
+            train.CHAIN_BLOCK = 13     # several blocks
+            pools = p.reverse_process(start, lambda t: noise[t])
+            everything = torch.arange(data.I)
+            plain = M.reverse(p.p, [M.Ops.project(p.p, m, everything) for m in p.modalities], p.s, start, lambda t: noise[t])
+            report(f"{label}: reverse chain in blocks against plain", max((x - y).abs().max().item() for x, y in zip(pools, plain)), 2e-5)
+            p.pools = plain
+            forms["published"].pools, forms["published"].p = plain, p.p
+            # one row per occurrence, as in the CUDA graph, against distinct items
+            t_of, noise_of = torch.randint(0, 6, (data.I,)), torch.randn(data.I, 16)
+            d.t, d.noise = t_of[d.items], noise_of[d.items]
+            repeated = train.repeated_rows(p, batch, t_of, noise_of)
+            grads = []
+            for which, ops in ((d, p.ops), (repeated, train.repeated_ops(p.ops, repeated))):
+                r = M.represent(p.p, p.graphs, which, p.modalities, p.s, ops)
+                leaves = [x for n, x in p.p.items() if x.requires_grad and n not in p.tables]
+                loss = M.losses(r, batch, which, p.s)["loss.total"]
+                grads.append([loss, *torch.autograd.grad(loss, leaves)])
+            report(f"{label}: repeated rows against distinct, loss and gradients", max((x - y).abs().max().item() for x, y in zip(*grads)), 1e-6)
+            # curricular sampling: masks agree, and what is drawn is admissible and among the k most similar
+            q, candidates = forms["published"], p.draw_candidates().repeat(3)[:14]
+            total = int((data.start[batch.users + 1] - data.start[batch.users]).sum())
+            seen = p.seen(batch.users, candidates, total)
+            report(f"{label}: masks of candidates", (seen != q.member[batch.users][:, candidates]).sum().item(), 0)
+            c = p.pick(plain[1], batch.positives, candidates, seen, torch.full_like(batch.users, -1))
+            bad = [j for j in range(B) if (c[j] == -1) != bool(seen[j].all()) or c[j] >= 0 and q.member[batch.users[j], c[j]]]
+            report(f"{label}: inadmissible draws", len(bad), 0)
+        else:
+            forms["published"].p = forms["tuned"].p
+        for split in ("valid", "test"):
+            x, y = forms["published"].evaluate(split), forms["tuned"].evaluate(split)
+            report(f"{label}: metrics on {split}", max(abs(x[n] - y[n]) for n in x), 1e-9)
+
+
+def main():
+    torch.set_num_threads(1)
+    checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, forms=check_forms)
+    unknown = [name for name in sys.argv[1:] if name not in checks]
+    if unknown:
+        raise SystemExit(f"check.py: unknown check {unknown[0]!r}, expected some of {', '.join(checks)}")
+    for name in sys.argv[1:] or checks:
+        checks[name]()
+    if failed:
+        raise SystemExit(f"{len(failed)} checks failed")
+
+
+if __name__ == "__main__":
+    main()

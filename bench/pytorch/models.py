@@ -1,0 +1,329 @@
+"""BPR-MF, LightGCN, FREEDOM and CCDRec(FREEDOM) as plain functions of given arrays, from the specification; gradients by autograd.
+
+Nothing here draws a random number: batch, negatives, diffusion steps and noise are arguments. Everything works in float32 and float64.
+Names of arrays are those of docs/step-format.md. The forms of training (train.py) replace three operations through `Ops`: the sparse
+product, the projection of features and the estimator; the rest they share, so that they differ in how and not in what they compute.
+
+Shapes: U users, I items, N = U+I, d width, B batch rows, n distinct items of the batch, M modalities, K = M+2 tokens, T diffusion steps.
+"""
+import functools
+import math
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+DEFAULTS = dict(model="CCDRec", backbone="FREEDOM", embedding_size=64, n_ui_layers=2, n_mm_layers=1, reg_weight=0.0, learning_rate=1e-3,
+                train_batch_size=2048, n_neg=1, train_features=True, knn_k=10, mm_image_weight=0.1, dropout=0.8,
+                dma=True, ndi=True, cns=True, ndi_negative="pool", lambda_dm=1.0, omega=0.8, mu=0.5, timesteps=20, noise_schedule="linear",
+                noise_prediction_form=False, mirrored_timesteps=True, dtau=5, first_stage=0, tau_end=30, candidate_ratio=0.1, kappa=0.1,
+                cns_cosine=False, estimator="attention",
+                skip_idle=True)   # ours: leave out terms of weight 0, which is exact; off: compute them, as the published programs do
+MODEL_DEFAULTS = dict(BPR=dict(reg_weight=0.1), LightGCN=dict(reg_weight=1e-4), FREEDOM={},
+                      CCDRec=dict(learning_rate=5e-4, train_batch_size=512))
+
+
+def settings(**given):
+    unknown = set(given) - set(DEFAULTS)
+    if unknown:
+        raise SystemExit(f"unknown setting {sorted(unknown)[0]}")
+    model = given.get("model", DEFAULTS["model"])
+    if model not in MODEL_DEFAULTS:
+        raise SystemExit(f"model {model} is none of {', '.join(MODEL_DEFAULTS)}")
+    s = SimpleNamespace(**{**DEFAULTS, **MODEL_DEFAULTS[model], **given})
+    if s.estimator != "attention":
+        raise SystemExit("the baseline has the attention estimator only")
+    if s.model == "CCDRec" and s.backbone != "FREEDOM":
+        raise SystemExit("the baseline has CCDRec on FREEDOM only")
+    return s
+
+
+# ------------------------------------------------------------------------------------------------------------ diffusion
+
+@functools.lru_cache
+def schedule(T, kind="linear", noise_prediction_form=False):
+    """float64 tensors, entry t for step t = 1..T, entry 0 for t = 0 (beta_0 unused): abar (abar_0 = 1), A, B, sigma of the reverse step."""
+    t = torch.arange(1, T + 1, dtype=torch.float64)
+    if kind == "linear":
+        beta = 1e-4 + (t - 1) / max(T - 1, 1) * (2e-2 - 1e-4)
+    elif kind == "cosine":
+        g = lambda x: torch.cos((x / T + 0.008) / 1.008 * math.pi / 2) ** 2   # noqa: E731
+        beta = (1 - g(t) / g(t - 1)).clamp(1e-4, 0.9999)
+    elif kind == "exponential":
+        x = 1 + (t - 1) * 2 * T / max(T - 1, 1)
+        beta = 1 - torch.exp(-0.1 / T - x * (10 - 0.1) / (2 * T * T))
+    elif kind == "sqrt":
+        g = lambda y: 1 - torch.sqrt(y + 1e-4)   # noqa: E731
+        beta = (1 - g(t / T) / g((t - 1) / T)).clamp(max=0.999)
+    else:
+        raise SystemExit(f"noise_schedule {kind} is none of linear, cosine, exponential, sqrt")
+    beta = torch.cat([beta.new_zeros(1), beta])
+    alpha = 1 - beta
+    abar = alpha.cumprod(0)
+    before = torch.cat([abar.new_ones(1), abar[:-1]])                     # abar_{t-1}
+    rest = (1 - abar).clamp(min=1e-300)                                   # entry 0 is not used
+    sigma = (beta * (1 - before) / rest).sqrt()
+    if noise_prediction_form:
+        A, B = -beta / (alpha.sqrt() * rest.sqrt()), 1 / alpha.sqrt()
+    else:
+        A, B = beta * before.sqrt() / rest, (1 - before) * alpha.sqrt() / rest
+        A[1], B[1] = 1.0, 0.0                                             # exact; a rounded 1 - abar_1 would be off by 1e-4
+    return SimpleNamespace(T=T, beta=beta, abar=abar, A=A.tolist(), B=B.tolist(), sigma=sigma.tolist())
+
+
+@functools.lru_cache
+def noise_levels(T, kind, dtype, device):
+    """(T), (T): sqrt(abar_t) and sqrt(1 - abar_t), indexed by the zero-based step."""
+    abar = schedule(T, kind).abar[1:]
+    return abar.sqrt().to(device, dtype), (1 - abar).sqrt().to(device, dtype)
+
+
+@functools.lru_cache
+def time_table(T, d, dtype, device=None):
+    """(T,d): row t is tau of the zero-based step t."""
+    half = d // 2
+    w = torch.exp(-torch.arange(half, dtype=torch.float64) * math.log(10000.0) / (half - 1))
+    phase = torch.arange(T, dtype=torch.float64)[:, None] * w
+    return torch.cat([phase.sin(), phase.cos()], 1).to(dtype=dtype, device=device)
+
+
+def estimate(e_t, projections, tau, W_q, W_k, W_v):
+    """f_theta, spec 3.3 as it stands: tokens [e_t, h_1..h_M, tau] (n,K,d), LayerNorm, one head, mean of the K outputs. Maps are (out,in)."""
+    d = e_t.shape[1]
+    token = F.layer_norm(torch.stack([e_t, *projections, tau.expand_as(e_t)], 1), (d,), eps=1e-5)
+    q, k, v = token @ W_q.T, token @ W_k.T, token @ W_v.T
+    a = torch.softmax(q @ k.transpose(1, 2) / math.sqrt(d), dim=2)
+    return (a @ v).mean(1)
+
+
+def estimate_pooled(e_t, projections, tau, W_q, W_k, W_v):
+    """The same value: only the column means of the attention matter, and the value map is applied once to the pooled token."""
+    d = e_t.shape[1]
+    token = F.layer_norm(torch.stack([e_t, *projections, tau.expand_as(e_t)], 1), (d,), eps=1e-5)
+    a = torch.softmax((token @ W_q.T) @ (token @ W_k.T).transpose(1, 2) / math.sqrt(d), dim=2)
+    return (a.mean(1, keepdim=True) @ token).squeeze(1) @ W_v.T
+
+
+def estimator_weights(p):
+    return [p[f"estimator.w_{x}.weight"] for x in "qkv"]
+
+
+def pool_steps(T):
+    """How many reverse steps lie behind each of the four pools."""
+    return [T // 4, T // 2, 3 * T // 4, T]
+
+
+@torch.no_grad()
+def reverse(p, projections, s, start, noise, estimator=estimate):
+    """The reverse process for all items of `start` (I,d). noise(t) gives (I,d) for the step from t to t-1, t = T..2. -> four pools."""
+    Q = p["item_id_embedding.weight"]
+    c = schedule(s.timesteps, s.noise_schedule, s.noise_prediction_form)
+    tau, weights, T = time_table(c.T, Q.shape[1], Q.dtype, Q.device), estimator_weights(p), c.T
+    e = c.abar[T].sqrt().item() * Q + (1 - c.abar[T]).sqrt().item() * start
+    states = {0: e}
+    for t in range(T, 0, -1):
+        x0 = estimator(e, projections, tau[t - 1], *weights)
+        e = c.A[t] * x0 + c.B[t] * e
+        if t > 1:
+            e = e + c.sigma[t] * noise(t)
+        states[T - t + 1] = e
+        for j in [j for j in states if j not in pool_steps(T) and j != T - t + 1]:
+            del states[j]
+    return [states[j] for j in pool_steps(T)]
+
+
+# ------------------------------------------------------------------------------------------------------------ operations
+
+def propagate(A, ego, L, mm):
+    """Mean of ego, A ego, .., A^L ego."""
+    total = ego
+    for _ in range(L):
+        ego = mm(A, ego)
+        total = total + ego
+    return total / (L + 1)
+
+
+def gather(x, index):
+    """Rows of x (R,d) by an index of any shape -> (*index.shape, d). index_select's way back is one index_add."""
+    return x.index_select(0, index.reshape(-1)).view(*index.shape, x.shape[1])
+
+
+class Ops:
+    """The operations a form of training may replace."""
+    propagate = staticmethod(lambda A, ego, L: propagate(A, ego, L, torch.sparse.mm))   # A symmetric
+    item_mm = staticmethod(torch.sparse.mm)                                             # S, not symmetric
+    estimate = staticmethod(estimate)
+
+    @staticmethod
+    def fuse(Hhat, items, rows, mu):
+        """Hhat with its rows of the distinct items replaced by (1-mu) Hhat + mu rows."""
+        return Hhat.index_copy(0, items, (1 - mu) * gather(Hhat, items) + mu * rows)
+
+    @staticmethod
+    def project(p, m, items):
+        """(n,d) projections of the given items."""
+        return F.linear(gather(p[f"{m}_embedding.weight"], items), p[f"{m}_trs.weight"], p[f"{m}_trs.bias"])
+
+
+# ------------------------------------------------------------------------------------------------------------- one step
+
+def needs_projection(s):
+    return s.model == "CCDRec" and s.dma or s.model in ("CCDRec", "FREEDOM") and (s.reg_weight > 0 or not s.skip_idle)
+
+
+def represent(p, graphs, diffusion, modalities, s, ops=Ops):
+    """Forward up to the tables of representations. graphs: user_item, item_item. diffusion: items (n) distinct items among positives and
+    random negatives, t (n) zero-based, noise (n,d), count (n) how often each occurs; t and noise are read by CCDRec with dma only.
+    -> namespace with users (U,d), items (I,d) and what the losses need."""
+    P, Q = p["user_embedding.weight"], p["item_id_embedding.weight"]
+    U = len(P)
+    r = SimpleNamespace(P=P, Q=Q, projection={}, e_0=None, e_t=None, e0_hat=None)
+    if s.model == "BPR":
+        r.users, r.items = P, Q
+        return r
+    if needs_projection(s):
+        r.projection = {m: ops.project(p, m, diffusion.items) for m in modalities}
+    if s.model == "LightGCN":
+        r.users, r.items = ops.propagate(graphs.user_item, torch.cat([P, Q]), s.n_ui_layers).split([U, len(Q)])
+        return r
+
+    Hhat = Q
+    for _ in range(s.n_mm_layers):
+        Hhat = ops.item_mm(graphs.item_item, Hhat)
+    ego = Q if s.model == "FREEDOM" else Hhat            # CCDRec starts the propagation from the item graph's output (spec 2)
+    if s.model == "CCDRec" and s.dma:
+        D, t = diffusion.items, diffusion.t
+        keep, blur = noise_levels(s.timesteps, s.noise_schedule, Q.dtype, Q.device)
+        r.e_0 = gather(Q, D)
+        r.e_t = keep[t][:, None] * r.e_0 + blur[t][:, None] * diffusion.noise
+        tau = time_table(s.timesteps, Q.shape[1], Q.dtype, Q.device)[t]
+        r.e0_hat = ops.estimate(r.e_t, list(r.projection.values()), tau, *estimator_weights(p))
+        ego = ops.fuse(Hhat, D, r.e0_hat, s.mu)
+    r.users, H_i = ops.propagate(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers).split([U, len(Q)])
+    r.items = H_i + Hhat                                 # the unfused Hhat
+    return r
+
+
+def bpr_eps(x):
+    return -torch.log(1e-10 + torch.sigmoid(x)).mean()
+
+
+def bpr_log(x):
+    return F.softplus(-x).mean()
+
+
+def losses(r, batch, diffusion, s, tap=lambda x: x):
+    """The terms of the loss, weights included, and the rows they are made of. batch: users, positives (B), negatives (n_neg,B), and
+    curricular (B), or frozen (B,d), or neither. `tap` sees every tensor on its way into a term, once a use (golden.py measures masses there)."""
+    u, pos, neg = batch.users, batch.positives, batch.negatives
+    zero = r.P.new_zeros(())
+    bpr = bpr_eps if s.model in ("BPR", "LightGCN") else bpr_log
+    wanted = [pos[None], neg] + ([batch.curricular[None]] if s.model == "CCDRec" and batch.curricular is not None else [])
+    h_i = gather(r.items, torch.cat(wanted))             # (1 + n_neg (+ 1), B, d)
+    h_u, h_p, h_n = gather(r.users, u), h_i[0], h_i[1:1 + len(neg)]
+    dot = lambda a, b: (tap(a) * tap(b)).sum(1)   # noqa: E731
+
+    def ranking(a, b, c):
+        return bpr(dot(a, b) - dot(a, c))
+
+    out = {"h.users": h_u, "h.positives": h_p, "h.negatives": h_n}
+    random = sum(ranking(h_u, h_p, h_n[k]) for k in range(len(neg))) / len(neg)
+    curricular, align, reg = zero, zero, zero
+    omega = 0.0
+    if s.model == "CCDRec" and batch.frozen is not None:
+        omega, curricular = s.omega, ranking(h_u, h_p, batch.frozen)
+    elif s.model == "CCDRec" and batch.curricular is not None:
+        omega, out["h.curricular"] = s.omega, h_i[-1]
+        curricular = ranking(h_u, h_p, out["h.curricular"])
+    if r.e0_hat is not None:
+        n_rows = (1 + len(neg)) * len(u)
+        gap = tap(r.e_0) - tap(r.e0_hat)
+        align = (diffusion.count.to(gap)[:, None] * gap * gap).sum() / (n_rows * gap.shape[1])
+    if s.model in ("BPR", "LightGCN") and s.reg_weight > 0:   # un-squared Frobenius norms of the gathered layer-0 rows
+        norm = lambda x: torch.linalg.vector_norm(tap(x))   # noqa: E731
+        rows = norm(gather(r.P, u)) + norm(gather(r.Q, pos)) + sum(norm(gather(r.Q, neg[k])) for k in range(len(neg))) / len(neg)
+        reg = rows / len(u)
+    elif r.projection and (s.reg_weight > 0 or not s.skip_idle):
+        at = getattr(diffusion, "at", None)              # where the batch's items are among diffusion.items
+        if at is None:
+            at = torch.searchsorted(diffusion.items, torch.cat([pos[None], neg]))
+        for h in r.projection.values():
+            h = gather(h, at)
+            reg = reg + sum(ranking(h_u, h[0], h[1 + k]) for k in range(len(neg))) / len(neg)
+    out["loss.bpr"] = (1 - omega) * random
+    out["loss.bpr_curricular"] = omega * curricular
+    out["loss.align"] = s.lambda_dm * align
+    out["loss.reg"] = s.reg_weight * reg
+    out["loss.total"] = out["loss.bpr"] + out["loss.bpr_curricular"] + out["loss.align"] + out["loss.reg"]
+    return out
+
+
+def trained(p, s):
+    """Names of the tensors that are parameters under these settings."""
+    return [k for k in p if s.train_features or k not in feature_names(p)]
+
+
+def feature_names(p):
+    return [k for k in p if k.endswith("_embedding.weight") and k not in ("user_embedding.weight", "item_id_embedding.weight")]
+
+
+def step(p, graphs, batch, diffusion, modalities, s, ops=Ops, tap=lambda x: x):
+    """One step up to the gradients: every array of the result but `grad.*` and `new.*`, still attached to the graph."""
+    r = represent(p, graphs, diffusion, modalities, s, ops)
+    out = losses(r, batch, diffusion, s, tap)
+    out.update({f"projection.{m}": h for m, h in r.projection.items()})
+    if r.e_t is not None:
+        out["e_t"], out["e0_hat"] = r.e_t, r.e0_hat
+    return out
+
+
+def adam(theta, g, m, v, t, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+    """Baselines 2.4 -> (theta, m, v) after step t, from 1."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g * g
+    return theta - lr / (1 - beta1 ** t) * m / (v.sqrt() / math.sqrt(1 - beta2 ** t) + eps), m, v
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluation
+
+@torch.no_grad()
+def final_tables(p, graphs, s, pool=None, ops=Ops):
+    """(users, items) for scoring, with the full graph; CCDRec fuses every item with the end of the reverse process."""
+    P, Q = p["user_embedding.weight"], p["item_id_embedding.weight"]
+    if s.model == "BPR":
+        return P, Q
+    Hhat = Q
+    if s.model != "LightGCN":
+        for _ in range(s.n_mm_layers):
+            Hhat = ops.item_mm(graphs.item_item, Hhat)
+    ego = Hhat if s.model == "CCDRec" else Q
+    if s.model == "CCDRec" and s.dma:
+        ego = (1 - s.mu) * Hhat + s.mu * pool
+    H = ops.propagate(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers)
+    items = H[len(P):]
+    return H[:len(P)], items if s.model == "LightGCN" else items + Hhat
+
+
+# -------------------------------------------------------------------------------------------------------------- initial
+
+def initial(data_sizes, features, s, generator):
+    """Parameters as the specification starts them. data_sizes = (U, I); features: name -> (I,F) float32 tensor."""
+    (U, I), d = data_sizes, s.embedding_size
+
+    def uniform(shape, bound):
+        return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+
+    def normal(shape):
+        return torch.empty(shape).normal_(0, math.sqrt(2 / sum(shape)), generator=generator)
+
+    table = normal if s.model == "BPR" else lambda shape: uniform(shape, math.sqrt(6 / sum(shape)))
+    p = {"user_embedding.weight": table((U, d)), "item_id_embedding.weight": table((I, d))}
+    if s.model in ("FREEDOM", "CCDRec"):
+        for m, x in features.items():
+            bound = 1 / math.sqrt(x.shape[1])
+            p[f"{m}_embedding.weight"] = x.clone()
+            p[f"{m}_trs.weight"], p[f"{m}_trs.bias"] = uniform((d, x.shape[1]), bound), uniform((d,), bound)
+    if s.model == "CCDRec":
+        for w in "qkv":
+            p[f"estimator.w_{w}.weight"] = normal((d, d))
+    return p
