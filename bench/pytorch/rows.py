@@ -49,21 +49,25 @@ class RowAdam:
             j = (now - g)[:, None] + k
             a = torch.where(k <= g[:, None], self.lr * B1 ** k / (1 - B1 ** j), 0.0).float()
             b = (B2 ** (k / 2) / (1 - B2 ** j).sqrt()).float()
-            x, m, v = self.x[r], self.m[r], self.v[r]
+            x, m, v = (y.index_select(0, r) for y in (self.x, self.m, self.v))
             root_v = v.sqrt()
             for c in range(0, len(k), UNROLL):
                 x = self.kernel(x, m, root_v, a[:, c:c + UNROLL].contiguous(), b[:, c:c + UNROLL].contiguous())
             g = g[:, None].double()
-            self.x[r], self.m[r], self.v[r] = x, m * (B1 ** g).float(), v * (B2 ** g).float()
+            for y, new in ((self.x, x), (self.m, m.mul_((B1 ** g).float())), (self.v, v.mul_((B2 ** g).float()))):
+                y.index_copy_(0, r, new)
 
     @torch.no_grad()
     def step(self, rows, grad, t):
         """Step t of the distinct `rows`, which are up to date with step t-1."""
-        m = self.m[rows].mul_(B1).add_(grad, alpha=1 - B1)
-        v = self.v[rows].mul_(B2).addcmul_(grad, grad, value=1 - B2)
-        root = v.sqrt().div_(math.sqrt(1 - B2 ** t)).add_(EPS)
-        self.x[rows] = self.x[rows].addcdiv_(m, root, value=-self.lr / (1 - B1 ** t))
-        self.m[rows], self.v[rows] = m, v
+        for i in range(0, len(rows), self.block):
+            r, g = rows[i:i + self.block], grad[i:i + self.block]
+            m = self.m.index_select(0, r).mul_(B1).add_(g, alpha=1 - B1)
+            v = self.v.index_select(0, r).mul_(B2).addcmul_(g, g, value=1 - B2)
+            root = v.sqrt().div_(math.sqrt(1 - B2 ** t)).add_(EPS)
+            self.x.index_copy_(0, r, self.x.index_select(0, r).addcdiv_(m, root, value=-self.lr / (1 - B1 ** t)))
+            self.m.index_copy_(0, r, m)
+            self.v.index_copy_(0, r, v)
         self.last[rows], self.seen[rows] = t, True
 
     def flush(self, now):

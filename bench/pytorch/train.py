@@ -367,10 +367,11 @@ class Tuned(Form):
         if self.on_demand and self.compile != "off" and self.tables and self.device.type == "cpu":
             F_m = max(self.p[n].shape[1] for n in self.tables)
             example = lambda n: [torch.rand(n, w, device=self.device) for w in (F_m, F_m, F_m, R.UNROLL, R.UNROLL)]   # noqa: E731
-            replay = self.tried("replay of missed steps", R.missed_steps, example, max(16, (1 << 16) // F_m))
+            replay = self.tried("replay of missed steps", R.missed_steps, example, max(16, (1 << 18) // F_m))
 
         if self.on_demand:
-            self.by_rows = {n: R.RowAdam(self.p[n], s.learning_rate, replay) for n in self.tables}
+            block = 1 << (16 if replay is R.missed_steps else 18)        # plain operations want their arrays in cache; fused ones stream
+            self.by_rows = {n: R.RowAdam(self.p[n], s.learning_rate, replay, block) for n in self.tables}
         else:
             dense += self.tables
             for n in self.tables:
