@@ -47,7 +47,6 @@ void race(const Options& o) {
   Settings s = resolve_config({}, values).settings;
   s.device = o.device, s.threads = o.threads;
   s.stopping_step = s.epochs;  // as many epochs as are asked for
-  check_device(s.device);
   const auto start = Clock::now();
   LoadOptions load;
   load.need_features = uses_features(s);
@@ -89,6 +88,7 @@ int run(int argc, char** argv) {
   app.add_option("--threads", o.threads, "0 = all cores");
   app.add_flag("--ceilings", o.ceilings, "measure the machine instead");
   CLI11_PARSE(app, argc, argv);
+  check_device(o.device);
   if (o.ceilings) {
     const int threads = o.threads > 0 ? o.threads : this_machine().cores;
     const Ceilings c = measure_ceilings(threads);
