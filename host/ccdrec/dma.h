@@ -25,6 +25,8 @@ class Dma {
   CMat tau() const { return tau_; }
   Mat e_t() const { return e_t_; }
   Mat e0_hat() const { return e0_hat_; }
+  CMat d_e_t() const { return d_e_t_; }
+  CMat d_e0_hat() const { return d_e0_hat_; }
   // For tests and parity: t and eps of the running batch can be given in place of drawn.
   void set_given(const std::vector<int32_t>& t, const std::vector<float>& eps);
 

@@ -73,6 +73,7 @@ class Recommender {
                        const std::vector<int32_t>& curricular);
   void set_given_frozen(const std::vector<float>& rows);  // (B,d) in place of the pool's rows, after set_given_batch
   CMat slots() const { return slots_; }                   // representations of the last batch: users, positives, negatives, curricular
+  CMat slot_grads() const { return d_slots_; }            // and their gradients
   void forward_backward(int epoch, int64_t step);         // step without the optimiser
   void update();
 
