@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 #include <vector>
 
@@ -342,12 +343,28 @@ TensorFile run_step_case(const std::string& in, const std::string& out, const st
   slots("h.positives", {B, d}, B, B);
   slots("h.negatives", {z.s.n_neg, B, d}, 2 * B, z.s.n_neg * B);
   if (!curricular.empty() && !wants_frozen) slots("h.curricular", {B, d}, (2 + z.s.n_neg) * B, B);
+  // Scores h_u . h_x of the batch's rows, one dot product each.
+  const std::vector<float> h = downloaded(dev, model.slots(), model.slots().rows);
+  const auto scores = [&](const std::string& name, const Shape64& s, int64_t first, int64_t rows) {
+    std::vector<float> score;
+    for (int64_t k = 0; k < rows; ++k) {
+      const auto u = h.begin() + k % B * d;
+      score.push_back(float(std::inner_product(u, u + d, h.begin() + (first + k) * d, 0.0)));
+    }
+    r.floats(name, s, score);
+  };
+  scores("score.positives", {B}, B, B);
+  scores("score.negatives", {z.s.n_neg, B}, 2 * B, z.s.n_neg * B);
+  if (!curricular.empty() && !wants_frozen) scores("score.curricular", {B}, (2 + z.s.n_neg) * B, B);
   for (size_t m = 0; m < z.modalities.size(); ++m) {
     r.floats("projection." + z.modalities[m], {n, d}, downloaded(dev, model.modalities()->h(int(m)), n));
     r.floats("grad.projection." + z.modalities[m], {n, d}, downloaded(dev, model.modalities()->d_h(int(m)), n));
   }
   if (shape.diffusion) {
     const Dma& dma = *model.dma();
+    const HostSchedule schedule = make_schedule(z.s.noise_schedule, z.s.timesteps, z.s.noise_prediction_form);
+    r.floats("schedule.sqrt_abar", {z.s.timesteps}, schedule.sqrt_abar);
+    r.floats("schedule.sqrt_1m_abar", {z.s.timesteps}, schedule.sqrt_1m_abar);
     r.floats("e_t", {n, d}, downloaded(dev, dma.e_t(), n));
     r.floats("e0_hat", {n, d}, downloaded(dev, dma.e0_hat(), n));
     r.floats("grad.e_t", {n, d}, downloaded(dev, dma.d_e_t(), n));
@@ -432,7 +449,7 @@ TensorFile run_reverse_case(const std::string& in, const std::string& out, const
   for (size_t m = 0; m < z.modalities.size(); ++m) tokens.h[m] = model.modalities()->h_all(int(m));
   Array<int32_t> t_of(dev, I);
   tokens.t = t_of.p();
-  std::vector<float> e(q.size()), x0;
+  std::vector<float> e(q.size()), x0, answers(q.size() * size_t(T));
   for (size_t k = 0; k < e.size(); ++k) e[k] = std::fma(h.sqrt_abar[size_t(T) - 1], q[k], h.sqrt_1m_abar[size_t(T) - 1] * start[k]);
   Result r;
   const int at[3] = {T / 4, T / 2, 3 * T / 4};
@@ -445,6 +462,7 @@ TensorFile run_reverse_case(const std::string& in, const std::string& out, const
     t_of.upload(std::vector<int32_t>(size_t(I), t - 1).data(), I);
     model.dma()->denoiser().forward(model.arena(), e0, tokens, RowList{nullptr, nullptr, I});
     x0 = downloaded(dev, e0, I);
+    std::copy(x0.begin(), x0.end(), answers.begin() + int64_t(t - 1) * I * d);
     const float a = h.a[size_t(t) - 1], b = h.b[size_t(t) - 1], sigma = h.sigma[size_t(t) - 1];
     const float* const now = noise.data() + int64_t(t - 1) * I * d;
     for (size_t k = 0; k < e.size(); ++k) {
@@ -453,6 +471,9 @@ TensorFile run_reverse_case(const std::string& in, const std::string& out, const
     }
   }
   r.floats("pool.3", {I, d}, e);
+  r.floats("x0", {T, I, d}, answers);
+  r.floats("schedule.a", {T}, h.a), r.floats("schedule.b", {T}, h.b), r.floats("schedule.sigma", {T}, h.sigma);
+  r.floats("schedule.sqrt_abar", {T}, h.sqrt_abar), r.floats("schedule.sqrt_1m_abar", {T}, h.sqrt_1m_abar);
   dev.check_faults();
   return r.done(out, "ccdrec-reverse-result");
 }
