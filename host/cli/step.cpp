@@ -34,7 +34,7 @@ int run(const Options& o, Work work, Io& io) {
   return kDone;
 }
 
-void add_case(CLI::App& app, Action& chosen, const char* name, const char* what, Work work) {
+void add_arrays(CLI::App& app, Action& chosen, const char* name, const char* what, Work work) {
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand(name, what);
   sub->add_option("--in", o->in, "the case, a safetensors file")->required()->type_name("FILE");
@@ -52,8 +52,8 @@ void add_case(CLI::App& app, Action& chosen, const char* name, const char* what,
 }  // namespace
 
 void add_step(CLI::App& app, Action& chosen) {
-  add_case(app, chosen, "step", "one training step on given arrays: every intermediate, loss, gradient and updated parameter", run_step_case);
-  add_case(app, chosen, "reverse", "the reverse process on given noise: the four pools", run_reverse_case);
+  add_arrays(app, chosen, "step", "one training step on given arrays: every intermediate, loss, gradient and updated parameter", run_step_case);
+  add_arrays(app, chosen, "reverse", "the reverse process on given noise: the four pools", run_reverse_case);
 }
 
 }  // namespace ccdrec::cli
