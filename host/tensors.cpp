@@ -21,14 +21,16 @@ std::vector<Window> windows(Recommender& model) {
   return w;
 }
 
-HostCsr downloaded(Device& dev, const Csr& a) {
+HostCsr downloaded(Device& dev, const Csr& a, bool values) {
   HostCsr h;
   h.rows = a.rows, h.cols = a.cols;
   h.row_ptr.resize(size_t(a.rows) + 1);
   dev.ops.download(dev.ctx, h.row_ptr.data(), a.row_ptr, h.row_ptr.size() * sizeof(int64_t));
-  h.col.resize(size_t(h.row_ptr.back())), h.val.resize(h.col.size());
+  h.col.resize(size_t(h.row_ptr.back()));
   if (h.col.empty()) return h;
   dev.ops.download(dev.ctx, h.col.data(), a.col, h.col.size() * sizeof(int32_t));
+  if (!values) return h;
+  h.val.resize(h.col.size());
   dev.ops.download(dev.ctx, h.val.data(), a.val, h.val.size() * sizeof(float));
   return h;
 }

@@ -19,7 +19,7 @@ struct Window {
 };
 std::vector<Window> windows(Recommender&);  // what is trained
 
-HostCsr downloaded(Device&, const Csr&);
+HostCsr downloaded(Device&, const Csr&, bool values = true);  // without: the pattern
 
 // Host copies of what is written, kept alive until the file is. On the CPU device a plain window is written from where it lies.
 class Writer {

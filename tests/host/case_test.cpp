@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 
 #include "data/error.h"
 #include "host/models/recommender.h"
@@ -162,6 +164,67 @@ TEST(Case, HoldsTheArraysOfItsStep) {
   EXPECT_EQ(bpr.metadata.at("settings").find("omega"), std::string::npos) << "a key of other models";
   // pruned: floor(195 * 0.7) edges both ways
   EXPECT_EQ(second.tensors.at("graph.user_item.value").shape, std::vector<int64_t>{2 * 136});
+}
+
+// The search that a case shows for its readers is the one that was made: the drawn rank names the negative.
+TEST(Case, ShowsHowCurricularNegativesWereFound) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  for (const bool cosine : {false, true})
+    for (const Position at : {Position{1, 0}, {2, 4}, {3, 8}}) {
+      Settings s = small(models[5]);
+      s.cns_cosine = cosine, s.kappa = 0.3;
+      Trainer t(s, data);
+      train_to(t, s, at.epoch, at.step, {});
+      write_case(t, s, dir / "case.safetensors");
+      const TensorFile c = read_safetensors(dir / "case.safetensors");
+      const TensorData &similarity = c.tensors.at("cns.similarity"), &excluded = c.tensors.at("cns.excluded");
+      const int64_t B = similarity.shape[0], C = similarity.shape[1];
+      ASSERT_EQ(C, 15);
+      for (int64_t b = 0; b < B; ++b) {
+        std::vector<std::pair<float, int64_t>> order;  // most similar first, then by place
+        for (int64_t k = 0; k < C; ++k) {
+          const int32_t item = c.tensors.at("cns.candidates").i32()[k], user = c.tensors.at("batch.users").i32()[b];
+          const bool seen = std::any_of(data.train.begin(), data.train.end(), [&](const Pair& p) { return p.user == user && p.item == item; });
+          EXPECT_EQ(excluded.i32()[b * C + k] != 0, seen);
+          if (!seen) order.emplace_back(-similarity.f32()[b * C + k], k);
+        }
+        std::sort(order.begin(), order.end());
+        const int32_t rank = c.tensors.at("cns.rank").i32()[b];
+        ASSERT_GE(rank, 0);
+        ASSERT_LT(rank, std::min<int64_t>(4, int64_t(order.size())));
+        EXPECT_EQ(c.tensors.at("cns.candidates").i32()[order[size_t(rank)].second], c.tensors.at("batch.curricular").i32()[b]) << "row " << b;
+      }
+    }
+}
+
+// What `ccdrec case --reverse` writes, `ccdrec reverse` computes as the run did: its pools are those of the next epoch.
+TEST(Case, ReverseComputesThePoolsOfTheRun) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  for (const bool trained : {true, false})
+    for (const Position at : {Position{0, 0}, {1, 4}}) {
+      Settings s = small(models[5]);
+      s.train_features = trained, s.noise_prediction_form = !trained;
+      {
+        Trainer t(s, data);
+        train_to(t, s, at.epoch, at.step, {});
+        write_reverse_case(t, s, dir / "case.safetensors");
+      }
+      const TensorFile got = run_reverse_case(dir / "case.safetensors", "", "cpu", 1);
+      Trainer t(s, data);
+      train_to(t, s, at.epoch + 1, 0, {});
+      for (int k = 0; k < 4; ++k) {
+        const std::vector<float> want = t.model().ndi()->pool_matrix(k).array().host();
+        const TensorData& pool = got.tensors.at("pool." + std::to_string(k));
+        ASSERT_EQ(pool.bytes.size(), want.size() * sizeof(float));
+        for (size_t j = 0; j < want.size(); ++j) EXPECT_NEAR(pool.f32()[j], want[j], 2e-5f * (1 + std::fabs(want[j]))) << "pool " << k << ", " << j;
+      }
+    }
+  Settings s = small(models[4]);
+  Trainer t(s, data);
+  EXPECT_THROW(write_reverse_case(t, s, dir / "none"), UserError);
+  EXPECT_FALSE(std::filesystem::exists(dir / "none"));
 }
 
 TEST(Case, AStepThatIsNotInTheRunIsOneSentence) {
