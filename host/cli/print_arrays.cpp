@@ -41,7 +41,7 @@ struct Form {
     double largest = 0;
     for (const double x : v)
       if (std::isfinite(x)) largest = std::max(largest, std::fabs(x));
-    exponent = largest != 0 && (largest < 1e-3 || largest >= 1e6);
+    exponent = largest != 0 && (largest < 1e-2 || largest >= 1e6);
     decimals = largest == 0 ? 0 : std::max(0, 4 - int(std::floor(std::log10(largest))));
   }
   std::string operator()(double x) const {

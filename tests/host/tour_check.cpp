@@ -325,7 +325,7 @@ Strings wrong_names(const std::string& tour, const std::string& root) {
       if (!sections.empty()) sections.back().test = true;
     }
     if (!where) continue;
-    if (lines[k].rfind("> operation", 0) == 0)
+    if (lines[k].rfind("> - operation", 0) == 0)
       for (const std::string& name : matches(lines[k].substr(0, lines[k].find(':')), quoted))
         if (!operations.count(name)) complain(fmt::format("the catalogue has no operation {}", name));
     for (const std::string& name : others) {
