@@ -156,7 +156,7 @@ void write_reverse_case(Trainer& trainer, const Settings& s, const std::string& 
   Recommender& model = trainer.model();
   Device& dev = trainer.device();
   const int epoch = trainer.epoch();
-  if (!model.shape().diffusion) throw UserError("--reverse: the model of the settings has no diffusion");
+  CHECK_THAT(model.shape().diffusion);
   model.begin_epoch(epoch);
   for (int64_t step = trainer.next_step(); step < model.steps_per_epoch(); ++step) model.step(epoch, step);
   model.flush();

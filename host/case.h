@@ -16,7 +16,8 @@ TrainSummary train_to(Trainer&, const Settings&, int epoch, int64_t step, TrainH
 // The case of the step that is next. The step is computed, for negatives that depend on it, and not taken.
 void write_case(Trainer&, const Settings&, const std::string& path);
 
-// The reverse process that ends the epoch, as a case of `ccdrec reverse`: the steps left in the epoch are taken. UserError: no diffusion.
+// The reverse process that ends the epoch, as a case of `ccdrec reverse`: the steps left in the epoch are taken. The model has a
+// diffusion.
 void write_reverse_case(Trainer&, const Settings&, const std::string& path);
 
 }  // namespace ccdrec

@@ -35,6 +35,7 @@ int run_case(const Options& o, Io& io) {
   Trainer trainer(s, data);
   const int64_t step = o.reverse ? 0 : o.step;
   check_step(trainer, s, o.epoch, step);
+  if (o.reverse && !trainer.model().shape().diffusion) throw UserError("--reverse: the model of the settings has no diffusion");
   for (const std::string& note : config.notes) io.err << "note: " << note << '\n';
   for (const std::string& note : trainer.notes()) io.err << "note: " << note << '\n';
 
@@ -77,7 +78,7 @@ void add_case(CLI::App& app, Action& chosen) {
       "The step is the one that `ccdrec train` with the same options takes there: parameters and moments before it, the graphs of its\n"
       "epoch, the batch with its negatives, diffusion steps and noise. docs/step-format.md lists the arrays.\n"
       "Example: ccdrec case -m CCDRec -d demo --epoch 1 --step 3 --out case.safetensors\n"
-      "         ccdrec step --in case.safetensors --out result.safetensors");
+      "         ccdrec step --in case.safetensors --print loss.total --out result.safetensors");
   sub->callback([o, &chosen] { chosen = [o](Io& io) { return run_case(*o, io); }; });
 }
 

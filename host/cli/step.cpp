@@ -34,7 +34,7 @@ int run(const Options& o, Work work, Io& io) {
   return kDone;
 }
 
-void add_arrays(CLI::App& app, Action& chosen, const char* name, const char* what, Work work) {
+void add_arrays(CLI::App& app, Action& chosen, const char* name, const char* what, const char* example, Work work) {
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand(name, what);
   sub->add_option("--in", o->in, "the case, a safetensors file")->required()->type_name("FILE");
@@ -45,15 +45,20 @@ void add_arrays(CLI::App& app, Action& chosen, const char* name, const char* wha
   sub->add_option("--rows", o->rows, "of what is printed: 0:3 is rows 0, 1 and 2; 5 is that row")->type_name("FIRST:END");
   sub->add_option("--device", o->device, "auto, cpu or cuda")->type_name("DEVICE")->capture_default_str();
   sub->add_option("--threads", o->threads, "0: all cores")->type_name("N");
-  sub->footer("docs/step-format.md lists the arrays of both files. Nothing is drawn: the case holds every number that chance decides.");
+  sub->footer(
+      "docs/step-format.md lists the arrays of both files, docs/tour.md explains them. Nothing is drawn: the case holds every number that chance\n"
+      "decides.\n"
+      "Example: ccdrec " +
+      std::string(name) + " --in case.safetensors --print " + example + " --rows 0:3");
   sub->callback([o, work, &chosen] { chosen = [o, work](Io& io) { return run(*o, work, io); }; });
 }
 
 }  // namespace
 
 void add_step(CLI::App& app, Action& chosen) {
-  add_arrays(app, chosen, "step", "one training step on given arrays: every intermediate, loss, gradient and updated parameter", run_step_case);
-  add_arrays(app, chosen, "reverse", "the reverse process on given noise: the four pools", run_reverse_case);
+  add_arrays(app, chosen, "step", "one training step on given arrays: every intermediate, loss, gradient and updated parameter",
+             "e_t --print loss.total", run_step_case);
+  add_arrays(app, chosen, "reverse", "the reverse process on given noise: the four pools", "pool.0", run_reverse_case);
 }
 
 }  // namespace ccdrec::cli

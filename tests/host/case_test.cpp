@@ -223,7 +223,7 @@ TEST(Case, ReverseComputesThePoolsOfTheRun) {
     }
   Settings s = small(models[4]);
   Trainer t(s, data);
-  EXPECT_THROW(write_reverse_case(t, s, dir / "none"), UserError);
+  EXPECT_THROW(write_reverse_case(t, s, dir / "none"), std::logic_error);
   EXPECT_FALSE(std::filesystem::exists(dir / "none"));
 }
 

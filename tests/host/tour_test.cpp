@@ -126,7 +126,8 @@ TEST(TourCheck, FindsEveryPlantedFault) {
   EXPECT_NE(names(instead("tests/kernels/spmm_test.cpp", "tests/kernels/gemm_test.cpp")).find("no test Spmm"), std::string::npos);
   EXPECT_NE(names(instead("See `kernels/spmm.h`", "See `kernels/spmv.h`")).find("line 2: there is no file"), std::string::npos);
   EXPECT_NE(names(instead("(step-format.md)", "(step.md)")).find("leads nowhere"), std::string::npos);
-  EXPECT_NE(names(instead("> - test `Spmm.ForwardAndBackwardMatchDoubleReference`", "> - test")).find("'1. Product' lacks a test"), std::string::npos);
+  EXPECT_NE(names(instead("> - test `Spmm.ForwardAndBackwardMatchDoubleReference`", "> - test")).find("'1. Product' lacks a test"),
+            std::string::npos);
   EXPECT_NE(names(instead("```console", "```text")).find("lacks numbers"), std::string::npos);
 }
 
