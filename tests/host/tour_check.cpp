@@ -81,8 +81,8 @@ bool same_word(const std::string& a, const std::string& b) {
   return std::fabs(x->value - y->value) <= 1.001 * std::max(x->unit, y->unit);
 }
 
-const std::regex& measured() {  // four decimals or more: a number that the program printed
-  static const std::regex r(R"(\d+\.\d{4,}(?:e[-+]\d+)?)");
+const std::regex& measured() {  // four decimals or more, with its sign: a number that the program printed
+  static const std::regex r(R"(-?\d+\.\d{4,}(?:e[-+]\d+)?)");
   return r;
 }
 

@@ -3,7 +3,7 @@
 //   ```console   `$ build/ccdrec ARGUMENTS` or `$ cat FILE`, and what it prints. Run again: words must be equal, numbers equal to their last digit but one
 //                unit, since another instruction set may round another way.
 //   ```worked    NAME = EXPRESSION = NUMBER: must hold within the rounding of the numbers printed. Literals of four decimals or more are such numbers,
-//                others are exact.
+//                written with their sign (`+ -0.1234`); others are exact.
 //   prose        Every number of four decimals or more must stand in a console block. A path in backticks must exist, a test `Suite.Name` be in tests/.
 //   > lines      say where a thing is. `- operation NAME, NAME: ...`: in the catalogue. Any other name in backticks: a word of a file named in that line;
 //                a test: defined in one of them. Each numbered section names code and a test, and shows numbers.

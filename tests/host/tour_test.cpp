@@ -117,7 +117,7 @@ TEST(TourCheck, FindsEveryPlantedFault) {
   EXPECT_NE(numbers(instead("0.5 / 2 =", "0.5 / z =")).find("is no arithmetic"), std::string::npos);
   EXPECT_NE(numbers(instead("y[0] = 2 * 0.25000 - 0.5 / 2", "y[0]")).find("NAME = EXPRESSION = NUMBER"), std::string::npos);
   EXPECT_NE(numbers(instead("and 0.25000", "and 0.25001")).find("line 2: 0.25001 stands in no console block"), std::string::npos);
-  EXPECT_EQ(numbers(instead("2 * 0.25000 - 0.5 / 2", "sqrt(exp(log(0.25000))) * (3 - 1)^2 / 8 - -0.25000 / 2 - 0.125")), "");
+  EXPECT_EQ(numbers(instead("2 * 0.25000 - 0.5 / 2", "sqrt(exp(log(0.25000))) * (3 - 1)^2 / 8 - -(0.25000) / 2 - 0.125")), "");
 
   // names
   EXPECT_NE(names(instead("`spmm`", "`spmv`")).find("the catalogue has no operation spmv"), std::string::npos);
