@@ -13,7 +13,7 @@ BUILD     = cmake --build --preset $(1) -j $(JOBS)
 CTEST     = ctest --preset $(1) -j $(JOBS)
 dir       = build$(if $(filter-out default,$(1)),-$(1))
 
-.PHONY: all deps demo test test-cuda memcheck bench bench-gpu race profile sanitize format lint install clean help
+.PHONY: all deps demo test test-cuda memcheck bench bench-gpu race profile sanitize format lint install tour clean help
 .NOTPARALLEL:
 
 all: deps            ## install what is missing, build everything into build/
@@ -39,6 +39,10 @@ test-cuda:           ## the operation tests on the GPU; fails without one
 memcheck:            ## compute-sanitizer over the operation tests on the GPU
 	@$(MAKE) --no-print-directory all CUDA=1
 	@CCDREC_TEST_POOL=0 CCDREC_TEST_DEVICES=cuda compute-sanitizer --tool memcheck --error-exitcode 9 $(call dir,$(PRESET))/test_cuda --gtest_brief=1
+
+tour: all            ## run the commands of docs/tour.md again and write what they print into it
+	@CCDREC_UPDATE_TOUR=1 $(call dir,$(PRESET))/test_host --gtest_brief=1 --gtest_filter='Tour.PrintsWhatTheProgramPrints'
+	@$(call dir,$(PRESET))/test_host --gtest_brief=1 --gtest_filter='Tour.*'
 
 sanitize: deps       ## address and undefined-behaviour sanitizers over the fast tests (build-sanitize/)
 	@$(call CONFIGURE,sanitize)

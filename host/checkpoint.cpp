@@ -8,6 +8,7 @@
 
 #include "data/error.h"
 #include "host/safetensors.h"
+#include "host/tensors.h"
 #include "host/trainer_impl.h"
 
 namespace ccdrec {
@@ -15,68 +16,6 @@ namespace ccdrec {
 namespace {
 
 constexpr const char* kFormat = "ccdrec-state-1";
-
-// One parameter wherever it lives: a window of a device array.
-struct Window {
-  std::string name;
-  int64_t rows, cols;
-  bool transposed;  // written (cols,rows), as torch.nn.Linear keeps it
-  Array<float>*value, *m, *v;
-  int64_t offset;
-};
-
-std::vector<Window> windows(Recommender& model) {
-  std::vector<Window> w;
-  Backbone& b = model.backbone();
-  RowTable& nodes = b.nodes();
-  const int64_t d = nodes.value().cols;
-  const auto add = [&](const std::string& name, RowTable& t, int64_t first, int64_t rows, int64_t cols) {
-    w.push_back({name, rows, cols, false, &t.values().array(), &t.moments().array(), &t.squares().array(), first * cols});
-  };
-  add("user_embedding.weight", nodes, 0, b.users(), d);
-  add("item_id_embedding.weight", nodes, b.users(), b.n_items(), d);
-  if (Modalities* modal = model.modalities())
-    for (int k = 0; k < modal->count(); ++k)
-      if (RowTable& x = modal->features(k); x.trainable()) add(modal->name(k) + "_embedding.weight", x, 0, x.value().rows, x.value().cols);
-  ParamArena& arena = model.arena();
-  for (const ParamInfo& p : arena.params())
-    w.push_back({p.name, p.rows, p.cols, p.transposed, &arena.values(), &arena.moments(), &arena.squares(), p.offset});
-  return w;
-}
-
-// Host copies of windows, kept alive until the file is written. On the CPU device a plain window is written from where it lies.
-class Writer {
- public:
-  explicit Writer(bool on_host) : on_host_(on_host) {}
-  void add(const std::string& name, std::vector<int64_t> shape, const Array<float>& a, int64_t offset, int64_t rows, int64_t cols, bool transposed) {
-    const void* data = a.p() + offset;
-    if (!on_host_ || transposed) {
-      std::vector<float> host(size_t(rows * cols));
-      a.download(host.data(), rows * cols, offset);
-      if (transposed) {
-        std::vector<float> turned(host.size());
-        for (int64_t r = 0; r < rows; ++r)
-          for (int64_t c = 0; c < cols; ++c) turned[size_t(c * rows + r)] = host[size_t(r * cols + c)];
-        host.swap(turned);
-      }
-      kept_.push_back(std::move(host));
-      data = kept_.back().data();
-    }
-    views.push_back({name, "F32", std::move(shape), data});
-  }
-  void add(const std::string& prefix, const Window& w, const Array<float>& a) {
-    const bool bias = w.rows == 1 && !w.transposed;
-    std::vector<int64_t> shape = w.transposed ? std::vector<int64_t>{w.cols, w.rows}
-                                 : bias       ? std::vector<int64_t>{w.cols}
-                                              : std::vector<int64_t>{w.rows, w.cols};
-    add(prefix + w.name, std::move(shape), a, w.offset, w.rows, w.cols, w.transposed);
-  }
-  std::vector<TensorView> views;
-
- private:
-  bool on_host_;
-  std::vector<std::vector<float>> kept_;
-};
 
 // The settings that decide the numbers of a run. Two runs with the same text and the same data take the same course.
 std::string settings_fingerprint(const Settings& s) {

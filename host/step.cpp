@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 #include <vector>
 
@@ -118,25 +119,25 @@ class Case {
   TensorFile file_;
 };
 
-// What is written.
+// What is computed, and written if a file is named.
 class Result {
  public:
   void floats(const std::string& name, const Shape64& shape, std::vector<float> v) { add(name, "F32", shape, v.data(), v.size() * sizeof(float)); }
   void number(const std::string& name, double v) { add(name, "F64", {1}, &v, sizeof v); }
-  void write(const std::string& path, const std::string& format) const {
-    std::vector<TensorView> views;
-    for (const auto& [name, t] : kept_) views.push_back({name, t.dtype, t.shape, t.bytes.data()});
-    write_safetensors(path, views, {{"format", format}, {"version", "1"}});
+  TensorFile done(const std::string& path, const std::string& format) {
+    kept_.metadata = {{"format", format}, {"version", "1"}};
+    if (!path.empty()) write_result(path, kept_);
+    return std::move(kept_);
   }
 
  private:
   void add(const std::string& name, const char* dtype, const Shape64& shape, const void* p, size_t bytes) {
-    TensorData& t = kept_[name];
+    TensorData& t = kept_.tensors[name];
     t.dtype = dtype, t.shape = shape;
     t.bytes.resize(bytes);
     if (bytes) std::memcpy(t.bytes.data(), p, bytes);
   }
-  std::map<std::string, TensorData> kept_;
+  TensorFile kept_;
 };
 
 std::vector<float> transposed(const std::vector<float>& v, int64_t rows, int64_t cols) {
@@ -292,7 +293,13 @@ std::vector<int32_t> distinct_items(const std::vector<int32_t>& a, const std::ve
 
 }  // namespace
 
-void run_step_case(const std::string& in, const std::string& out, const std::string& device, int threads) {
+void write_result(const std::string& path, const TensorFile& result) {
+  std::vector<TensorView> views;
+  for (const auto& [name, t] : result.tensors) views.push_back({name, t.dtype, t.shape, t.bytes.data()});
+  write_safetensors(path, views, result.metadata);
+}
+
+TensorFile run_step_case(const std::string& in, const std::string& out, const std::string& device, int threads) {
   const Case c(in, "ccdrec-step");
   Loaded z(c, device, threads, true);
   Recommender& model = *z.model;
@@ -330,16 +337,44 @@ void run_step_case(const std::string& in, const std::string& out, const std::str
   r.number("loss.total", total);
   const auto slots = [&](const std::string& name, const Shape64& s, int64_t first, int64_t rows) {
     r.floats(name, s, downloaded(dev, model.slots().slice(first, rows), rows));
+    r.floats("grad." + name, s, downloaded(dev, model.slot_grads().slice(first, rows), rows));
   };
   slots("h.users", {B, d}, 0, B);
   slots("h.positives", {B, d}, B, B);
   slots("h.negatives", {z.s.n_neg, B, d}, 2 * B, z.s.n_neg * B);
   if (!curricular.empty() && !wants_frozen) slots("h.curricular", {B, d}, (2 + z.s.n_neg) * B, B);
-  for (size_t m = 0; m < z.modalities.size(); ++m)
+  // Scores h_u . h_x of the batch's rows, one dot product each.
+  const std::vector<float> h = downloaded(dev, model.slots(), model.slots().rows);
+  const auto scores = [&](const std::string& name, const Shape64& s, int64_t first, int64_t rows) {
+    std::vector<float> score;
+    for (int64_t k = 0; k < rows; ++k) {
+      const auto u = h.begin() + k % B * d;
+      score.push_back(float(std::inner_product(u, u + d, h.begin() + (first + k) * d, 0.0)));
+    }
+    r.floats(name, s, score);
+  };
+  scores("score.positives", {B}, B, B);
+  scores("score.negatives", {z.s.n_neg, B}, 2 * B, z.s.n_neg * B);
+  if (!curricular.empty() && !wants_frozen) scores("score.curricular", {B}, (2 + z.s.n_neg) * B, B);
+  for (size_t m = 0; m < z.modalities.size(); ++m) {
     r.floats("projection." + z.modalities[m], {n, d}, downloaded(dev, model.modalities()->h(int(m)), n));
+    r.floats("grad.projection." + z.modalities[m], {n, d}, downloaded(dev, model.modalities()->d_h(int(m)), n));
+  }
   if (shape.diffusion) {
-    r.floats("e_t", {n, d}, downloaded(dev, model.dma()->e_t(), n));
-    r.floats("e0_hat", {n, d}, downloaded(dev, model.dma()->e0_hat(), n));
+    const Dma& dma = *model.dma();
+    const HostSchedule schedule = make_schedule(z.s.noise_schedule, z.s.timesteps, z.s.noise_prediction_form);
+    r.floats("schedule.sqrt_abar", {z.s.timesteps}, schedule.sqrt_abar);
+    r.floats("schedule.sqrt_1m_abar", {z.s.timesteps}, schedule.sqrt_1m_abar);
+    r.floats("e_t", {n, d}, downloaded(dev, dma.e_t(), n));
+    r.floats("e0_hat", {n, d}, downloaded(dev, dma.e0_hat(), n));
+    r.floats("grad.e_t", {n, d}, downloaded(dev, dma.d_e_t(), n));
+    r.floats("grad.e0_hat", {n, d}, downloaded(dev, dma.d_e0_hat(), n));
+    if (const EstimatorSaved* saved = dma.denoiser().saved()) {
+      const int64_t K = int64_t(z.modalities.size()) + 2;
+      r.floats("estimator.x", {n, K, d}, downloaded(dev, saved->x, n * K));
+      r.floats("estimator.a", {n, K, K}, downloaded(dev, saved->a, n * K));
+      r.floats("estimator.s", {n, d}, downloaded(dev, saved->s, n));
+    }
   }
 
   // Gradients: the tables' rows that the step did not reach are zero, as the model is fresh.
@@ -362,6 +397,18 @@ void run_step_case(const std::string& in, const std::string& out, const std::str
   for (size_t k = 0; k < arena.params().size(); ++k)
     r.floats("grad." + arena.params()[k].name, Loaded::outside(arena.params()[k]), arena_tensor(arena.params()[k], arena.grad(int(k))));
 
+  Backbone& backbone = model.backbone();
+  const int L = shape.backbone.layers;
+  if (const CMat hhat = backbone.hhat()) {
+    r.floats("hhat", {I, d}, downloaded(dev, hhat, I));
+    r.floats("grad.hhat", {I, d}, downloaded(dev, backbone.hhat_grad(), I));
+  }
+  if (L > 0) {  // the way back has used the memory of the layers: computed again
+    for (int l = 1; l <= L; ++l) dev.ops.fill_zero(dev.ctx, backbone.layer(l));
+    backbone.forward();
+    for (int l = 0; l <= L; ++l) r.floats(fmt::format("ego.{}", l), {U + I, d}, downloaded(dev, backbone.layer(l), U + I));
+  }
+
   model.update();
   model.flush();  // rows without a gradient move too, where their moments are not zero
   dev.check_faults();
@@ -374,11 +421,17 @@ void run_step_case(const std::string& in, const std::string& out, const std::str
   }
   for (size_t k = 0; k < arena.params().size(); ++k)
     r.floats("new." + arena.params()[k].name, Loaded::outside(arena.params()[k]), arena_tensor(arena.params()[k], arena.value(int(k))));
-  r.write(out, "ccdrec-step-result");
+
+  if (L > 0) {  // what came after took its memory: computed again
+    backbone.back_propagate();
+    r.floats("grad.ego.0", {U + I, d}, downloaded(dev, backbone.start_grad(), U + I));
+    dev.check_faults();
+  }
+  return r.done(out, "ccdrec-step-result");
 }
 
 // The reverse process step by step: f_theta by the operation of training, the sum of A, B and sigma here, in the order of kernels/estimator.h.
-void run_reverse_case(const std::string& in, const std::string& out, const std::string& device, int threads) {
+TensorFile run_reverse_case(const std::string& in, const std::string& out, const std::string& device, int threads) {
   const Case c(in, "ccdrec-reverse");
   Loaded z(c, device, threads, false);
   Recommender& model = *z.model;
@@ -396,7 +449,7 @@ void run_reverse_case(const std::string& in, const std::string& out, const std::
   for (size_t m = 0; m < z.modalities.size(); ++m) tokens.h[m] = model.modalities()->h_all(int(m));
   Array<int32_t> t_of(dev, I);
   tokens.t = t_of.p();
-  std::vector<float> e(q.size()), x0;
+  std::vector<float> e(q.size()), x0, answers(q.size() * size_t(T));
   for (size_t k = 0; k < e.size(); ++k) e[k] = std::fma(h.sqrt_abar[size_t(T) - 1], q[k], h.sqrt_1m_abar[size_t(T) - 1] * start[k]);
   Result r;
   const int at[3] = {T / 4, T / 2, 3 * T / 4};
@@ -409,6 +462,7 @@ void run_reverse_case(const std::string& in, const std::string& out, const std::
     t_of.upload(std::vector<int32_t>(size_t(I), t - 1).data(), I);
     model.dma()->denoiser().forward(model.arena(), e0, tokens, RowList{nullptr, nullptr, I});
     x0 = downloaded(dev, e0, I);
+    std::copy(x0.begin(), x0.end(), answers.begin() + int64_t(t - 1) * I * d);
     const float a = h.a[size_t(t) - 1], b = h.b[size_t(t) - 1], sigma = h.sigma[size_t(t) - 1];
     const float* const now = noise.data() + int64_t(t - 1) * I * d;
     for (size_t k = 0; k < e.size(); ++k) {
@@ -417,8 +471,11 @@ void run_reverse_case(const std::string& in, const std::string& out, const std::
     }
   }
   r.floats("pool.3", {I, d}, e);
+  r.floats("x0", {T, I, d}, answers);
+  r.floats("schedule.a", {T}, h.a), r.floats("schedule.b", {T}, h.b), r.floats("schedule.sigma", {T}, h.sigma);
+  r.floats("schedule.sqrt_abar", {T}, h.sqrt_abar), r.floats("schedule.sqrt_1m_abar", {T}, h.sqrt_1m_abar);
   dev.check_faults();
-  r.write(out, "ccdrec-reverse-result");
+  return r.done(out, "ccdrec-reverse-result");
 }
 
 }  // namespace ccdrec

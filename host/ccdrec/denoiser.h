@@ -19,6 +19,8 @@ class Denoiser {
   void backward(ParamArena&, Mat d_e_t, const Mat* d_h, CMat d_e0_hat, const EstimatorTokens&, RowList rows);
   void reverse(ParamArena&, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const Schedule&, uint32_t seed, uint32_t epoch) const;
 
+  const EstimatorSaved* saved() const { return encoder_ ? nullptr : &saved_; }  // of the last forward; null: the Transformer keeps others
+
   static int64_t parameters(const Settings&, int64_t d);                                      // values
   static int64_t saved_floats(const Settings&, int64_t d, int64_t capacity, int modalities);  // what forward leaves for backward
 

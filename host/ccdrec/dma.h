@@ -23,8 +23,12 @@ class Dma {
   Denoiser& denoiser() { return denoiser_; }
   const Schedule& schedule() const { return schedule_; }
   CMat tau() const { return tau_; }
+  const Array<int32_t>& t() const { return t_; }  // of the last batch, row j: its j-th item
+  CMat noise() const { return eps_; }             // likewise
   Mat e_t() const { return e_t_; }
   Mat e0_hat() const { return e0_hat_; }
+  CMat d_e_t() const { return d_e_t_; }
+  CMat d_e0_hat() const { return d_e0_hat_; }
   // For tests and parity: t and eps of the running batch can be given in place of drawn.
   void set_given(const std::vector<int32_t>& t, const std::vector<float>& eps);
 

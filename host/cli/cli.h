@@ -36,6 +36,7 @@ void add_info(CLI::App&, Action& chosen);
 void add_check(CLI::App&, Action& chosen);
 void add_compare(CLI::App&, Action& chosen);
 void add_step(CLI::App&, Action& chosen);  // and reverse
+void add_case(CLI::App&, Action& chosen);
 
 // ---- what several commands need (common.cpp)
 

@@ -12,6 +12,7 @@
 #include "host/checkpoint.h"
 #include "host/cli/cli.h"
 #include "host/cli/interrupt.h"
+#include "host/cli/run_options.h"
 #include "host/device.h"
 #include "host/machine.h"
 #include "host/progress.h"
@@ -21,22 +22,10 @@
 namespace ccdrec::cli {
 namespace {
 
-struct Options {
-  std::string model, data, device, run_dir, resume, seed, threads;
-  std::vector<std::string> configs, sets;
+struct Options : RunOptions {
+  std::string run_dir, resume;
   bool print_config = false, help_keys = false, plan = false, no_progress = false;
 };
-
-// Options and --set in one list; the shorter spelling comes last and wins.
-std::vector<KeyValue> command_line(const Options& o) {
-  std::vector<KeyValue> list;
-  for (const std::string& text : o.sets) list.push_back(parse_assignment(text));
-  const auto add = [&](const char* key, const std::string& value, const char* origin) {
-    if (!value.empty()) list.push_back(plain_value(key, value, origin));
-  };
-  add("model", o.model, "-m"), add("seed", o.seed, "--seed"), add("device", o.device, "--device"), add("threads", o.threads, "--threads");
-  return list;
-}
 
 Config configure(const Options& o) {
   std::vector<KeyValue> list = command_line(o);
@@ -47,21 +36,11 @@ Config configure(const Options& o) {
     check_resumable(list);
     files = {RunFolder::open(o.resume).path("config.yaml")};
   }
-  Config config = resolve_config(files, list);
+  Config config = resolve_run(o, files, list);
   Settings& s = config.settings;
-  if (!o.data.empty()) s.data_path = o.data, config.origin["data_path"] = "-d";
   if (!o.run_dir.empty()) s.run_dir = o.run_dir, config.origin["run_dir"] = "--run-dir";
   if (!o.resume.empty()) s.run_dir = o.resume, config.origin["run_dir"] = "--resume";
   return config;
-}
-
-// MMRec's files name the parent (`data_path: ../data/`) and the set (`dataset: baby`) apart.
-void settle_data_folder(Config& config) {
-  Settings& s = config.settings;
-  const std::string inner = (std::filesystem::path(s.data_path) / s.dataset).string();
-  if (!s.dataset.empty() && config.origin["data_path"] != "-d" && is_folder(inner)) s.data_path = inner;
-  if (s.data_path.empty() && !s.dataset.empty()) s.data_path = s.dataset;
-  s.data_path = find_data_folder(s.data_path);
 }
 
 // One line per part and the total against what is free; refuses what cannot fit, before anything is taken.
@@ -74,25 +53,6 @@ std::vector<std::string> memory_lines(const MemoryPlan& plan) {
   Lines of_table(table);
   for (std::string_view line; of_table.next(line);) lines.emplace_back(line);
   return lines;
-}
-
-void refuse_if_too_large(const MemoryPlan& plan, const Settings& s) {
-  const uint64_t available = this_machine().available_bytes, limit = uint64_t(s.mem_limit_gb * 1e9);
-  std::string largest;
-  size_t most = 0;
-  for (const PlanLine& line : plan.lines)
-    if (line.bytes > most) most = line.bytes, largest = line.what;
-  const auto refuse = [&](const std::string& against) {
-    throw UserError(fmt::format(
-        "this run needs {} and {}; the largest part is '{}' ({}): try a smaller train_batch_size or embedding_size, or train_features=false",
-        describe_bytes(plan.total()), against, largest, describe_bytes(most)));
-  };
-  if (limit && plan.total() > limit) refuse(fmt::format("mem_limit_gb = {:g} allows {}", s.mem_limit_gb, describe_bytes(limit)));
-  if (const uint64_t on_gpu = gpu_memory_available(s.device)) {
-    if (plan.total() > on_gpu) refuse(fmt::format("the GPU has {} available", describe_bytes(on_gpu)));
-  } else if (available && plan.total() > available) {
-    refuse(fmt::format("the machine has {} available", describe_bytes(available)));
-  }
 }
 
 double phase(const EpochReport& e, const char* name) {
@@ -284,17 +244,7 @@ int train(const Options& o, Io& io) {
 void add_train(CLI::App& app, Action& chosen) {
   auto o = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("train", "train a model; everything it leaves lies in one run folder");
-  sub->add_option("-m,--model", o->model, "BPR, LightGCN, FREEDOM or CCDRec (default CCDRec)")->type_name("MODEL");
-  sub->add_option("-d,--data", o->data, "data folder: NAME.inter and NAME_feat.npy files; `-d baby` also finds data/baby")->type_name("FOLDER");
-  sub->add_option("-c,--config", o->configs, "YAML with MMRec's key names; several files: the later one wins")
-      ->type_name("FILE")
-      ->allow_extra_args(false);
-  sub->add_option("--set", o->sets, "one setting, any key, e.g. --set learning_rate=1e-3 --set topk=[10,20]")
-      ->type_name("KEY=VALUE")
-      ->allow_extra_args(false);
-  sub->add_option("--seed", o->seed, "same seed, same numbers (default 999)")->type_name("N");
-  sub->add_option("--device", o->device, "auto, cpu or cuda; auto says what it took and why")->type_name("DEVICE");
-  sub->add_option("--threads", o->threads, "CPU threads; never changes a result (default: all cores)")->type_name("N");
+  add_run_options(*sub, *o);
   sub->add_option("--run-dir,--run", o->run_dir, "run folder (default runs/MODEL-SET-SEED-TIME)")->type_name("DIR");
   sub->add_option("--resume", o->resume, "continue this run, bit for bit as if it had never stopped")->type_name("RUN_DIR");
   sub->add_flag("--print-config", o->print_config, "print every setting and where its value came from, then stop");

@@ -53,6 +53,13 @@ class Backbone {
   CMat item_table() const { return nodes_.value().slice(U_, I_); }
   CMat item_representations() const { return h_.mat().slice(U_, I_); }
 
+  // For those who look into a step. Hhat and its gradient, after the step (empty without an item graph); Ego_l after forward; the gradient of Ego_0
+  // after back_propagate. Rows that the step does not reach are zero or what an earlier one left.
+  CMat hhat() const { return spec_.item_graph ? CMat(item_work_.back()) : CMat(); }
+  CMat hhat_grad() const { return (spec_.wrapped ? g_ego_ : g_).mat().slice(U_, I_); }
+  Mat layer(int l) { return l > 0 ? work_[size_t(l - 1)].mat() : spec_.wrapped ? ego_.mat() : nodes_.value(); }
+  CMat start_grad() const { return spec_.wrapped ? g_ego_ : grad_; }
+
   Mat g();  // (N,d) gradient of h, zero on the seed: to be filled
   void back_propagate();
   Mat item_start_grad();                                 // wrapped: (I,d) gradient of the item start

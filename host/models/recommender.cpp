@@ -117,6 +117,27 @@ void Recommender::set_given_frozen(const std::vector<float>& rows) {
   frozen_.array().upload(rows.data(), rows_ * d_);
 }
 
+BatchDraws Recommender::draws() const {
+  BatchDraws b;
+  const auto get = [&](auto& to, const auto* from, int64_t n) {
+    to.resize(size_t(n));
+    if (n) dev_.ops.download(dev_.ctx, to.data(), from, to.size() * sizeof to[0]);
+  };
+  get(b.users, users_.p(), rows_);
+  get(b.positives, items_.p(), rows_);
+  get(b.negatives, items_.p() + rows_, rows_ * n_neg_);
+  if (curricular_) get(b.curricular, items_.p() + rows_ * (1 + n_neg_), rows_);
+  if (frozen_curricular_) get(b.frozen, frozen_.mat().p, rows_ * d_);
+  if (!shape_.modalities) return b;
+  int64_t n = 0;
+  dev_.ops.download(dev_.ctx, &n, item_list_.rows.count, sizeof n);
+  get(b.items, item_list_.rows.idx, n);
+  if (!shape_.diffusion) return b;
+  get(b.t, dma_->t().p(), n);
+  get(b.noise, dma_->noise().p, n * d_);
+  return b;
+}
+
 // What kind of batch this is: its rows, and where its curricular negatives come from. A branch of weight zero is not taken.
 void Recommender::plan_batch(int epoch, int64_t step) {
   if (given_) return;

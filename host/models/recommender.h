@@ -32,6 +32,14 @@ struct EpochLosses {  // sums over steps; slots of the device accumulator
   double sum[count] = {};
 };
 
+struct BatchDraws {                                              // what chance decided for a batch, on the host
+  std::vector<int32_t> users, positives, negatives, curricular;  // (B), (B), (n_neg,B), (B) or empty: the batch has none
+  std::vector<float> frozen;                                     // (B,d): the pool's rows where they stand for h_c; else empty
+  std::vector<int32_t> items;                                    // (n) distinct positives and negatives, ascending, where features are read
+  std::vector<int32_t> t;                                        // (n) their diffusion steps, zero-based, where there is a diffusion,
+  std::vector<float> noise;                                      // (n,d) and their noise
+};
+
 class Recommender {
  public:
   Recommender(Device&, const Settings&, const Dataset&, const Graphs&);
@@ -46,6 +54,8 @@ class Recommender {
   EpochLosses losses() const;  // sums so far in this epoch: reads the device
   void set_losses(const EpochLosses&);
   const char* negatives_name() const { return pool_name(pool_); }  // where the last batch's curricular negatives came from
+  Pool pool() const { return pool_; }                              // likewise
+  const Cns* cns() const { return cns_.get(); }
   bool saw_nan() const { return cns_ && cns_->saw_nan(); }
 
   // Representations of all users and items with the full graph (and ehat_0 fused in): views valid until the next step.
@@ -72,7 +82,9 @@ class Recommender {
   void set_given_batch(const std::vector<int32_t>& users, const std::vector<int32_t>& positives, const std::vector<int32_t>& negatives,
                        const std::vector<int32_t>& curricular);
   void set_given_frozen(const std::vector<float>& rows);  // (B,d) in place of the pool's rows, after set_given_batch
+  BatchDraws draws() const;                               // of the last batch
   CMat slots() const { return slots_; }                   // representations of the last batch: users, positives, negatives, curricular
+  CMat slot_grads() const { return d_slots_; }            // and their gradients
   void forward_backward(int epoch, int64_t step);         // step without the optimiser
   void update();
 

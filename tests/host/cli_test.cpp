@@ -63,7 +63,7 @@ void expect_same_tensors(const std::string& a, const std::string& b) {
 }
 
 TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
-  for (const char* command : {"synth", "train", "evaluate", "recommend", "export", "info", "check", "compare"}) {
+  for (const char* command : {"synth", "train", "evaluate", "recommend", "export", "info", "check", "compare", "case", "step"}) {
     const Result r = run({command, "--help"});
     EXPECT_EQ(r.code, 0) << command;
     EXPECT_TRUE(has(run({"--help"}).out, command));
@@ -89,6 +89,14 @@ TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
       {{"recommend", "x", "--top", "0"}, "--top"},
       {{"compare", "/no/such/run"}, "not a run folder"},
       {{"check", "/no/such/folder"}, "no such data folder"},
+      {{"case", "-d", data_folder()}, "--epoch is required"},
+      {{"case", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null"}, "--step K"},
+      {{"case", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--step", "0", "--reverse"}, "--reverse"},
+      {{"case", "-m", "LightGCN", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--reverse"}, "no diffusion"},
+      {{"step", "--in", "/no/such/case"}, "--print"},
+      {{"case", "-d", data_folder(), "--epoch", "1000", "--step", "0", "--out", "/dev/null"}, "the run has epochs 0 to 999"},
+      {{"case", "-d", data_folder(), "--epoch", "0", "--step", "0", "--out", "/no/such/folder/case"}, "check that the folder exists"},
+      {{"case", "-d", "/no/such/folder", "--epoch", "0", "--step", "0", "--out", "/dev/null"}, "no such data folder"},
       {{"synth", "tinny", "--out", "x"}, "tiny"},
   };
   for (const Case& c : cases) {
@@ -291,6 +299,30 @@ struct HandMade {
     write_safetensors(run_folder.path("best.safetensors"), {{"final.user", "F32", {2, 1}, hu}, {"final.item", "F32", {4, 1}, hi}}, {});
   }
 };
+
+// The last step of an epoch, taken by `step`, leaves the state that training saves.
+TEST(Cli, CaseAndStepTakeTheStepThatTrainingTakes) {
+  const Folder dir;
+  const std::vector<std::string> same = {"-m",    "CCDRec",           "-d",    data_folder(),         "--threads", "2",
+                                         "--set", "embedding_size=8", "--set", "train_batch_size=64", "--set",     "epochs=1"};
+  std::vector<std::string> words = {"case", "--epoch", "0", "--step", "7", "--out", dir / "case"};
+  words.insert(words.end(), same.begin(), same.end());
+  const Result made = run(words);
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_TRUE(has(made.out, "epoch 0, step 7 of 8")) << made.out;
+  ASSERT_EQ(run({"step", "--in", dir / "case", "--out", dir / "result"}).code, 0);
+  words = {"train", "--run-dir", dir / "run"};
+  words.insert(words.end(), same.begin(), same.end());
+  ASSERT_EQ(run(words).code, 0);
+  const TensorFile state = read_safetensors(dir / "run/last.safetensors"), result = read_safetensors(dir / "result");
+  int compared = 0;
+  for (const auto& [name, t] : result.tensors)
+    if (name.rfind("new.", 0) == 0) {
+      EXPECT_EQ(t.bytes, state.tensors.at(name.substr(4)).bytes) << name;
+      ++compared;
+    }
+  EXPECT_EQ(compared, 11);
+}
 
 TEST(Cli, RecommendMasksSeenItemsByOption) {
   const HandMade h;
