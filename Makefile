@@ -13,7 +13,7 @@ BUILD     = cmake --build --preset $(1) -j $(JOBS)
 CTEST     = ctest --preset $(1) -j $(JOBS)
 dir       = build$(if $(filter-out default,$(1)),-$(1))
 
-.PHONY: all deps demo test test-cuda memcheck bench bench-gpu profile sanitize format lint install clean help
+.PHONY: all deps demo test test-cuda memcheck bench instructions bench-gpu profile sanitize format lint install clean help
 .NOTPARALLEL:
 
 all: deps            ## install what is missing, build everything into build/
@@ -51,6 +51,10 @@ bench:               ## kernel and epoch benches beside the machine's limits; re
 	@$(call BUILD,default)
 	@bench/cpu.sh
 
+instructions:        ## instructions of an epoch (callgrind) beside the committed ones; UPDATE=1 commits new ones to the file
+	@tools/install-deps.sh build instructions
+	@bench/instructions.sh $(if $(UPDATE),--update)
+
 bench-gpu:           ## all a GPU can tell, under nine minutes; writes bench/results/gpu-*
 	@bench/gpu.sh
 
@@ -75,4 +79,4 @@ clean:               ## remove the build folders
 	rm -rf build build-portable build-debug build-sanitize build-gpu profile
 
 help:                ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r t d; do printf '  make %-10s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r t d; do printf '  make %-12s %s\n' "$$t" "$$d"; done
