@@ -13,7 +13,7 @@ BUILD     = cmake --build --preset $(1) -j $(JOBS)
 CTEST     = ctest --preset $(1) -j $(JOBS)
 dir       = build$(if $(filter-out default,$(1)),-$(1))
 
-.PHONY: all deps demo test test-cuda memcheck bench instructions bench-gpu profile sanitize format lint install clean help
+.PHONY: all deps demo test test-cuda memcheck bench growth instructions bench-gpu profile sanitize format lint install clean help
 .NOTPARALLEL:
 
 all: deps            ## install what is missing, build everything into build/
@@ -50,6 +50,13 @@ bench:               ## kernel and epoch benches beside the machine's limits; re
 	@$(call CONFIGURE,default)
 	@$(call BUILD,default)
 	@bench/cpu.sh
+
+growth:              ## epoch time and memory as the data grow to Electronics size, half an hour; rewrites bench/results/growth.*
+	@tools/install-deps.sh build
+	@$(call CONFIGURE,default)
+	@$(call BUILD,default) --target bench_growth
+	@build/bench_growth --prepare
+	@build/bench_growth --fresh
 
 instructions:        ## instructions of an epoch (callgrind) beside the committed ones; UPDATE=1 commits new ones to the file
 	@tools/install-deps.sh build instructions
