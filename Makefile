@@ -13,7 +13,7 @@ BUILD     = cmake --build --preset $(1) -j $(JOBS)
 CTEST     = ctest --preset $(1) -j $(JOBS)
 dir       = build$(if $(filter-out default,$(1)),-$(1))
 
-.PHONY: all deps demo test test-cuda memcheck bench growth instructions bench-gpu profile sanitize format lint install clean help
+.PHONY: all deps demo test test-cuda memcheck bench growth instructions bench-gpu race profile sanitize format lint install clean help
 .NOTPARALLEL:
 
 all: deps            ## install what is missing, build everything into build/
@@ -61,6 +61,11 @@ growth:              ## epoch time and memory as the data grow to Electronics si
 instructions:        ## instructions of an epoch (callgrind) beside the committed ones; UPDATE=1 commits new ones to the file
 	@tools/install-deps.sh build instructions
 	@bench/instructions.sh $(if $(UPDATE),--update)
+
+race: deps           ## this program beside its PyTorch baselines, epoch by epoch in turn (RACE="--presets demo --rounds 5"); writes bench/results/race-*
+	@$(call CONFIGURE,default)
+	@$(call BUILD,default) --target ccdrec bench_race
+	@bench/race.sh $(RACE)
 
 bench-gpu:           ## all a GPU can tell, under nine minutes; writes bench/results/gpu-*
 	@bench/gpu.sh

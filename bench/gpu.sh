@@ -107,7 +107,7 @@ keep() { cp "$work/$1.log" "$out/gpu-$gpu-$1.log" 2>/dev/null || true; }
 # Phases are run by `timeout`, which starts programs: the longer ones are words for a shell. Boost is left out, so that test_host drives the GPU.
 if want build || [ ! -x $build/test_cuda ]; then
   phase build 240 bash -c "cmake -S . -B $build -DCMAKE_BUILD_TYPE=Release -DCCDREC_MARCH=native -DCCDREC_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES=${CCDREC_GPU_ARCH:-native} \
-    -DCMAKE_DISABLE_FIND_PACKAGE_Boost=ON ${cublas[*]:-} && cmake --build $build -j $(nproc) --target ccdrec test_cuda test_host bench_gpu bench_parity bench_epoch"
+    -DCMAKE_DISABLE_FIND_PACKAGE_Boost=ON ${cublas[*]:-} && cmake --build $build -j $(nproc) --target ccdrec test_cuda test_host bench_gpu bench_parity bench_epoch bench_race"
   keep build
   [ -x $build/test_cuda ] || { echo "gpu.sh: the build failed: $out/gpu-$gpu-build.log" >&2; exit 1; }
 fi
@@ -148,13 +148,11 @@ if want memcheck; then
   fi
 fi
 if want pytorch; then
-  if [ ! -e bench/pytorch/race.py ]; then
-    skip pytorch "this version has no PyTorch baseline yet"
-  elif ! python3 -c 'import torch; raise SystemExit(not torch.cuda.is_available())' 2>/dev/null; then
+  if ! python3 -c 'import torch; raise SystemExit(not torch.cuda.is_available())' 2>/dev/null; then
     skip pytorch "PyTorch with CUDA is not importable"
   else
-    phase pytorch 100 python3 bench/pytorch/race.py --preset baby --device cuda --forms published tuned --epochs 3 --ccdrec $build/ccdrec --json "$work/pytorch.lines"
-    if [ -s "$work/pytorch.lines" ]; then { echo '['; paste -sd, "$work/pytorch.lines"; echo ']'; } >"$work/pytorch.json"; fi
+    phase pytorch 100 python3 bench/race.py --presets baby --device cuda --forms published tuned --rounds 3 --seconds 0 --build $build --out "$work/pytorch"
+    if [ -s "$work/pytorch.md" ]; then sed -i '1s/.*/## Beside PyTorch/' "$work/pytorch.md"; fi
   fi
 fi
 assemble

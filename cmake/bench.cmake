@@ -1,4 +1,4 @@
-# bench_kernels: one line per operation. bench_epoch: whole epochs beside what the machine allows. OpenBLAS, where present, is the yardstick.
+# bench_kernels: one line per operation. bench_epoch: whole epochs beside what the machine allows. bench_race: epochs on command (bench/race.py). OpenBLAS, where present, is the yardstick.
 add_library(ccdrec_yardstick INTERFACE)
 if(CCDREC_HAVE_OPENBLAS)
   target_include_directories(ccdrec_yardstick SYSTEM INTERFACE ${OPENBLAS_INCLUDE})
@@ -20,6 +20,8 @@ endif()
 if(EXISTS ${PROJECT_SOURCE_DIR}/bench/epoch.cpp)
   add_executable(bench_epoch bench/epoch.cpp bench/epoch_report.cpp bench/floors.cpp)
   target_link_libraries(bench_epoch PRIVATE ccdrec_ceilings ccdrec_host ccdrec_gpu)
+  add_executable(bench_race bench/race.cpp bench/floors.cpp)
+  target_link_libraries(bench_race PRIVATE ccdrec_ceilings ccdrec_host ccdrec_gpu)
 endif()
 
 # bench_instructions: an epoch in instructions (bench/instructions.sh).

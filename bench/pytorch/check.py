@@ -1,9 +1,10 @@
-"""Checks of the baseline itself: python check.py [golden | numbers | differences | forms]. Prints the largest deviations, exits 1 on failure.
+"""Checks of the baseline itself: python check.py [golden | numbers | differences | forms | race]. Prints the largest deviations, exits 1 on failure.
 
 golden       the golden cases once more in float32, against their float64 results, in units of the tolerances of the manifest
 numbers      the reference implementation's losses, gradients and scores of specification baselines.md 12 (BPR-MF, LightGCN, FREEDOM, Adam)
 differences  float64 gradients against central differences, for six cases, every trained element
 forms        the forms of train.py against one another: same losses and parameters for the same draws, replayed rows against dense Adam
+race         what race.py makes of rounds whose ratios, medians and times are known
 """
 import json
 import os
@@ -20,6 +21,8 @@ import models as M
 import safetensors_io as st
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+import race   # noqa: E402
 FOLDER = os.path.join(HERE, "..", "..", "tests", "golden")
 failed = []
 
@@ -232,9 +235,32 @@ def check_forms():
             report(f"{label}: metrics on {split}", max(abs(x[n] - y[n]) for n in x), 1e-9)
 
 
+def check_race():
+    def participant(name, seconds, recall, peak):
+        rounds = [dict(seconds_train=s, phases=dict(evaluation=0.5 * s, forward=0.25 * s), **{"valid_Recall@20": r}) for s, r in zip(seconds, recall)]
+        work = dict(forward=dict(flop=6e9, bytes=2e9, roots=1e9), evaluation=dict(flop=1e15, bytes=1e15, roots=0))   # the evaluation is no part of an epoch
+        return dict(name=name, ready=dict(seconds_load=1, seconds_setup=2, work=work), rounds=rounds, walls=seconds, peak_rss_mb=peak, peak_cuda_mb=None, notes=[])
+
+    ours = participant("ccdrec", [9, 1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4, 0.5], 100)
+    theirs = participant("published", [50, 8, 18, 30, 28], [0.1, 0.15, 0.2, 0.25, 0.35], 400)
+    ceilings = dict(fma_gflop_s=10, memory_gb_s=4, root_and_division_g_s=2)
+    table = race.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)
+    row, x = table["rows"]
+    want = [(x["ratio"]["median"], 8.5), (x["ratio"]["min"], 7), (x["ratio"]["max"], 10), (x["train"]["median"], 23), (row["phases"]["forward"], 0.625),
+            (x["ratio_evaluation"]["median"], 8.5), (table["goal"], 0.35), (row["reached"]["epochs"], 4), (row["reached"]["seconds"], 22.5),
+            (x["reached"]["epochs"], 5), (x["memory_share"], 0.25), (table["floor"], 0.6 + 0.5 + 0.5), (row["share_of_fma"], 6 / 2.5 / 10)]
+    report("race: medians, ratios, time to the same recall", max(abs(a - b) for a, b in want), 1e-12)
+    met = {what: ok for what, _, _, ok in race.targets([table])}
+    report("race: targets", sum([met.pop("CCDRec: epoch, published over ccdrec") is not True, met.pop("CCDRec: evaluation, published over ccdrec") is not True,
+                                 met.pop("CCDRec: memory of ccdrec over published") is not True, len(met)]), 0)
+    theirs["rounds"][2]["seconds_train"] = theirs["rounds"][4]["seconds_train"] = 2      # now the median ratio is 4.5: missed
+    missed = race.targets([race.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)])[0]
+    report("race: a missed target", missed[3], 0)
+
+
 def main():
     torch.set_num_threads(1)
-    checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, forms=check_forms)
+    checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, forms=check_forms, race=check_race)
     unknown = [name for name in sys.argv[1:] if name not in checks]
     if unknown:
         raise SystemExit(f"check.py: unknown check {unknown[0]!r}, expected some of {', '.join(checks)}")

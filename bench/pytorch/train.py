@@ -708,43 +708,58 @@ FORMS = {f.name: f for f in (Published, Tuned, TunedRows)}
 
 # ------------------------------------------------------------------------------------------------------------------- runs
 
-def peak_mb(device):
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
+class Run:
+    """One (model, form) on one data folder: set up, then one epoch at a time."""
 
+    def __init__(self, folder, form, s, device="cpu", threads=0, seed=999, compile="auto", graphs="auto"):
+        if threads:
+            torch.set_num_threads(threads)
+        if device == "cuda" and not torch.cuda.is_available():
+            raise SystemExit("--device cuda: this PyTorch sees no CUDA device")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False      # full float32 (spec 2.4)
+        torch.manual_seed(seed)
+        before, begin = self.peak_rss_mb(), time.perf_counter()
+        data = D.load(folder, with_features=s.model in ("FREEDOM", "CCDRec"))
+        loaded = time.perf_counter()
+        self.form, self.n = FORMS[form](data, s, device, seed, compile, graphs), 0
+        if device == "cuda":
+            torch.cuda.synchronize()
+        self.facts = dict(model=s.model, form=form, data=data.name, device=device, threads=torch.get_num_threads(), torch=torch.__version__,
+                          mkl=torch.backends.mkl.is_available(), users=data.U, items=data.I, train=len(data.train_u), batch=s.train_batch_size,
+                          seconds_load=loaded - begin, seconds_setup=time.perf_counter() - loaded, rss_before_data_mb=before)
 
-def run(folder, form, s, epochs, device="cpu", threads=0, seed=999, compile="auto", graphs="auto"):
-    """-> dict: everything race.py prints about one (model, form)."""
-    if threads:
-        torch.set_num_threads(threads)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("--device cuda: this PyTorch sees no CUDA device")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False      # full float32 (spec 2.4)
-    torch.manual_seed(seed)
-    before, _ = peak_mb("cpu")
-    begin = time.perf_counter()
-    data = D.load(folder, with_features=s.model in ("FREEDOM", "CCDRec"))
-    loaded = time.perf_counter()
-    f = FORMS[form](data, s, device, seed, compile, graphs)
-    if device == "cuda":
-        torch.cuda.synchronize()
-    out = dict(model=s.model, form=form, data=data.name, device=device, threads=torch.get_num_threads(), torch=torch.__version__,
-               mkl=torch.backends.mkl.is_available(), users=data.U, items=data.I, train=len(data.train_u), batch=s.train_batch_size,
-               seconds_load=loaded - begin, seconds_setup=time.perf_counter() - loaded, epochs=[])
-    for n in range(epochs):
-        begin = time.perf_counter()
-        losses = f.epoch(n)
+    @staticmethod
+    def peak_rss_mb():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+    def epoch(self):
+        """Trains and evaluates -> dict: seconds, phases, losses of the steps, Recall@20 and NDCG@20 of both splits."""
+        f, begin = self.form, time.perf_counter()
+        losses = f.epoch(self.n)
         trained = time.perf_counter()
         result = {split: f.evaluate(split) for split in ("valid", "test")}
-        end = time.perf_counter()
-        out["epochs"].append(dict(seconds=end - begin, seconds_train=trained - begin, phases=f.clock.take(), loss=sum(losses) / len(losses),
-                                  losses=losses, **{f"{split}_{m}": v for split, r in result.items() for m, v in r.items() if m.endswith("@20")}))
-        e = out["epochs"][-1]
-        print(f"{s.model} {form} epoch {n}: {e['seconds']:.2f} s ({', '.join(f'{k} {v:.2f}' for k, v in e['phases'].items())}), "
-              f"loss {e['loss']:.5f}, valid Recall@20 {e.get('valid_Recall@20', 0):.4f}", file=sys.stderr, flush=True)
-    out["phases"] = {k: [e["phases"].get(k, 0.0) for e in out["epochs"]] for k in PHASES}
-    out["peak_rss_mb"], out["peak_cuda_mb"] = peak_mb(device)
-    out["rss_before_data_mb"], out["notes"] = before, f.notes
-    return out
+        e = dict(epoch=self.n, seconds=time.perf_counter() - begin, seconds_train=trained - begin, phases=f.clock.take(), loss=sum(losses) / len(losses),
+                 losses=losses, **{f"{split}_{m}": v for split, r in result.items() for m, v in r.items() if m.endswith("@20")})
+        self.n += 1
+        print(f"{self.facts['model']} {self.facts['form']} epoch {e['epoch']}: {e['seconds']:.2f} s "
+              f"({', '.join(f'{k} {v:.2f}' for k, v in e['phases'].items())}), loss {e['loss']:.5f}, valid Recall@20 {e.get('valid_Recall@20', 0):.4f}",
+              file=sys.stderr, flush=True)
+        return e
+
+    def end(self):
+        cuda = self.facts["device"] == "cuda"
+        return dict(peak_rss_mb=self.peak_rss_mb(), peak_cuda_mb=torch.cuda.max_memory_allocated() / 1e6 if cuda else None, notes=self.form.notes)
+
+
+def on_command(run):
+    """One line of JSON when set up, one for each line "epoch" on the standard input, a last one at its end (bench/race.py)."""
+    say = lambda x: print(json.dumps(x), flush=True)   # noqa: E731
+    say(run.facts)
+    for line in sys.stdin:
+        if line.strip() != "epoch":
+            raise SystemExit(f"read '{line.strip()}' on the standard input, expected 'epoch' or its end")
+        say(run.epoch())
+    say(run.end())
 
 
 def parse_settings(model, pairs):
@@ -773,9 +788,14 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", choices=list(M.MODEL_DEFAULTS), default="CCDRec")
     parser.add_argument("--form", choices=list(FORMS), default="tuned")
+    parser.add_argument("--on-command", action="store_true", help="an epoch for every line 'epoch' on the standard input")
     arguments(parser)
     a = parser.parse_args()
-    print(json.dumps(run(a.data, a.form, parse_settings(a.model, a.set), a.epochs, a.device, a.threads, a.seed, a.compile, a.graphs)), flush=True)
+    run = Run(a.data, a.form, parse_settings(a.model, a.set), a.device, a.threads, a.seed, a.compile, a.graphs)
+    if a.on_command:
+        return on_command(run)
+    epochs = [run.epoch() for _ in range(a.epochs)]
+    print(json.dumps({**run.facts, "epochs": epochs, **run.end()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,10 @@ void frontier(Ctx& ctx, Frontier& f, const Csr& a, RowList seed) {
     uint8_t* wider = f.mask[l - 1];
     std::memcpy(wider, f.mask[l], size_t(N));
     each_row(ctx.threads, a, f.rows[l], [&](int64_t r, int64_t) {  // several threads may set the same byte: to the same value
-      for (int64_t e = a.row_ptr[r]; e < a.row_ptr[r + 1]; ++e) std::atomic_ref(wider[a.col[e]]).store(1, std::memory_order_relaxed);
+      for (int64_t e = a.row_ptr[r]; e < a.row_ptr[r + 1]; ++e) {
+        const std::atomic_ref<uint8_t> reached(wider[a.col[e]]);
+        if (!reached.load(std::memory_order_relaxed)) reached.store(1, std::memory_order_relaxed);  // a store takes the line from the other cores
+      }
     });
     list_of_mask(ctx, f.rows[l - 1], wider, N);
   }

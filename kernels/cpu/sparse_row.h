@@ -17,8 +17,10 @@ inline void sparse_row_block(const Csr& a, int64_t r, CMat x, const uint8_t* mas
   for (int64_t e = a.row_ptr[r]; e < end; ++e) {
     const int64_t c = a.col[e];
     if (NV == 8 && e + kEdgesAhead < ask_end) {
-      const float* ahead = x.row(a.col[e + kEdgesAhead]) + j0;
-      for (int line = 0; line < 4; ++line) __builtin_prefetch(ahead + 16 * line);
+      const int64_t next = a.col[e + kEdgesAhead];
+      const float* ahead = x.row(next) + j0;
+      if (!Masked || mask[next])
+        for (int line = 0; line < 4; ++line) __builtin_prefetch(ahead + 16 * line);
     }
     if (Masked && !mask[c]) continue;
     const V8 w = splat8(a.val[e]);
@@ -39,8 +41,8 @@ inline void sparse_row(const Csr& a, int64_t r, int64_t ask_end, CMat x, const u
   if (j < d) sparse_row_block<1, Masked>(a, r, x, mask, ask_end, j, d - j, start, store);
 }
 
-// The rows of a list, popular rows being long: chunks of 64 go to whichever thread is free. `row(r, ask_end)` must only write row r; when the list is
-// all rows, the edges behind a row's own are the next row's, and it is worth asking for their rows of X too.
+// The rows of a list, popular rows being long: chunks of 64 go to whichever thread is free. `row(r, ask_end)` must only write row r. Where most rows
+// are listed, the edges behind a row's own are the next row's, and it is worth asking for their rows of X too.
 template <class Row>
 inline void each_row(int threads, const Csr& a, RowList rows, Row&& row) {
   const int64_t n = rows.n();
@@ -49,8 +51,9 @@ inline void each_row(int threads, const Csr& a, RowList rows, Row&& row) {
     for (int64_t r = 0; r < n; ++r) row(r, a.row_ptr[n]);
     return;
   }
+  const bool dense = 2 * n > a.rows;
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 64)
-  for (int64_t j = 0; j < n; ++j) row(int64_t(rows.idx[j]), a.row_ptr[rows.idx[j] + 1]);
+  for (int64_t j = 0; j < n; ++j) row(int64_t(rows.idx[j]), dense ? a.row_ptr[a.rows] : a.row_ptr[rows.idx[j] + 1]);
 }
 
 inline RowList all_rows(int64_t n) { return {nullptr, nullptr, n}; }
