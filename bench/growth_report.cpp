@@ -27,7 +27,7 @@ double exponent(const std::vector<double>& x, const std::vector<double>& y) {
   return x.size() < 2 || spread <= 0 ? 0 : (n * sxy - sx * sy) / spread;
 }
 
-// One model's points in one series.
+// One model's points in one series; only complete ones are shown and judged.
 struct Run {
   std::string model;
   std::vector<const Point*> points;
@@ -56,14 +56,14 @@ Run run_of(const GrowthReport& r, const Series& s, const std::string& model) {
 std::vector<Run> runs_of(const GrowthReport& r, const Series& s) {
   std::vector<Run> runs;
   for (const char* model : kModels)
-    if (Run run = run_of(r, s, model); !run.points.empty()) runs.push_back(std::move(run));
+    if (Run run = run_of(r, s, model); run.complete) runs.push_back(std::move(run));
   return runs;
 }
 
 std::string phase_exponent(const Run& run, const char* phase) {
   std::vector<double> y;
   for (const Point* p : run.points) y.push_back(p->seconds.at(phase));
-  return run.complete && *std::min_element(y.begin(), y.end()) >= 1e-3 ? fmt::format("{:.2f}", exponent(run.x, y)) : "";
+  return *std::min_element(y.begin(), y.end()) >= 1e-3 ? fmt::format("{:.2f}", exponent(run.x, y)) : "";
 }
 
 }  // namespace
@@ -149,7 +149,6 @@ std::vector<std::string> too_steep(const GrowthReport& r) {
   };
   for (const Series& s : all_series()) {
     for (const Run& run : runs_of(r, s)) {
-      if (!run.complete) continue;
       judge(s, run, "memory", exponent(run.x, run.peak), kMostExponent);
       judge(s, run, "time", exponent(run.x, run.seconds), s.linear ? kMostExponent : std::max(1.0, exponent(run.x, run.floor)) + 0.05);
     }
@@ -183,7 +182,6 @@ std::string growth_markdown(const GrowthReport& r) {
                      series.title, series.axis);
     s += "|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
     for (const Run& run : runs) {
-      if (!run.complete) continue;
       s += fmt::format("| {} | {:.2f} | {:.2f} | {:.2f} |", run.model, exponent(run.x, run.seconds), exponent(run.x, run.floor),
                        exponent(run.x, run.peak));
       for (const char* phase : {"sample", "forward", "backward", "optimiser", "reverse"}) s += " " + phase_exponent(run, phase) + " |";
@@ -267,9 +265,7 @@ std::string growth_svg(const GrowthReport& r) {
   std::string s;
   std::vector<std::pair<const Series*, std::vector<Run>>> columns;
   for (const Series& series : all_series()) {
-    std::vector<Run> runs;
-    for (Run& run : runs_of(r, series))
-      if (run.complete) runs.push_back(std::move(run));
+    std::vector<Run> runs = runs_of(r, series);
     if (!runs.empty()) columns.push_back({&series, runs});
   }
   const double step = 395;
