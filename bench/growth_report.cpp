@@ -253,7 +253,7 @@ std::string draw_panel(const Panel& p, const std::vector<Run>& runs, bool memory
     s += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>\n", points, kColours[colour]);
     const double at = std::max(p.py(y.back()) + 4, below + 13);
     below = at;
-    s += text(p.px(run->x.back()) + 8, at, fmt::format("{} {:.2f}", run->model, exponent(run->x, y)),
+    s += text(p.left + p.width + 6, at, fmt::format("{} {:.2f}", run->model, exponent(run->x, y)),
               fmt::format("fill=\"{}\"", kColours[colour]).c_str());
   }
   return s;
@@ -285,7 +285,7 @@ std::string growth_svg(const GrowthReport& r) {
       Panel p{60 + step * double(k), memory ? 350.0 : 50.0, 250, 230, 0, 0, std::log10(low) - 0.25, std::log10(high) + 0.15};
       p.x0 = std::log10(runs.front().x.front()) - 0.1, p.x1 = std::log10(runs.front().x.back()) + 0.1;
       s += draw_panel(p, runs, memory);
-      const size_t comma = series->title.find(", ");
+      const size_t comma = series->title.rfind(", ");
       if (!memory) {
         s += text(p.left, 20, series->title.substr(0, comma + 1), "font-weight=\"bold\"");
         s += text(p.left, 36, series->title.substr(comma + 2));
