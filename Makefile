@@ -13,7 +13,7 @@ BUILD     = cmake --build --preset $(1) -j $(JOBS)
 CTEST     = ctest --preset $(1) -j $(JOBS)
 dir       = build$(if $(filter-out default,$(1)),-$(1))
 
-.PHONY: all deps demo test test-cuda memcheck bench bench-gpu race profile sanitize format lint install tour clean help
+.PHONY: all deps demo test test-cuda memcheck bench bench-gpu race profile sanitize format lint install tour growth instructions clean help
 .NOTPARALLEL:
 
 all: deps            ## install what is missing, build everything into build/
@@ -55,6 +55,17 @@ bench:               ## kernel and epoch benches beside the machine's limits; re
 	@$(call BUILD,default)
 	@bench/cpu.sh
 
+growth:              ## epoch time and memory as the data grow to Electronics size, half an hour; rewrites bench/results/growth.*
+	@tools/install-deps.sh build
+	@$(call CONFIGURE,default)
+	@$(call BUILD,default) --target bench_growth
+	@build/bench_growth --prepare
+	@build/bench_growth --fresh
+
+instructions:        ## instructions of an epoch (callgrind) beside the committed ones; UPDATE=1 commits new ones to the file
+	@tools/install-deps.sh build instructions
+	@bench/instructions.sh $(if $(UPDATE),--update)
+
 race: deps           ## this program beside its PyTorch baselines, epoch by epoch in turn (RACE="--presets demo --rounds 5"); writes bench/results/race-*
 	@$(call CONFIGURE,default)
 	@$(call BUILD,default) --target ccdrec bench_race
@@ -84,4 +95,4 @@ clean:               ## remove the build folders
 	rm -rf build build-portable build-debug build-sanitize build-gpu profile
 
 help:                ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r t d; do printf '  make %-10s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS='	' read -r t d; do printf '  make %-12s %s\n' "$$t" "$$d"; done

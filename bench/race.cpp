@@ -56,8 +56,17 @@ void race(const Options& o) {
   nlohmann::json work;
   for (const auto& [phase, w] : epoch_work(s, data)) work[phase] = {{"flop", w.flop}, {"bytes", w.bytes}, {"roots", w.roots}};
   const Build b = this_build();
-  say({{"model", s.model}, {"device", s.device}, {"threads", o.threads}, {"users", data.n_users}, {"items", data.n_items}, {"train", data.train.size()},
-       {"batch", s.train_batch_size}, {"seconds_load", loaded}, {"seconds_setup", since(start) - loaded}, {"work", work}, {"notes", trainer.notes()},
+  say({{"model", s.model},
+       {"device", s.device},
+       {"threads", o.threads},
+       {"users", data.n_users},
+       {"items", data.n_items},
+       {"train", data.train.size()},
+       {"batch", s.train_batch_size},
+       {"seconds_load", loaded},
+       {"seconds_setup", since(start) - loaded},
+       {"work", work},
+       {"notes", trainer.notes()},
        {"build", fmt::format("{} {}, {}, {}", b.version, b.commit, b.compiler, b.flags)}});
 
   bool go_on = told();
@@ -65,8 +74,9 @@ void race(const Options& o) {
   TrainHooks hooks;
   hooks.interrupted = [&] { return !go_on; };  // after the first step of an epoch nobody asked for
   hooks.on_epoch = [&](const EpochReport& r) {
-    nlohmann::json line = {{"epoch", r.epoch}, {"loss", r.loss}, {"valid_Recall@20", r.valid.at("recall@20")}, {"test_Recall@20", r.test.at("recall@20")},
-                           {"negatives", r.negatives}, {"phases", r.seconds}};
+    nlohmann::json line = {
+        {"epoch", r.epoch},         {"loss", r.loss},     {"valid_Recall@20", r.valid.at("recall@20")}, {"test_Recall@20", r.test.at("recall@20")},
+        {"negatives", r.negatives}, {"phases", r.seconds}};
     line["seconds_train"] = line["phases"].at("train");
     line["phases"].erase("train");
     say(line);
@@ -93,8 +103,15 @@ int run(int argc, char** argv) {
     const int threads = o.threads > 0 ? o.threads : this_machine().cores;
     const Ceilings c = measure_ceilings(threads);
     const Machine m = this_machine();
-    say({{"cpu", m.cpu}, {"cores", m.cores}, {"isa", m.isa}, {"os", m.os}, {"memory_bytes", m.memory_bytes}, {"memory_gb_s", c.memory_gbs},
-         {"fma_gflop_s", c.fma_gflops}, {"root_and_division_g_s", c.root_grate}, {"gemm_gflop_s", c.gemm_gflops}});
+    say({{"cpu", m.cpu},
+         {"cores", m.cores},
+         {"isa", m.isa},
+         {"os", m.os},
+         {"memory_bytes", m.memory_bytes},
+         {"memory_gb_s", c.memory_gbs},
+         {"fma_gflop_s", c.fma_gflops},
+         {"root_and_division_g_s", c.root_grate},
+         {"gemm_gflop_s", c.gemm_gflops}});
     return 0;
   }
   if (o.data.empty()) throw UserError("--data is missing: the folder of a data set");

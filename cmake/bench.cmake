@@ -24,6 +24,14 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/bench/epoch.cpp)
   target_link_libraries(bench_race PRIVATE ccdrec_ceilings ccdrec_host ccdrec_gpu)
 endif()
 
+# bench_instructions: an epoch in instructions (bench/instructions.sh).
+add_executable(bench_instructions bench/instructions.cpp bench/callgrind.cpp)
+target_link_libraries(bench_instructions PRIVATE ccdrec_host ccdrec_gpu)
+
+# bench_growth: epoch time and memory as the data grow.
+add_executable(bench_growth bench/growth.cpp bench/growth_report.cpp bench/floors.cpp)
+target_link_libraries(bench_growth PRIVATE ccdrec_ceilings ccdrec_host ccdrec_gpu)
+
 # bench_gpu: every operation on a GPU. bench_parity: CPU and GPU trained side by side. On the emulator both are only tried (scaled down), by a test.
 if(CCDREC_HAVE_CUDA)
   add_executable(bench_gpu bench/gpu/ops_bench.cpp bench/gpu/clock_cuda.cpp bench/gpu/ceilings.cu)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, from the distribution's packages; touches nothing when all is there.
-#   tools/install-deps.sh [build] [bench] [lint]      (default: build)
+#   tools/install-deps.sh [build] [bench] [instructions] [lint]      (default: build)
 # Without the right to install (neither root nor passwordless sudo) it prints the one line to type and fails.
 set -euo pipefail
 
@@ -22,11 +22,12 @@ for group in "${@:-build}"; do
       for p in libfmt-dev zlib1g-dev libcli11-dev libyaml-cpp-dev nlohmann-json3-dev librandom123-dev libgtest-dev libbenchmark-dev libboost-context-dev; do need_package $p; done
       ;;
     bench) need_package libopenblas-openmp-dev ;;  # the yardstick of the benches
+    instructions) need_tool valgrind valgrind ;;
     lint)                                          # version 14 on every system: later ones lay out some lines differently
       need_tool clang-format-14 clang-format-14
       need_tool clang-tidy-14 clang-tidy-14
       ;;
-    *) echo "install-deps: unknown group '$group' (build, bench, lint)" >&2; exit 2 ;;
+    *) echo "install-deps: unknown group '$group' (build, bench, instructions, lint)" >&2; exit 2 ;;
   esac
 done
 

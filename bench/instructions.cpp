@@ -1,0 +1,220 @@
+// bench_instructions: what an epoch costs in instructions, which, unlike seconds, do not depend on what else the machine does. Run it by
+// bench/instructions.sh, which builds it without -march and fixes what the processor would choose.
+//
+//   bench_instructions --reference FILE            counts every case under callgrind, compares with FILE; exit code 1 when something has grown
+//   bench_instructions --reference FILE --update   writes FILE instead
+//   bench_instructions --case CCDRec --scale 2     one epoch inside counted_epoch(): what callgrind runs
+//
+// Judged, for the whole epoch and for every operation that makes up 1 % of it:
+//   - the count, against the reference's, where that came from the same compiler and C library;
+//   - the growth from x1 to x2, always. Users, items and interactions double; the batch doubles with them (the number of steps stays) and the
+//     candidate set does not grow. All that a model asks for then doubles: what more than doubles is the program's own.
+#include <fmt/format.h>
+#include <gnu/libc-version.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "bench/callgrind.h"
+#include "data/error.h"
+#include "data/synth.h"
+#include "data/text.h"
+#include "host/machine.h"
+#include "host/models/recommender.h"
+#include "host/run_folder.h"
+#include "host/trainer.h"
+
+// The name callgrind is told. Never inlined, never renamed.
+extern "C" __attribute__((noinline)) void counted_epoch(ccdrec::Recommender& model, int epoch) {
+  model.begin_epoch(epoch);
+  for (int64_t k = 0; k < model.steps_per_epoch(); ++k) model.step(epoch, k);
+  model.end_epoch(epoch);
+}
+
+namespace ccdrec::bench {
+namespace {
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr double kTolerance = 0.03, kMostGrowth = 2.1, kShare = 0.01;
+const std::vector<std::string> kModels = {"CCDRec", "FREEDOM", "LightGCN", "BPR"};  // the longest first: they run side by side
+
+struct Options {
+  std::string reference = "bench/results/instructions.json", room = "build-portable/instructions", one;
+  int scale = 1, jobs = 2;
+  bool update = false;
+};
+
+std::string data_folder(const Options& o, int scale) { return o.room + "/x" + std::to_string(scale); }
+
+void generate(const Options& o, int scale) {
+  SynthParams p = synth_preset("tiny");
+  p.users = 200 * scale, p.items = 160 * scale, p.interactions = 2000 * scale;
+  p.modalities = {{"image", 48, 0.5f, true}, {"text", 24, 0.5f, false}};
+  p.name = "x" + std::to_string(scale);
+  write_synth(data_folder(o, scale), p);
+}
+
+void run_case(const Options& o) {
+  if (cpu::gemm_isa() != std::string("portable"))
+    throw UserError(std::string("the dense kernels are ") + cpu::gemm_isa() +
+                    ", expected portable: run bench/instructions.sh, which sets CCDREC_ISA");
+  Settings s;
+  s.model = o.one, s.data_path = data_folder(o, o.scale), s.threads = 1, s.device = "cpu";
+  s.embedding_size = 16, s.train_batch_size = 100 * o.scale, s.epochs = 2, s.save_best = s.save_last = false;
+  s.reg_weight = 1e-3;                                                                         // FREEDOM then projects features too
+  s.timesteps = 5, s.tau_end = 0, s.candidate_ratio = 0.4 / o.scale, s.mm_image_weight = 0.1;  // tau_end 0: the last stage, the model's own pool
+  LoadOptions load;
+  load.need_features = uses_features(s);
+  const Dataset data = load_dataset(s.data_path, load);
+  Trainer trainer(s, data);
+  Recommender& model = trainer.model();
+  model.begin_epoch(0);  // finds the sizes of scratch memory and fills the pools
+  model.step(0, 0);
+  model.end_epoch(0);
+  counted_epoch(model, 1);
+}
+
+Counts count(const Options& o, const std::string& model, int scale) {
+  const std::string stem = fmt::format("{}/{}-x{}", o.room, model, scale), out = stem + ".callgrind", log = stem + ".log";
+  fs::remove(out);
+  const std::string command = fmt::format(
+      "valgrind --tool=callgrind --toggle-collect=counted_epoch --compress-strings=no --compress-pos=no --callgrind-out-file='{}' '{}' --case {} "
+      "--scale {} --room '{}' >'{}' 2>&1",
+      out, fs::read_symlink("/proc/self/exe").string(), model, scale, o.room, log);
+  if (std::system(command.c_str()) != 0 || !fs::exists(out))
+    throw UserError(
+        fmt::format("callgrind did not count {} at x{}: {} says why (is valgrind installed? tools/install-deps.sh instructions)", model, scale, log));
+  Counts c = read_callgrind(out);
+  if (c.total == 0) throw UserError(out + " holds no instructions: counted_epoch was not entered");
+  return c;
+}
+
+// What the numbers depend on besides the sources.
+std::string toolchain() { return this_build().compiler + ", glibc " + gnu_get_libc_version(); }
+
+struct Line {
+  std::string model, what;
+  int64_t x1 = 0, x2 = 0;
+};
+
+std::vector<Line> lines_of(const std::string& model, const Counts& x1, const Counts& x2) {
+  std::vector<Line> lines = {{model, "epoch", x1.total, x2.total}};
+  int64_t rest1 = x1.total, rest2 = x2.total;
+  for (const auto& [name, n] : x2.operations) {
+    const auto at = x1.operations.find(name);
+    const int64_t n1 = at == x1.operations.end() ? 0 : at->second;
+    if (double(n) < kShare * double(x2.total)) continue;
+    lines.push_back({model, name, n1, n});
+    rest1 -= n1, rest2 -= n;
+  }
+  std::sort(lines.begin() + 1, lines.end(), [](const Line& a, const Line& b) { return a.x2 > b.x2; });
+  lines.push_back({model, "all else", rest1, rest2});
+  return lines;
+}
+
+// Prints the table and returns the sentences of what is wrong.
+std::vector<std::string> judge(const std::vector<Line>& lines, const json& reference) {
+  const bool same = reference.value("toolchain", "") == toolchain();
+  std::vector<std::string> wrong;
+  fmt::print("{:9} {:20} {:>14} {:>14} {:>8} {:>13}\n", "model", "", "x1", "x2", "growth", "x2 : reference");
+  for (const Line& l : lines) {
+    const std::string what = l.model + ", " + l.what;
+    const double growth = double(l.x2) / double(std::max<int64_t>(l.x1, 1));
+    std::string beside = "-";
+    bool off = false;
+    if (const json* r = reference.contains(l.model) && reference[l.model].contains(l.what) ? &reference[l.model][l.what] : nullptr) {
+      const double at1 = double(l.x1) / (*r)[0].get<double>() - 1, at2 = double(l.x2) / (*r)[1].get<double>() - 1;
+      const double worst = std::fabs(at1) > std::fabs(at2) ? at1 : at2;
+      beside = fmt::format("{:+.2f} %", 100 * at2);
+      off = std::fabs(worst) > kTolerance;
+      if (off && same)
+        wrong.push_back(worst > 0 ? fmt::format("{}: {:.1f} % more instructions than the reference; at most {:.0f} % are let through", what,
+                                                100 * worst, 100 * kTolerance)
+                                  : fmt::format("{}: {:.1f} % fewer instructions than the reference; keep the gain: make instructions UPDATE=1", what,
+                                                -100 * worst));
+    } else if (same) {
+      wrong.push_back(what + ": the reference has no such line; make instructions UPDATE=1");
+    }
+    if (growth > kMostGrowth) {
+      off = true;
+      wrong.push_back(fmt::format("{}: {:.3f} times the instructions for twice the data, expected at most {:g}: something is not linear", what,
+                                  growth, kMostGrowth));
+    }
+    fmt::print("{:9} {:20} {:>14} {:>14} {:>8.3f} {:>13}{}\n", l.model, l.what, thousands(l.x1), thousands(l.x2), growth, beside, off ? "  <--" : "");
+  }
+  if (!same && !reference.empty())
+    fmt::print("\nCounted with {}, the reference with {}: counts are shown, only the growth is judged.\n", toolchain(),
+               reference.value("toolchain", "an unknown compiler"));
+  return wrong;
+}
+
+json read_reference(const Options& o) {
+  try {
+    return json::parse(read_text(o.reference));
+  } catch (const json::exception& e) {
+    throw UserError(o.reference + " is no JSON (" + e.what() + "); write it anew with make instructions UPDATE=1");
+  }
+}
+
+int check(const Options& o) {
+  const json reference = o.update ? json::object() : read_reference(o);
+  fs::create_directories(o.room);
+  for (int scale : {1, 2}) generate(o, scale);
+  std::vector<Counts> counts(2 * kModels.size());
+  std::vector<std::string> failed(counts.size());
+#pragma omp parallel for schedule(dynamic, 1) num_threads(o.jobs)
+  for (size_t k = 0; k < counts.size(); ++k) {
+    try {
+      counts[k] = count(o, kModels[k / 2], k % 2 ? 1 : 2);
+    } catch (const std::exception& e) { failed[k] = e.what(); }
+  }
+  for (const std::string& sentence : failed)
+    if (!sentence.empty()) throw UserError(sentence);
+  std::vector<Line> lines;
+  for (size_t m = 0; m < kModels.size(); ++m)
+    for (Line& l : lines_of(kModels[m], counts[2 * m + 1], counts[2 * m])) lines.push_back(std::move(l));
+  const std::vector<std::string> wrong = judge(lines, reference);
+  if (!wrong.empty()) std::cout << "\n";
+  for (const std::string& sentence : wrong) std::cout << "instructions: " << sentence << "\n";
+  if (o.update) {
+    json j = {{"toolchain", toolchain()}};
+    for (const Line& l : lines) j[l.model][l.what] = {l.x1, l.x2};
+    write_text(o.reference, j.dump(1) + "\n");
+    std::cout << "\nwrote " << o.reference << "\n";
+  }
+  if (wrong.empty()) std::cout << "\ninstructions: as the reference says, and no part of an epoch grows faster than the data\n";
+  return wrong.empty() ? 0 : 1;
+}
+
+int run(int argc, char** argv) {
+  Options o;
+  CLI::App app{"Instructions of one epoch, counted by callgrind and compared with a reference"};
+  app.add_option("--reference", o.reference, "the counts to compare with")->capture_default_str();
+  app.add_flag("--update", o.update, "write the reference instead");
+  app.add_option("--room", o.room, "folder for the generated data and callgrind's files")->capture_default_str();
+  app.add_option("--jobs", o.jobs, "cases counted side by side")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--case", o.one, "run one model's epoch")->check(CLI::IsMember(kModels));
+  app.add_option("--scale", o.scale, "of --case: 1 or 2")->check(CLI::IsMember({1, 2}));
+  CLI11_PARSE(app, argc, argv);
+  if (o.one.empty()) return check(o);
+  run_case(o);
+  return 0;
+}
+
+}  // namespace
+}  // namespace ccdrec::bench
+
+int main(int argc, char** argv) {
+  try {
+    return ccdrec::bench::run(argc, argv);
+  } catch (const std::exception& e) {
+    std::cerr << "bench_instructions: " << e.what() << "\n";
+    return 2;
+  }
+}

@@ -1,0 +1,59 @@
+#include "bench/growth.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace ccdrec::test {
+namespace {
+using namespace bench;
+
+// One model measured in one series, with time ~ x^time, the floor ~ x^needed and memory ~ x^memory.
+GrowthReport grown(const Series& s, double time, double needed, double memory) {
+  GrowthReport r;
+  r.ceilings = {10, 100, 1, 50, 50};
+  for (const int scale : s.scales) {
+    Point p;
+    p.model = "FREEDOM", p.size = size_of(s, p.model, scale), p.steps = p.timed = 1;
+    for (const char* phase : {"prune", "sample", "forward", "backward", "optimiser", "reverse", "epoch"})
+      p.seconds[phase] = 0.1 * std::pow(scale, time);
+    p.flop = 1e9 * std::pow(scale, needed), p.peak_mb = 100 * std::pow(scale, memory);
+    r.points.push_back(p);
+  }
+  return r;
+}
+
+const Series& series(const std::string& name) {
+  for (const Series& s : all_series())
+    if (s.name == name) return s;
+  throw std::logic_error(name);
+}
+
+TEST(Growth, TimeThatGrowsFasterThanTheDataIsReported) {
+  EXPECT_TRUE(too_steep(grown(series("data"), 1.04, 1, 1)).empty());
+  const auto steep = too_steep(grown(series("data"), 1.07, 1.07, 1));  // here no excuse counts
+  ASSERT_EQ(steep.size(), 1u);
+  EXPECT_NE(steep[0].find("time grows with exponent 1.07 in interactions, at most 1.05"), std::string::npos) << steep[0];
+}
+
+TEST(Growth, WithThePublishedBatchTheLimitIsWhatTheModelNeeds) {
+  EXPECT_TRUE(too_steep(grown(series("fixed-batch"), 1.73, 1.7, 1)).empty());
+  EXPECT_EQ(too_steep(grown(series("fixed-batch"), 1.77, 1.7, 1)).size(), 1u);
+  EXPECT_EQ(too_steep(grown(series("items"), 1.07, 0.4, 1)).size(), 1u);
+}
+
+TEST(Growth, MemoryIsJudgedInEverySeries) {
+  for (const Series& s : all_series()) EXPECT_EQ(too_steep(grown(s, 1, 1, 1.06)).size(), 1u) << s.name;
+}
+
+TEST(Growth, ANonFiniteTimeIsReported) { EXPECT_FALSE(too_steep(grown(series("data"), NAN, 1, 1)).empty()); }
+
+TEST(Growth, AReportSurvivesItsFile) {
+  const GrowthReport r = grown(series("items"), 1, 1, 1), back = growth_from_json(growth_json(r));
+  ASSERT_EQ(back.points.size(), r.points.size());
+  EXPECT_EQ(growth_svg(back), growth_svg(r));
+  EXPECT_TRUE(back.find("FREEDOM", size_of(series("items"), "FREEDOM", 4)));
+}
+
+}  // namespace
+}  // namespace ccdrec::test
