@@ -275,6 +275,10 @@ void NpyMatrix::read_rows(float* out, int64_t first, int64_t n) const {
   }
 }
 
+void NpyMatrix::forget_pages() const {
+  if (map_) ::madvise(map_, map_bytes_, MADV_DONTNEED);  // the map is never written: nothing is lost
+}
+
 std::string npy_header(int64_t rows, int64_t cols) {
   std::string dict = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, cols);
   while ((10 + dict.size() + 1) % 64 != 0) dict += ' ';  // the data begin at a multiple of 64, as NumPy does

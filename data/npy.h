@@ -26,6 +26,8 @@ class NpyMatrix {
   const float* floats() const;  // the array itself where it is float32 in row order, aligned; null otherwise. Not looked through for NaN
   // Row-major float32 of rows first .. first+n-1 into out (n*cols). A non-finite value is a UserError naming file, row and column.
   void read_rows(float* out, int64_t first, int64_t n) const;
+  // Gives the pages read so far back: they count as this process's memory although the file has them. A later read fetches them again.
+  void forget_pages() const;
 
  private:
   std::string path_, dtype_;

@@ -94,6 +94,7 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
                       std::to_string(data.n_items) + " rows tie at the last one" + (r.from_cache ? " (from the cache)" : ""));
       if (!r.note.empty()) notes.push_back(r.note);
       knn.push_back(std::move(r.idx));
+      f.matrix.forget_pages();
     }
     const std::vector<float> weights = modality_weights(s, data.features.size());
     graphs.items = item_graph(knn, weights, data.n_items, s.knn_k);

@@ -19,6 +19,7 @@ Modalities::Modalities(Device& dev, const std::vector<Feature>& features, ParamA
       block.resize(size_t(n * F));
       f.matrix.read_rows(block.data(), r, n);
       x_.back().values().array().upload(block.data(), n * F, r * F);
+      f.matrix.forget_pages();
     }
     w_.push_back(arena.add(f.name + "_trs.weight", F, d, true));
     b_.push_back(arena.add(f.name + "_trs.bias", 1, d, false));

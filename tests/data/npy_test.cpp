@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <limits>
+#include <string>
 
 #include "data/hash.h"
 #include "data/sha256.h"
@@ -238,6 +240,33 @@ TEST(Hash, EveryByteAndThePlaceOfItCount) {
   std::swap(swapped[0], swapped[size_t(1) << 20]);
   EXPECT_NE(one, hash_bytes(swapped.data(), swapped.size()));
   EXPECT_EQ(hex16(0x0123456789abcdefULL), "0123456789abcdef");
+}
+
+// Memory of this process that files have, in kB.
+long file_pages() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.rfind("RssFile:", 0) == 0) return std::stol(line.substr(8));
+  return -1;
+}
+
+TEST(Npy, PagesThatWereReadCanBeGivenBack) {
+  const Folder dir;
+  constexpr int64_t rows = 4096, cols = 512;  // 8 MB
+  std::vector<float> x(rows * cols);
+  for (size_t k = 0; k < x.size(); ++k) x[k] = float(k % 1000);
+  write_npy(dir / "x.npy", x.data(), rows, cols);
+  const NpyMatrix m(dir / "x.npy");
+  std::vector<float> got(x.size(), -1.0f);
+  m.read_rows(got.data(), 0, rows);
+  const long before = file_pages();
+  m.forget_pages();
+  if (before >= 0) {
+    EXPECT_LT(file_pages(), before - 7000);
+  }
+  std::fill(got.begin(), got.end(), -1.0f);
+  m.read_rows(got.data(), 0, rows);
+  EXPECT_EQ(got, x);
 }
 
 }  // namespace
