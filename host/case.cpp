@@ -30,16 +30,6 @@ nlohmann::json step_settings(const Settings& s) {
   return j;
 }
 
-void add_graph(Writer& out, const std::string& name, const HostCsr& a) {
-  const int64_t nnz = a.nnz();
-  std::vector<int32_t> index(size_t(2 * nnz));
-  for (int64_t r = 0; r < a.rows; ++r)
-    for (int64_t e = a.row_ptr[size_t(r)]; e < a.row_ptr[size_t(r) + 1]; ++e)
-      index[size_t(e)] = int32_t(r), index[size_t(nnz + e)] = a.col[size_t(e)];
-  out.indices(name + ".index", {2, nnz}, std::move(index));
-  out.floats(name + ".value", {nnz}, a.val);
-}
-
 }  // namespace
 
 void check_step(Trainer& trainer, const Settings& s, int epoch, int64_t step) {
@@ -87,8 +77,8 @@ void write_case(Trainer& trainer, const Settings& s, const std::string& path) {
       if (!x.trainable()) out.add("param." + modal->name(k) + "_embedding.weight", {I, F}, x.values().array(), 0, I, F, false);
     }
   const BackboneSpec& spec = model.backbone().spec();
-  if (spec.layers > 0) add_graph(out, "graph.user_item", downloaded(dev, model.backbone().graph()));
-  if (spec.item_graph) add_graph(out, "graph.item_item", downloaded(dev, model.backbone().item_graph()));
+  if (spec.layers > 0) out.graph("graph.user_item", downloaded(dev, model.backbone().graph()));
+  if (spec.item_graph) out.graph("graph.item_item", downloaded(dev, model.backbone().item_graph()));
   const int64_t B = int64_t(b.users.size()), n = int64_t(b.items.size());
   out.indices("batch.users", {B}, b.users);
   out.indices("batch.positives", {B}, b.positives);
