@@ -34,16 +34,6 @@ nlohmann::json step_settings(const Settings& s) {
   return j;
 }
 
-void add_graph(Writer& out, const std::string& name, const HostCsr& a) {
-  const int64_t nnz = a.nnz();
-  std::vector<int32_t> index(size_t(2 * nnz));
-  for (int64_t r = 0; r < a.rows; ++r)
-    for (int64_t e = a.row_ptr[size_t(r)]; e < a.row_ptr[size_t(r) + 1]; ++e)
-      index[size_t(e)] = int32_t(r), index[size_t(nnz + e)] = a.col[size_t(e)];
-  out.indices(name + ".index", {2, nnz}, std::move(index));
-  out.floats(name + ".value", {nnz}, a.val);
-}
-
 // Their names; features that are not trained, and so have no window, are written.
 nlohmann::json add_modalities(Writer& out, Recommender& model) {
   nlohmann::json names = nlohmann::json::array();
@@ -135,8 +125,8 @@ void write_case(Trainer& trainer, const Settings& s, const std::string& path) {
   }
   const nlohmann::json modalities = add_modalities(out, model);
   const BackboneSpec& spec = model.backbone().spec();
-  if (spec.layers > 0) add_graph(out, "graph.user_item", downloaded(dev, model.backbone().graph()));
-  if (spec.item_graph) add_graph(out, "graph.item_item", downloaded(dev, model.backbone().item_graph()));
+  if (spec.layers > 0) out.graph("graph.user_item", downloaded(dev, model.backbone().graph()));
+  if (spec.item_graph) out.graph("graph.item_item", downloaded(dev, model.backbone().item_graph()));
   const int64_t B = int64_t(b.users.size()), n = int64_t(b.items.size());
   out.indices("batch.users", {B}, b.users);
   out.indices("batch.positives", {B}, b.positives);

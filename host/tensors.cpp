@@ -70,4 +70,19 @@ void Writer::indices(const std::string& name, std::vector<int64_t> shape, std::v
   views.push_back({name, "I32", std::move(shape), indices_.back().data()});
 }
 
+void Writer::numbers(const std::string& name, std::vector<int64_t> shape, std::vector<double> values) {
+  numbers_.push_back(std::move(values));
+  views.push_back({name, "F64", std::move(shape), numbers_.back().data()});
+}
+
+void Writer::graph(const std::string& name, const HostCsr& a) {
+  const int64_t nnz = a.nnz();
+  std::vector<int32_t> index(size_t(2 * nnz));
+  for (int64_t r = 0; r < a.rows; ++r)
+    for (int64_t e = a.row_ptr[size_t(r)]; e < a.row_ptr[size_t(r) + 1]; ++e)
+      index[size_t(e)] = int32_t(r), index[size_t(nnz + e)] = a.col[size_t(e)];
+  indices(name + ".index", {2, nnz}, std::move(index));
+  floats(name + ".value", {nnz}, a.val);
+}
+
 }  // namespace ccdrec

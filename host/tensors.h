@@ -29,12 +29,15 @@ class Writer {
   void add(const std::string& prefix, const Window& w, const Array<float>& a);
   void floats(const std::string& name, std::vector<int64_t> shape, std::vector<float> values);
   void indices(const std::string& name, std::vector<int64_t> shape, std::vector<int32_t> values);
+  void numbers(const std::string& name, std::vector<int64_t> shape, std::vector<double> values);
+  void graph(const std::string& name, const HostCsr&);  // NAME.index (2,nnz) rows and columns, NAME.value (nnz)
   std::vector<TensorView> views;
 
  private:
   bool on_host_;
   std::list<std::vector<float>> floats_;
   std::list<std::vector<int32_t>> indices_;
+  std::list<std::vector<double>> numbers_;
 };
 
 }  // namespace ccdrec

@@ -8,6 +8,7 @@
 
 #include "data/error.h"
 #include "data/path.h"
+#include "data/safe_file.h"
 #include "data/text.h"
 #include "host/checkpoint.h"
 #include "host/cli/cli.h"
@@ -16,6 +17,7 @@
 #include "host/device.h"
 #include "host/machine.h"
 #include "host/progress.h"
+#include "host/record.h"
 #include "host/run_folder.h"
 #include "host/trainer.h"
 
@@ -23,7 +25,7 @@ namespace ccdrec::cli {
 namespace {
 
 struct Options : RunOptions {
-  std::string run_dir, resume;
+  std::string run_dir, resume, record;
   bool print_config = false, help_keys = false, plan = false, no_progress = false;
 };
 
@@ -33,6 +35,7 @@ Config configure(const Options& o) {
   if (!o.resume.empty()) {
     if (!files.empty()) throw UserError("--resume takes its settings from the run folder; leave -c away");
     if (!o.run_dir.empty()) throw UserError("--resume continues in its own folder; leave --run-dir away");
+    if (!o.record.empty()) throw UserError("--record holds a run from its first step; leave --resume away");
     check_resumable(list);
     files = {RunFolder::open(o.resume).path("config.yaml")};
   }
@@ -187,6 +190,11 @@ int train(const Options& o, Io& io) {
     return kDone;
   }
   refuse_if_too_large(plan, s);
+  const bool recording = !o.record.empty();
+  if (recording) {
+    Recorder::check(s, data);
+    SafeFile(o.record);  // a place that refuses says so now and not after the training
+  }
 
   if (s.run_dir.empty()) s.run_dir = default_run_dir(s, data.name, long(std::time(nullptr)));
   const RunFolder folder = resuming ? RunFolder::open(s.run_dir) : RunFolder::create(s.run_dir);
@@ -216,16 +224,26 @@ int train(const Options& o, Io& io) {
   const std::string yaml = config_yaml(config, resuming ? earlier : "");
   if (yaml != earlier) write_text(folder.path("config.yaml"), yaml);  // last: a folder with this file is a run
 
+  std::unique_ptr<Recorder> recorder;
+  if (recording) {
+    recorder = std::make_unique<Recorder>(trainer, s, data);
+    progress.line(fmt::format("record: at most {} in memory, then in {}", describe_bytes(Recorder::most_bytes(s, data)), o.record));
+  }
+
   const std::string metric = metric_key(s.valid_metric);
   double best = from.at.best_score;
   const InterruptGuard guard;
   TrainHooks hooks;
   hooks.interrupted = [] { return InterruptGuard::asked(); };
-  hooks.on_step = [&](int epoch, int64_t step, int64_t steps) { progress.step(epoch, step + 1, steps); };
+  hooks.on_step = [&](int epoch, int64_t step, int64_t steps) {
+    progress.step(epoch, step + 1, steps);
+    if (recorder) recorder->step(epoch, step);
+  };
   hooks.on_best = [&] {
     if (s.save_best) trainer.save_best(folder.path("best.safetensors"));
   };
   hooks.on_epoch = [&](const EpochReport& e) {
+    if (recorder) recorder->epoch(e);
     report_epoch(e, s, metric, best, !data.valid.empty(), progress);
     if (e.improved) best = e.valid.at(metric);
     folder.append_epoch(e);
@@ -236,6 +254,12 @@ int train(const Options& o, Io& io) {
   // A diverged state is worth nothing: the last good one stays.
   if (s.save_last && sum.reason != StopReason::diverged) trainer.save_state(folder.path("last.safetensors"));
   folder.write_summary(config, data, sum);
+  if (recorder && (sum.reason == StopReason::early || sum.reason == StopReason::max_epochs)) {
+    recorder->write(o.record);
+    progress.line("record: " + o.record);
+  } else if (recorder) {
+    progress.line("no record: the run did not end");
+  }
   return finish(sum, folder, s, progress, io);
 }
 
@@ -247,6 +271,8 @@ void add_train(CLI::App& app, Action& chosen) {
   add_run_options(*sub, *o);
   sub->add_option("--run-dir,--run", o->run_dir, "run folder (default runs/MODEL-SET-SEED-TIME)")->type_name("DIR");
   sub->add_option("--resume", o->resume, "continue this run, bit for bit as if it had never stopped")->type_name("RUN_DIR");
+  sub->add_option("--record", o->record, "write what the run drew and computed, for another program to repeat it (docs/run-format.md)")
+      ->type_name("FILE");
   sub->add_flag("--print-config", o->print_config, "print every setting and where its value came from, then stop");
   sub->add_flag("--help-keys", o->help_keys, "print every key with type, range and meaning, then stop");
   sub->add_flag("--plan", o->plan, "print the memory the run would take, then stop");

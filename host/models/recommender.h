@@ -68,6 +68,7 @@ class Recommender {
   Modalities* modalities() { return modal_.get(); }
   Dma* dma() { return dma_.get(); }
   Ndi* ndi() { return ndi_.get(); }
+  const Cns* cns() const { return cns_.get(); }
   ParamArena& arena() { return arena_; }
   const Shape& shape() const { return shape_; }
   Csr train_csr() const { return train_.view(); }

@@ -89,6 +89,9 @@ TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
       {{"recommend", "x", "--top", "0"}, "--top"},
       {{"compare", "/no/such/run"}, "not a run folder"},
       {{"check", "/no/such/folder"}, "no such data folder"},
+      {{"train", "--resume", "/no/such/run", "--record", "x"}, "leave --resume away"},
+      {{"train", "-d", data_folder(), "--record", "x", "--set", "epochs=100000"}, "--set epochs=3"},
+      {{"train", "-d", data_folder(), "--record", "/no/such/folder/run", "--set", "epochs=1"}, "check that the folder exists"},
       {{"case", "-d", data_folder()}, "--epoch is required"},
       {{"case", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null"}, "--step K"},
       {{"case", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--step", "0", "--reverse"}, "--reverse"},
@@ -322,6 +325,17 @@ TEST(Cli, CaseAndStepTakeTheStepThatTrainingTakes) {
       ++compared;
     }
   EXPECT_EQ(compared, 11);
+}
+
+TEST(Cli, RecordIsWrittenWhenTheRunEnds) {
+  const Folder dir;
+  const Result r = run(train_words("CCDRec", dir / "run", {"--set", "epochs=2", "--record", dir / "record"}));
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_TRUE(has(r.out, "record: at most ")) << r.out;
+  const TensorFile record = read_safetensors(dir / "record"), state = read_safetensors(dir / "run/last.safetensors");
+  EXPECT_EQ(record.metadata.at("format"), "ccdrec-run");
+  EXPECT_EQ(record.tensors.at("final.item_id_embedding.weight").bytes, state.tensors.at("item_id_embedding.weight").bytes);
+  EXPECT_TRUE(record.tensors.count("epoch.1.curricular"));
 }
 
 TEST(Cli, RecommendMasksSeenItemsByOption) {

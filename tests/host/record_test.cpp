@@ -1,0 +1,226 @@
+// `ccdrec train --record`: the record says what the run did, and recording changes nothing of it.
+#include "host/record.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "data/error.h"
+#include "host/step.h"
+#include "tests/host/tiny_data.h"
+#include "tests/support.h"
+
+namespace ccdrec::test {
+namespace {
+
+struct Named {
+  const char* name;
+  void (*set)(Settings&);
+};
+const Named models[] = {{"BPR, two negatives", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.n_neg = 2; }},
+                        {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
+                        {"FREEDOM, reg 0", [](Settings& s) { s.model = "FREEDOM"; }},
+                        {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2; }},
+                        {"CCDRec", [](Settings&) {}},
+                        {"DMA+NDI", [](Settings& s) { s.cns = false; }}};
+
+// Nine steps an epoch; epochs 0 random, 1 the pool T/2, 2 the model's own.
+Settings small(const Named& m) {
+  Settings s;
+  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 3, s.knn_k = 3, s.seed = 11, s.threads = 1, s.learning_rate = 5e-3;
+  s.dropout = 0.3, s.dtau = 1, s.tau_end = 1, s.timesteps = 8, s.candidate_ratio = 0.5, s.kappa = 0.4;
+  m.set(s);
+  return s;
+}
+
+struct Recorded {
+  TensorFile file;
+  std::vector<double> losses;             // the reports' means
+  std::vector<std::vector<float>> pools;  // of each step of epoch 1
+  std::vector<float> last;                // pool 3 at the end
+  std::vector<unsigned char> state;       // parameters and moments at the end
+  nlohmann::json epochs;
+};
+
+std::vector<unsigned char> state_of(Trainer& t, const Folder& dir) {
+  t.save_state(dir / "state");
+  std::vector<unsigned char> all;
+  for (const auto& [name, tensor] : read_safetensors(dir / "state").tensors) all.insert(all.end(), tensor.bytes.begin(), tensor.bytes.end());
+  return all;
+}
+
+Recorded record(const Settings& s, const Dataset& data, const Folder& dir) {
+  Recorded out;
+  Trainer t(s, data);
+  Recorder recorder(t, s, data);
+  TrainHooks hooks;
+  hooks.on_step = [&](int epoch, int64_t step, int64_t) {
+    recorder.step(epoch, step);
+    if (epoch == 1 && t.model().ndi() && t.model().shape().cns) out.pools.push_back(t.model().ndi()->pool_matrix(1).array().host());
+  };
+  hooks.on_epoch = [&](const EpochReport& e) {
+    recorder.epoch(e);
+    out.losses.push_back(e.loss);
+  };
+  t.run(hooks);
+  recorder.write(dir / "run");
+  EXPECT_LE(std::filesystem::file_size(dir / "run"), Recorder::most_bytes(s, data) + 20000);  // and the header
+  if (t.model().ndi()) out.last = t.model().ndi()->pool_matrix(3).array().host();
+  out.file = read_safetensors(dir / "run");
+  out.epochs = nlohmann::json::parse(out.file.metadata.at("epochs"));
+  out.state = state_of(t, dir);
+  return out;
+}
+
+template <class T>
+std::vector<T> values(const TensorFile& f, const std::string& name) {
+  const TensorData& t = f.tensors.at(name);
+  std::vector<T> v(t.bytes.size() / sizeof(T));
+  if (!v.empty()) std::memcpy(v.data(), t.bytes.data(), t.bytes.size());
+  return v;
+}
+
+TEST(Record, ChangesNothingAndAddsUpToTheReports) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  for (const Named& m : models) {
+    SCOPED_TRACE(m.name);
+    const Settings s = small(m);
+    const Recorded got = record(s, data, dir);
+    Trainer plain(s, data);
+    plain.run({});
+    EXPECT_EQ(state_of(plain, dir), got.state);
+    ASSERT_EQ(got.losses.size(), 3u);
+    for (int e = 0; e < 3; ++e) {
+      double sum = 0;
+      for (const double x : values<double>(got.file, "epoch." + std::to_string(e) + ".losses")) sum += x;
+      EXPECT_NEAR(sum / 9, got.losses[size_t(e)], 1e-12);
+    }
+  }
+}
+
+TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  std::set<std::pair<int32_t, int32_t>> training;
+  for (const Pair& p : data.train) training.insert({p.user, p.item});
+  for (const Named& m : models) {
+    SCOPED_TRACE(m.name);
+    const Settings s = small(m);
+    const Recorded got = record(s, data, dir);
+    std::vector<int32_t> first_order;
+    for (int e = 0; e < 3; ++e) {
+      const std::string at = "epoch." + std::to_string(e) + ".";
+      const std::vector<int32_t> users = values<int32_t>(got.file, at + "users"), positives = values<int32_t>(got.file, at + "positives");
+      std::set<std::pair<int32_t, int32_t>> rows;
+      for (size_t b = 0; b < users.size(); ++b) rows.insert({users[b], positives[b]});
+      EXPECT_EQ(rows, training);
+      EXPECT_NE(users, first_order) << "another order every epoch";
+      first_order = users;
+      const std::vector<int32_t> negatives = values<int32_t>(got.file, at + "negatives");
+      ASSERT_EQ(negatives.size(), users.size() * size_t(s.n_neg));
+      for (size_t k = 0; k < negatives.size(); ++k) EXPECT_FALSE(training.count({users[k % users.size()], negatives[k]}));
+      if (s.model == "FREEDOM" || s.model == "CCDRec") {
+        const std::vector<int32_t> edges = values<int32_t>(got.file, at + "edges");
+        std::set<std::pair<int32_t, int32_t>> kept;
+        for (size_t k = 0; k < edges.size() / 2; ++k) kept.insert({edges[k], edges[edges.size() / 2 + k]});
+        EXPECT_EQ(kept.size(), size_t(std::floor(double(training.size()) * 0.7)));
+        for (const auto& pair : kept) EXPECT_TRUE(training.count(pair));
+      } else {
+        EXPECT_FALSE(got.file.tensors.count(at + "edges"));
+      }
+      // Lists: the best first, nothing the user has, and they give the stated Recall@20.
+      const std::vector<int32_t> who = values<int32_t>(got.file, at + "list.users"), items = values<int32_t>(got.file, at + "list.items");
+      const std::vector<float> scores = values<float>(got.file, at + "list.scores");
+      double recall = 0;
+      for (size_t j = 0; j < who.size(); ++j)
+        for (size_t k = 0; k < 20; ++k) {
+          EXPECT_LE(scores[20 * j + k], scores[20 * j + (k ? k - 1 : 0)]);
+          EXPECT_FALSE(training.count({who[j], items[20 * j + k]}));
+          for (const Pair& p : data.test) recall += p.user == who[j] && p.item == items[20 * j + k];  // one test row a user
+        }
+      EXPECT_NEAR(recall / double(who.size()), got.epochs[size_t(e)]["test"]["recall@20"].get<double>(), 1e-12);
+    }
+  }
+}
+
+// The chosen negative is the one at the drawn rank of the pool's similarities, computed here in double.
+TEST(Record, CurricularNegativesAreAtTheirRanks) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  const Settings s = small(models[4]);
+  const Recorded got = record(s, data, dir);
+  EXPECT_EQ(got.epochs[0]["negatives"], "random");
+  EXPECT_EQ(got.epochs[1]["negatives"], "T/2");
+  EXPECT_EQ(got.epochs[2]["negatives"], "model");
+  EXPECT_FALSE(got.file.tensors.count("epoch.0.curricular"));
+  const HostCsr train = pairs_by_user(data.train, data.n_users, data.n_items);
+  const std::vector<int32_t> users = values<int32_t>(got.file, "epoch.1.users"), positives = values<int32_t>(got.file, "epoch.1.positives"),
+                             chosen = values<int32_t>(got.file, "epoch.1.curricular"), ranks = values<int32_t>(got.file, "epoch.1.ranks"),
+                             candidates = values<int32_t>(got.file, "epoch.1.candidates");
+  constexpr size_t C = 15, d = 16;
+  ASSERT_EQ(candidates.size(), 9 * C);
+  std::set<int32_t> seen_ranks;
+  for (size_t b = 0; b < users.size(); ++b) {
+    const size_t step = b / 24;
+    const std::vector<float>& pool = got.pools[step];
+    std::vector<std::pair<double, size_t>> order;
+    for (size_t c = 0; c < C; ++c) {
+      const int32_t item = candidates[step * C + c];
+      const auto first = train.col.begin() + train.row_ptr[size_t(users[b])], last = train.col.begin() + train.row_ptr[size_t(users[b]) + 1];
+      if (std::find(first, last, item) != last) continue;
+      double similarity = 0;
+      for (size_t j = 0; j < d; ++j) similarity += double(pool[size_t(positives[b]) * d + j]) * double(pool[size_t(item) * d + j]);
+      order.push_back({-similarity, c});
+    }
+    std::sort(order.begin(), order.end());
+    ASSERT_LT(size_t(ranks[b]), std::min<size_t>(6, order.size()));
+    EXPECT_EQ(candidates[step * C + order[size_t(ranks[b])].second], chosen[b]) << "row " << b;
+    seen_ranks.insert(ranks[b]);
+  }
+  EXPECT_EQ(seen_ranks.size(), 6u);
+}
+
+// The noise of the last reverse process, from the record's parameters: `ccdrec reverse` must end in the run's own pool.
+TEST(Record, ReverseNoiseLeadsToTheRunsPool) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  const Settings s = small(models[4]);
+  Recorded got = record(s, data, dir);
+  std::vector<TensorView> views;
+  for (const auto& [name, t] : got.file.tensors)
+    if (name.rfind("final.", 0) == 0 && name != "final.user_embedding.weight")
+      views.push_back({"param." + name.substr(6), t.dtype, t.shape, t.bytes.data()});
+  const TensorData& start = got.file.tensors.at("epoch.2.reverse.start");
+  views.push_back({"noise.start", "F32", start.shape, start.bytes.data()});
+  std::vector<float> steps(30 * 16);  // entry 0, of t = 1, is not used
+  const std::vector<float> rest = values<float>(got.file, "epoch.2.reverse.steps");
+  steps.insert(steps.end(), rest.begin(), rest.end());
+  views.push_back({"noise.steps", "F32", {8, 30, 16}, steps.data()});
+  write_safetensors(
+      dir / "case", views,
+      {{"format", "ccdrec-reverse"}, {"version", "1"}, {"settings", "{\"timesteps\": 8}"}, {"modalities", got.file.metadata.at("modalities")}});
+  run_reverse_case(dir / "case", dir / "pools", "cpu", 1);
+  const std::vector<float> pool = values<float>(read_safetensors(dir / "pools"), "pool.3");
+  ASSERT_EQ(pool.size(), got.last.size());
+  for (size_t k = 0; k < pool.size(); ++k) ASSERT_NEAR(pool[k], got.last[k], 2e-6 * (1 + std::fabs(pool[k]))) << k;
+}
+
+TEST(Record, RefusesWhatWouldBeAbsurdlyLarge) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  Settings s = small(models[4]);
+  EXPECT_NO_THROW(Recorder::check(s, data));
+  s.epochs = 100000;
+  try {
+    Recorder::check(s, data);
+    FAIL();
+  } catch (const UserError& e) { EXPECT_NE(std::string(e.what()).find("--set epochs=3"), std::string::npos) << e.what(); }
+}
+
+}  // namespace
+}  // namespace ccdrec::test
