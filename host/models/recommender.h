@@ -55,7 +55,6 @@ class Recommender {
   void set_losses(const EpochLosses&);
   const char* negatives_name() const { return pool_name(pool_); }  // where the last batch's curricular negatives came from
   Pool pool() const { return pool_; }                              // likewise
-  const Cns* cns() const { return cns_.get(); }
   bool saw_nan() const { return cns_ && cns_->saw_nan(); }
 
   // Representations of all users and items with the full graph (and ehat_0 fused in): views valid until the next step.

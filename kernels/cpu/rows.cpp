@@ -53,6 +53,17 @@ void segment_sum(Ctx& ctx, Mat y, CMat x, const Groups& g, bool by_row, bool acc
 #pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, 64)
   for (int64_t j = 0; j < n; ++j) {
     float* y_j = y.row(by_row ? g.rows.at(j) : j);
+    if (x.cols == 64) {  // the usual width: a row of X is read once, into eight accumulators, instead of eight times in part; same order
+      V8 sum[8];
+      const float* first = x.row(g.slot[g.ptr[j]]);
+      for (int v = 0; v < 8; ++v) sum[v] = take8(first + 8 * v, 8);
+      for (int32_t e = g.ptr[j] + 1; e < g.ptr[j + 1]; ++e) {
+        const float* x_e = x.row(g.slot[e]);
+        for (int v = 0; v < 8; ++v) sum[v] += take8(x_e + 8 * v, 8);
+      }
+      for (int v = 0; v < 8; ++v) put8(y_j + 8 * v, accumulate ? sum[v] + take8(y_j + 8 * v, 8) : sum[v], 8);
+      continue;
+    }
     each8(x.cols, [&](int64_t c, int64_t lanes) {
       V8 sum = take8(x.row(g.slot[g.ptr[j]]) + c, lanes);
       for (int32_t e = g.ptr[j] + 1; e < g.ptr[j + 1]; ++e) sum += take8(x.row(g.slot[e]) + c, lanes);
@@ -87,8 +98,11 @@ void merge_rows(Ctx&, RowList out, RowList a, RowList b) {
   *out.count = k;
 }
 
-void fill_zero(Ctx&, Mat y) {
-  if (y.size()) std::memset(y.p, 0, size_t(y.size()) * sizeof(float));
+void fill_zero(Ctx& ctx, Mat y) {
+  constexpr int64_t kPiece = 1 << 14;  // 64 kB, a piece a thread
+  const int64_t n = y.size();
+#pragma omp parallel for num_threads(ctx.threads) if (n > 4 * kPiece)
+  for (int64_t first = 0; first < n; first += kPiece) std::memset(y.p + first, 0, size_t(std::min(kPiece, n - first)) * sizeof(float));
 }
 
 void zero_rows(Ctx& ctx, Mat y, RowList rows) {
