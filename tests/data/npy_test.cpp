@@ -261,9 +261,7 @@ TEST(Npy, PagesThatWereReadCanBeGivenBack) {
   m.read_rows(got.data(), 0, rows);
   const long before = file_pages();
   m.forget_pages();
-  if (before >= 0) {
-    EXPECT_LT(file_pages(), before - 7000);
-  }
+  if (before >= 0) { EXPECT_LT(file_pages(), before - 7000); }
   std::fill(got.begin(), got.end(), -1.0f);
   m.read_rows(got.data(), 0, rows);
   EXPECT_EQ(got, x);
