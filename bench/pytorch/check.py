@@ -256,6 +256,8 @@ def check_race():
     theirs["rounds"][2]["seconds_train"] = theirs["rounds"][4]["seconds_train"] = 2      # now the median ratio is 4.5: missed
     missed = race.targets([race.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)])[0]
     report("race: a missed target", missed[3], 0)
+    bound = race.bounds([race.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)])
+    report("race: what bounds it", len(bound) != 1 or "takes 1.6 s here, 3.12 times less" not in bound[0] or "forward 0.625 s (floor 1.6)" not in bound[0], 0)
 
 
 def main():
