@@ -33,7 +33,7 @@ target_compile_definitions(ccdrec_kernel_tests PRIVATE CCDREC_SOURCE_DIR="${PROJ
 target_compile_options(ccdrec_kernel_tests PRIVATE $<$<CONFIG:Release>:-O1>)
 ccdrec_tests(test_kernels GLOB tests/support.cpp ${simt_tests} OBJECTS $<TARGET_OBJECTS:ccdrec_kernel_tests> LINK ${gpu_of_tests} ccdrec_kernels)
 ccdrec_tests(test_data GLOB tests/data/*_test.cpp LINK ccdrec_data)
-ccdrec_tests(test_host GLOB tests/host/*_test.cpp tests/host/tour_check.cpp tests/support.cpp LINK ccdrec_cli ${gpu_of_tests})
+ccdrec_tests(test_host GLOB tests/host/*_test.cpp tests/host/tour_check.cpp tests/support.cpp LINK ccdrec_cli ccdrec_host ${gpu_of_tests})
 if(CCDREC_BENCH)
   ccdrec_tests(test_bench GLOB tests/bench/*_test.cpp OBJECTS bench/callgrind.cpp bench/growth_report.cpp LINK ccdrec_host ${gpu_of_tests})
 endif()
