@@ -25,7 +25,8 @@ if(CMAKE_BUILD_TYPE STREQUAL "Debug")
   list(APPEND CCDREC_FLAG_LIST -D_GLIBCXX_ASSERTIONS)
 endif()
 if(CCDREC_SANITIZE)
-  list(APPEND CCDREC_FLAG_LIST -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all)
+  list(APPEND CCDREC_FLAG_LIST -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+       -Wno-maybe-uninitialized)  # instrumented std::regex is warned about for nothing
   add_link_options(-fsanitize=address,undefined)
 endif()
 

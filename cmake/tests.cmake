@@ -12,6 +12,10 @@ function(ccdrec_tests name)
   target_link_libraries(${name} PRIVATE ${ARG_LINK} fmt::fmt GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE CCDREC_SOURCE_DIR="${PROJECT_SOURCE_DIR}" CCDREC_PROGRAM="${PROJECT_BINARY_DIR}/ccdrec")
   target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)  # references and cases: built faster, run nearly as fast
+  if(CCDREC_SANITIZE)  # instrumented code takes long to optimise; only what computes much is worth it
+    list(FILTER sources EXCLUDE REGEX "/(model_test|gpu_test|knn_test)\\.cpp$")
+    set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS -O0)
+  endif()
   # Tests run side by side: threads that wait must not spin on the cores of the others.
   set(common DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   gtest_discover_tests(${name} ${common} TEST_FILTER "-*Slow*" PROPERTIES LABELS fast TIMEOUT 300 ENVIRONMENT "OMP_WAIT_POLICY=passive")
