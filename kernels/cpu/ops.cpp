@@ -20,8 +20,8 @@ const Ops& cpu_ops() {
       const size_t rounded = (bytes + 63) / 64 * 64;
       if (rounded == 0) return nullptr;
       const bool huge = rounded >= 2 * kHugePage;
-      void* p = std::aligned_alloc(huge ? kHugePage : 64, rounded);
-      if (!p) throw std::bad_alloc();
+      void* p = nullptr;
+      if (posix_memalign(&p, huge ? kHugePage : 64, rounded)) throw std::bad_alloc();
       if (huge) madvise(p, rounded, MADV_HUGEPAGE);  // rows are read at random: fewer misses in the address cache; a refusal costs nothing else
       std::memset(p, 0, rounded);
       return p;
