@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "bench/command.h"
 #include "bench/epoch_report.h"
 #include "bench/floors.h"
 #include "data/error.h"
@@ -268,11 +269,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace ccdrec::bench
 
-int main(int argc, char** argv) {
-  try {
-    return ccdrec::bench::run(argc, argv);
-  } catch (const std::exception& e) {
-    std::cerr << "bench_epoch: " << e.what() << "\n";
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return ccdrec::bench::command("bench_epoch", ccdrec::bench::run, argc, argv); }

@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "bench/command.h"
 #include "bench/floors.h"
 #include "data/error.h"
 #include "data/synth.h"
@@ -204,11 +205,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace ccdrec::bench
 
-int main(int argc, char** argv) {
-  try {
-    return ccdrec::bench::run(argc, argv);
-  } catch (const std::exception& e) {
-    std::cerr << "bench_growth: " << e.what() << "\n";
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return ccdrec::bench::command("bench_growth", ccdrec::bench::run, argc, argv); }

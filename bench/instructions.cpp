@@ -21,6 +21,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/callgrind.h"
+#include "bench/command.h"
 #include "data/error.h"
 #include "data/synth.h"
 #include "data/text.h"
@@ -210,11 +211,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace ccdrec::bench
 
-int main(int argc, char** argv) {
-  try {
-    return ccdrec::bench::run(argc, argv);
-  } catch (const std::exception& e) {
-    std::cerr << "bench_instructions: " << e.what() << "\n";
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return ccdrec::bench::command("bench_instructions", ccdrec::bench::run, argc, argv); }

@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/ceilings.h"
+#include "bench/command.h"
 #include "bench/floors.h"
 #include "data/error.h"
 #include "host/config.h"
@@ -122,11 +123,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace ccdrec::bench
 
-int main(int argc, char** argv) {
-  try {
-    return ccdrec::bench::run(argc, argv);
-  } catch (const std::exception& e) {
-    std::cerr << "bench_race: " << e.what() << "\n";
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return ccdrec::bench::command("bench_race", ccdrec::bench::run, argc, argv); }

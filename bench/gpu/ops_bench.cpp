@@ -14,6 +14,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench/command.h"
 #include "bench/gpu/ceilings.h"
 #include "bench/kernels/skewed.h"
 #include "data/error.h"
@@ -421,11 +422,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace ccdrec::bench
 
-int main(int argc, char** argv) {
-  try {
-    return ccdrec::bench::run(argc, argv);
-  } catch (const std::exception& e) {
-    std::cerr << "bench_gpu: " << e.what() << "\n";
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return ccdrec::bench::command("bench_gpu", ccdrec::bench::run, argc, argv); }

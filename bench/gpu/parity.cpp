@@ -15,6 +15,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench/command.h"
 #include "data/error.h"
 #include "data/synth.h"
 #include "host/config.h"
@@ -246,11 +247,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace ccdrec::bench
 
-int main(int argc, char** argv) {
-  try {
-    return ccdrec::bench::run(argc, argv);
-  } catch (const std::exception& e) {
-    std::cerr << "bench_parity: " << e.what() << "\n";
-    return 2;
-  }
-}
+int main(int argc, char** argv) { return ccdrec::bench::command("bench_parity", ccdrec::bench::run, argc, argv); }
