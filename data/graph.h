@@ -16,7 +16,7 @@ struct HostCsr {
   std::vector<int32_t> col;
   std::vector<float> val;  // empty where only the pattern matters
   int64_t nnz() const { return int64_t(col.size()); }
-  Csr view() const { return {rows, cols, row_ptr.data(), col.data(), val.empty() ? nullptr : val.data()}; }
+  Csr view() const { return {rows, cols, row_ptr.data(), col.data(), val.empty() ? nullptr : val.data(), nnz()}; }
 };
 
 HostCsr pairs_by_user(const std::vector<Pair>&, int64_t n_users, int64_t n_items);  // pattern, distinct, columns ascending

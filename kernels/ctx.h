@@ -9,14 +9,16 @@
 namespace ccdrec {
 
 enum class DeviceKind { cpu, cuda };
+enum class SpmmBy { automatic, own, cusparse };  // whose full sparse products a GPU runs: spmm.h
 
 struct Ctx {
   DeviceKind device = DeviceKind::cpu;
-  int threads = 1;             // OpenMP threads of a CPU operation: `#pragma omp parallel num_threads(ctx.threads)`. Never changes a result
-  void* stream = nullptr;      // cudaStream_t on the CUDA device
-  void* backend = nullptr;     // what the CUDA operations keep: library handles, a recording; owned by the device's table
-  const Late* late = nullptr;  // CUDA: the values of late.h, in device memory
-  int32_t* fault = nullptr;    // CUDA: what a CPU operation would throw std::logic_error for; in device memory, read once per epoch
+  int threads = 1;                  // OpenMP threads of a CPU operation: `#pragma omp parallel num_threads(ctx.threads)`. Never changes a result
+  void* stream = nullptr;           // cudaStream_t on the CUDA device
+  void* backend = nullptr;          // what the CUDA operations keep: library handles, a recording; owned by the device's table
+  const Late* late = nullptr;       // CUDA: the values of late.h, in device memory
+  SpmmBy spmm = SpmmBy::automatic;  // CUDA; may change between operations, not while one is recorded
+  int32_t* fault = nullptr;         // CUDA: what a CPU operation would throw std::logic_error for; in device memory, read once per epoch
 
   Ctx() = default;
   explicit Ctx(int threads_) : threads(threads_) {}

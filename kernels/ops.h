@@ -102,6 +102,7 @@ const Ops& cpu_ops();
 struct GpuInfo {
   bool built = false, usable = false;
   bool emulated = false;  // tests/simt: `auto` never takes it
+  bool cusparse = false;  // built with it
   std::string why;        // one sentence when it cannot be used
   std::string name, built_for, driver, toolkit;
   int major = 0, minor = 0;  // compute capability

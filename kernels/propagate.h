@@ -8,7 +8,7 @@
 // propagate_backward  given G (N,d), taken as zero outside rows[L]: G_E0[r] = prop^T(G)[r] for r in rows[0] (every other row is mathematically zero
 //                     and left untouched). Horner: Y <- G; L times Y <- G + A Y; G_E0 = Y/(L+1). work: L matrices (N,d).
 // Exact: rows outside the lists would receive or contribute zeros. A is symmetric, so it serves both ways.
-// Order    as spmm. Cost: the edges of the listed rows only.
+// Order    as spmm; of all rows on a GPU possibly by cuSPARSE, as spmm. Cost: the edges of the listed rows only.
 #pragma once
 #include "kernels/ctx.h"
 

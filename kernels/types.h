@@ -50,6 +50,7 @@ struct Csr {
   const int64_t* row_ptr = nullptr;  // (rows+1)
   const int32_t* col = nullptr;      // (nnz)
   const float* val = nullptr;        // (nnz), or null where only the pattern matters
+  int64_t nnz = -1;                  // row_ptr[rows] where the host knows it: a library asks; -1 where it does not (a graph pruned on the device)
 };
 
 // The slots of a batch grouped by the row they name: rows.idx[j] is named by slots slot[ptr[j]] .. slot[ptr[j+1]-1], ascending.

@@ -1,5 +1,5 @@
-// Library calls of the CUDA operations, apart from the kernels: cuBLAS and CUB device-wide in toolkit/library.cu, plain loops in
-// tests/simt/library.cpp. All sorts are stable. Temporary memory is scratch slot 8. Nothing here waits for the device.
+// Library calls of the CUDA operations, apart from the kernels: cuBLAS and CUB device-wide in toolkit/library.cu, cuSPARSE in toolkit/sparse.cu, plain
+// loops in tests/simt/library.cpp. All sorts are stable. Temporary memory is scratch slot 8. Nothing here waits for the device.
 #pragma once
 #include <cstdint>
 
@@ -12,6 +12,11 @@ void gemm(Ctx&, Mat c, CMat a, bool trans_a, CMat b, bool trans_b, bool accumula
 // `count` products of the same shape, `stride` floats apart (0: the same matrix for all).
 void gemm_strided(Ctx&, Mat c, int64_t c_stride, CMat a, bool trans_a, int64_t a_stride, CMat b, bool trans_b, int64_t b_stride, int64_t count,
                   bool accumulate);
+
+// Y = A X or += by cuSPARSE's deterministic algorithm, with A.nnz > 0 and `row_ptr` = A.row_ptr in 32 bits: cuSPARSE has one width for all indices.
+// A build without cuSPARSE has no such product: has_spmm() is false and the call throws std::logic_error.
+bool has_spmm();
+void spmm(Ctx&, Mat y, const Csr& a, const int32_t* row_ptr, CMat x, bool accumulate);
 
 // Ascending by bits 0 .. bits-1 of the key. Out may not overlap in.
 void sort_keys(Ctx&, uint32_t* out, const uint32_t* in, int64_t n, int bits = 32);

@@ -96,6 +96,9 @@ inline int64_t list_blocks(RowList rows) {
   return rows.idx ? std::min(all, kMostBlocks) : all;
 }
 
+// Whether the product with all rows of `a` is cuSPARSE's: chosen, and possible. spmm.cu
+bool by_cusparse(const Ctx&, const Csr& a, int64_t d);
+
 // Two columns a lane where rows of X can be read two at a time.
 inline bool two_columns(CMat x) { return x.cols % 2 == 0 && reinterpret_cast<uintptr_t>(x.p) % 8 == 0; }
 

@@ -14,7 +14,7 @@ struct TestCsr {
   std::vector<int64_t> row_ptr{0};
   std::vector<int32_t> col;
   std::vector<float> val;
-  Csr view() const { return {rows, cols, row_ptr.data(), col.data(), val.data()}; }
+  Csr view() const { return {rows, cols, row_ptr.data(), col.data(), val.data(), nnz()}; }
   int64_t nnz() const { return int64_t(col.size()); }
 
   TestCsr transposed() const {

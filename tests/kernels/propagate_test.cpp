@@ -201,6 +201,7 @@ TEST(Propagate, ListedRowsEqualTheFullComputationAndTheReference) {
     for (Device dev : devices()) {
       SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
       DeviceCtx ctx(dev);
+      ctx.get().spmm = SpmmBy::own;
       Lists all(N, c.layers), some(N, c.layers);
       OwnedList s(seed);
       dev.ops->frontier(ctx, all.f, a.view(), RowList{nullptr, nullptr, N});
@@ -220,6 +221,37 @@ TEST(Propagate, ListedRowsEqualTheFullComputationAndTheReference) {
         const bool in = std::binary_search(seed.begin(), seed.end(), int32_t(r));
         for (int64_t j = 0; j < d; ++j) ASSERT_EQ(listed[size_t(r * d + j)], in ? full[size_t(r * d + j)] : h0[size_t(r * d + j)]) << r << "," << j;
       }
+    }
+  }
+}
+
+// All rows by cuSPARSE, layer by layer: within rounding. Listed rows have the same bits as without it.
+TEST(Propagate, OfAllRowsByCusparse) {
+  for (const Case& c : kCases) {
+    Draw g;
+    const TestCsr a = two_sided(g, skewed_csr(g, c.U, c.I, c.longest));
+    const int64_t N = a.rows, d = c.d;
+    const auto seed = some_nodes(g, N, c.wanted);
+    const auto e0 = g.floats(N * d), h0 = g.floats(N * d);
+    SameBits same;
+    for (const Device& dev : devices()) {
+      if (dev.family == "cpu" || !gpu_info().cusparse) continue;
+      SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
+      DeviceCtx ctx(dev);
+      Lists all(N, c.layers), some(N, c.layers);
+      OwnedList s(seed);
+      dev.ops->frontier(ctx, all.f, a.view(), RowList{nullptr, nullptr, N});
+      dev.ops->frontier(ctx, some.f, a.view(), s.list());
+      std::vector<float> full(size_t(N * d), NAN), own = h0, listed = h0;
+      Layers w1(N, d, c.layers), w2(N, d, c.layers), w3(N, d, c.layers);
+      ctx.get().spmm = SpmmBy::cusparse;
+      dev.ops->propagate(ctx, mat(full, N, d), w1.view.data(), a.view(), all.f, cmat(e0, N, d));
+      dev.ops->propagate(ctx, mat(listed, N, d), w2.view.data(), a.view(), some.f, cmat(e0, N, d));
+      ctx.get().spmm = SpmmBy::own;
+      dev.ops->propagate(ctx, mat(own, N, d), w3.view.data(), a.view(), some.f, cmat(e0, N, d));
+      EXPECT_TRUE(close(full, prop(a, e0, d, c.layers), 1e-6));
+      EXPECT_TRUE(same(dev, "full", full));
+      EXPECT_EQ(listed, own);
     }
   }
 }

@@ -1,5 +1,7 @@
 #include "kernels/spmm.h"
 
+#include <algorithm>
+
 #include "tests/kernels/graphs.h"
 
 namespace ccdrec::test {
@@ -33,27 +35,100 @@ std::vector<Ref> plus(const std::vector<float>& y0, std::vector<Ref> y) {
   return y;
 }
 
+// Whose products a device can run: ours, and on a GPU built with it, or the emulated one, cuSPARSE's.
+struct Way {
+  SpmmBy by;
+  const char* name;
+};
+std::vector<Way> ways(const Device& dev) {
+  std::vector<Way> all = {{SpmmBy::own, "own"}};
+  if (dev.family != "cpu" && gpu_info().cusparse) all.push_back({SpmmBy::cusparse, "cusparse"});
+  return all;
+}
+
 TEST(Spmm, ForwardAndBackwardMatchDoubleReference) {
   for (const Case& c : kCases) {
     Draw g;
     const TestCsr a = skewed_csr(g, c.R, c.N, c.longest), at = a.transposed();
     const auto x = g.floats(c.N * c.d), dy = g.floats(c.R * c.d), dx0 = g.floats(c.N * c.d);
     SameBits same;
-    for (const Device& dev : devices()) {
-      SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
+    for (const Device& dev : devices())
+      for (const Way& way : ways(dev)) {
+        SCOPED_TRACE(std::string(c.name) + " on " + dev.name + ", " + way.name);
+        DeviceCtx ctx(dev);
+        ctx.get().spmm = way.by;
+        std::vector<float> y(size_t(c.R * c.d), NAN), dx = dx0;
+        dev.ops->spmm(ctx, mat(y, c.R, c.d), a.view(), cmat(x, c.N, c.d), false);
+        dev.ops->spmm(ctx, mat(dx, c.N, c.d), at.view(), cmat(dy, c.R, c.d), true);
+        EXPECT_TRUE(close(y, product(a, x, c.d), 5e-7));
+        EXPECT_TRUE(close(dx, plus(dx0, product(at, dy, c.d)), 5e-7));
+        double by_y = 0, by_x = 0, mass = 0;  // <dy, A x> = <A^T dy, x>
+        for (size_t i = 0; i < y.size(); ++i) by_y += double(dy[i]) * y[i], mass += std::fabs(double(dy[i]) * y[i]);
+        for (size_t i = 0; i < dx.size(); ++i) by_x += (double(dx[i]) - dx0[i]) * x[i];
+        EXPECT_LE(std::fabs(by_y - by_x), 1e-5 * mass + 1e-30);
+        EXPECT_TRUE(same(dev, std::string("y, ") + way.name, y));
+        EXPECT_TRUE(same(dev, std::string("dx, ") + way.name, dx));
+      }
+  }
+}
+
+// A recorded product takes the memory its first run took, and reads what lies there when it is replayed: another graph of the same sizes, too.
+TEST(Spmm, RecordedItIsTheDirectOne) {
+  Draw g;
+  const int64_t R = 300, N = 200, d = 64;
+  TestCsr a = skewed_csr(g, R, N, 150);
+  std::vector<float> x = g.floats(N * d);
+  for (const Device& dev : devices())
+    for (const Way& way : ways(dev)) {
+      if (!dev.ops->record) continue;
+      SCOPED_TRACE(dev.name + ", " + way.name);
       DeviceCtx ctx(dev);
-      std::vector<float> y(size_t(c.R * c.d), NAN), dx = dx0;
-      dev.ops->spmm(ctx, mat(y, c.R, c.d), a.view(), cmat(x, c.N, c.d), false);
-      dev.ops->spmm(ctx, mat(dx, c.N, c.d), at.view(), cmat(dy, c.R, c.d), true);
-      EXPECT_TRUE(close(y, product(a, x, c.d), 5e-7));
-      EXPECT_TRUE(close(dx, plus(dx0, product(at, dy, c.d)), 5e-7));
-      double by_y = 0, by_x = 0, mass = 0;  // <dy, A x> = <A^T dy, x>
-      for (size_t i = 0; i < y.size(); ++i) by_y += double(dy[i]) * y[i], mass += std::fabs(double(dy[i]) * y[i]);
-      for (size_t i = 0; i < dx.size(); ++i) by_x += (double(dx[i]) - dx0[i]) * x[i];
-      EXPECT_LE(std::fabs(by_y - by_x), 1e-5 * mass + 1e-30);
-      EXPECT_TRUE(same(dev, "y", y));
-      EXPECT_TRUE(same(dev, "dx", dx));
+      ctx.get().spmm = way.by;
+      std::vector<float> y(size_t(R * d), NAN);
+      const auto call = [&] { dev.ops->spmm(ctx, mat(y, R, d), a.view(), cmat(x, N, d), false); };
+      call();
+      dev.ops->wait(ctx);
+      void* const recorded = dev.ops->record(ctx, call);
+      for (const bool other : {false, true}) {
+        if (other) {
+          std::reverse(a.val.begin(), a.val.end());
+          for (float& v : x) v = 1 - v;
+        }
+        std::vector<float> direct(y.size(), NAN);
+        dev.ops->spmm(ctx, mat(direct, R, d), a.view(), cmat(x, N, d), false);
+        dev.ops->wait(ctx);
+        std::fill(y.begin(), y.end(), NAN);
+        dev.ops->replay(ctx, recorded);
+        dev.ops->wait(ctx);
+        EXPECT_TRUE(close(y, product(a, x, d), 5e-7));
+        EXPECT_EQ(y, direct);
+      }
+      dev.ops->forget(ctx, recorded);
     }
+}
+
+// What cuSPARSE cannot take is computed all the same: edges that the host has not counted, a list of rows, masked columns.
+TEST(Spmm, WhereCusparseCannotServeTheProductIsOurs) {
+  Draw g;
+  const int64_t R = 40, N = 600, d = 64;
+  const TestCsr a = skewed_csr(g, R, N, 600);
+  const auto x = g.floats(N * d);
+  const std::vector<uint8_t> mask(size_t(N), uint8_t(1));
+  Csr uncounted = a.view();
+  uncounted.nnz = -1;
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    std::vector<float> own(size_t(R * d), NAN), by_list = own, masked = own, without = own;
+    ctx.get().spmm = SpmmBy::own;
+    dev.ops->spmm(ctx, mat(own, R, d), a.view(), cmat(x, N, d), false);
+    ctx.get().spmm = SpmmBy::cusparse;
+    dev.ops->spmm(ctx, mat(without, R, d), uncounted, cmat(x, N, d), false);
+    dev.ops->spmm_rows(ctx, mat(by_list, R, d), a.view(), cmat(x, N, d), RowList{nullptr, nullptr, R}, nullptr, false);
+    dev.ops->spmm_rows(ctx, mat(masked, R, d), a.view(), cmat(x, N, d), RowList{nullptr, nullptr, R}, mask.data(), false);
+    EXPECT_EQ(without, own);
+    EXPECT_EQ(by_list, own);
+    EXPECT_EQ(masked, own);
   }
 }
 
@@ -74,6 +149,7 @@ TEST(Spmm, ListedRowsAndMaskedColumns) {
       for (bool accumulate : {false, true}) {
         SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
         DeviceCtx ctx(dev);
+        ctx.get().spmm = SpmmBy::own;  // of which listed rows have the bits
         OwnedList rows(listed);
         std::vector<float> y = y0, full = y0;
         dev.ops->spmm_rows(ctx, mat(y, c.R, c.d), a.view(), cmat(x_nan, c.N, c.d), rows.list(), mask.data(), accumulate);

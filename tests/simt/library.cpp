@@ -68,6 +68,26 @@ void gemm(Ctx& ctx, Mat c, CMat a, bool trans_a, CMat b, bool trans_b, bool accu
   gemm_strided(ctx, c, 0, a, trans_a, 0, b, trans_b, 0, 1, accumulate);
 }
 
+// Each row as two interleaved sums, so that it has other bits than ours, as cuSPARSE's.
+bool has_spmm() { return true; }
+void spmm(Ctx& ctx, Mat y, const Csr& a, const int32_t* row_ptr, CMat x, bool accumulate) {
+  CHECK_SHAPE(x, a.cols, x.cols);
+  CHECK_SHAPE(y, a.rows, x.cols);
+  CHECK_THAT(a.nnz > 0 && (y.p + y.size() <= x.p || x.p + x.size() <= y.p));
+  take_room(ctx, a.rows + a.nnz, 1);
+  ++static_cast<simt::Backend*>(ctx.backend)->sparse_products;
+  simt::submit(ctx, [=] {
+    CHECK_THAT(row_ptr[0] == 0 && row_ptr[a.rows] == a.nnz);  // what the descriptor says and what the arrays hold
+    for (int64_t r = 0; r < a.rows; ++r)
+      for (int64_t j = 0; j < x.cols; ++j) {
+        float sum[2] = {0, 0};
+        for (int32_t e = row_ptr[r]; e < row_ptr[r + 1]; ++e) sum[e & 1] = std::fma(a.val[e], x.row(a.col[e])[j], sum[e & 1]);
+        float& out = y.row(r)[j];
+        out = accumulate ? out + (sum[0] + sum[1]) : sum[0] + sum[1];
+      }
+  });
+}
+
 void sort_keys(Ctx& ctx, uint32_t* out, const uint32_t* in, int64_t n, int bits) { sort_both<uint32_t>(ctx, out, nullptr, in, nullptr, n, bits); }
 void sort_keys(Ctx& ctx, uint64_t* out, const uint64_t* in, int64_t n, int bits) { sort_both<uint64_t>(ctx, out, nullptr, in, nullptr, n, bits); }
 void sort_pairs(Ctx& ctx, uint32_t* keys_out, int32_t* values_out, const uint32_t* keys, const int32_t* values, int64_t n, int bits) {

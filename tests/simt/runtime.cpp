@@ -150,7 +150,7 @@ simt::Config& simt::default_config() {
 
 GpuInfo gpu_info() {
   GpuInfo g;
-  g.built = g.usable = g.emulated = true;
+  g.built = g.usable = g.emulated = g.cusparse = true;
   g.name = "emulated GPU (tests/simt)";
   return g;
 }

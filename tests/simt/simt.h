@@ -74,6 +74,7 @@ struct Backend {
   Config config;
   std::vector<std::function<void()>>* recording = nullptr;
   int64_t launches = 0;
+  int64_t sparse_products = 0;       // asked of the stand-in for cuSPARSE
   int64_t recordings = 0;            // kept ones: their launches hold addresses of scratch,
   std::vector<void*> outgrown = {};  // which then outlives its growth
 };

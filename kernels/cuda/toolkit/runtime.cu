@@ -10,6 +10,7 @@
 #include <string>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/library.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/toolkit/backend.h"
 
@@ -177,6 +178,7 @@ GpuInfo gpu_info() {
   GpuInfo g;
   g.built = true;
   g.built_for = CCDREC_CUDA_ARCHITECTURES;
+  g.cusparse = cuda::library::has_spmm();
   int version = 0, devices = 0;
   (void)cudaRuntimeGetVersion(&version);
   g.toolkit = cuda::version_text(version);
@@ -252,6 +254,7 @@ void open_gpu(Ctx& ctx, const char* precision) {
     (void)cudaStreamSynchronize(stream(c));
     for (void* block : mine->outgrown) (void)cudaFree(block);
     if (mine->blas) (void)cublasDestroy(mine->blas);
+    close_sparse(*mine);
     (void)cudaFree(mine->blas_room), (void)cudaFree(const_cast<Late*>(c.late)), (void)cudaFree(c.fault);
     (void)cudaStreamDestroy(stream(c));
   };
