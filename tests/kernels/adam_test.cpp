@@ -1,5 +1,6 @@
 #include "kernels/adam.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "tests/kernels/graphs.h"
@@ -58,6 +59,42 @@ TEST(Adam, MatchesDoubleReference) {
     }
     EXPECT_TRUE(same(dev, "p", pf));
   }
+}
+
+// Arrays at any address and of any length, with a gradient and without: the same bits on every device, and nothing beyond the end.
+TEST(Adam, AnyAddressAndAnyLength) {
+  const int64_t steps = 6;
+  constexpr float kBeyond = 7;
+  const auto coef = coefficients(0.02, steps);
+  for (const int64_t n : {1, 3, 4, 5, 1023, 1024, 2051})
+    for (const int64_t shift : {0, 1, 2}) {
+      Draw g;
+      const auto p0 = g.floats(n), g0 = g.floats(n + 1);
+      SameBits same;
+      for (Device dev : devices()) {
+        SCOPED_TRACE(std::to_string(n) + " elements, shifted by " + std::to_string(shift) + ", on " + dev.name);
+        DeviceCtx ctx(dev);
+        std::vector<float> p(size_t(n + 4), kBeyond), m = p, v = p, grad = p;  // m and the gradient stay where they are: one address decides for all
+        std::copy(p0.begin(), p0.end(), p.begin() + shift);
+        std::fill_n(m.begin(), n, 0.0f), std::fill_n(v.begin() + shift, n, 0.0f);
+        for (int64_t t = 1; t <= steps; ++t) {
+          for (int64_t k = 0; k < n; ++k) grad[size_t(k)] = (k + t) % 3 == 0 ? 0.0f : g0[size_t(k)] * float(t);
+          const CMat no_gradient;  // which finds some elements at rest
+          dev.ops->adam(ctx, {p.data() + shift, 1, n}, {m.data(), 1, n}, {v.data() + shift, 1, n}, t % 3 == 2 ? no_gradient : cmat(grad, 1, n),
+                        schedule(coef), t);
+        }
+        for (const auto* a : {&p, &v})
+          for (size_t k = 0; k < a->size(); ++k) {
+            const bool inside = int64_t(k) >= shift && int64_t(k) < shift + n;
+            ASSERT_TRUE(inside || (*a)[k] == kBeyond) << k;
+          }
+        for (size_t k = size_t(n); k < m.size(); ++k) ASSERT_EQ(m[k], kBeyond) << k;
+        dev.family = "all";
+        EXPECT_TRUE(same(dev, "p", std::vector<float>(p.begin() + shift, p.begin() + shift + n)));
+        EXPECT_TRUE(same(dev, "v", std::vector<float>(v.begin() + shift, v.begin() + shift + n)));
+        EXPECT_TRUE(same(dev, "m", std::vector<float>(m.begin(), m.begin() + n)));
+      }
+    }
 }
 
 struct RowCase {
