@@ -32,7 +32,7 @@ std::string settings_fingerprint(const Settings& s) {
              s.eval_step, s.valid_metric, s.stopping_step, s.n_ui_layers, s.n_mm_layers, s.knn_k, s.knn_center, s.mm_image_weight, mm, s.dropout,
              s.dma, s.ndi, s.cns, s.lambda, s.omega, s.timesteps, s.noise_schedule, s.noise_prediction_form, s.mirrored_timesteps, s.mu, s.dtau,
              s.first_stage, s.tau_end, s.candidate_ratio, s.kappa, s.cns_cosine, s.ndi_negative, s.estimator, s.estimator_layers, s.estimator_heads) +
-         (s.precision == "fp32" ? "" : " precision=" + s.precision);
+         (s.precision == "fp32" ? "" : " precision=" + s.precision) + (s.spmm == "auto" ? "" : " spmm=" + s.spmm);
 }
 
 nlohmann::json summary_json(const TrainSummary& t) {

@@ -164,6 +164,11 @@ void name_idle_keys(KeyTable& table) {
   static const auto other = [](const Settings& s) { return s.model == "CCDRec" && s.backbone != "FREEDOM"; };
   static const auto diffuses = [](const Settings& s) { return s.model == "CCDRec" && (s.dma || s.ndi); };
   idle({"n_ui_layers"}, [](const Settings& s) { return on(s, "BPR") ? "the backbone BPR propagates nothing" : nullptr; });
+  idle({"spmm"}, [](const Settings& s) {
+    return s.device == "cpu" && s.spmm == "cusparse" ? "it concerns a GPU, and device is cpu"
+           : on(s, "BPR")                            ? "the backbone BPR propagates nothing"
+                                                     : nullptr;
+  });
   idle({"n_mm_layers", "knn_k", "knn_center", "mm_weights", "graph_cache"}, [](const Settings& s) { return other(s) ? kNoGraph : nullptr; });
   idle({"mm_image_weight"}, [](const Settings& s) { return other(s) ? kNoGraph : s.mm_weights.empty() ? nullptr : "mm_weights overrides it"; });
   idle({"dropout"}, [](const Settings& s) { return other(s) ? "only the backbone FREEDOM prunes its graph" : nullptr; });
@@ -196,6 +201,9 @@ KeyTable build_table() {
   t.text("dataset", &Settings::dataset, true, "name of the .inter file; empty: the folder's name, or the only one there");
   t.integer("seed", &Settings::seed, 0, UINT32_MAX, "every random number is a function of it (--seed)");
   t.choice("precision", &Settings::precision, {"fp32", "tf32", "bf16"}, "of a GPU's large products (cuBLAS); the CPU computes in fp32");
+  t.choice("spmm", &Settings::spmm, {"auto", "own", "cusparse"},
+           "a GPU's sparse products of whole graphs, in evaluation: own kernels or cuSPARSE; auto: a fixed rule, at present own")
+      .models = kGraph;
   t.choice("device", &Settings::device, {"auto", "cpu", "cuda"}, "where operations run (--device)").resumable = true;
   t.integer("threads", &Settings::threads, 0, 4096, "threads; 0: all cores. Never changes a result (--threads)").resumable = true;
   t.text("run_dir", &Settings::run_dir, true, "the run folder; empty: runs/<model>-<set>-<seed>-<time> (--run-dir)").resumable = true;

@@ -10,29 +10,50 @@
 
 namespace ccdrec {
 
-void check_device(const std::string& device) {
-  if (device != "auto" && device != "cpu" && device != "cuda") throw UserError("device is '" + device + "', expected auto, cpu or cuda");
-  if (device != "cuda") return;
-  const GpuInfo gpu = gpu_info();
-  if (!gpu.usable) throw UserError("device is cuda, but " + gpu.why + "; use device auto or cpu");
+namespace {
+
+bool takes_gpu(const std::string& device, const GpuInfo& gpu) { return device == "cuda" || (device == "auto" && gpu.usable && !gpu.emulated); }
+
+}  // namespace
+
+SpmmBy spmm_choice(const std::string& spmm, const GpuInfo& gpu) {
+  if (spmm == "auto") return SpmmBy::automatic;
+  if (spmm == "own") return SpmmBy::own;
+  if (spmm != "cusparse") throw UserError("spmm is '" + spmm + "', expected auto, own or cusparse");
+  if (!gpu.cusparse)
+    throw UserError("spmm is cusparse, but this program was built without it (libcusparse with its header was not found); use spmm auto or own");
+  return SpmmBy::cusparse;
 }
 
-std::unique_ptr<Device> make_device(const std::string& device, int threads, std::string& note, const std::string& precision) {
-  check_device(device);
+void check_device(const std::string& device, const std::string& spmm) {
+  if (device != "auto" && device != "cpu" && device != "cuda") throw UserError("device is '" + device + "', expected auto, cpu or cuda");
+  const GpuInfo gpu = device == "cpu" ? GpuInfo{} : gpu_info();
+  if (device == "cuda" && !gpu.usable) throw UserError("device is cuda, but " + gpu.why + "; use device auto or cpu");
+  if (takes_gpu(device, gpu)) spmm_choice(spmm, gpu);
+}
+
+std::unique_ptr<Device> make_device(const std::string& device, int threads, std::string& note, const std::string& precision,
+                                    const std::string& spmm) {
+  check_device(device, spmm);
   if (precision != "fp32" && precision != "tf32" && precision != "bf16")
     throw UserError("precision is '" + precision + "', expected fp32, tf32 or bf16");
   const GpuInfo gpu = device == "cpu" ? GpuInfo{} : gpu_info();
-  if (device == "cuda" || (device == "auto" && gpu.usable && !gpu.emulated)) {
+  if (takes_gpu(device, gpu)) {
     auto dev = std::make_unique<Device>(*gpu_ops(), 1);
     try {
       open_gpu(dev->ctx, precision.c_str());
     } catch (const std::exception& e) { throw UserError(std::string("device is ") + device + ", but the GPU cannot be opened: " + e.what()); }
-    note = "device cuda: " + gpu.name + ", large products in " + precision;
+    dev->ctx.spmm = spmm_choice(spmm, gpu);
+    note = "device cuda: " + gpu.name + ", large products in " + precision + ", sparse products " +
+           (spmm == "auto"  ? "auto (" + std::string(kSpmmRule) + ")"
+            : spmm == "own" ? "by own kernels"
+                            : "of whole graphs by cuSPARSE");
     return dev;
   }
   const int n = threads > 0 ? threads : std::max(1, omp_get_num_procs());
   note = "device cpu with " + std::to_string(n) + (n == 1 ? " thread" : " threads") + ", dense kernels " + cpu::gemm_isa() +
-         (device == "auto" && !gpu.emulated ? " (" + gpu.why + ")" : "");
+         (device == "auto" && !gpu.emulated ? " (" + gpu.why + ")" : "") +
+         (device == "auto" && spmm == "cusparse" ? "; spmm = cusparse has no influence on it" : "");
   return std::make_unique<Device>(cpu_ops(), n);
 }
 

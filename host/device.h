@@ -24,12 +24,14 @@ class Device {
   size_t bytes = 0, peak = 0;  // taken now, most ever
 };
 
-// `device` is auto | cpu | cuda; threads 0 = all cores; precision of a GPU's large products: fp32 | tf32 | bf16. UserError when the device cannot be
-// had. `note` says what was taken and why.
-std::unique_ptr<Device> make_device(const std::string& device, int threads, std::string& note, const std::string& precision = "fp32");
+// `device` is auto | cpu | cuda; threads 0 = all cores; precision of a GPU's large products: fp32 | tf32 | bf16; whose sparse products: auto | own |
+// cusparse. UserError when the device cannot be had. `note` says what was taken and why.
+std::unique_ptr<Device> make_device(const std::string& device, int threads, std::string& note, const std::string& precision = "fp32",
+                                    const std::string& spmm = "auto");
 
-// UserError when the device cannot be had; takes nothing.
-void check_device(const std::string& device);
+// UserError when the device cannot be had, or not with that setting; takes nothing.
+void check_device(const std::string& device, const std::string& spmm = "auto");
+SpmmBy spmm_choice(const std::string& spmm, const GpuInfo&);  // UserError where that GPU's build lacks it
 // Bytes free on the GPU that make_device would take for this setting; 0 where it would take the CPU.
 size_t gpu_memory_available(const std::string& device);
 
@@ -159,14 +161,15 @@ class OwnedCsr {
  public:
   OwnedCsr() = default;
   template <class Host>  // a HostCsr
-  OwnedCsr(Device& dev, const Host& h) : rows_(h.rows), cols_(h.cols), ptr_(dev, h.row_ptr), col_(dev, h.col), val_(dev, h.val) {}
+  OwnedCsr(Device& dev, const Host& h)
+      : rows_(h.rows), cols_(h.cols), nnz_(int64_t(h.col.size())), ptr_(dev, h.row_ptr), col_(dev, h.col), val_(dev, h.val) {}
   OwnedCsr(Device& dev, int64_t rows, int64_t cols, int64_t nnz) : rows_(rows), cols_(cols), ptr_(dev, rows + 1), col_(dev, nnz), val_(dev, nnz) {}
-  Csr view() const { return {rows_, cols_, ptr_.p(), col_.p(), val_.p()}; }
+  Csr view() const { return {rows_, cols_, ptr_.p(), col_.p(), val_.p(), nnz_}; }
   MutableCsr mutable_view() const { return {rows_, cols_, ptr_.p(), col_.p(), val_.p(), col_.n()}; }
   int64_t rows() const { return rows_; }
 
  private:
-  int64_t rows_ = 0, cols_ = 0;
+  int64_t rows_ = 0, cols_ = 0, nnz_ = -1;  // -1: the device fills it
   Array<int64_t> ptr_;
   Array<int32_t> col_;
   Array<float> val_;

@@ -16,6 +16,7 @@ struct Settings {
   uint32_t seed = 999;
   std::string device = "auto";     // auto | cpu | cuda
   std::string precision = "fp32";  // of a GPU's large products: fp32 | tf32 | bf16
+  std::string spmm = "auto";       // a GPU's sparse products of whole graphs: auto | own | cusparse
   int threads = 0;                 // 0 = all cores
   std::string run_dir;             // "" = runs/<model>-<set>-<seed>-<time>
 

@@ -239,7 +239,7 @@ struct Loaded {
       graphs.items_t = transpose(graphs.items);
     }
     std::string note;
-    dev = make_device(s.device, s.threads, note, s.precision);
+    dev = make_device(s.device, s.threads, note, s.precision, s.spmm);
     model = std::make_unique<Recommender>(*dev, s, data, graphs);
     RowTable& nodes = model->backbone().nodes();
     if (whole_step) rows("user_embedding.weight", nodes, 0, U);

@@ -77,7 +77,7 @@ size_t MemoryPlan::total() const {
 Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settings), data(dataset) {
   check_settings(s, data);
   std::string note;
-  device = make_device(s.device, s.threads, note, s.precision);
+  device = make_device(s.device, s.threads, note, s.precision, s.spmm);
   notes.push_back(note);
   const Shape shape = model_shape(s);
   Graphs graphs;

@@ -27,7 +27,7 @@ int run_case(const Options& o, Io& io) {
   if (o.reverse == (o.step >= 0)) throw UserError("give --step K for a step, or --reverse for the reverse process that ends the epoch");
   Config config = resolve_run(o, o.configs, command_line(o));
   Settings& s = config.settings;
-  check_device(s.device);
+  check_device(s.device, s.spmm);
   settle_data_folder(config);
   const Dataset data = load_data(s, uses_features(s), io);
   refuse_if_too_large(Trainer::plan(s, data), s);

@@ -43,6 +43,9 @@ int info(Io& io) {
       {"GPU", gpu.usable ? fmt::format("{}, compute capability {}.{}, {}, {} available", gpu.name, gpu.major, gpu.minor, describe_bytes(gpu.memory),
                                        describe_bytes(gpu.available))
                          : "none: " + gpu.why},
+      {"sparse", !gpu.built ? "no CUDA operations, so spmm has no influence"
+                            : fmt::format("spmm = auto is {}; spmm = cusparse {}", kSpmmRule,
+                                          gpu.cusparse ? "is built in" : "is not built in (libcusparse with its header was not found)")},
       {"OpenBLAS", b.openblas ? "built in, used by benches only as a yardstick" : "not built in (nothing needs it)"},
       {"processor", fmt::format("{}, {} {}", m.cpu, m.cores, m.cores == 1 ? "core" : "cores")},
       {"instructions", m.isa},

@@ -169,7 +169,7 @@ int train(const Options& o, Io& io) {
     for (const std::string& note : config.notes) io.err << "note: " << note << '\n';
     return kDone;
   }
-  check_device(s.device);
+  check_device(s.device, s.spmm);
   const bool resuming = !o.resume.empty();
   Continued from;
   if (resuming) {

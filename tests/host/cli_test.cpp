@@ -549,6 +549,29 @@ TEST(Cli, WhatTheItemGraphHasToSayIsShown) {
   EXPECT_TRUE(has(r.out, "note: item graph: weights image 0.1, text 0.9\n")) << r.out;
 }
 
+TEST(Cli, SaysWhoseSparseProductsAreUsed) {
+  const Folder dir;
+  const Result wrong = run(train_words("LightGCN", dir / "run", {"--set", "spmm=cusprase"}));
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_TRUE(has(wrong.err, "spmm = cusprase is not one of auto | own | cusparse; did you mean cusparse?")) << wrong.err;
+  EXPECT_FALSE(std::filesystem::exists(dir / "run"));
+  const Result idle = run(train_words("BPR", dir / "bpr", {"--device", "cpu", "--set", "epochs=1", "--set", "spmm=cusparse"}));
+  EXPECT_EQ(idle.code, 0) << idle.err;
+  EXPECT_TRUE(has(idle.out + idle.err, "spmm has no influence on BPR")) << idle.out << idle.err;
+  EXPECT_TRUE(has(run({"train", "--help-keys"}).out, "choice auto | own | cusparse; default auto; LightGCN, FREEDOM, CCDRec only"));
+  EXPECT_TRUE(has(run({"info"}).out, gpu_info().built ? kSpmmRule : "no CUDA operations")) << run({"info"}).out;
+  if (!gpu_info().usable) return;
+  const Result r = run(train_words("LightGCN", dir / "gpu", {"--device", "cuda", "--set", "epochs=1", "--set", "spmm=cusparse"}));
+  if (gpu_info().cusparse) {
+    EXPECT_EQ(r.code, 0) << r.err;
+    EXPECT_TRUE(has(r.out, "sparse products of whole graphs by cuSPARSE")) << r.out;
+  } else {
+    EXPECT_EQ(r.code, 2);
+    EXPECT_TRUE(has(r.err, "spmm is cusparse, but this program was built without it")) << r.err;
+    EXPECT_FALSE(std::filesystem::exists(dir / "gpu"));
+  }
+}
+
 TEST(Cli, WhatCannotTrainIsRefusedBeforeTheFolderIsMade) {
   const Folder dir;
   for (const char* set : {"mm_weights=[1.0]", "estimator_heads=3", "estimator_heads=32", "n_mm_layers=0", "n_mm_layers=9", "n_ui_layers=9",

@@ -200,6 +200,8 @@ TEST(Config, KeysThatOtherSettingsSwitchOffAreNoted) {
                         {{"estimator_heads=2"}, "estimator_heads", "attention"},
                         {{"mm_image_weight=0.3", "mm_weights=[0.5, 0.5]"}, "mm_image_weight", "mm_weights overrides"},
                         {{"model=FREEDOM", "train_features=false"}, "train_features", "item graph alone"},
+                        {{"device=cpu", "spmm=cusparse"}, "spmm", "concerns a GPU"},
+                        {{"backbone=BPR", "spmm=cusparse"}, "spmm", "propagates nothing"},
                         {{"save_last=false", "save_every=3"}, "save_every", "save_last is off"}};
   for (const Case& c : cases) {
     const Config got = of(c.set);
@@ -209,6 +211,8 @@ TEST(Config, KeysThatOtherSettingsSwitchOffAreNoted) {
   }
   EXPECT_TRUE(of({"cns=false", "kappa=0.1", "dtau=5"}).notes.empty()) << "the values they have anyway";
   EXPECT_TRUE(of({"ndi_negative=index", "cns=false"}).notes.empty());
+  EXPECT_TRUE(of({"device=cpu", "spmm=own"}).notes.empty());
+  EXPECT_TRUE(of({"spmm=cusparse"}).notes.empty());
   EXPECT_TRUE(of({"model=FREEDOM", "reg_weight=0.1", "train_features=false"}).notes.empty());
   EXPECT_TRUE(of({"estimator=transformer", "estimator_heads=2", "estimator_layers=2"}).notes.empty());
 }

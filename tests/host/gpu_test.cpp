@@ -4,7 +4,10 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 
+#include "data/error.h"
+#include "host/device.h"
 #include "host/models/recommender.h"
 #include "host/safetensors.h"
 #include "host/trainer.h"
@@ -98,6 +101,67 @@ TEST(Gpu, TrainsAsTheCpuDoes) {
           << name;  // Adam turns the sign of a rounding into a step: whole tensors, not elements
     }
   }
+}
+
+// spmm = own against cusparse: the products of whole graphs, which evaluation runs, are equal to rounding; a step's, of listed rows, are the same.
+TEST(Gpu, EvaluatesByCusparseAsByOwnProducts) {
+  if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
+  if (!gpu_info().cusparse) GTEST_SKIP() << "built without cuSPARSE";
+  for (const Named& m : {kModels[1], kModels[2], kModels[4]}) {
+    SCOPED_TRACE(m.name);
+    const Folder dir;
+    const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+    std::vector<double> loss[2], valid[2];
+    std::vector<float> items[2];
+    for (const bool library : {false, true}) {
+      Settings s = small(m, "cuda");
+      s.spmm = library ? "cusparse" : "own";
+      Trainer t(s, data);
+      EXPECT_NE(t.notes()[0].find(library ? "of whole graphs by cuSPARSE" : "by own kernels"), std::string::npos) << t.notes()[0];
+      TrainHooks log;
+      log.on_epoch = [&](const EpochReport& r) { loss[library].push_back(r.loss), valid[library].push_back(r.valid.at("recall@20")); };
+      t.run(log);
+      CMat hu, hi;
+      t.model().represent(hu, hi);
+      items[library].resize(size_t(hi.size()));
+      t.device().ops.download(t.device().ctx, items[library].data(), hi.p, items[library].size() * sizeof(float));
+#if defined(CCDREC_TEST_SIMT)
+      const int64_t asked = static_cast<const simt::Backend*>(t.device().ctx.backend)->sparse_products;
+      EXPECT_EQ(asked, library ? 5 * (s.n_ui_layers + (s.model == "LightGCN" ? 0 : s.n_mm_layers)) : 0) << "four evaluations and one more";
+#endif
+    }
+    ASSERT_EQ(loss[0].size(), 4u);
+    ASSERT_EQ(loss[1].size(), 4u);
+    for (size_t e = 0; e < 4; ++e) {
+      EXPECT_LE(std::fabs(loss[1][e] - loss[0][e]), 2e-5 * std::fabs(loss[0][e])) << "epoch " << e;
+      EXPECT_LE(std::fabs(valid[1][e] - valid[0][e]), 1.01 / 39) << "epoch " << e;
+    }
+    double norm = 0, off = 0;
+    for (size_t i = 0; i < items[0].size(); ++i)
+      norm += double(items[0][i]) * items[0][i], off += (double(items[1][i]) - items[0][i]) * (double(items[1][i]) - items[0][i]);
+    EXPECT_GT(norm, 0);
+    EXPECT_LE(std::sqrt(off), 1e-6 * std::sqrt(norm));
+  }
+}
+
+// The switch: what it may be, and what a build without the library answers.
+TEST(Gpu, WhoseSparseProductsIsASetting) {
+  GpuInfo with, without;
+  with.cusparse = true;
+  EXPECT_EQ(spmm_choice("auto", without), SpmmBy::automatic);
+  EXPECT_EQ(spmm_choice("own", without), SpmmBy::own);
+  EXPECT_EQ(spmm_choice("cusparse", with), SpmmBy::cusparse);
+  const auto sentence = [](const std::function<void()>& call) -> std::string {
+    try {
+      call();
+    } catch (const UserError& e) { return e.what(); }
+    return "";
+  };
+  EXPECT_EQ(sentence([&] { spmm_choice("cusparse", without); }),
+            "spmm is cusparse, but this program was built without it (libcusparse with its header was not found); use spmm auto or own");
+  EXPECT_EQ(sentence([&] { spmm_choice("cusp", with); }), "spmm is 'cusp', expected auto, own or cusparse");
+  std::string note;
+  EXPECT_EQ(make_device("cpu", 1, note, "fp32", "cusparse")->ctx.spmm, SpmmBy::automatic) << "the CPU has one";
 }
 
 // Steps as they come, against recorded and replayed ones: the same bits, and the recordings are really used.
