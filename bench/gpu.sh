@@ -51,6 +51,19 @@ if ! find -L "$toolkit" -name 'libcublas.so*' -print -quit 2>/dev/null | grep -q
   export CPLUS_INCLUDE_PATH="$(dirname "$header")${CPLUS_INCLUDE_PATH:+:$CPLUS_INCLUDE_PATH}" LD_LIBRARY_PATH="$(dirname "$lib"):${LD_LIBRARY_PATH:-}"
 fi
 
+# cuSPARSE likewise; without it the build has one sparse product instead of two, and the report says so.
+if ! find -L "$toolkit" -name 'libcusparse.so*' -print -quit 2>/dev/null | grep -q .; then
+  lib=$(find / -xdev -name 'libcusparse.so.1[0-9]' -print -quit 2>/dev/null)
+  header=$(find / -xdev -name cusparse.h -print -quit 2>/dev/null)
+  jit=$(find / -xdev -name 'libnvJitLink.so.1[0-9]' -print -quit 2>/dev/null)  # what libcusparse runs with
+  if [ -n "$lib" ] && [ -n "$header" ] && [ -n "$jit" ]; then
+    cublas+=("-DCUDA_cusparse_LIBRARY=$lib" "-DCCDREC_CUSPARSE_INCLUDE=$(dirname "$header")")
+    export CPLUS_INCLUDE_PATH="$(dirname "$header")${CPLUS_INCLUDE_PATH:+:$CPLUS_INCLUDE_PATH}" LD_LIBRARY_PATH="$(dirname "$lib"):$(dirname "$jit"):${LD_LIBRARY_PATH:-}"
+  else
+    echo "gpu.sh: cuSPARSE (libcusparse.so, cusparse.h and libnvJitLink.so) was not found: our sparse product is measured alone"
+  fi
+fi
+
 limit=${CCDREC_GPU_SECONDS:-520} failed=0
 phases=()
 assemble() {  # the report, from what the phases have left so far

@@ -122,10 +122,27 @@ struct DeviceGraph {
     ptr = Array<int64_t>(dev, g.row_ptr), col = Array<int32_t>(dev, g.col), val = Array<float>(dev, g.val);
     user = Array<int32_t>(dev, pairs.user), item = Array<int32_t>(dev, pairs.item), weight = Array<float>(dev, pairs.weight);
   }
-  Csr view() const { return {N, N, ptr.p(), col.p(), val.p()}; }
+  Csr view() const { return {N, N, ptr.p(), col.p(), val.p(), nnz}; }
   Csr train() const { return {pairs.shape.U, pairs.shape.I, train_ptr.p(), train_col.p(), nullptr}; }
   EdgeList edges() const { return {user.p(), item.p(), weight.p(), int64_t(pairs.user.size()), pairs.shape.U, pairs.shape.I}; }
 };
+
+// One product both ways. Their ratio decides spmm_rule (kernels/spmm.h): over 100 %, and beyond the spread of both, cuSPARSE is the faster one.
+Line& measure_spmm(Bench& b, const std::string& shape, const Csr& a, Mat y, CMat x) {
+  Device& dev = b.dev();
+  const double d = double(x.cols), bytes = double(a.nnz) * (8 + 4 * d) + double(a.rows) * (8 + 4 * d), flop = 2.0 * double(a.nnz) * d;
+  const auto call = [&] { dev.ops.spmm(dev.ctx, y, a, x, false); };
+  dev.ctx.spmm = SpmmBy::own;
+  const size_t at = b.lines().size();
+  const double own = b.measure("spmm", shape, bytes, flop, call).warm;
+  if (gpu_info().cusparse) {
+    dev.ctx.spmm = SpmmBy::cusparse;
+    Line& l = b.measure("spmm by cuSPARSE", shape, bytes, flop, call);
+    l.against = "our spmm of the same graph", l.share = own / l.warm;
+  }
+  dev.ctx.spmm = SpmmBy::automatic;
+  return b.lines()[at];
+}
 
 void sparse(Bench& b, const GpuCeilings& top) {
   if (!b.wanted("spmm")) return;
@@ -142,11 +159,19 @@ void sparse(Bench& b, const GpuCeilings& top) {
     Line& gather = b.measure("row gather (yardstick)", fmt::format("{}: {} random rows of 256 B", name, reads), double(reads) * (4 + 4 * d), 0,
                              [&] { gather_random_rows(dev.ctx, acc, x, ids.p()); });
     const double rate = gather.bytes / gather.warm;
-    const double bytes = double(g.nnz) * (8 + 4 * d) + double(g.N) * (8 + 4 * d);
-    Line& l = b.measure("spmm", fmt::format("{}: {} edges, {} rows", name, g.nnz, g.N), bytes, 2.0 * double(g.nnz) * d,
-                        [&] { dev.ops.spmm(dev.ctx, y, g.view(), x, false); });
-    l.against = "random 256-byte row gather", l.share = bytes / l.warm / rate, l.target = name == std::string("elec") ? 0.8 : 0;
+    Line& l = measure_spmm(b, fmt::format("{}: {} edges, {} rows", name, g.nnz, g.N), g.view(), y, x);
+    l.against = "random 256-byte row gather", l.share = l.bytes / l.warm / rate, l.target = name == std::string("elec") ? 0.8 : 0;
   }
+  // What a popular node is at its worst: one row with all the edges, which is one block of ours.
+  const int64_t edges = b.n(1000000), N = b.n(200000);
+  const Array<int64_t> ptr(dev, std::vector<int64_t>{0, edges});
+  std::vector<int32_t> columns = random_ids(edges, N, 11);
+  std::sort(columns.begin(), columns.end());
+  const Array<int32_t> col(dev, columns);
+  const Array<float> val = floats(dev, edges);
+  const DeviceMatrix x(dev, N, d);
+  Matrix y(dev, 1, d);
+  measure_spmm(b, fmt::format("one row of {} edges", edges), {1, N, ptr.p(), col.p(), val.p(), edges}, y, x);
   (void)top;
 }
 
