@@ -3,10 +3,11 @@
 namespace ccdrec::bench {
 
 struct Ceilings {
-  double memory_gbs = 0;   // triad a = b + s c over large arrays, all threads; 16 bytes an element, as the line of a is read before it is written
-  double fma_gflops = 0;   // fused multiply-adds in registers, all threads; 2 flop each, widest vectors the machine has
-  double root_grate = 0;   // 1e9 a second: a square root and a division, correctly rounded, all threads
-  double gemm_gflops = 0;  // cpu::gemm, 1024 x 1024 x 1024
+  double memory_gbs = 0;  // triad a = b + s c over large arrays, all threads; 16 bytes an element, as the line of a is read before it is written
+  double fma_gflops = 0;  // fused multiply-adds in registers, all threads; 2 flop each, widest vectors the machine has
+  double root_grate =
+      0;  // 1e9 a second: a square root and a division, correctly rounded, all threads, by instructions or by fma, whichever is faster
+  double gemm_gflops = 0;       // cpu::gemm, 1024 x 1024 x 1024
   double gemm_proj_gflops = 0;  // cpu::gemm in the shape of a modality projection: 1024 x 4096 x 64
 };
 Ceilings measure_ceilings(int threads);

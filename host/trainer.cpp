@@ -234,9 +234,10 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
                 B = std::min<int64_t>(s.train_batch_size, E);
   const int64_t item_slots = B * (1 + s.n_neg), L = shape.backbone.layers;
   int64_t features = 0, dense = shape.diffusion ? Denoiser::parameters(s, d) : 0, d_x = 0;
+  const bool on_gpu = gpu_memory_available(s.device) > 0;  // the CPU consumes the features' gradient where it is computed
   if (shape.modalities)
     for (const Feature& f : data.features)
-      features += I * f.matrix.cols(), dense += f.matrix.cols() * d + d, d_x += s.train_features ? item_slots * f.matrix.cols() : 0;
+      features += I * f.matrix.cols(), dense += f.matrix.cols() * d + d, d_x += s.train_features && on_gpu ? item_slots * f.matrix.cols() : 0;
   const auto M = int64_t(data.features.size());
   int64_t nodes = 4 + 2 + L + (shape.backbone.wrapped ? 2 : 0);  // value, m, v, gradient; h, g; layers; ego and its gradient
   int64_t graphs = (L > 0 ? 2 * E * 8 : 0) + E * 4;
@@ -265,7 +266,7 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   size_t building = 0;
   if (shape.backbone.item_graph)
     for (const Feature& f : data.features)
-      if (!f.matrix.floats() || gpu_memory_available(s.device) > 0) building = std::max(building, size_t(I * f.matrix.cols()) * 4);
+      if (!f.matrix.floats() || on_gpu) building = std::max(building, size_t(I * f.matrix.cols()) * 4);
   if (building > p.total()) p.lines.push_back({"more while the item graph is built", building - p.total()});
   p.lines.push_back({"evaluation and scratch", size_t(std::min<int64_t>(4096, U) * 50 * 12 + 4 * 1024 * 1024)});
   return p;

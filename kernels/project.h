@@ -3,12 +3,17 @@
 //   X (R,F) raw features, rows: n <= capacity row indices of X, W (F,d), b (1,d), Y (capacity,d): rows j < n are written, the rest untouched.
 // project_backward, given dY (capacity,d):
 //   dW (F,d) += X[rows]^T dY ;  db (1,d) += column sums of dY ;  dX (capacity,F) = dY W^T (row j for item rows[j]; skipped when dX is empty)
+// project_backward_step, given a trainable X as a Table: dW and db the same, and the listed rows of X take Adam's step t with that dX (adam.h), which
+//   need not be stored: what it costs to write and read it, and to read X twice, falls away. Bits: those of project_backward, then adam_rows.
+//   The rows' `last` must be below t: throws std::logic_error otherwise, and nothing has moved.
 // Order    as gemm: fixed tiles, one thread each; dW and db sum the rows in list order. Same bits for any thread count.
 // Cost     2 n F d flop forward, twice or three times that backward. X rows are gathered into the packed panel, never copied whole.
 #pragma once
+#include "kernels/adam.h"
 #include "kernels/ctx.h"
 
 namespace ccdrec::cpu {
 void project(Ctx&, Mat y, CMat x, RowList rows, CMat w, CMat b);
 void project_backward(Ctx&, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList rows, CMat w);
+void project_backward_step(Ctx&, Mat dw, Mat db, CMat dy, const Table& x, RowList rows, CMat w, const AdamSchedule&, int64_t t);
 }  // namespace ccdrec::cpu

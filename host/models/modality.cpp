@@ -24,7 +24,6 @@ Modalities::Modalities(Device& dev, const std::vector<Feature>& features, ParamA
     w_.push_back(arena.add(f.name + "_trs.weight", F, d, true));
     b_.push_back(arena.add(f.name + "_trs.bias", 1, d, false));
     h_.emplace_back(dev, capacity, d), d_h_.emplace_back(dev, capacity, d);
-    if (train_features) d_x_.emplace_back(dev, capacity, F);
     h_all_.emplace_back(dev, items_, d);
   }
 }
@@ -48,14 +47,26 @@ void Modalities::project(ParamArena& arena, RowList items) {
 }
 
 void Modalities::backward(ParamArena& arena, RowList items) {
+  if (d_x_.empty())
+    for (const RowTable& x : x_) d_x_.push_back(x.trainable() ? Matrix(dev_, h_[0].rows(), x.value().cols) : Matrix());
   for (size_t m = 0; m < x_.size(); ++m)
-    dev_.ops.project_backward(dev_.ctx, arena.grad(w_[m]), arena.grad(b_[m]), d_x_.empty() ? Mat{} : d_x_[m].mat(), d_h_[m], x_[m].value(), items,
-                              arena.value(w_[m]));
+    dev_.ops.project_backward(dev_.ctx, arena.grad(w_[m]), arena.grad(b_[m]), d_x_[m].mat(), d_h_[m], x_[m].value(), items, arena.value(w_[m]));
 }
 
-void Modalities::update(const AdamSchedule& adam, RowList items, int64_t t) {
+void Modalities::update(RowList items, int64_t t) {
   for (size_t m = 0; m < x_.size(); ++m)
-    if (x_[m].trainable()) dev_.ops.adam_rows(dev_.ctx, x_[m].table(), items, d_x_[m].mat(), false, adam, t);
+    if (x_[m].trainable()) dev_.ops.adam_rows(dev_.ctx, x_[m].table(), items, d_x_[m].mat(), false, adam_, t);
+}
+
+void Modalities::backward_step(ParamArena& arena, RowList items, int64_t t) {
+  for (size_t m = 0; m < x_.size(); ++m) {
+    const Mat dw = arena.grad(w_[m]), db = arena.grad(b_[m]);
+    const CMat w = arena.value(w_[m]);
+    if (x_[m].trainable())
+      dev_.ops.project_backward_step(dev_.ctx, dw, db, d_h_[m], x_[m].table(), items, w, adam_, t);
+    else
+      dev_.ops.project_backward(dev_.ctx, dw, db, {}, d_h_[m], x_[m].value(), items, w);
+  }
 }
 
 void Modalities::flush(int64_t t_done) {

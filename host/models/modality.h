@@ -16,13 +16,14 @@ class Modalities {
   void init(ParamArena&);  // after the arena has taken its memory
 
   int count() const { return int(x_.size()); }
-  void catch_up(RowList items, int64_t t_done);      // feature rows up to date
-  void project(ParamArena&, RowList items);          // h(m) row j = item items[j]
-  Mat h(int m) const { return h_[size_t(m)]; }       // (capacity,d)
-  Mat d_h(int m) const { return d_h_[size_t(m)]; }   // (capacity,d) to be filled before backward
-  CMat d_x(int m) const { return d_x_[size_t(m)]; }  // (capacity,F) gradient of the listed feature rows
-  void backward(ParamArena&, RowList items);         // W, b gradients; feature rows' gradient is kept for update
-  void update(const AdamSchedule&, RowList items, int64_t t);
+  void catch_up(RowList items, int64_t t_done);               // feature rows up to date
+  void project(ParamArena&, RowList items);                   // h(m) row j = item items[j]
+  Mat h(int m) const { return h_[size_t(m)]; }                // (capacity,d)
+  Mat d_h(int m) const { return d_h_[size_t(m)]; }            // (capacity,d) to be filled before backward
+  void backward_step(ParamArena&, RowList items, int64_t t);  // W, b gradients; the listed feature rows take step t at once
+  void backward(ParamArena&, RowList items);                  // the same, but the rows' gradient is kept: d_x, for update
+  CMat d_x(int m) const { return d_x_[size_t(m)]; }           // (capacity,F) gradient of the listed feature rows, after backward
+  void update(RowList items, int64_t t);                      // the step that backward left open
   void flush(int64_t t_done);
   void project_all(ParamArena&);  // h_all(m) (I,d)
   CMat h_all(int m) const { return h_all_[size_t(m)]; }
@@ -34,10 +35,11 @@ class Modalities {
  private:
   Device& dev_;
   std::vector<std::string> names_;
-  std::vector<RowTable> x_;            // (I,F)
-  std::vector<int> w_, b_;             // arena indices
-  std::vector<Matrix> h_, d_h_, d_x_;  // (cap,d), (cap,d), (cap,F)
-  std::vector<Matrix> h_all_;          // (I,d), taken at the first project_all
+  std::vector<RowTable> x_;      // (I,F)
+  std::vector<int> w_, b_;       // arena indices
+  std::vector<Matrix> h_, d_h_;  // (cap,d)
+  std::vector<Matrix> d_x_;      // (cap,F), taken at the first backward that keeps it: training never does
+  std::vector<Matrix> h_all_;    // (I,d), taken at the first project_all
   int64_t items_, d_;
   uint32_t seed_;
   AdamSchedule adam_;

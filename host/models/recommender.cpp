@@ -272,7 +272,11 @@ void Recommender::backward() {
   if (shape_.modality_reg > 0)
     for (int m = 0; m < modal_->count(); ++m)
       dev_.ops.segment_sum(dev_.ctx, modal_->d_h(m), d_modal_slots_[size_t(m)].top(rows_ * (1 + n_neg_)), item_list_, false, shape_.diffusion);
-  if (modal_) modal_->backward(arena_, item_list_.rows);
+  if (!modal_) return;
+  if (keep_gradients_)
+    modal_->backward(arena_, item_list_.rows);
+  else  // the last use of the features in this step: their optimiser's work is counted here, not in its phase
+    modal_->backward_step(arena_, item_list_.rows, t_ + 1);
 }
 
 // FREEDOM's modality terms (spec baselines 9.4): BPR of h_u with the projections, random negatives only, their mean.
@@ -302,12 +306,13 @@ void Recommender::update() {
   Phase phase(dev_, seconds_, "optimiser", timed_);
   ++t_;
   backbone_->update(adam_, t_);
-  if (modal_) modal_->update(adam_, item_list_.rows, t_);
+  if (modal_ && keep_gradients_) modal_->update(item_list_.rows, t_);
   arena_.update(dev_, adam_, t_);
 }
 
 void Recommender::forward_backward(int epoch, int64_t step) {
   plan_batch(epoch, step);
+  keep_gradients_ = true;
   run_batch({uint32_t(epoch), uint32_t(step), step * batch_});
 }
 void Recommender::run_batch(const Moment& now) {
@@ -320,6 +325,7 @@ void Recommender::run_batch(const Moment& now) {
 // memory finds its size. What differs between batches of a kind are the late values (kernels/late.h).
 void Recommender::step(int epoch, int64_t step) {
   plan_batch(epoch, step);
+  keep_gradients_ = false;
   const Moment now{uint32_t(epoch), uint32_t(step), step * batch_};
   const BatchKind kind{rows_, int(pool_), curricular_};
   const auto known = recorded_.find(kind);

@@ -85,8 +85,8 @@ class Recommender {
   BatchDraws draws() const;                               // of the last batch
   CMat slots() const { return slots_; }                   // representations of the last batch: users, positives, negatives, curricular
   CMat slot_grads() const { return d_slots_; }            // and their gradients
-  void forward_backward(int epoch, int64_t step);         // step without the optimiser
-  void update();
+  void forward_backward(int epoch, int64_t step);         // step without the optimiser: every gradient can be read
+  void update();                                          // after forward_backward
 
  private:
   struct Moment {  // when a batch is: numbers, or late values while a step is recorded
@@ -133,6 +133,7 @@ class Recommender {
   bool curricular_ = false;         // the batch has curricular negatives
   bool frozen_curricular_ = false;  // they are pool rows, constants (NDI without CNS)
   bool given_ = false;
+  bool keep_gradients_ = false;   // forward_backward: the features' gradient is not consumed where it is computed
   Array<int32_t> users_, items_;  // users_ (B); items_ (B*(1+n_neg) | B curricular)
   Array<int32_t> node_ids_;       // slots as graph nodes
   OwnedGroups seed_groups_, slot_groups_, item_groups_;

@@ -16,15 +16,6 @@ constexpr int64_t kStrip = 8;  // panels packed together, so that rows are read 
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Rows or columns beyond the edge of C: computed beside it, then the part inside is copied.
-void edge_tile(const MicroKernel& mk, float* c, int64_t ldc, int64_t rows, int64_t cols, const float* const* a, int64_t step, const float* b,
-               int64_t k, bool add) {
-  float whole[kMaxMr * kMaxNr];
-  mk.tile(whole, mk.nr, a, step, b, k, false);
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t j = 0; j < cols; ++j) c[r * ldc + j] = add ? c[r * ldc + j] + whole[r * mk.nr + j] : whole[r * mk.nr + j];
-}
-
 }  // namespace
 
 // Right is packed whole, in blocks of 256 terms and panels of nr columns; then the tiles of C go to the threads. Within a tile and block a panel
@@ -77,10 +68,7 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
           for (int64_t g = g0; g < g1; ++g) {
             const int64_t rows = std::min(mr, m - g * mr);
             float* c_tile = c.row(g * mr) + p * nr;
-            if (rows == mr && cols == nr)
-              mk.tile(c_tile, n, a + (g - g0) * mr, step, b, kc, add);
-            else
-              edge_tile(mk, c_tile, n, rows, cols, a + (g - g0) * mr, step, b, kc, add);
+            partial_tile(mk, c_tile, n, rows, cols, a + (g - g0) * mr, step, b, kc, add);
           }
         }
       }

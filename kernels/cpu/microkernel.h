@@ -20,6 +20,16 @@ struct MicroKernel {
   int64_t (*above)(int32_t* at, const float* x, int64_t n, float limit);
 };
 
+// The part of a tile that lies inside C: what is beyond the edge is computed beside it and dropped.
+inline void partial_tile(const MicroKernel& mk, float* c, int64_t ldc, int64_t rows, int64_t cols, const float* const* a, int64_t step,
+                         const float* b, int64_t k, bool add) {
+  if (rows == mk.mr && cols == mk.nr) return mk.tile(c, ldc, a, step, b, k, add);
+  float whole[kMaxMr * kMaxNr];
+  mk.tile(whole, mk.nr, a, step, b, k, false);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t j = 0; j < cols; ++j) c[r * ldc + j] = add ? c[r * ldc + j] + whole[r * mk.nr + j] : whole[r * mk.nr + j];
+}
+
 // The widest path this machine runs, or the one that the environment variable CCDREC_ISA names (portable, avx2, avx512).
 const MicroKernel& micro_kernel();
 const MicroKernel* find_kernel(const char* name);  // null if unknown or not supported here

@@ -1,10 +1,32 @@
 #include "kernels/project.h"
 
+#include <omp.h>
+
 #include <algorithm>
 
+#include "kernels/cpu/adam_row.h"
 #include "kernels/cpu/product.h"
 
 namespace ccdrec::cpu {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// db += 1^T dY, in blocks of kBlock rows.
+void add_column_sums(Mat db, CMat dy, int64_t n) {
+  constexpr int64_t kCols = 64;
+  for (int64_t c0 = 0; c0 < dy.cols; c0 += kCols) {
+    const int64_t cols = std::min(kCols, dy.cols - c0);
+    for (int64_t j0 = 0; j0 < n; j0 += kBlock) {
+      float sum[kCols] = {};
+      for (int64_t j = j0; j < std::min(n, j0 + kBlock); ++j)
+        for (int64_t c = 0; c < cols; ++c) sum[c] += dy.row(j)[c0 + c];
+      for (int64_t c = 0; c < cols; ++c) db.p[c0 + c] += sum[c];
+    }
+  }
+}
+
+}  // namespace
 
 void project(Ctx& ctx, Mat y, CMat x, RowList rows, CMat w, CMat b) {
   const int64_t n = rows.n(), F = x.cols, d = w.cols;
@@ -25,17 +47,55 @@ void project_backward(Ctx& ctx, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList
   if (dx) CHECK_THAT(dx.rows >= n && dx.cols == F);
   product(ctx, dw, n, {x.p, F, rows.idx, true}, {dy.p, d, false}, true);
   if (dx) product(ctx, dx.slice(0, n), d, {dy.p, d, nullptr, false}, {w.p, d, true}, false);
+  add_column_sums(db, dy, n);
+}
 
-  constexpr int64_t kCols = 64;
-  for (int64_t c0 = 0; c0 < d; c0 += kCols) {
-    const int64_t cols = std::min(kCols, d - c0);
-    for (int64_t j0 = 0; j0 < n; j0 += kBlock) {
-      float sum[kCols] = {};
-      for (int64_t j = j0; j < std::min(n, j0 + kBlock); ++j)
-        for (int64_t c = 0; c < cols; ++c) sum[c] += dy.row(j)[c0 + c];
-      for (int64_t c = 0; c < cols; ++c) db.p[c0 + c] += sum[c];
+// dW is a product of its own. Then a thread takes as many rows as a register tile is high: their gradient (mr,F) is computed into its L2 from the packed
+// W^T and stepped from there, row by row, so that X, m and v pass as long streams. (Tiles of 192 columns through which dW, dX and the step pass together
+// read X once less, but in pieces of 768 bytes, and took longer.)
+void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, RowList rows, CMat w, const AdamSchedule& s, int64_t t) {
+  const int64_t n = rows.n(), F = x.value.cols, d = dy.cols;
+  CHECK_THAT(dy.rows >= n);
+  CHECK_SHAPE(dw, F, d);
+  CHECK_SHAPE(db, 1, d);
+  CHECK_SHAPE(w, F, d);
+  CHECK_SHAPE(x.m, x.value.rows, F);
+  CHECK_SHAPE(x.v, x.value.rows, F);
+  CHECK_THAT(t >= 1 && t <= s.steps);
+  bool not_yet = true;
+  for (int64_t j = 0; j < n; ++j) not_yet &= x.last[rows.at(j)] < t;
+  CHECK_THAT(not_yet);  // a gradient for a step that its row has behind it
+  if (n == 0) return;
+
+  product(ctx, dw, n, {x.value.p, F, rows.idx, true}, {dy.p, d, false}, true);
+
+  const MicroKernel& mk = micro_kernel();
+  const StepRow step_row = step_row_here();
+  const int64_t mr = mk.mr, nr = mk.nr, panels = ceil_div(F, nr);
+  float* const w_t = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * d) * sizeof(float)));  // panel q: columns q*nr.. of W^T, k-major
+  float* const room = static_cast<float*>(ctx.scratch(1, size_t(mr * F * ctx.threads) * sizeof(float)));
+#pragma omp parallel num_threads(ctx.threads)
+  {
+#pragma omp for
+    for (int64_t q = 0; q < panels; ++q) pack_along(w_t + q * nr * d, nr, w.row(q * nr), d, d, std::min(nr, F - q * nr));
+    float* const g = room + omp_get_thread_num() * mr * F;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t j = 0; j < n; j += mr) {
+      const int64_t here = std::min(mr, n - j);
+      for (int64_t e0 = 0; e0 < d; e0 += kBlock) {  // as product: blocks of terms added in order
+        const float* a[kMaxMr];
+        for (int64_t i = 0; i < mr; ++i) a[i] = dy.row(j + std::min(i, here - 1)) + e0;
+        for (int64_t q = 0; q < panels; ++q)
+          partial_tile(mk, g + q * nr, F, here, std::min(nr, F - q * nr), a, 1, w_t + q * nr * d + e0 * nr, std::min(kBlock, d - e0), e0 > 0);
+      }
+      for (int64_t i = 0; i < here; ++i) {
+        const int64_t row = rows.at(j + i);
+        step_row(x.value.row(row), x.m.row(row), x.v.row(row), g + i * F, F, s, x.last[row] + 1, t);
+        x.last[row] = int32_t(t);
+      }
     }
   }
+  add_column_sums(db, dy, n);
 }
 
 }  // namespace ccdrec::cpu

@@ -180,4 +180,13 @@ void project_backward(Ctx& ctx, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList
     launch(project_backward_outputs<false>, 1 + tiles, kTileThreads, 0, ctx, dx, db.p, part, dy_most, w, rows, four_columns(dx));
 }
 
+// The gradient of the rows goes through scratch memory: on a GPU the products and the optimiser are both bound by memory that L2 holds in part.
+void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, RowList rows, CMat w, const AdamSchedule& s, int64_t t) {
+  const int64_t F = x.value.cols, most = std::min(most_rows(rows, x.value, dy), x.value.rows);
+  CHECK_THAT(is_late(t) || (t >= 1 && t <= s.steps));
+  const Mat dx{static_cast<float*>(ctx.scratch(3, size_t(most * F) * sizeof(float))), most, F};
+  project_backward(ctx, dw, db, dx, dy, x.value, rows, w);
+  adam_rows(ctx, x, rows, dx, false, s, t);
+}
+
 }  // namespace ccdrec::cuda

@@ -1,8 +1,10 @@
 #include "kernels/adam.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
+#include "kernels/cpu/microkernel.h"
 #include "tests/kernels/graphs.h"
 
 namespace ccdrec::test {
@@ -95,6 +97,95 @@ TEST(Adam, AnyAddressAndAnyLength) {
         EXPECT_TRUE(same(dev, "m", std::vector<float>(m.begin(), m.begin() + n)));
       }
     }
+}
+
+// Every path of the processor takes the steps of this loop, bit for bit: sqrt and / as IEEE 754 has them, whatever they are made of.
+void step_by_definition(std::vector<float>& p, std::vector<float>& m, std::vector<float>& v, const std::vector<float>& g, AdamCoef c, AdamHyper h) {
+  const float rest1 = float(1.0 - double(h.beta1)), rest2 = float(1.0 - double(h.beta2));
+  for (size_t i = 0; i < p.size(); ++i) {
+    m[i] = std::fma(h.beta1, m[i], rest1 * g[i]);
+    v[i] = std::fma(h.beta2, v[i], rest2 * g[i] * g[i]);
+    p[i] = p[i] - c.c1 * m[i] / std::fma(std::sqrt(v[i]), c.c2, h.eps);
+  }
+}
+size_t first_difference(const std::vector<float>& a, const std::vector<float>& b) {  // in bits, but that one NaN is as good as another
+  size_t i = 0;
+  while (i < a.size() && (!std::memcmp(&a[i], &b[i], sizeof(float)) || (std::isnan(a[i]) && std::isnan(b[i])))) ++i;
+  return i;
+}
+struct WithKernel {
+  explicit WithKernel(const char* name) { cpu::set_micro_kernel(cpu::find_kernel(name)); }
+  ~WithKernel() { cpu::set_micro_kernel(nullptr); }
+};
+
+// Betas of 1 leave m = 1 and v alone; then p = -1 / (sqrt(v) - 1), from which the root can be told to its last bit. All of [1,4), which is every
+// mantissa with an even and an odd exponent, and some of every other binade, denormals included.
+TEST(Adam, SquareRootOfEveryMantissa) {
+#if defined(__SANITIZE_ADDRESS__)
+  const uint32_t stride = 61;
+#else
+  const uint32_t stride = 1;
+#endif
+  const AdamHyper h{1.0f, 1.0f, -1.0f};
+  const std::vector<AdamCoef> coef(2, AdamCoef{1.0f, 1.0f});
+  const auto check = [&](uint32_t first, uint32_t last, uint32_t step) {
+    std::vector<float> v;
+    for (uint64_t b = first; b < last; b += step) {
+      const auto word = uint32_t(b);
+      v.push_back(0);
+      std::memcpy(&v.back(), &word, sizeof word);
+    }
+    const std::vector<float> zero(v.size()), ones(v.size(), 1.0f);
+    std::vector<float> want = zero, m = ones, v_want = v;
+    step_by_definition(want, m, v_want, zero, coef[0], h);
+    for (const char* isa : {"portable", "avx2", "avx512"}) {
+      if (!cpu::find_kernel(isa)) continue;
+      const WithKernel only(isa);
+      Ctx ctx(2);
+      std::vector<float> p = zero, m1 = ones, v1 = v;
+      const auto n = int64_t(v.size());
+      cpu::adam(ctx, mat(p, 1, n), mat(m1, 1, n), mat(v1, 1, n), {}, {coef.data(), 2, h}, 1);
+      const size_t at = first_difference(p, want);
+      ASSERT_EQ(at, p.size()) << isa << ": v = " << v[at] << ", p = " << p[at] << ", expected " << want[at];
+    }
+  };
+  for (uint32_t first = 0x3f800000; first < 0x40800000; first += 1u << 20) check(first, first + (1u << 20), stride);
+  check(0, 0x7f800001, 4099 * stride);
+}
+
+// The way to the root depends on v; the result must not: moments at both ends of the exponent, underflowing, infinite and NaN among ordinary ones.
+TEST(AdamRows, EveryProcessorPathTakesTheSameSteps) {
+  const int64_t R = 40, cols = 53, steps = 12;
+  const auto coef = coefficients(0.01, steps);
+  const float scales[] = {0.0f, -0.0f, 1e-38f, 1e-30f, 1e-22f, 3e-14f, 1e-13f, 1e-8f, 1e-3f, 1.0f, 1e3f, 1e15f, 1e18f, 1e19f, 1e20f, 3e38f, INFINITY};
+  Draw g;
+  std::vector<float> p0 = g.floats(R * cols), m0(p0.size()), v0(p0.size());
+  std::vector<std::vector<float>> grad(static_cast<size_t>(steps), std::vector<float>(p0.size()));
+  for (auto& step : grad)
+    for (size_t i = 0; i < step.size(); ++i)  // most rows keep to one scale, so that whole vectors are fit or not; some mix them
+      step[i] = g.uniform() * scales[size_t(int64_t(i) / cols % 4 == 3 ? g.below(17) : int64_t(i) / cols * 17 / R)];
+  const auto dense = [&](std::vector<float>& p, std::vector<float>& m, std::vector<float>& v, int64_t t) {
+    const std::vector<float> zero(p.size());
+    step_by_definition(p, m, v, t % 5 == 1 ? grad[size_t(t - 1)] : zero, coef[size_t(t - 1)], AdamHyper{});
+  };
+  std::vector<float> want = p0, m_want = m0, v_want = v0;
+  for (int64_t t = 1; t <= steps; ++t) dense(want, m_want, v_want, t);
+  for (const char* isa : {"portable", "avx2", "avx512"}) {
+    if (!cpu::find_kernel(isa)) continue;
+    SCOPED_TRACE(isa);
+    const WithKernel only(isa);
+    Ctx ctx(2);
+    std::vector<float> p = p0, m = m0, v = v0;
+    std::vector<int32_t> last(static_cast<size_t>(R), 0);
+    const Table table{mat(p, R, cols), mat(m, R, cols), mat(v, R, cols), last.data()};
+    const RowList all{nullptr, nullptr, R};
+    for (const int64_t t : {1, 6, 11}) cpu::adam_rows(ctx, table, all, cmat(grad[size_t(t - 1)], R, cols), true, schedule(coef), t);
+    cpu::adam_rows(ctx, table, all, {}, false, schedule(coef), steps);
+    EXPECT_EQ(first_difference(v, v_want), v.size());
+    EXPECT_EQ(first_difference(m, m_want), m.size());
+    const size_t at = first_difference(p, want);
+    EXPECT_EQ(at, p.size()) << "row " << int64_t(at) / cols;
+  }
 }
 
 struct RowCase {

@@ -1,5 +1,6 @@
 #include "kernels/project.h"
 
+#include <cstring>
 #include <numeric>
 
 #include "kernels/cpu/microkernel.h"
@@ -134,6 +135,75 @@ TEST(Project, BackwardMatchesDoubleReference) {
     }
     cpu::set_micro_kernel(nullptr);
   }
+}
+
+// The step at once is the gradient, then the step: every bit of dW, db and the listed rows; the others are left alone.
+TEST(Project, BackwardStepIsBackwardThenStep) {
+  const int64_t steps = 9;
+  std::vector<AdamCoef> coef;
+  for (int64_t t = 1; t <= steps; ++t) coef.push_back(adam_coef(0.01, {}, t));
+  const AdamSchedule s{coef.data(), steps, {}};
+  for (const Case& c : kCases) {
+    Inputs in = inputs(c);
+    Cell<int64_t> count;
+    const RowList rows = list(c, in, count);
+    Draw g{2000000};
+    const auto dw0 = g.floats(c.F * c.d), db0 = g.floats(c.d), m0 = g.floats(c.R * c.F), v0 = g.floats(c.R * c.F, 0, 1);
+    std::vector<int32_t> last0(static_cast<size_t>(c.R));
+    for (int32_t& l : last0) l = g.below(int32_t(steps));  // most rows owe steps without a gradient too
+    std::vector<float> first_x;
+    for (const char* isa : {"portable", "avx2", "avx512"}) {
+      if (!cpu::find_kernel(isa)) continue;
+      cpu::set_micro_kernel(cpu::find_kernel(isa));
+      for (const Device& dev : with_isa(isa)) {
+        SCOPED_TRACE(std::string(c.name) + " on " + dev.name + " with " + isa);
+        DeviceCtx ctx(dev);
+        struct State {
+          std::vector<float> dw, db, x, m, v;
+          std::vector<int32_t> last;
+        };
+        State want{dw0, db0, in.x, m0, v0, last0}, got = want;
+        const auto table = [&](State& z) { return Table{mat(z.x, c.R, c.F), mat(z.m, c.R, c.F), mat(z.v, c.R, c.F), z.last.data()}; };
+        const CMat w = cmat(in.w, c.F, c.d), dy = cmat(in.dy, c.capacity, c.d);
+        std::vector<float> dx(size_t(c.capacity * c.F));
+        const Table apart = table(want);
+        dev.ops->project_backward(ctx, mat(want.dw, c.F, c.d), mat(want.db, 1, c.d), mat(dx, c.capacity, c.F), dy, apart.value, rows, w);
+        dev.ops->adam_rows(ctx, apart, rows, mat(dx, c.capacity, c.F), false, s, steps);
+        dev.ops->project_backward_step(ctx, mat(got.dw, c.F, c.d), mat(got.db, 1, c.d), dy, table(got), rows, w, s, steps);
+        const auto same_bits = [](const std::vector<float>& a, const std::vector<float>& b) {
+          return a.size() == b.size() && !std::memcmp(a.data(), b.data(), a.size() * sizeof(float));
+        };
+        EXPECT_TRUE(same_bits(got.dw, want.dw));
+        EXPECT_TRUE(same_bits(got.db, want.db));
+        EXPECT_TRUE(same_bits(got.x, want.x));
+        EXPECT_TRUE(same_bits(got.m, want.m));
+        EXPECT_TRUE(same_bits(got.v, want.v));
+        EXPECT_EQ(got.last, want.last);
+        if (std::string(dev.name) != "cpu") continue;
+        if (first_x.empty()) first_x = got.x;
+        EXPECT_TRUE(same_bits(got.x, first_x)) << "not the bits of every path";
+      }
+    }
+    cpu::set_micro_kernel(nullptr);
+  }
+}
+
+TEST(Project, BackwardStepRefusesAPastStep) {
+  const AdamCoef coef[3] = {adam_coef(0.01, {}, 1), adam_coef(0.01, {}, 2), adam_coef(0.01, {}, 3)};
+  std::vector<float> x(20, 1), m(20), v(20), dw(10), db(2), dy(8, 1), w(10, 1);
+  std::vector<int32_t> last = {0, 0, 2, 0};
+  Ctx ctx(1);
+  const auto step = [&](int64_t t) {
+    cpu::project_backward_step(ctx, mat(dw, 5, 2), mat(db, 1, 2), cmat(dy, 4, 2), {mat(x, 4, 5), mat(m, 4, 5), mat(v, 4, 5), last.data()},
+                               {nullptr, nullptr, 4}, cmat(w, 5, 2), {coef, 3, {}}, t);
+  };
+  EXPECT_THROW(step(2), std::logic_error);  // row 2 has it behind it
+  EXPECT_THROW(step(4), std::logic_error);  // beyond the schedule
+  EXPECT_EQ(x, std::vector<float>(20, 1));
+  EXPECT_EQ(dw, std::vector<float>(10));
+  EXPECT_EQ(last, (std::vector<int32_t>{0, 0, 2, 0}));
+  step(3);
+  EXPECT_EQ(last, std::vector<int32_t>(4, 3));
 }
 
 // X W + b is linear in each of its parts: <dY, X W> + <dY, b> from the forward pass against the gradients of the backward pass.
