@@ -8,7 +8,9 @@ WERROR ?= OFF
 CUDA   ?=
 cuda      = $(if $(CUDA),$(if $(filter 0 OFF,$(CUDA)),OFF,ON),AUTO)
 
-CONFIGURE = cmake --preset $(1) -DCCDREC_WERROR=$(WERROR) -DCCDREC_CUDA=$(cuda)
+# Ninja where it is installed: generated makefiles finish one library before they start the next. A build folder that exists keeps its generator.
+generator = $(if $(shell command -v ninja 2>/dev/null),CMAKE_GENERATOR=$(or $(CMAKE_GENERATOR),Ninja))
+CONFIGURE = $(generator) cmake --preset $(1) -DCCDREC_WERROR=$(WERROR) $(if $(filter keep,$(CUDA)),,-DCCDREC_CUDA=$(cuda))
 BUILD     = cmake --build --preset $(1) -j $(JOBS)
 CTEST     = ctest --preset $(1) -j $(JOBS)
 dir       = build$(if $(filter-out default,$(1)),-$(1))
@@ -23,7 +25,8 @@ all: deps            ## install what is missing, build everything into build/
 deps:
 	@tools/install-deps.sh build
 
-demo: CUDA := $(or $(CUDA),$(if $(shell nvidia-smi -L 2>/dev/null),1,0))
+# Without CUDA unless a GPU is visible: quicker to build. A program built before keeps what it has, so that nothing is compiled again.
+demo: CUDA := $(or $(CUDA),$(if $(shell nvidia-smi -L 2>/dev/null),1,$(if $(wildcard build/ccdrec),keep,0)))
 demo: deps           ## build, generate a data set, train four models, print the table (without CUDA unless a GPU is visible: quicker)
 	@$(call CONFIGURE,default)
 	@$(call BUILD,default) --target ccdrec

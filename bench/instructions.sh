@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 jobs=$(nproc)  # asked before OMP_NUM_THREADS, which it would obey
 
+if command -v ninja >/dev/null; then export CMAKE_GENERATOR="${CMAKE_GENERATOR:-Ninja}"; fi  # as the Makefile does
 cmake --preset portable -DCCDREC_CUDA=OFF -DCCDREC_TESTS=OFF -DCCDREC_WERROR="${WERROR:-OFF}" >/dev/null
 cmake --build --preset portable -j "$jobs" --target bench_instructions >build-portable/instructions.log ||
   { cat build-portable/instructions.log >&2; exit 2; }

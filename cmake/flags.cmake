@@ -9,6 +9,9 @@ set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)  # for clang-tidy and editors
 set(CMAKE_CXX_FLAGS_RELEASE "-O3")     # asserts stay: they cost nothing where they stand
 set(CMAKE_CXX_FLAGS_DEBUG "-Og -g")
+if(CCDREC_SANITIZE)
+  set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g1")  # before the targets' own options, some of which say -O0
+endif()
 
 set(CCDREC_FLAG_LIST -fno-math-errno -fno-trapping-math -ffp-contract=off -Wall -Wextra -Wshadow)
 if(CCDREC_MARCH)
@@ -25,7 +28,7 @@ if(CMAKE_BUILD_TYPE STREQUAL "Debug")
   list(APPEND CCDREC_FLAG_LIST -D_GLIBCXX_ASSERTIONS)
 endif()
 if(CCDREC_SANITIZE)
-  list(APPEND CCDREC_FLAG_LIST -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+  list(APPEND CCDREC_FLAG_LIST -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
        -Wno-maybe-uninitialized)  # instrumented std::regex is warned about for nothing
   add_link_options(-fsanitize=address,undefined)
 endif()

@@ -1,8 +1,15 @@
 # One program per layer, one CTest entry per test. Suites named Slow... are labelled "slow", all others "fast": the fast ones also run under
 # the sanitizers. Discovery runs when ctest starts (PRE_TEST), so that a build does not execute what it builds.
 include(GoogleTest)
+
+# References and cases: built faster, run nearly as fast. Instrumented code takes long to optimise: only what computes much is worth it there.
+set(test_optimisation $<$<CONFIG:Release>:-O1>$<$<BOOL:${CCDREC_SANITIZE}>:-O0>)
+if(CCDREC_SANITIZE)
+  set_source_files_properties(tests/host/model_test.cpp tests/host/gpu_test.cpp tests/kernels/knn_test.cpp
+                              PROPERTIES COMPILE_OPTIONS -O1 SKIP_PRECOMPILE_HEADERS ON)
+endif()
 function(ccdrec_tests name)
-  cmake_parse_arguments(ARG "" "" "GLOB;LINK;OBJECTS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "GLOB;LINK;OBJECTS;PCH" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${ARG_GLOB})
   if(NOT sources)
     return()
@@ -11,10 +18,9 @@ function(ccdrec_tests name)
   add_executable(${name} ${sources})
   target_link_libraries(${name} PRIVATE ${ARG_LINK} fmt::fmt GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE CCDREC_SOURCE_DIR="${PROJECT_SOURCE_DIR}" CCDREC_PROGRAM="${PROJECT_BINARY_DIR}/ccdrec")
-  target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)  # references and cases: built faster, run nearly as fast
-  if(CCDREC_SANITIZE)  # instrumented code takes long to optimise; only what computes much is worth it
-    list(FILTER sources EXCLUDE REGEX "/(model_test|gpu_test|knn_test)\\.cpp$")
-    set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS -O0)
+  target_compile_options(${name} PRIVATE ${test_optimisation})
+  if(ARG_PCH)
+    ccdrec_pch(${name} ${CCDREC_STL} <gtest/gtest.h> ${ARG_PCH})
   endif()
   # Tests run side by side: threads that wait must not spin on the cores of the others.
   set(common DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
@@ -34,10 +40,11 @@ file(GLOB kernel_tests CONFIGURE_DEPENDS tests/kernels/*_test.cpp)
 add_library(ccdrec_kernel_tests OBJECT ${kernel_tests})
 target_link_libraries(ccdrec_kernel_tests PRIVATE ccdrec_kernels GTest::gtest)
 target_compile_definitions(ccdrec_kernel_tests PRIVATE CCDREC_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-target_compile_options(ccdrec_kernel_tests PRIVATE $<$<CONFIG:Release>:-O1>)
+target_compile_options(ccdrec_kernel_tests PRIVATE ${test_optimisation})
+ccdrec_pch(ccdrec_kernel_tests ${CCDREC_STL} <gtest/gtest.h>)
 ccdrec_tests(test_kernels GLOB tests/support.cpp ${simt_tests} OBJECTS $<TARGET_OBJECTS:ccdrec_kernel_tests> LINK ${gpu_of_tests} ccdrec_kernels)
-ccdrec_tests(test_data GLOB tests/data/*_test.cpp LINK ccdrec_data)
-ccdrec_tests(test_host GLOB tests/host/*_test.cpp tests/host/tour_check.cpp tests/support.cpp LINK ccdrec_cli ccdrec_host ${gpu_of_tests})
+ccdrec_tests(test_data GLOB tests/data/*_test.cpp LINK ccdrec_data PCH <fmt/format.h>)
+ccdrec_tests(test_host GLOB tests/host/*_test.cpp tests/host/tour_check.cpp tests/support.cpp LINK ccdrec_cli ccdrec_host ${gpu_of_tests} PCH <fmt/format.h> <nlohmann/json.hpp>)
 if(CCDREC_BENCH)
   ccdrec_tests(test_bench GLOB tests/bench/*_test.cpp OBJECTS bench/callgrind.cpp bench/growth_report.cpp LINK ccdrec_host ${gpu_of_tests})
 endif()

@@ -17,6 +17,7 @@ for group in "${@:-build}"; do
     build)
       need_tool c++ g++
       need_tool make make
+      need_tool ninja ninja-build
       need_tool git git
       need_tool cmake cmake
       for p in libfmt-dev zlib1g-dev libcli11-dev libyaml-cpp-dev nlohmann-json3-dev librandom123-dev libgtest-dev libbenchmark-dev libboost-context-dev; do need_package $p; done
