@@ -94,8 +94,6 @@ AVX512 void step_row_by_sixteen(float* p, float* m, float* v, const float* g, in
   const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(1.0f);
   for (int64_t j = 0; j < cols; j += 16) {
     const __mmask16 in = cols - j >= 16 ? __mmask16(0xffff) : __mmask16((1u << (cols - j)) - 1);
-    constexpr int64_t kAhead = 256;  // rows of features are pages long, and the processor's own prefetch ends with each
-    for (const float* ahead : {p, m, v}) _mm_prefetch(reinterpret_cast<const char*>(ahead + j + kAhead), _MM_HINT_T0);
     Element16 e{_mm512_maskz_loadu_ps(in, p + j), _mm512_maskz_loadu_ps(in, m + j), _mm512_mask_loadu_ps(one, in, v + j)};
     int64_t from = first;
     if (first < t || !g) {

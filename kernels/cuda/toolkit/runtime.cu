@@ -13,6 +13,7 @@
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/toolkit/backend.h"
+#include "kernels/cuda/toolkit/delayed.h"
 
 #ifndef CCDREC_CUDA_ARCHITECTURES
 #define CCDREC_CUDA_ARCHITECTURES "unknown"
@@ -215,7 +216,8 @@ GpuInfo gpu_info() {
     g.why = std::string("GPU 0 does not answer: ") + cudaGetErrorString(cudaGetLastError());
     return g;
   }
-  g.usable = true;
+  g.why = cuda::why_no_blas();
+  g.usable = g.why.empty();
   return g;
 }
 
