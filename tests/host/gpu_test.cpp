@@ -78,6 +78,9 @@ std::vector<unsigned char> state_bytes(Trainer& t, const Folder& dir) {
 TEST(Gpu, TrainsAsTheCpuDoes) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
   for (const Named& m : kModels) {
+#if defined(__SANITIZE_ADDRESS__)  // three that call every operation between them: what the others add is arithmetic
+    if (&m != &kModels[2] && &m != &kModels[4] && &m != &kModels[9]) continue;
+#endif
     SCOPED_TRACE(m.name);
     const Folder dir;
     const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
@@ -104,7 +107,7 @@ TEST(Gpu, TrainsAsTheCpuDoes) {
 }
 
 // spmm = own against cusparse: the products of whole graphs, which evaluation runs, are equal to rounding; a step's, of listed rows, are the same.
-TEST(Gpu, EvaluatesByCusparseAsByOwnProducts) {
+TEST(SlowGpu, EvaluatesByCusparseAsByOwnProducts) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
   if (!gpu_info().cusparse) GTEST_SKIP() << "built without cuSPARSE";
   for (const Named& m : {kModels[1], kModels[2], kModels[4]}) {

@@ -1,9 +1,9 @@
 // cuBLAS and cuSPARSE, loaded when they are first called. Linked, they would be read by every run of the program: 250 MB of memory and 0.1 s for one that
 // computes on the CPU, and on a machine without the toolkit it would not start. The functions that kernels/cuda/toolkit calls are defined here, each
 // of them passes its arguments on to its namesake in the library.
-#include "kernels/cuda/toolkit/delayed.h"
-
 #include <cublas_v2.h>
+
+#include "kernels/cuda/toolkit/delayed.h"
 #if defined(CCDREC_CUSPARSE)
 #include <cusparse.h>
 #endif
@@ -56,22 +56,18 @@ std::string why_no_blas() {
                              TEXT(cublasGemmEx), TEXT(cublasGemmStridedBatchedEx)})
       (void)blas().find(name);
     return "";
-  } catch (const std::runtime_error& e) {
-    return e.what();
-  }
+  } catch (const std::runtime_error& e) { return e.what(); }
 }
 
 std::string why_no_sparse() {
 #if defined(CCDREC_CUSPARSE)
   try {
-    for (const char* name : {TEXT(cusparseCreate), TEXT(cusparseDestroy), TEXT(cusparseSetStream), TEXT(cusparseGetErrorName), TEXT(cusparseGetErrorString),
-                             TEXT(cusparseCreateConstCsr), TEXT(cusparseCreateConstDnMat), TEXT(cusparseCreateDnMat), TEXT(cusparseDestroySpMat),
-                             TEXT(cusparseDestroyDnMat), TEXT(cusparseSpMM_bufferSize), TEXT(cusparseSpMM)})
+    for (const char* name : {TEXT(cusparseCreate), TEXT(cusparseDestroy), TEXT(cusparseSetStream), TEXT(cusparseGetErrorName),
+                             TEXT(cusparseGetErrorString), TEXT(cusparseCreateConstCsr), TEXT(cusparseCreateConstDnMat), TEXT(cusparseCreateDnMat),
+                             TEXT(cusparseDestroySpMat), TEXT(cusparseDestroyDnMat), TEXT(cusparseSpMM_bufferSize), TEXT(cusparseSpMM)})
       (void)sparse().find(name);
     return "";
-  } catch (const std::runtime_error& e) {
-    return e.what();
-  }
+  } catch (const std::runtime_error& e) { return e.what(); }
 #else
   return "this build has no cuSPARSE";
 #endif
@@ -80,10 +76,10 @@ std::string why_no_sparse() {
 }  // namespace ccdrec::cuda
 
 // RESULT NAME(PARAMETERS) of LIBRARY: found once, then a jump.
-#define PASS_ON(library, result, name, parameters, arguments)                                              \
-  extern "C" result name parameters {                                                                      \
+#define PASS_ON(library, result, name, parameters, arguments)                                               \
+  extern "C" result name parameters {                                                                       \
     static const auto f = reinterpret_cast<result(*) parameters>(ccdrec::cuda::library().find(TEXT(name))); \
-    return f arguments;                                                                                    \
+    return f arguments;                                                                                     \
   }
 
 PASS_ON(blas, cublasStatus_t, cublasCreate, (cublasHandle_t * handle), (handle))
