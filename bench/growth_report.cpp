@@ -134,6 +134,7 @@ nlohmann::json growth_json(const GrowthReport& r) {
 
 GrowthReport growth_from_json(const nlohmann::json& j) {
   GrowthReport r;
+  r.command = j.at("command");
   const auto& c = j.at("ceilings");
   r.ceilings.memory_gbs = c.at("memory_gb_s"), r.ceilings.root_grate = c.at("root_and_division_g_s"), r.ceilings.fma_gflops = c.at("fma_gflop_s");
   for (const auto& p : j.at("points")) r.points.push_back(point_from_json(p));
