@@ -3,7 +3,7 @@
 include(GoogleTest)
 
 # References and cases: built faster, run nearly as fast. Instrumented code takes long to optimise: only what computes much is worth it there, that is
-# the operation tests (their double-precision references: 94 s for one test without) and three of the host's.
+# the operation tests with their double-precision references, and three of the host's.
 set(test_optimisation $<$<CONFIG:Release>:-O1>$<$<BOOL:${CCDREC_SANITIZE}>:-O0>)
 if(CCDREC_SANITIZE)
   set_source_files_properties(tests/host/model_test.cpp tests/host/gpu_test.cpp tests/host/golden_test.cpp
