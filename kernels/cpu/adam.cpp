@@ -70,8 +70,8 @@ void step_row_by_eight(float* p, float* m, float* v, const float* g, int64_t col
 #if defined(__x86_64__)
 // The same step on sixteen elements, bit for bit. Divide and square root share one slow unit; a square root made of fma (root16.h) leaves it to the
 // divisions and overlaps with them: 3.9 G steps a second on a core where the two instructions together reach 2.1 (Xeon with AVX-512, replayed steps).
-// 0.999^4000 = 2^-5.8: what was fit before a replay stays above 2^-96 throughout.
-constexpr float kLeast = 0x1p-90f, kMost = 0x1p120f;
+// 0.999^4000 = 2^-5.8: what was fit before a replay stays above 2^-96 throughout, unless beta2 is smaller than that.
+constexpr float kLeast = 0x1p-90f, kMost = 0x1p120f, kLeastBeta2 = 0.999f;
 constexpr int64_t kMostReplayed = 4000;
 AVX512 inline bool fit(__m512 v) {  // a NaN is not
   return (_mm512_cmp_ps_mask(v, _mm512_set1_ps(kLeast), _CMP_GE_OQ) & _mm512_cmp_ps_mask(v, _mm512_set1_ps(kMost), _CMP_LE_OQ)) == 0xffff;
@@ -104,7 +104,7 @@ AVX512 void step_row_by_sixteen(float* p, float* m, float* v, const float* g, in
       }
     }
     const int64_t replayed = g ? t : t + 1;  // zero-gradient steps: from .. replayed-1
-    if (t - from <= kMostReplayed && fit(e.v)) {
+    if (s.hyper.beta2 >= kLeastBeta2 && t - from <= kMostReplayed && fit(e.v)) {
       for (int64_t u = from; u < replayed; ++u) {
         e.moments(s.hyper, zero);
         e.move(s.hyper, s.coef[u - 1], root16(e.v));

@@ -188,6 +188,29 @@ TEST(AdamRows, EveryProcessorPathTakesTheSameSteps) {
   }
 }
 
+// A beta2 under which v leaves, within one replay, the range where the root made of fma is exact; m stays, so that every root counts.
+TEST(AdamRows, AFastDecayingSquareKeepsTheBits) {
+  const int64_t R = 3, cols = 40, steps = 800;
+  const AdamHyper h{1.0f, 0.9f, 1e-30f};
+  const std::vector<AdamCoef> coef(static_cast<size_t>(steps), AdamCoef{1e-3f, 1.0f});
+  Draw g;
+  const std::vector<float> p0 = g.floats(R * cols), m0 = g.floats(R * cols), v0 = g.floats(R * cols, 0, 1), zero(p0.size());
+  std::vector<float> want = p0, m_want = m0, v_want = v0;
+  for (int64_t t = 1; t <= steps; ++t) step_by_definition(want, m_want, v_want, zero, coef[0], h);
+  for (const char* isa : {"portable", "avx2", "avx512"}) {
+    if (!cpu::find_kernel(isa)) continue;
+    SCOPED_TRACE(isa);
+    const WithKernel only(isa);
+    Ctx ctx(1);
+    std::vector<float> p = p0, m = m0, v = v0;
+    std::vector<int32_t> last(static_cast<size_t>(R), 0);
+    cpu::adam_rows(ctx, {mat(p, R, cols), mat(m, R, cols), mat(v, R, cols), last.data()}, {nullptr, nullptr, R}, {}, false, schedule(coef, h), steps);
+    EXPECT_EQ(first_difference(v, v_want), v.size());
+    EXPECT_EQ(first_difference(m, m_want), m.size());
+    EXPECT_EQ(first_difference(p, want), p.size());
+  }
+}
+
 struct RowCase {
   const char* name;
   int64_t R, cols;
