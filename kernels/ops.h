@@ -27,7 +27,7 @@
   X(gemm)                  /* dense product                                        gemm.h */      \
   X(project)               /* modality map of listed items                         project.h */   \
   X(project_backward)      /* its gradients                                        project.h */   \
-  X(project_backward_step) /* and the listed rows' step at once                 project.h */      \
+  X(project_backward_step) /* and the listed rows' step at once                    project.h */   \
   X(adam)                  /* optimiser, dense                                     adam.h */      \
   X(adam_rows)             /* optimiser, rows on demand                            adam.h */      \
   X(spmm)                  /* sparse product                                       spmm.h */      \
