@@ -88,7 +88,6 @@ format:              ## lay out the C++ files with clang-format
 lint: deps           ## check the layout, then clang-tidy
 	@tools/install-deps.sh lint
 	@tools/lint.sh format
-	@$(call CONFIGURE,default) >/dev/null
 	@tools/lint.sh tidy
 
 install: all         ## copy the program to /usr/local/bin (DESTDIR and PREFIX are respected)

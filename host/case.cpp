@@ -47,7 +47,7 @@ nlohmann::json add_modalities(Writer& out, Recommender& model) {
   return names;
 }
 
-std::map<std::string, std::string> metadata(const char* format, const Settings& s, const nlohmann::json& modalities, int epoch) {
+std::map<std::string, std::string> case_metadata(const char* format, const Settings& s, const nlohmann::json& modalities, int epoch) {
   return {{"format", format},
           {"version", "1"},
           {"settings", step_settings(s).dump()},
@@ -137,7 +137,7 @@ void write_case(Trainer& trainer, const Settings& s, const std::string& path) {
   if (!b.t.empty()) out.indices("diffusion.t", {n}, b.t), out.floats("diffusion.noise", {n, d}, b.noise);
   if (model.cns() && model.pool() >= Pool::stage0 && model.pool() <= Pool::stage3)
     add_search(out, dev, model, s, b, downloaded(dev, model.train_csr(), false), epoch, step);
-  std::map<std::string, std::string> about = metadata("ccdrec-step", s, modalities, epoch);
+  std::map<std::string, std::string> about = case_metadata("ccdrec-step", s, modalities, epoch);
   about["t"] = std::to_string(model.t() + 1), about["step"] = std::to_string(step);
   write_safetensors(path, out.views, about);
 }
@@ -169,7 +169,7 @@ void write_reverse_case(Trainer& trainer, const Settings& s, const std::string& 
     steps.insert(steps.end(), z.begin(), z.end());
   }
   out.floats("noise.steps", {T, I, d}, std::move(steps));
-  write_safetensors(path, out.views, metadata("ccdrec-reverse", s, modalities, epoch));
+  write_safetensors(path, out.views, case_metadata("ccdrec-reverse", s, modalities, epoch));
 }
 
 }  // namespace ccdrec

@@ -83,7 +83,7 @@ SavedRun saved_run_of(const TensorFile& file, const std::string& path, const Set
 }
 
 template <class Impl>
-std::map<std::string, std::string> metadata(const Impl& z) {
+std::map<std::string, std::string> state_metadata(const Impl& z) {
   return {{"format", "pt"},
           {"ccdrec_format", kFormat},
           {"model", z.s.model},
@@ -127,7 +127,7 @@ void Trainer::save_best(const std::string& path) {
   const int64_t U = b.users(), I = b.n_items(), d = z.s.embedding_size;
   out.add("final.user", {U, d}, h, 0, U, d, false);
   out.add("final.item", {I, d}, h, U * d, I, d, false);
-  write_safetensors(path, out.views, metadata(z));
+  write_safetensors(path, out.views, state_metadata(z));
 }
 
 void Trainer::save_state(const std::string& path) {
@@ -146,7 +146,7 @@ void Trainer::save_state(const std::string& path) {
         out.add("pool." + std::to_string(k), {pool.rows(), pool.cols()}, pool.array(), 0, pool.rows(), pool.cols(), false);
   const EpochLosses losses = z.next_step > 0 ? model.losses() : EpochLosses{};
   out.views.push_back({"state.losses", "F64", {EpochLosses::count}, losses.sum});
-  write_safetensors(path, out.views, metadata(z));
+  write_safetensors(path, out.views, state_metadata(z));
 }
 
 void Trainer::load_state(const std::string& path) {

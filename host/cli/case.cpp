@@ -16,14 +16,14 @@
 namespace ccdrec::cli {
 namespace {
 
-struct Options : RunOptions {
+struct CaseOptions : RunOptions {
   int epoch = 0;
   int64_t step = -1;
   std::string out;
   bool reverse = false;
 };
 
-int run_case(const Options& o, Io& io) {
+int run_case(const CaseOptions& o, Io& io) {
   if (o.reverse == (o.step >= 0)) throw UserError("give --step K for a step, or --reverse for the reverse process that ends the epoch");
   Config config = resolve_run(o, o.configs, command_line(o));
   Settings& s = config.settings;
@@ -67,7 +67,7 @@ int run_case(const Options& o, Io& io) {
 }  // namespace
 
 void add_case(CLI::App& app, Action& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<CaseOptions>();
   CLI::App* sub = app.add_subcommand("case", "trains up to a step and writes that step as a case of `ccdrec step`");
   add_run_options(*sub, *o);
   sub->add_option("--epoch", o->epoch, "epoch of the step, from 0")->required()->type_name("E");

@@ -11,7 +11,7 @@
 namespace ccdrec::cli {
 namespace {
 
-struct Options {
+struct CheckOptions {
   std::string data;
   std::vector<std::string> sets;
 };
@@ -22,7 +22,7 @@ bool concerns_data(const std::string& key) {
   return false;
 }
 
-int check(const Options& o, Io& io) {
+int check(const CheckOptions& o, Io& io) {
   std::vector<KeyValue> list;
   for (const std::string& text : o.sets) list.push_back(parse_assignment(text));
   Settings s = resolve_config({}, list).settings;
@@ -54,7 +54,7 @@ int check(const Options& o, Io& io) {
 }  // namespace
 
 void add_check(CLI::App& app, Action& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<CheckOptions>();
   CLI::App* sub = app.add_subcommand("check", "validate a data folder, every value of it, and print its statistics");
   sub->add_option("FOLDER", o->data, "data folder")->required();
   sub->add_option("--set", o->sets, "keys that name columns, e.g. --set USER_ID_FIELD=user")->type_name("KEY=VALUE")->allow_extra_args(false);

@@ -15,7 +15,7 @@
 namespace ccdrec::cli {
 namespace {
 
-struct Options {
+struct CompareOptions {
   std::vector<std::string> runs;
   bool markdown = false, json = false, valid = false;
 };
@@ -104,7 +104,7 @@ void name_groups(std::vector<Group>& groups) {
   }
 }
 
-std::vector<std::vector<std::string>> table_of(const std::vector<const Group*>& groups, const Options& o, Io& io) {
+std::vector<std::vector<std::string>> table_of(const std::vector<const Group*>& groups, const CompareOptions& o, Io& io) {
   std::vector<std::vector<std::string>> rows(1, {"run", "seeds"});
   rows[0].insert(rows[0].end(), std::begin(kTitles), std::end(kTitles));
   for (const char* title : {"best epoch", "epochs", "seconds"}) rows[0].push_back(title);
@@ -153,7 +153,7 @@ std::string markdown(const std::vector<std::vector<std::string>>& rows) {
   return out;
 }
 
-int compare(const Options& o, Io& io) {
+int compare(const CompareOptions& o, Io& io) {
   std::vector<Group> groups;
   for (const std::string& dir : o.runs) {
     // `compare runs/*` may meet files: a pattern is no promise.
@@ -202,7 +202,7 @@ int compare(const Options& o, Io& io) {
 }  // namespace
 
 void add_compare(CLI::App& app, Action& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<CompareOptions>();
   CLI::App* sub = app.add_subcommand("compare", "several runs as one table, mean and deviation over seeds");
   sub->add_option("RUNS", o->runs, "run folders")->required();
   sub->add_flag("--valid", o->valid, "validation metrics instead of test metrics");

@@ -16,7 +16,7 @@
 namespace ccdrec::cli {
 namespace {
 
-struct Options {
+struct EvaluateOptions {
   std::string run, data, recs, topk, device = "auto";
   int threads = 0;
   bool json = false, mask_valid = false;
@@ -42,7 +42,7 @@ void print_metrics(const Metrics& valid, const Metrics& test, const std::vector<
   io.out << format_table(rows);
 }
 
-int evaluate_lists(const Options& o, Io& io) {
+int evaluate_lists(const EvaluateOptions& o, Io& io) {
   Settings s;
   if (!o.run.empty()) s = RunFolder::open(o.run).config().settings;
   if (!o.data.empty()) s.data_path = o.data;
@@ -65,7 +65,7 @@ int evaluate_lists(const Options& o, Io& io) {
   return kDone;
 }
 
-int evaluate_run(const Options& o, Io& io) {
+int evaluate_run(const EvaluateOptions& o, Io& io) {
   const TrainedRun run = load_run(o.run, o.data, io);
   const std::vector<int> ks = parse_topk(o.topk, run.config.settings.topk);
   std::string note;
@@ -96,7 +96,7 @@ int evaluate_run(const Options& o, Io& io) {
   return kDone;
 }
 
-int run_evaluate(const Options& o, Io& io) {
+int run_evaluate(const EvaluateOptions& o, Io& io) {
   if (o.recs.empty() && o.run.empty())
     throw UserError("nothing to evaluate: name a run folder, or a file of recommendations with --recs FILE -d FOLDER");
   if (!o.recs.empty() && o.mask_valid) throw UserError("--mask-valid concerns a run; lists of --recs are taken as they are");
@@ -106,7 +106,7 @@ int run_evaluate(const Options& o, Io& io) {
 }  // namespace
 
 void add_evaluate(CLI::App& app, Action& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<EvaluateOptions>();
   CLI::App* sub = app.add_subcommand("evaluate", "ranking metrics of a run, or of another program's recommendations");
   sub->add_option("RUN", o->run, "run folder");
   sub->add_option("-d,--data", o->data, "data folder (default: the one the run was trained with)")->type_name("FOLDER");

@@ -15,12 +15,12 @@
 namespace ccdrec::cli {
 namespace {
 
-struct Options {
+struct ExportOptions {
   std::string run, out;
   bool all = false;
 };
 
-int run_export(const Options& o, Io& io) {
+int run_export(const ExportOptions& o, Io& io) {
   const RunFolder folder = RunFolder::open(o.run);
   const std::string best = folder.path("best.safetensors");
   if (!path_exists(best)) throw UserError(fmt::format("{}: has no best.safetensors yet (save_best was off, or no epoch was evaluated)", o.run));
@@ -56,7 +56,7 @@ int run_export(const Options& o, Io& io) {
 }  // namespace
 
 void add_export(CLI::App& app, Action& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<ExportOptions>();
   CLI::App* sub = app.add_subcommand("export", "embeddings of the best epoch as .npy files, with the raw ids of their rows");
   sub->add_option("RUN", o->run, "run folder")->required();
   sub->add_option("-o,--out", o->out, "folder to write")->required()->type_name("FOLDER");

@@ -15,7 +15,7 @@
 namespace ccdrec::cli {
 namespace {
 
-struct Options {
+struct RecommendOptions {
   std::string run, data, users_file, out, format = "tsv", device = "auto";
   std::vector<std::string> users;
   int64_t top = 10;
@@ -23,7 +23,7 @@ struct Options {
   bool keep_seen = false, mask_valid = false, mask_test = false;
 };
 
-std::vector<int32_t> chosen_users(const Options& o, const Dataset& data) {
+std::vector<int32_t> chosen_users(const RecommendOptions& o, const Dataset& data) {
   std::vector<int32_t> users;
   const auto add = [&](const std::string& raw, const std::string& where) {
     const int64_t u = data.users.find(raw);
@@ -42,7 +42,7 @@ std::vector<int32_t> chosen_users(const Options& o, const Dataset& data) {
   return users;
 }
 
-int run_recommend(const Options& o, Io& io) {
+int run_recommend(const RecommendOptions& o, Io& io) {
   if (o.format != "tsv" && o.format != "jsonl") throw UserError(fmt::format("--format {}: expected tsv or jsonl", o.format));
   const TrainedRun run = load_run(o.run, o.data, io);
   const Dataset& data = run.data;
@@ -88,7 +88,7 @@ int run_recommend(const Options& o, Io& io) {
 }  // namespace
 
 void add_recommend(CLI::App& app, Action& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<RecommendOptions>();
   CLI::App* sub = app.add_subcommand("recommend", "the best items for one user by raw id, for several, or for all");
   sub->add_option("RUN", o->run, "run folder")->required();
   sub->add_option("-u,--user", o->users, "raw user id; repeatable")->type_name("ID")->allow_extra_args(false);

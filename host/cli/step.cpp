@@ -11,14 +11,14 @@
 namespace ccdrec::cli {
 namespace {
 
-struct Options {
+struct StepOptions {
   std::string in, out, device = "cpu", rows;
   std::vector<std::string> prints;
   int threads = 0;
 };
 using Work = TensorFile (*)(const std::string&, const std::string&, const std::string&, int);
 
-int run(const Options& o, Work work, Io& io) {
+int run(const StepOptions& o, Work work, Io& io) {
   check_device(o.device);
   if (o.out.empty() && o.prints.empty()) throw UserError("nothing to do with the result: name a file with --out, or arrays with --print");
   std::optional<RowRange> rows;
@@ -35,7 +35,7 @@ int run(const Options& o, Work work, Io& io) {
 }
 
 void add_arrays(CLI::App& app, Action& chosen, const char* name, const char* what, const char* example, Work work) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<StepOptions>();
   CLI::App* sub = app.add_subcommand(name, what);
   sub->add_option("--in", o->in, "the case, a safetensors file")->required()->type_name("FILE");
   sub->add_option("--out", o->out, "where the result goes, a safetensors file")->type_name("FILE");

@@ -14,7 +14,7 @@
 namespace ccdrec::cli {
 namespace {
 
-struct Options {
+struct SynthOptions {
   std::string preset = "demo", preset_flag, out, name;
   int64_t users = 0, items = 0, interactions = 0;
   uint32_t seed = 0;
@@ -22,7 +22,7 @@ struct Options {
   CLI::Option *has_users = nullptr, *has_items = nullptr, *has_interactions = nullptr, *has_seed = nullptr, *has_preset = nullptr;
 };
 
-int synth(const Options& o, Io& io) {
+int synth(const SynthOptions& o, Io& io) {
   SynthParams p = synth_preset(o.has_preset->count() ? o.preset_flag : o.preset);
   if (o.has_users->count()) p.users = o.users;
   if (o.has_items->count()) p.items = o.items;
@@ -50,7 +50,7 @@ int synth(const Options& o, Io& io) {
 }  // namespace
 
 void add_synth(CLI::App& app, Action& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<SynthOptions>();
   CLI::App* sub = app.add_subcommand("synth", "make a synthetic data set with planted tastes: no download needed");
   std::string presets;
   for (const std::string& preset : synth_presets()) presets += (presets.empty() ? "" : ", ") + preset;

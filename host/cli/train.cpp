@@ -24,12 +24,12 @@
 namespace ccdrec::cli {
 namespace {
 
-struct Options : RunOptions {
+struct TrainOptions : RunOptions {
   std::string run_dir, resume, record;
   bool print_config = false, help_keys = false, plan = false, no_progress = false;
 };
 
-Config configure(const Options& o) {
+Config configure(const TrainOptions& o) {
   std::vector<KeyValue> list = command_line(o);
   std::vector<std::string> files = o.configs;
   if (!o.resume.empty()) {
@@ -157,7 +157,7 @@ void drop_best_ahead(const RunFolder& folder, const SavedRun& at, Progress& prog
       fmt::format("note: best.safetensors was of epoch {}, which the saved state has not reached; removed, it comes again with that epoch", best));
 }
 
-int train(const Options& o, Io& io) {
+int train(const TrainOptions& o, Io& io) {
   if (o.help_keys) {
     io.out << key_reference();
     return kDone;
@@ -266,7 +266,7 @@ int train(const Options& o, Io& io) {
 }  // namespace
 
 void add_train(CLI::App& app, Action& chosen) {
-  auto o = std::make_shared<Options>();
+  auto o = std::make_shared<TrainOptions>();
   CLI::App* sub = app.add_subcommand("train", "train a model; everything it leaves lies in one run folder");
   add_run_options(*sub, *o);
   sub->add_option("--run-dir,--run", o->run_dir, "run folder (default runs/MODEL-SET-SEED-TIME)")->type_name("DIR");

@@ -90,7 +90,7 @@ __global__ void adam_block_per_row(Table table, RowList rows, CMat g, bool by_ro
   }
 }
 
-constexpr int64_t kMostBlocks = 16384, kWide = 512;
+constexpr int64_t kAdamBlocks = 16384, kWide = 512;
 
 }  // namespace
 
@@ -101,7 +101,7 @@ void adam(Ctx& ctx, Mat p, Mat m, Mat v, CMat g, const AdamSchedule& s, int64_t 
   CHECK_THAT(is_late(t) || (t >= 1 && t <= s.steps));
   const auto address = [](const float* x) { return reinterpret_cast<uintptr_t>(x); };
   const bool aligned = (address(p.p) | address(m.p) | address(v.p) | address(g.p)) % 16 == 0;
-  const int64_t blocks = std::min(kMostBlocks, blocks_for(p.size(), aligned ? 4 * 256 : 256));
+  const int64_t blocks = std::min(kAdamBlocks, blocks_for(p.size(), aligned ? 4 * 256 : 256));
   if (aligned)
     launch(adam_elementwise<4>, blocks, 256, 0, ctx, p.p, m.p, v.p, g.p, p.size(), s, t, ctx.late);
   else
@@ -115,10 +115,10 @@ void adam_rows(Ctx& ctx, const Table& table, RowList rows, CMat g, bool by_row, 
   if (g) CHECK_THAT(g.cols == cols && g.rows >= (by_row ? R : std::min(R, rows.capacity)));
   CHECK_THAT(is_late(t) || (t >= 0 && t <= s.steps));
   if (cols >= kWide) {
-    launch(adam_block_per_row, std::min(kMostBlocks, rows.capacity), 256, 0, ctx, table, rows, g, by_row, s, t, ctx.late, ctx.fault);
+    launch(adam_block_per_row, std::min(kAdamBlocks, rows.capacity), 256, 0, ctx, table, rows, g, by_row, s, t, ctx.late, ctx.fault);
     return;
   }
-  launch(adam_warp_per_row, std::min(kMostBlocks, blocks_for(rows.capacity, 8)), 256, 0, ctx, table, rows, g, by_row, s, t, ctx.late, ctx.fault);
+  launch(adam_warp_per_row, std::min(kAdamBlocks, blocks_for(rows.capacity, 8)), 256, 0, ctx, table, rows, g, by_row, s, t, ctx.late, ctx.fault);
 }
 
 }  // namespace ccdrec::cuda

@@ -16,7 +16,7 @@ __global__ void offset_elementwise(int32_t* out, const int32_t* in, int64_t n, i
   if (j < n) out[j] = in[j] + offset;
 }
 
-constexpr int kGroupsPerBlock = 8;
+constexpr int kBatchGroups = 8;
 
 // Y[s] = X[j] for the slots s of group j.
 // Geometry  8 groups and 8 warps a block; the slots of those groups are one range, which the warps take in turn, so a popular row is written by all.
@@ -24,11 +24,11 @@ constexpr int kGroupsPerBlock = 8;
 template <int V>
 __global__ void expand_by_slot(Mat y, CMat x, Groups g) {
   const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
-  const int64_t n = g.rows.n(), first = int64_t(blockIdx.x) * kGroupsPerBlock;
+  const int64_t n = g.rows.n(), first = int64_t(blockIdx.x) * kBatchGroups;
   if (first >= n) return;
-  const int64_t end = first + kGroupsPerBlock < n ? first + kGroupsPerBlock : n;
+  const int64_t end = first + kBatchGroups < n ? first + kBatchGroups : n;
   const int32_t group_end = first + lane < end ? g.ptr[first + lane + 1] : INT32_MAX, last = g.ptr[end];
-  for (int32_t e = g.ptr[first] + warp; e < last; e += kGroupsPerBlock) {
+  for (int32_t e = g.ptr[first] + warp; e < last; e += kBatchGroups) {
     const int ended = __popc(__ballot_sync(kAll, group_end <= e));  // the groups before the one of e
     const float* from = x.row(first + ended);
     float* to = y.row(g.slot[e]);
@@ -63,11 +63,11 @@ void offset_ids(Ctx& ctx, int32_t* out, const int32_t* in, int64_t n, int32_t of
 
 void expand_rows(Ctx& ctx, Mat y, CMat x, const Groups& g) {
   CHECK_THAT(x.cols == y.cols);
-  const int64_t blocks = blocks_for(g.rows.capacity, kGroupsPerBlock);
+  const int64_t blocks = blocks_for(g.rows.capacity, kBatchGroups);
   if (moves_by(2, x.cols, y.p, x.p))
-    launch(expand_by_slot<2>, blocks, kGroupsPerBlock * kWarp, 0, ctx, y, x, g);
+    launch(expand_by_slot<2>, blocks, kBatchGroups * kWarp, 0, ctx, y, x, g);
   else
-    launch(expand_by_slot<1>, blocks, kGroupsPerBlock * kWarp, 0, ctx, y, x, g);
+    launch(expand_by_slot<1>, blocks, kBatchGroups * kWarp, 0, ctx, y, x, g);
 }
 
 void add_rows(Ctx& ctx, Mat y, CMat x, RowList rows, int64_t y_first) {

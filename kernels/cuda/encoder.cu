@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kWarpsPerBlock = 8;            // of the row kernels
 constexpr int kItemsPerBlock = 4;            // of the attention kernels, a warp each
-constexpr int64_t kChunk = 256;              // rows of one partial column sum
+constexpr int64_t kEncoderChunk = 256;       // rows of one partial column sum
 constexpr int64_t kReverseBytes = 32 << 20;  // activations of a tile of the reverse process: stays in a large L2
 constexpr int kSums = 10;                    // bias and LayerNorm gradients of a layer
 
@@ -262,10 +262,10 @@ __global__ void encoder_column_sums_of_chunk(float* part, int64_t part_cols, int
   SHARED(float, sums, [2][kWarpsPerBlock][kWarp]);
   const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
   const int64_t chunk = blockIdx.x, d = y.cols, i = int64_t(blockIdx.y) * kWarp + lane, before = blockIdx.z * rows;
-  const int64_t end = (chunk + 1) * kChunk < rows ? (chunk + 1) * kChunk : rows;
+  const int64_t end = (chunk + 1) * kEncoderChunk < rows ? (chunk + 1) * kEncoderChunk : rows;
   float sum = 0, along = 0;
   if (i < d) {
-    for (int64_t r = chunk * kChunk + warp; r < end; r += kWarpsPerBlock) {
+    for (int64_t r = chunk * kEncoderChunk + warp; r < end; r += kWarpsPerBlock) {
       const float y_ri = y.row(before + r)[i];
       sum += y_ri;
       if (x) along = fmaf(y_ri, x[r * d + i], along);
@@ -349,7 +349,7 @@ Mat scratch(Ctx& ctx, int slot, int64_t rows, int64_t cols) {
   return {static_cast<float*>(ctx.scratch(slot, size_t(rows * cols) * sizeof(float))), rows, cols};
 }
 
-void check_call(const EstimatorTokens& in, const EncoderParams& params, int64_t d) {
+void check_encoder(const EstimatorTokens& in, const EncoderParams& params, int64_t d) {
   CHECK_THAT(in.modalities >= 1 && in.modalities <= kMaxModalities);
   CHECK_THAT(params.layers >= 1 && params.layers <= kMaxEncoderLayers && params.heads >= 1 && params.heads <= kMaxEncoderHeads &&
              d % params.heads == 0);
@@ -403,7 +403,7 @@ void run_layers(Ctx& ctx, Mat z, Mat normed, Mat act, const Tokens& tokens, cons
 
 void encoder_forward(Ctx& ctx, Mat e0_hat, const EncoderSaved& saved, const EstimatorTokens& in, const EncoderParams& params, RowList rows) {
   const int64_t d = e0_hat.cols, room = room_of(in, rows, e0_hat.rows);
-  check_call(in, params, d);
+  check_encoder(in, params, d);
   if (room == 0) return;
   const int K = in.modalities + 2, shift = team_shift(d);
   const int64_t N = room * K;
@@ -416,7 +416,7 @@ void encoder_forward(Ctx& ctx, Mat e0_hat, const EncoderSaved& saved, const Esti
 void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& grads, CMat d_e0_hat, const EstimatorTokens& in,
                       const EncoderSaved& saved, const EncoderParams& params, RowList rows) {
   const int64_t d = d_e0_hat.cols, inner = params.layer[0].w1.cols;
-  check_call(in, params, d);
+  check_encoder(in, params, d);
   CHECK_THAT(d_e_t.cols == d);
   GradTokens to{};
   to.p[0] = d_e_t;
@@ -427,7 +427,7 @@ void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& g
   }
   if (room == 0) return;
   const int K = in.modalities + 2, H = params.heads, shift = team_shift(d), wide = team_shift(inner);
-  const int64_t N = room * K, chunks = blocks_for(N, kChunk), sums = (kSums - 1) * d + inner;
+  const int64_t N = room * K, chunks = blocks_for(N, kEncoderChunk), sums = (kSums - 1) * d + inner;
   const Mat d_z = scratch(ctx, 0, N, d), normed = scratch(ctx, 1, N, d), act = scratch(ctx, 2, N, inner), d_act = scratch(ctx, 3, N, inner);
   const Mat d_qkv = scratch(ctx, 4, 3 * N, d), d_n = scratch(ctx, 5, N, d), part = scratch(ctx, 6, chunks, sums);
   const Mat d_q = d_qkv.slice(0, N), d_k = d_qkv.slice(N, N), d_v = d_qkv.slice(2 * N, N);
@@ -482,7 +482,7 @@ void encoder_reverse(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int moda
   in.e_t = q;
   for (int m = 0; m < modalities; ++m) in.h[m] = h[m];
   in.modalities = modalities, in.tau = tau;
-  check_call(in, params, d);
+  check_encoder(in, params, d);
   for (int m = 0; m < modalities; ++m) CHECK_SHAPE(h[m], n, d);
   for (int p = 0; p < 4; ++p)
     if (pools[p]) CHECK_SHAPE(pools[p], n, d);

@@ -4,7 +4,7 @@
 namespace ccdrec::cuda {
 namespace {
 
-constexpr int64_t kMostBlocks = 16384;
+constexpr int64_t kInitBlocks = 16384;
 
 struct Uniform {
   float bound;
@@ -38,7 +38,7 @@ __global__ void init_four_columns(Mat y, Value value, Stream stream, const Late*
 template <class Value>
 void fill_addressed(Ctx& ctx, Mat y, Value value, Stream s) {
   const int64_t draws = y.rows * ((y.cols + 3) / 4);
-  launch(init_four_columns<Value>, std::min(kMostBlocks, blocks_for(draws, 256)), 256, 0, ctx, y, value, s, ctx.late);
+  launch(init_four_columns<Value>, std::min(kInitBlocks, blocks_for(draws, 256)), 256, 0, ctx, y, value, s, ctx.late);
 }
 
 }  // namespace

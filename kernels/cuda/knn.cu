@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kStripRows = 2048;  // similarities at a time: at most 2048 x 4096 floats, 32 MB. Enough blocks to fill a GPU, and they stay in L2
 constexpr int64_t kStripCols = 4096;
-constexpr int kRowsPerBlock = 8;
+constexpr int kKnnRows = 8;
 
 // Column means: doubles added in row order, as on the CPU.
 // Geometry  one thread a column, 32 a block, so that few columns still reach many multiprocessors. Traffic 4 I F bytes, once a run.
@@ -110,7 +110,7 @@ __device__ inline void insert(uint64_t* rank, int32_t* id, int64_t room, uint64_
 //           order. k of thousands works and costs k^2.
 __global__ void knn_keep_best(Lists lists, const float* s, int64_t ld, int64_t i0, int64_t rows, int64_t j0, int64_t cols, uint32_t seed) {
   const int lane = int(threadIdx.x) % kWarp;
-  const int64_t r = int64_t(blockIdx.x) * kRowsPerBlock + threadIdx.x / kWarp, row = i0 + r, room = lists.room;
+  const int64_t r = int64_t(blockIdx.x) * kKnnRows + threadIdx.x / kWarp, row = i0 + r, room = lists.room;
   if (r >= rows) return;  // a whole warp leaves together
   uint64_t* rank = lists.rank + r * room;
   int32_t* id = lists.id + r * room;
@@ -183,7 +183,7 @@ void knn_cosine(Ctx& ctx, int32_t* idx, int64_t* tied_rows, CMat x, int64_t k, b
         launch(knn_similarity_tiles<true>, tiles, kTileThreads, 0, ctx, s, ld, x, mean, inverse, i0, j0);
       else
         launch(knn_similarity_tiles<false>, tiles, kTileThreads, 0, ctx, s, ld, x, mean, inverse, i0, j0);
-      launch(knn_keep_best, blocks_for(rows, kRowsPerBlock), kRowsPerBlock * kWarp, 0, ctx, lists, s, ld, i0, rows, j0, cols, seed);
+      launch(knn_keep_best, blocks_for(rows, kKnnRows), kKnnRows * kWarp, 0, ctx, lists, s, ld, i0, rows, j0, cols, seed);
     }
     launch(knn_write_lists, std::min<int64_t>(16384, blocks_for(rows * k, 256)), 256, 0, ctx, idx, reinterpret_cast<unsigned long long*>(tied_rows),
            lists, i0, rows, k, I);

@@ -6,8 +6,8 @@ namespace ccdrec::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kRowsPerBlock = kThreads / kWarp;
-constexpr int kChunk = 256;  // rows of dY that are added up before they are added to db: gemm.h's block
+constexpr int kProjectRows = kThreads / kWarp;
+constexpr int kProjectChunk = 256;  // rows of dY that are added up before they are added to db: gemm.h's block
 
 // The rows in use: never more than there is room for, and then a fault.
 __device__ inline int64_t rows_in_use(RowList rows, int64_t most, int32_t* fault) {
@@ -41,7 +41,7 @@ __device__ inline void gather_row(Mat g, CMat x, RowList rows, int64_t n, int64_
 // Geometry  one warp a listed row, 8 rows a block. Traffic 8 F bytes a row.
 template <int V>
 __global__ void project_gather(Mat g, CMat x, RowList rows, int32_t* fault) {
-  gather_row<V>(g, x, rows, rows_in_use(rows, g.rows, fault), int64_t(blockIdx.x) * kRowsPerBlock + threadIdx.x / kWarp, false);
+  gather_row<V>(g, x, rows, rows_in_use(rows, g.rows, fault), int64_t(blockIdx.x) * kProjectRows + threadIdx.x / kWarp, false);
 }
 
 // Y[j] = P[j] + b, j < n.
@@ -58,17 +58,17 @@ __global__ void project_add_bias(Mat y, const float* p, const float* b, RowList 
 // Traffic   8 F + 8 d bytes a row.
 template <int V>
 __global__ void project_backward_inputs(Mat g, Mat z, float* part, CMat x, CMat dy, RowList rows, int64_t gather_blocks, int32_t* fault) {
-  SHARED(float, stage, [kChunk][kWarp]);
+  SHARED(float, stage, [kProjectChunk][kWarp]);
   const int64_t n = rows_in_use(rows, dy.rows, fault), d = dy.cols;
   const int lane = int(threadIdx.x) % kWarp, warp = int(threadIdx.x) / kWarp;
   if (int64_t(blockIdx.x) < gather_blocks) {
-    gather_row<V>(g, x, rows, n, int64_t(blockIdx.x) * kRowsPerBlock + warp, true);
+    gather_row<V>(g, x, rows, n, int64_t(blockIdx.x) * kProjectRows + warp, true);
     return;
   }
   const int64_t groups = (d + kWarp - 1) / kWarp, at = int64_t(blockIdx.x) - gather_blocks;
-  const int64_t chunk = at / groups, j0 = chunk * kChunk, c = at % groups * kWarp + lane;
+  const int64_t chunk = at / groups, j0 = chunk * kProjectChunk, c = at % groups * kWarp + lane;
 #pragma unroll 8
-  for (int t = warp; t < kChunk; t += kRowsPerBlock) {
+  for (int t = warp; t < kProjectChunk; t += kProjectRows) {
     if (j0 + t >= dy.rows || c >= d) continue;
     const float v = j0 + t < n ? dy.row(j0 + t)[c] : 0.0f;
     stage[t][lane] = v;
@@ -77,7 +77,7 @@ __global__ void project_backward_inputs(Mat g, Mat z, float* part, CMat x, CMat 
   __syncthreads();
   if (warp > 0 || c >= d || j0 >= n) return;
   float sum = 0;
-  const int rest = int(n - j0 < kChunk ? n - j0 : kChunk);
+  const int rest = int(n - j0 < kProjectChunk ? n - j0 : kProjectChunk);
 #pragma unroll 8
   for (int t = 0; t < rest; ++t) sum += stage[t][lane];
   part[chunk * d + c] = sum;
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kTileThreads)
     for (int64_t c = threadIdx.x; c < d; c += kTileThreads) {
       float sum = db[c];
 #pragma unroll 4
-      for (int64_t chunk = 0; chunk < (n + kChunk - 1) / kChunk; ++chunk) sum += part[chunk * d + c];
+      for (int64_t chunk = 0; chunk < (n + kProjectChunk - 1) / kProjectChunk; ++chunk) sum += part[chunk * d + c];
       db[c] = sum;
     }
     return;
@@ -137,9 +137,9 @@ void project(Ctx& ctx, Mat y, CMat x, RowList rows, CMat w, CMat b) {
   if (rows.idx) {
     const Mat g{static_cast<float*>(ctx.scratch(0, size_t(most * F) * sizeof(float))), most, F};
     if (four_columns(x))
-      launch(project_gather<4>, blocks_for(most, kRowsPerBlock), kThreads, 0, ctx, g, x, rows, ctx.fault);
+      launch(project_gather<4>, blocks_for(most, kProjectRows), kThreads, 0, ctx, g, x, rows, ctx.fault);
     else
-      launch(project_gather<1>, blocks_for(most, kRowsPerBlock), kThreads, 0, ctx, g, x, rows, ctx.fault);
+      launch(project_gather<1>, blocks_for(most, kProjectRows), kThreads, 0, ctx, g, x, rows, ctx.fault);
     left = g;
   }
   Mat p = y.slice(0, most);
@@ -165,9 +165,9 @@ void project_backward(Ctx& ctx, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList
   Mat g, z;
   if (rows.idx || rows.count) left = g = Mat{static_cast<float*>(ctx.scratch(0, size_t(most * F) * sizeof(float))), most, F};
   if (rows.count) right = z = Mat{static_cast<float*>(ctx.scratch(1, size_t(most * d) * sizeof(float))), most, d};
-  float* part = static_cast<float*>(ctx.scratch(2, size_t(blocks_for(most, kChunk) * d) * sizeof(float)));
+  float* part = static_cast<float*>(ctx.scratch(2, size_t(blocks_for(most, kProjectChunk) * d) * sizeof(float)));
 
-  const int64_t gather_blocks = g ? blocks_for(most, kRowsPerBlock) : 0, sum_blocks = blocks_for(most, kChunk) * blocks_for(d, kWarp);
+  const int64_t gather_blocks = g ? blocks_for(most, kProjectRows) : 0, sum_blocks = blocks_for(most, kProjectChunk) * blocks_for(d, kWarp);
   if (four_columns(x))
     launch(project_backward_inputs<4>, gather_blocks + sum_blocks, kThreads, 0, ctx, g, z, part, x, dy_most, rows, gather_blocks, ctx.fault);
   else

@@ -7,7 +7,7 @@
 namespace ccdrec::cuda {
 namespace {
 
-constexpr int kBlock = 256;
+constexpr int kPruneBlock = 256;
 
 // When edge e arrives, -log(1-u)/w_e: not negative, so the bits order as the times do.
 // Geometry  one thread an edge. Traffic 4 bytes read, 8 written.
@@ -33,7 +33,7 @@ __global__ void prune_ends(int32_t* user, uint32_t* item, int32_t* col, const in
 
 // How many of the ascending v[0..n-1] are below x.
 template <class T>
-__device__ inline int64_t count_below(const T* v, int64_t n, int64_t x) {
+__device__ inline int64_t weights_below(const T* v, int64_t n, int64_t x) {
   int64_t first = 0, last = n;
   while (first < last) {
     const int64_t middle = (first + last) / 2;
@@ -51,7 +51,7 @@ __device__ inline int64_t count_below(const T* v, int64_t n, int64_t x) {
 __global__ void prune_row_starts(int64_t* row_ptr, const int32_t* user, const uint32_t* item_sorted, int64_t n_keep, int64_t U, int64_t N) {
   const int64_t v = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (v > N) return;
-  row_ptr[v] = v < U ? count_below(user, n_keep, v) : n_keep + count_below(item_sorted, n_keep, v - U);
+  row_ptr[v] = v < U ? weights_below(user, n_keep, v) : n_keep + weights_below(item_sorted, n_keep, v - U);
 }
 
 __device__ inline double root_of_degree(const int64_t* row_ptr, int64_t v) { return 1.0 / std::sqrt(double(row_ptr[v + 1] - row_ptr[v]) + 1e-7); }
@@ -74,7 +74,7 @@ const int32_t* earliest(Ctx& ctx, const EdgeList& edges, int64_t n_keep, Stream 
   auto* index = static_cast<int32_t*>(ctx.scratch(2, size_t(E) * sizeof(int32_t)));
   auto* by_time = static_cast<int32_t*>(ctx.scratch(3, size_t(E) * sizeof(int32_t)));
   auto* kept = static_cast<int32_t*>(ctx.scratch(4, size_t(n_keep) * sizeof(int32_t)));
-  launch(prune_arrivals, blocks_for(E, kBlock), kBlock, 0, ctx, time, index, edges.weight, E, s, ctx.late);
+  launch(prune_arrivals, blocks_for(E, kPruneBlock), kPruneBlock, 0, ctx, time, index, edges.weight, E, s, ctx.late);
   library::sort_pairs(ctx, time_sorted, by_time, time, index, E);
   library::sort_keys(ctx, reinterpret_cast<uint32_t*>(kept), reinterpret_cast<const uint32_t*>(by_time), n_keep, bits_below(E));
   return kept;
@@ -92,11 +92,11 @@ void prune(Ctx& ctx, const MutableCsr& out, const EdgeList& edges, double rho, S
   auto* user = static_cast<int32_t*>(ctx.scratch(5, size_t(n_keep) * sizeof(int32_t)));
   auto* item = static_cast<uint32_t*>(ctx.scratch(6, size_t(n_keep) * sizeof(uint32_t)));
   auto* item_sorted = static_cast<uint32_t*>(ctx.scratch(7, size_t(n_keep) * sizeof(uint32_t)));
-  launch(prune_ends, blocks_for(n_keep, kBlock), kBlock, 0, ctx, user, item, out.col, kept, edges, n_keep);
+  launch(prune_ends, blocks_for(n_keep, kPruneBlock), kPruneBlock, 0, ctx, user, item, out.col, kept, edges, n_keep);
   // The items' half is the kept edges by item, users ascending within one: a stable sort leaves them so, and its values are the columns.
   library::sort_pairs(ctx, item_sorted, out.col + n_keep, item, user, n_keep, bits_below(edges.items));
-  launch(prune_row_starts, blocks_for(N + 1, kBlock), kBlock, 0, ctx, out.row_ptr, user, item_sorted, n_keep, U, N);
-  launch(prune_values, blocks_for(2 * n_keep, kBlock), kBlock, 0, ctx, out, user, item, item_sorted, n_keep, U);
+  launch(prune_row_starts, blocks_for(N + 1, kPruneBlock), kPruneBlock, 0, ctx, out.row_ptr, user, item_sorted, n_keep, U, N);
+  launch(prune_values, blocks_for(2 * n_keep, kPruneBlock), kPruneBlock, 0, ctx, out, user, item, item_sorted, n_keep, U);
 }
 
 }  // namespace ccdrec::cuda

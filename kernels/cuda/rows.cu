@@ -98,7 +98,7 @@ uint32_t* keys_room(Ctx& ctx, int slot, int64_t n) {
 }
 
 // Entries of the list below v. A thread alone.
-__device__ inline int64_t count_below(const RowList& rows, int64_t n, int64_t v) {
+__device__ inline int64_t row_count_below(const RowList& rows, int64_t n, int64_t v) {
   int64_t lo = 0, hi = n;
   while (lo < hi) {
     const int64_t mid = (lo + hi) / 2;
@@ -130,10 +130,10 @@ __global__ void merge_by_rank(uint32_t* both, RowList a, RowList b) {
   const int64_t k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, na = a.n(), nb = b.n();
   if (k < na) {
     const int32_t v = a.at(k);
-    both[k + count_below(b, nb, v)] = uint32_t(v);
+    both[k + row_count_below(b, nb, v)] = uint32_t(v);
   } else if (k - na < nb) {
     const int32_t v = b.at(k - na);
-    both[k - na + count_below(a, na, int64_t(v) + 1)] = uint32_t(v);
+    both[k - na + row_count_below(a, na, int64_t(v) + 1)] = uint32_t(v);
   }
 }
 
@@ -172,7 +172,7 @@ __global__ void zero_by_tile(float* y, RowList rows, int64_t width) {
 
 // ---- sums
 
-constexpr int kGroupsPerBlock = 8;
+constexpr int kRowGroups = 8;
 constexpr int kSlotChunk = 128;  // slots of a long group that one warp adds up
 
 // The rows of slots first .. last-1 in order, columns c .. c+V-1. The sum starts from -0, which changes no bit of what is added to it.
@@ -204,9 +204,9 @@ __device__ inline void add_slots(float (&sum)[V], const int32_t* slot, int32_t f
 //           CPU's bits. One with 10,000 slots is ten rounds of one block.
 template <int V>
 __global__ void segment_sum_warp_per_group(Mat y, CMat x, Groups g, bool by_row, bool accumulate, int32_t* fault) {
-  SHARED(float, part, [kGroupsPerBlock][kWarp * V]);
+  SHARED(float, part, [kRowGroups][kWarp * V]);
   const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
-  const int64_t n = g.rows.n(), first = int64_t(blockIdx.x) * kGroupsPerBlock;
+  const int64_t n = g.rows.n(), first = int64_t(blockIdx.x) * kRowGroups;
   if (first >= n) return;  // the whole block
   for (int64_t c0 = 0; c0 < x.cols; c0 += kWarp * V) {
     const int64_t c = c0 + lane * V;
@@ -231,17 +231,17 @@ __global__ void segment_sum_warp_per_group(Mat y, CMat x, Groups g, bool by_row,
         put(first + warp, sum);
       }
     }
-    for (int w = 0; w < kGroupsPerBlock && first + w < n; ++w) {  // the same for every thread
+    for (int w = 0; w < kRowGroups && first + w < n; ++w) {  // the same for every thread
       const int32_t e0 = g.ptr[first + w], e1 = g.ptr[first + w + 1];
       if (e1 - e0 <= kSlotChunk) continue;
       float sum[V], total[V];
       for (int v = 0; v < V; ++v) total[v] = -0.0f;
-      for (int32_t e = e0; e < e1; e += kGroupsPerBlock * kSlotChunk) {
+      for (int32_t e = e0; e < e1; e += kRowGroups * kSlotChunk) {
         const int32_t s0 = e + warp * kSlotChunk, s1 = s0 + kSlotChunk < e1 ? s0 + kSlotChunk : e1;
         add_slots<V>(sum, g.slot, s0, s1, x, c, in_row);
         for (int v = 0; v < V; ++v) part[warp][lane * V + v] = sum[v];
         __syncthreads();
-        for (int p = 0; p < kGroupsPerBlock && warp == 0; ++p)  // chunks beyond the end are -0
+        for (int p = 0; p < kRowGroups && warp == 0; ++p)  // chunks beyond the end are -0
           for (int v = 0; v < V; ++v) total[v] += part[p][lane * V + v];
         __syncthreads();
       }
@@ -288,11 +288,11 @@ void copy_rows(Ctx& ctx, Mat y, CMat x, RowList rows) {
 
 void segment_sum(Ctx& ctx, Mat y, CMat x, const Groups& g, bool by_row, bool accumulate) {
   CHECK_THAT(y.cols == x.cols);
-  const int64_t blocks = blocks_for(g.rows.capacity, kGroupsPerBlock);
+  const int64_t blocks = blocks_for(g.rows.capacity, kRowGroups);
   if (moves_by(2, x.cols, y.p, x.p))
-    launch(segment_sum_warp_per_group<2>, blocks, kGroupsPerBlock * kWarp, 0, ctx, y, x, g, by_row, accumulate, ctx.fault);
+    launch(segment_sum_warp_per_group<2>, blocks, kRowGroups * kWarp, 0, ctx, y, x, g, by_row, accumulate, ctx.fault);
   else
-    launch(segment_sum_warp_per_group<1>, blocks, kGroupsPerBlock * kWarp, 0, ctx, y, x, g, by_row, accumulate, ctx.fault);
+    launch(segment_sum_warp_per_group<1>, blocks, kRowGroups * kWarp, 0, ctx, y, x, g, by_row, accumulate, ctx.fault);
 }
 
 void split_rows(Ctx& ctx, RowList users, RowList items, RowList nodes, int64_t n_users) {

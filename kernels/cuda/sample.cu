@@ -7,7 +7,7 @@ namespace ccdrec::cuda {
 namespace {
 
 constexpr uint32_t kRedraws = 64;
-constexpr int kBlock = 256, kUnseenBlock = 64;  // a batch of 2,048 is only 64 warps: small blocks spread them over more multiprocessors
+constexpr int kSampleBlock = 256, kUnseenBlock = 64;  // a batch of 2,048 is only 64 warps: small blocks spread them over more multiprocessors
 
 // A 64-bit key and its row's number.
 // Geometry  one thread a row. Traffic 12 bytes a row written.
@@ -117,7 +117,7 @@ void shuffle(Ctx& ctx, int32_t* order, int64_t n, Stream s) {
   auto* key = static_cast<uint64_t*>(ctx.scratch(0, size_t(n) * sizeof(uint64_t)));
   auto* sorted = static_cast<uint64_t*>(ctx.scratch(1, size_t(n) * sizeof(uint64_t)));
   auto* index = static_cast<int32_t*>(ctx.scratch(2, size_t(n) * sizeof(int32_t)));
-  launch(shuffle_keys, blocks_for(n, kBlock), kBlock, 0, ctx, key, index, n, s, ctx.late);
+  launch(shuffle_keys, blocks_for(n, kSampleBlock), kSampleBlock, 0, ctx, key, index, n, s, ctx.late);
   library::sort_pairs(ctx, sorted, order, key, index, n);
 }
 
@@ -134,7 +134,7 @@ void unseen_items(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, c
 void candidates(Ctx& ctx, int32_t* out, int64_t count, int64_t n_items, Stream s) {
   CHECK_THAT(count == 0 || n_items > 0);
   auto* drawn = static_cast<uint32_t*>(ctx.scratch(0, size_t(count) * sizeof(uint32_t)));
-  launch(candidates_draw, blocks_for(count, kBlock), kBlock, 0, ctx, drawn, count, uint32_t(n_items), s, ctx.late);
+  launch(candidates_draw, blocks_for(count, kSampleBlock), kSampleBlock, 0, ctx, drawn, count, uint32_t(n_items), s, ctx.late);
   library::sort_keys(ctx, reinterpret_cast<uint32_t*>(out), drawn, count, bits_below(n_items));
 }
 

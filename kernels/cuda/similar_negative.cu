@@ -22,7 +22,7 @@ constexpr int kRows = Strip::kM, kMostInShared = 4096;
 constexpr int kBins = 1024;  // of a row's histogram in the exact search
 constexpr float kDeviations = 4.5f;
 
-struct Problem {  // the operation's arguments
+struct NegativeProblem {  // the operation's arguments
   CMat pool;
   const int32_t *positives, *users;
   int64_t batch;
@@ -74,7 +74,8 @@ struct Bracket {  // of one row: the wanted entry should lie in lo..hi
 // Traffic   every block reads all its candidates' rows, 4 C d bytes, from L2: B C d / 2 bytes in all. Shared memory 32 bytes a candidate and 68 KB.
 // Limits    kMostInShared keys a row; 64 blocks at B = 512.
 template <bool kCosine>
-__global__ void __launch_bounds__(Strip::kThreads, 2) similar_negative_in_shared(Problem p, int64_t stride, int64_t sampled, Bracket* bracket) {
+__global__ void __launch_bounds__(Strip::kThreads, 2)
+    similar_negative_in_shared(NegativeProblem p, int64_t stride, int64_t sampled, Bracket* bracket) {
   uint32_t* const keys = dynamic_shared<uint32_t>();  // [kRows][width]
   const int64_t width = (sampled + 3) / 4 * 4;
   float* const tiles = reinterpret_cast<float*>(keys + kRows * width);
@@ -153,7 +154,7 @@ __device__ inline float bound_value(uint64_t entry) {
 //           warp then looks through 16 rows of the tile, four candidates a lane, first counting, then listing: one round of atomics a tile.
 // Traffic   (64 + 128) d words of L2 a tile for 64 * 128 * d fmaf; 8 bytes for each candidate listed.
 template <bool kCosine>
-__global__ void __launch_bounds__(Square::kThreads, 3) similar_negative_bracket(Problem p, Bracket* bracket, uint64_t* found, int64_t room) {
+__global__ void __launch_bounds__(Square::kThreads, 3) similar_negative_bracket(NegativeProblem p, Bracket* bracket, uint64_t* found, int64_t room) {
   SHARED(float, low, [Square::kM]);
   SHARED(float, high, [Square::kM]);
   constexpr int kMine = Square::kRowsPerWarp;
@@ -219,7 +220,8 @@ __global__ void __launch_bounds__(Square::kThreads, 3) similar_negative_bracket(
 // Traffic   the listed entries, a few times (L2), and a train row; a pass of the search reads all candidates' rows.
 // Limits    a single missed row keeps its block for up to five products of 8 rows on one multiprocessor: milliseconds at C = 100,000 (an estimate).
 template <bool kCosine>
-__global__ void __launch_bounds__(Strip::kThreads, 2) similar_negative_finish(Problem p, const Bracket* bracket, uint64_t* found, int64_t room) {
+__global__ void __launch_bounds__(Strip::kThreads, 2)
+    similar_negative_finish(NegativeProblem p, const Bracket* bracket, uint64_t* found, int64_t room) {
   SHARED(Window, window, [kRows]);
   SHARED(int, searched, [kRows]);
   float* const tiles = dynamic_shared<float>();
@@ -304,7 +306,7 @@ __global__ void __launch_bounds__(Strip::kThreads, 2) similar_negative_finish(Pr
 }
 
 template <bool kCosine>
-void choose(Ctx& ctx, const Problem& p) {
+void choose(Ctx& ctx, const NegativeProblem& p) {
   const int64_t strips = blocks_for(p.batch, kRows);
   const int64_t stride = p.count <= kMostInShared ? 1 : std::max<int64_t>(4, blocks_for(p.count, kMostInShared));
   const int64_t sampled = (p.count - stride / 2 + stride - 1) / stride;
@@ -335,7 +337,7 @@ void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, cons
                       const int32_t* cand, int64_t count, const Csr& train, int64_t k_top, bool cosine, const int32_t* fallback, Stream s) {
   CHECK_THAT(k_top >= 1);
   CHECK_THAT(count >= 0 && count < (int64_t(1) << 31));
-  const Problem p{pool, positives, users, batch, cand, count, train, k_top, fallback, s, ctx.late, out, nan_flag};
+  const NegativeProblem p{pool, positives, users, batch, cand, count, train, k_top, fallback, s, ctx.late, out, nan_flag};
   cosine ? choose<true>(ctx, p) : choose<false>(ctx, p);
 }
 

@@ -11,11 +11,11 @@ namespace {
 using Square = TileShape<64, 128, 8, 8, 4>;
 
 constexpr int64_t kMostInLists = 512;
-constexpr int64_t kMostBlocks = 640;                                             // each has lists of its own; on an H200 about 400 run at a time
+constexpr int64_t kTopkBlocks = 640;                                             // each has lists of its own; on an H200 about 400 run at a time
 constexpr int64_t kListBytes = int64_t(1) << 28, kBestBytes = int64_t(1) << 25;  // room for all blocks' lists, and for what they found
 constexpr int64_t kSortedAtOnce = int64_t(1) << 21;                              // scores, 24 bytes each
 
-struct Problem {
+struct TopkProblem {
   CMat hu, hi;
   const int32_t* users;
   int64_t n;
@@ -59,7 +59,7 @@ __device__ inline int keep_best(uint64_t* to, uint64_t* list, int n, int fresh, 
 // Traffic   (64 + 128) d words of L2 a tile for 64 * 128 * d fmaf. A user's list in global memory takes about k (1 + ln(I / k)) entries, twice that
 //           with the room there is between two cuts.
 __global__ void __launch_bounds__(Square::kThreads, 3)
-    score_topk_tiles(Problem p, int64_t splits, int64_t room, uint64_t* lists, uint64_t* best, int32_t* next) {
+    score_topk_tiles(TopkProblem p, int64_t splits, int64_t room, uint64_t* lists, uint64_t* best, int32_t* next) {
   constexpr int kMine = Square::kRowsPerWarp, kWarps = Square::kThreads / kWarp;
   SHARED(int, length, [Square::kM]);
   SHARED(int, fresh, [Square::kM]);
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(Square::kThreads, 3)
   }
 }
 
-__device__ inline void write_rank(const Problem& p, int32_t* top, float* score, int64_t u, int64_t c, bool is_there, int64_t item, uint32_t key) {
+__device__ inline void write_rank(const TopkProblem& p, int32_t* top, float* score, int64_t u, int64_t c, bool is_there, int64_t item, uint32_t key) {
   top[u * p.k + c] = is_there ? int32_t(item) : -1;
   score[u * p.k + c] = is_there ? key_value(key) : -INFINITY;
 }
@@ -132,7 +132,7 @@ __device__ inline void write_rank(const Problem& p, int32_t* top, float* score, 
 // A user's ranges joined, sorted and written out.
 // Geometry  one warp a user; bitonic sort of 2^m >= kept entries in shared memory.
 // Traffic   8 kept splits bytes a user, a few times (L2), and 8 k out.
-__global__ void score_topk_join(Problem p, int64_t splits, int sorted, uint64_t* best, int32_t* top, float* score) {
+__global__ void score_topk_join(TopkProblem p, int64_t splits, int sorted, uint64_t* best, int32_t* top, float* score) {
   const int lane = int(threadIdx.x) % kWarp, warp = int(threadIdx.x) / kWarp;
   const int64_t u = int64_t(blockIdx.x) * (blockDim.x / kWarp) + warp;
   if (u >= p.n) return;  // a whole warp, and no barrier of the block follows
@@ -160,7 +160,7 @@ __global__ void score_topk_join(Problem p, int64_t splits, int sorted, uint64_t*
 
 // The sort keys of n users' scores against all items: user, then score descending; stable sorting leaves equals by item.
 // Geometry  as score_topk_tiles; blockIdx.x the users, blockIdx.y every gridDim.y-th tile. Traffic 12 bytes a score.
-__global__ void __launch_bounds__(Square::kThreads) score_topk_keys(Problem p, uint64_t* key, int32_t* item) {
+__global__ void __launch_bounds__(Square::kThreads) score_topk_keys(TopkProblem p, uint64_t* key, int32_t* item) {
   const int64_t u0 = int64_t(blockIdx.x) * Square::kM, I = p.hi.rows;
   const int rows = int(p.n - u0 < Square::kM ? p.n - u0 : Square::kM);
   tile_products<Square, false>(
@@ -180,7 +180,7 @@ __global__ void __launch_bounds__(Square::kThreads) score_topk_keys(Problem p, u
 }
 
 // Masked items last of their user's. Geometry: one warp a user.
-__global__ void score_topk_mask(Problem p, uint64_t* key) {
+__global__ void score_topk_mask(TopkProblem p, uint64_t* key) {
   const int64_t u = int64_t(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
   if (u >= p.n) return;
   const int32_t* const masked = p.masked(u);
@@ -188,7 +188,7 @@ __global__ void score_topk_mask(Problem p, uint64_t* key) {
 }
 
 // Geometry: one thread a place of a list, grid-stride.
-__global__ void score_topk_write(Problem p, const uint64_t* key, const int32_t* item, int32_t* top, float* score) {
+__global__ void score_topk_write(TopkProblem p, const uint64_t* key, const int32_t* item, int32_t* top, float* score) {
   const int64_t I = p.hi.rows;
   for (int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; j < p.n * p.k; j += int64_t(gridDim.x) * blockDim.x) {
     const int64_t u = j / p.k, c = j % p.k, at = u * I + c;
@@ -199,17 +199,17 @@ __global__ void score_topk_write(Problem p, const uint64_t* key, const int32_t* 
 
 constexpr int64_t kJoinWarps = 4;
 
-void by_lists(Ctx& ctx, int32_t* top, float* score, Problem p) {
+void by_lists(Ctx& ctx, int32_t* top, float* score, TopkProblem p) {
   const int64_t room = p.kept + std::max<int64_t>(p.kept, 192) + Square::kN;  // after a cut, two tiles at least find room
   const int64_t item_tiles = blocks_for(p.hi.rows, Square::kN), user_tiles = blocks_for(p.n, Square::kM);
   // Few users: their items in ranges of eight tiles or more, so that there is work for all blocks.
-  const int64_t splits = std::max<int64_t>(1, std::min(kMostBlocks / std::max<int64_t>(user_tiles, 1), item_tiles / 8));
-  const int64_t most_blocks = std::clamp<int64_t>(kListBytes / (Square::kM * room * 8), 1, kMostBlocks);
+  const int64_t splits = std::max<int64_t>(1, std::min(kTopkBlocks / std::max<int64_t>(user_tiles, 1), item_tiles / 8));
+  const int64_t most_blocks = std::clamp<int64_t>(kListBytes / (Square::kM * room * 8), 1, kTopkBlocks);
   const int64_t at_once = std::max<int64_t>(Square::kM, kBestBytes / std::max<int64_t>(splits * p.kept * 8, 1) / Square::kM * Square::kM);
   int sorted = 1;
   while (sorted < p.kept) sorted *= 2;
   const size_t join_shared = size_t(kJoinWarps) * (size_t(sorted) * sizeof(uint64_t) + kSelectBins * sizeof(uint32_t));
-  const Problem all = p;
+  const TopkProblem all = p;
   for (int64_t first = 0; first < all.n; first += at_once) {
     p.users = all.users + first, p.n = std::min(at_once, all.n - first);
     const int64_t blocks = std::min(most_blocks, blocks_for(p.n, Square::kM) * splits);
@@ -223,7 +223,7 @@ void by_lists(Ctx& ctx, int32_t* top, float* score, Problem p) {
   }
 }
 
-void by_sorting(Ctx& ctx, int32_t* top, float* score, Problem p) {
+void by_sorting(Ctx& ctx, int32_t* top, float* score, TopkProblem p) {
   const int64_t I = p.hi.rows, at_once = std::max<int64_t>(1, std::min(p.n, kSortedAtOnce / I)), entries = at_once * I;
   uint64_t* const keys = static_cast<uint64_t*>(ctx.scratch(0, size_t(entries) * sizeof(uint64_t)));
   uint64_t* const sorted_keys = static_cast<uint64_t*>(ctx.scratch(1, size_t(entries) * sizeof(uint64_t)));
@@ -231,7 +231,7 @@ void by_sorting(Ctx& ctx, int32_t* top, float* score, Problem p) {
   int32_t* const sorted_items = static_cast<int32_t*>(ctx.scratch(3, size_t(entries) * sizeof(int32_t)));
   int bits = 32;
   while (at_once > int64_t(1) << (bits - 32)) ++bits;
-  const Problem all = p;
+  const TopkProblem all = p;
   for (int64_t first = 0; first < all.n; first += at_once) {
     p.users = all.users + first, p.n = std::min(at_once, all.n - first);
     const int64_t user_tiles = blocks_for(p.n, Square::kM), item_tiles = blocks_for(I, Square::kN);
@@ -250,7 +250,7 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
   CHECK_THAT(k >= 1 && n >= 0);
   CHECK_SHAPE(hu, hu.rows, d);
   if (mask) CHECK_SHAPE(*mask, hu.rows, I);
-  const Problem p{hu, hi, users, n, mask ? *mask : Csr{}, k, std::min(k, I)};
+  const TopkProblem p{hu, hi, users, n, mask ? *mask : Csr{}, k, std::min(k, I)};
   p.kept <= kMostInLists ? by_lists(ctx, top, score, p) : by_sorting(ctx, top, score, p);
 }
 
