@@ -3,8 +3,9 @@
 include(GoogleTest)
 
 # References and cases: built faster, run nearly as fast. Instrumented code takes long to optimise: only what computes much is worth it there, that is
-# the operation tests with their double-precision references, and three of the host's.
-set(test_optimisation $<$<CONFIG:Release>:-O1>$<$<BOOL:${CCDREC_SANITIZE}>:-O0>)
+# the operation tests with their double-precision references, and three of the host's. Undefined behaviour is looked for in what the tests call, not in
+# themselves: that would double their compile time.
+set(test_optimisation $<$<CONFIG:Release>:-O1> $<$<BOOL:${CCDREC_SANITIZE}>:-O0>)
 if(CCDREC_SANITIZE)
   set_source_files_properties(tests/host/model_test.cpp tests/host/gpu_test.cpp tests/host/golden_test.cpp
                               PROPERTIES COMPILE_OPTIONS -O1 SKIP_PRECOMPILE_HEADERS ON)
@@ -20,6 +21,13 @@ function(ccdrec_tests name)
   target_link_libraries(${name} PRIVATE ${ARG_LINK} fmt::fmt GTest::gtest GTest::gtest_main)
   target_compile_definitions(${name} PRIVATE CCDREC_SOURCE_DIR="${PROJECT_SOURCE_DIR}" CCDREC_PROGRAM="${PROJECT_BINARY_DIR}/ccdrec")
   target_compile_options(${name} PRIVATE ${test_optimisation})
+  set_target_properties(${name} PROPERTIES CCDREC_IS_TEST ON)  # cmake/flags.cmake
+  if(CCDREC_SANITIZE)
+    # The libraries whole and before the tests: of an inline function that both contain, the linker takes the first, which shall be the one that is checked.
+    list(TRANSFORM ARG_LINK REPLACE "(.+)" "$<TARGET_FILE:\\1>" OUTPUT_VARIABLE archives)
+    list(JOIN archives "," archives)
+    target_link_options(${name} PRIVATE "LINKER:--whole-archive,${archives},--no-whole-archive")
+  endif()
   if(ARG_PCH)
     ccdrec_pch(${name} ${CCDREC_STL} <gtest/gtest.h> ${ARG_PCH})
   endif()
@@ -42,12 +50,13 @@ add_library(ccdrec_kernel_tests OBJECT ${kernel_tests})
 target_link_libraries(ccdrec_kernel_tests PRIVATE ccdrec_kernels GTest::gtest)
 target_compile_definitions(ccdrec_kernel_tests PRIVATE CCDREC_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
 target_compile_options(ccdrec_kernel_tests PRIVATE $<$<CONFIG:Release>:-O1>)  # -O1 under the sanitizers too
+set_target_properties(ccdrec_kernel_tests PROPERTIES CCDREC_IS_TEST ON)
 ccdrec_pch(ccdrec_kernel_tests ${CCDREC_STL} <gtest/gtest.h>)
 ccdrec_tests(test_kernels GLOB tests/support.cpp ${simt_tests} OBJECTS $<TARGET_OBJECTS:ccdrec_kernel_tests> LINK ${gpu_of_tests} ccdrec_kernels)
-ccdrec_tests(test_data GLOB tests/data/*_test.cpp LINK ccdrec_data PCH <fmt/format.h>)
-ccdrec_tests(test_host GLOB tests/host/*_test.cpp tests/host/tour_check.cpp tests/support.cpp LINK ccdrec_cli ccdrec_host ${gpu_of_tests} PCH <fmt/format.h> <nlohmann/json.hpp>)
+ccdrec_tests(test_data GLOB tests/data/*_test.cpp LINK ccdrec_data ccdrec_kernels PCH <fmt/format.h>)
+ccdrec_tests(test_host GLOB tests/host/*_test.cpp tests/host/tour_check.cpp tests/support.cpp LINK ccdrec_cli ccdrec_host ccdrec_data ${gpu_of_tests} ccdrec_kernels PCH <fmt/format.h> <nlohmann/json.hpp>)
 if(CCDREC_BENCH)
-  ccdrec_tests(test_bench GLOB tests/bench/*_test.cpp OBJECTS bench/callgrind.cpp bench/growth_report.cpp LINK ccdrec_host ${gpu_of_tests})
+  ccdrec_tests(test_bench GLOB tests/bench/*_test.cpp OBJECTS bench/callgrind.cpp bench/growth_report.cpp LINK ccdrec_host ccdrec_data ${gpu_of_tests} ccdrec_kernels)
 endif()
 if(CCDREC_HAVE_SIMT)
   target_sources(test_host PRIVATE tests/simt/devices.cpp)

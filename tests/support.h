@@ -65,6 +65,7 @@ struct Device {
   int threads;
   std::string family = "cpu";
   std::function<void(Ctx&)> open = {};  // makes a context the device's own
+  int sms = 1;                          // multiprocessors that launches are cut for
 };
 std::vector<Device> devices();  // tests/support.cpp
 std::vector<Device> cpu_devices();

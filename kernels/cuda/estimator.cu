@@ -8,13 +8,13 @@ namespace {
 // out[c] = v . w.row(c) for c < d, then zeros up to `width`; v (d) in shared memory. One warp a sum, lane l takes terms l, l+32, ..
 __device__ inline void row_times_transposed(float* out, const float* v, CMat w, int64_t width) {
   const int lane = int(threadIdx.x) % kWarp, warps = int(blockDim.x) / kWarp;
-  for (int64_t c = threadIdx.x / kWarp; c < width; c += warps) {
+  for (int64_t c = threadIdx.x / kWarp; c < w.rows; c += warps) {
     float sum = 0;
-    if (c < w.rows)
-      for (int64_t k = lane; k < w.cols; k += kWarp) sum = fmaf(v[k], w.row(c)[k], sum);
+    for (int64_t k = lane; k < w.cols; k += kWarp) sum = fmaf(v[k], w.row(c)[k], sum);
     for (int bit = 1; bit < kWarp; bit *= 2) sum += __shfl_xor_sync(kAll, sum, bit);
     if (lane == 0) out[c] = sum;
   }
+  for (int64_t c = w.rows + threadIdx.x; c < width; c += blockDim.x) out[c] = 0;
 }
 
 // Row r < W of G and W_v (or of their transposes); then, a block a step, x and y = (x W_q) W_k^T of the time tokens.
@@ -30,7 +30,9 @@ __global__ void estimator_constants_row(float* g, float* v, float* x_tau, float*
       const bool inside = r < d && j < d;
       row[j] = inside ? left.row(r)[j] : 0.0f;
       v[r * width + j] = inside ? (transposed ? params.wv.row(j)[r] : params.wv.row(r)[j]) : 0.0f;
+      if (r >= d) g[r * width + j] = 0;
     }
+    if (r >= d) return;
     __syncthreads();
     row_times_transposed(g + r * width, row, right, width);
     return;
@@ -362,7 +364,7 @@ __global__ void __launch_bounds__(256) estimator_weight_sums(EstimatorGrads grad
   }
 }
 
-void check_call(const EstimatorTokens& in, const EstimatorSaved& saved, const EstimatorParams& params, int64_t n, int64_t d) {
+void check_estimator(const EstimatorTokens& in, const EstimatorSaved& saved, const EstimatorParams& params, int64_t n, int64_t d) {
   const int64_t K = in.modalities + 2;
   CHECK_THAT(in.modalities >= 1 && in.modalities <= kMaxModalities);
   CHECK_THAT(in.e_t.cols == d && in.e_t.rows >= n && in.tau.cols == d);
@@ -415,7 +417,7 @@ void estimator_forward(Ctx& ctx, Mat e0_hat, const EstimatorSaved& saved, const 
   const int64_t n = rows.capacity, d = e0_hat.cols;
   const int K = in.modalities + 2;
   CHECK_THAT(e0_hat.rows >= n);
-  check_call(in, saved, params, n, d);
+  check_estimator(in, saved, params, n, d);
   if (n == 0) return;
   bool vec = d % 4 == 0 && aligned16(e0_hat.p) && aligned16(saved.x.p) && aligned16(saved.y.p) && aligned16(saved.s.p) && aligned16(in.e_t.p) &&
              aligned16(in.tau.p);
@@ -435,7 +437,7 @@ void estimator_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EstimatorGrad
   CHECK_THAT(d_e0_hat.rows >= n && d_e_t.rows >= n && d_e_t.cols == d);
   for (int m = 0; m < M; ++m) CHECK_THAT(d_h[m].rows >= n && d_h[m].cols == d);
   for (const Mat& w : {grads.wq, grads.wk, grads.wv}) CHECK_SHAPE(w, d, d);
-  check_call(in, saved, params, n, d);
+  check_estimator(in, saved, params, n, d);
   if (n == 0) return;
   TokenGrads to;
   to.e_t = d_e_t;

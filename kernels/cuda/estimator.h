@@ -6,19 +6,13 @@
 // runs over k ascending. Both weight matrices lie in shared memory for d <= 64 (32 KB), and for d <= 128 where a block may have 200 KB (128 KB);
 // wider ones are read through L1 and L2, which is the slower path.
 #pragma once
+#include "kernels/cuda/chip.h"
 #include "kernels/cuda/device.h"
 #include "kernels/estimator.h"
 
 namespace ccdrec::cuda {
 
 constexpr int kMaxTokens = kMaxModalities + 2;
-
-// What a launch is cut for. The results do not depend on it.
-struct Chip {
-  int sms = 132;                // of an H200
-  int64_t shared = 227 * 1024;  // most bytes of a block
-};
-Chip chip();
 
 template <int I_, int N_, int kMostWarps_, bool kWeightsShared_>
 struct Shape {  // rows a lane, float4 a row and lane, warps a block by registers

@@ -21,6 +21,13 @@ inline Vec times(const Vec& x, const Vec& w, size_t n, size_t m, size_t p, bool 
   return y;
 }
 
+// Items that fill the largest chip of the devices and begin again: a multiprocessor has 32 at a time at most.
+inline int64_t more_than_a_wave(const std::vector<Device>& devices) {
+  int sms = 1;
+  for (const Device& d : devices) sms = std::max(sms, d.sms);
+  return 32 * sms + 77;
+}
+
 struct EstimatorRef {
   size_t K, d;
   Vec wq, wk, wv;

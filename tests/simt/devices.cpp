@@ -1,5 +1,6 @@
 #include "tests/simt/devices.h"
 
+#include "kernels/cuda/chip.h"
 #include "kernels/cuda/device.h"
 #include "tests/simt/simt.h"
 
@@ -33,10 +34,12 @@ const Ops& poisoned_ops() {
 std::vector<Device> simt_devices() {
   std::vector<Device> all;
   const auto add = [&](const char* name, simt::Order order, int poison) {
-    all.push_back({std::string("simt, ") + name, &poisoned_ops(), 1, "simt", [=](Ctx& ctx) {
+    all.push_back({std::string("simt, ") + name, &poisoned_ops(), 1, "simt",
+                   [=](Ctx& ctx) {
                      open_gpu(ctx, "fp32");
                      static_cast<simt::Backend*>(ctx.backend)->config = {order, poison, 1};
-                   }});
+                   },
+                   cuda::chip().sms});
   };
   add("ascending, ff", simt::Order::ascending, 0xff);
   add("descending, 55", simt::Order::descending, 0x55);
