@@ -6,13 +6,13 @@
 //   bench_epoch --preset baby --device cuda      on a GPU: whole epochs of replayed steps, then one epoch of direct steps for the phases
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
 
+#include "bench/arguments.h"
 #include "bench/command.h"
 #include "bench/epoch_report.h"
 #include "bench/floors.h"
@@ -221,18 +221,18 @@ CaseResult run_child(const Options& o, const std::string& name) {
 
 int run(int argc, char** argv) {
   Options o;
-  CLI::App app{"Whole epochs of the four models beside what the machine allows"};
-  app.add_option("--preset", o.preset, "shape of the generated data set")->capture_default_str();
-  app.add_option("--epochs", o.epochs, "measured epochs, after one that is dropped")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--steps", o.steps, "time this many steps of CCDRec and extrapolate the epoch");
-  app.add_option("--models", o.names, "which cases: " + fmt::format("{}", fmt::join(kCases, ", ")))->check(CLI::IsMember(kCases))->delimiter(',');
-  app.add_option("--case", o.one, "one case in this process, JSON on stdout")->check(CLI::IsMember(kCases));
-  app.add_option("--cache", o.cache, "where generated data sets and neighbour lists are kept")->capture_default_str();
-  app.add_option("--threads", o.threads, "0 = all cores");
-  app.add_option("--out", o.out, "write OUT.md and OUT.json");
-  app.add_option("--device", o.device, "cpu or cuda")->capture_default_str()->check(CLI::IsMember({"cpu", "cuda"}));
-  app.add_option("--precision", o.precision, "of a GPU's large products")->capture_default_str()->check(CLI::IsMember({"fp32", "tf32", "bf16"}));
-  CLI11_PARSE(app, argc, argv);
+  Arguments app("Whole epochs of the four models beside what the machine allows");
+  app.add("--preset", o.preset, "shape of the generated data set");
+  app.add("--epochs", o.epochs, "measured epochs, after one that is dropped", positive());
+  app.add("--steps", o.steps, "time this many steps of CCDRec and extrapolate the epoch");
+  app.add_list("--models", o.names, "which cases: " + fmt::format("{}", fmt::join(kCases, ", ")), one_of(kCases));
+  app.add("--case", o.one, "one case in this process, JSON on stdout", one_of(kCases));
+  app.add("--cache", o.cache, "where generated data sets and neighbour lists are kept");
+  app.add("--threads", o.threads, "0 = all cores");
+  app.add("--out", o.out, "write OUT.md and OUT.json");
+  app.add("--device", o.device, "cpu or cuda", one_of({"cpu", "cuda"}));
+  app.add("--precision", o.precision, "of a GPU's large products", one_of({"fp32", "tf32", "bf16"}));
+  if (const auto end = app.parse(argc, argv)) return *end;
 
   const std::string folder = data_folder(o);
   if (!o.one.empty()) {

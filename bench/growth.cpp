@@ -9,13 +9,13 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
 
+#include "bench/arguments.h"
 #include "bench/command.h"
 #include "bench/floors.h"
 #include "data/error.h"
@@ -155,17 +155,17 @@ int run(int argc, char** argv) {
   std::vector<std::string> names;
   for (const Series& s : all_series()) names.push_back(s.name);
   o.series = names;
-  CLI::App app{"Epoch time and memory as the data grow"};
-  app.add_option("--models", o.models, "which models")->check(CLI::IsMember(kModels))->delimiter(',')->capture_default_str();
-  app.add_option("--series", o.series, "which series")->check(CLI::IsMember(names))->delimiter(',')->capture_default_str();
-  app.add_option("--steps", o.steps, "time at most this many steps of an epoch")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--threads", o.threads, "0 = all cores");
-  app.add_option("--cache", o.cache, "where generated data sets and neighbour lists are kept")->capture_default_str();
-  app.add_option("--out", o.out, "write OUT.md, OUT.json and OUT.svg")->capture_default_str();
-  app.add_flag("--fresh", o.fresh, "measure again what OUT.json holds");
-  app.add_flag("--prepare", o.prepare, "generate data and neighbour lists, measure nothing");
-  app.add_option("--point", o.point, "one point, JSON in and out");
-  CLI11_PARSE(app, argc, argv);
+  Arguments app("Epoch time and memory as the data grow");
+  app.add_list("--models", o.models, "which models", one_of(kModels));
+  app.add_list("--series", o.series, "which series", one_of(names));
+  app.add("--steps", o.steps, "time at most this many steps of an epoch", positive());
+  app.add("--threads", o.threads, "0 = all cores");
+  app.add("--cache", o.cache, "where generated data sets and neighbour lists are kept");
+  app.add("--out", o.out, "write OUT.md, OUT.json and OUT.svg");
+  app.add("--fresh", o.fresh, "measure again what OUT.json holds");
+  app.add("--prepare", o.prepare, "generate data and neighbour lists, measure nothing");
+  app.add("--point", o.point, "one point, JSON in and out");
+  if (const auto end = app.parse(argc, argv)) return *end;
   if (!o.point.empty()) {
     const Point asked = point_from_json(nlohmann::json::parse(o.point));
     std::cout << to_json(measure(o, asked.model, asked.size)).dump() << "\n";

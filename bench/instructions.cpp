@@ -12,7 +12,6 @@
 #include <fmt/format.h>
 #include <gnu/libc-version.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -20,6 +19,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench/arguments.h"
 #include "bench/callgrind.h"
 #include "bench/command.h"
 #include "data/error.h"
@@ -195,14 +195,14 @@ int check(const Options& o) {
 
 int run(int argc, char** argv) {
   Options o;
-  CLI::App app{"Instructions of one epoch, counted by callgrind and compared with a reference"};
-  app.add_option("--reference", o.reference, "the counts to compare with")->capture_default_str();
-  app.add_flag("--update", o.update, "write the reference instead");
-  app.add_option("--room", o.room, "folder for the generated data and callgrind's files")->capture_default_str();
-  app.add_option("--jobs", o.jobs, "cases counted side by side")->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--case", o.one, "run one model's epoch")->check(CLI::IsMember(kModels));
-  app.add_option("--scale", o.scale, "of --case: 1 or 2")->check(CLI::IsMember({1, 2}));
-  CLI11_PARSE(app, argc, argv);
+  Arguments app("Instructions of one epoch, counted by callgrind and compared with a reference");
+  app.add("--reference", o.reference, "the counts to compare with");
+  app.add("--update", o.update, "write the reference instead");
+  app.add("--room", o.room, "folder for the generated data and callgrind's files");
+  app.add("--jobs", o.jobs, "cases counted side by side", positive());
+  app.add("--case", o.one, "run one model's epoch", one_of(kModels));
+  app.add("--scale", o.scale, "of --case: 1 or 2", between(1, 2));
+  if (const auto end = app.parse(argc, argv)) return *end;
   if (o.one.empty()) return check(o);
   run_case(o);
   return 0;

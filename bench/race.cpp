@@ -7,11 +7,11 @@
 // evaluation of validation and test) and prints one line; at the end of the input a last one. bench/pytorch/train.py --on-command speaks the same.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench/arguments.h"
 #include "bench/ceilings.h"
 #include "bench/command.h"
 #include "bench/floors.h"
@@ -91,14 +91,14 @@ void race(const Options& o) {
 
 int run(int argc, char** argv) {
   Options o;
-  CLI::App app{"One model, epoch by epoch on command (bench/race.py)"};
-  app.add_option("--data", o.data, "a data folder");
-  app.add_option("--model", o.model, "BPR, LightGCN, FREEDOM or CCDRec")->capture_default_str();
-  app.add_option("--set", o.sets, "key=value, as in ccdrec train");
-  app.add_option("--device", o.device, "cpu or cuda")->capture_default_str()->check(CLI::IsMember({"cpu", "cuda"}));
-  app.add_option("--threads", o.threads, "0 = all cores");
-  app.add_flag("--ceilings", o.ceilings, "measure the machine instead");
-  CLI11_PARSE(app, argc, argv);
+  Arguments app("One model, epoch by epoch on command (bench/race.py)");
+  app.add("--data", o.data, "a data folder");
+  app.add("--model", o.model, "BPR, LightGCN, FREEDOM or CCDRec");
+  app.add("--set", o.sets, "key=value, as in ccdrec train");
+  app.add("--device", o.device, "cpu or cuda", one_of({"cpu", "cuda"}));
+  app.add("--threads", o.threads, "0 = all cores");
+  app.add("--ceilings", o.ceilings, "measure the machine instead");
+  if (const auto end = app.parse(argc, argv)) return *end;
   check_device(o.device);
   if (o.ceilings) {
     const int threads = o.threads > 0 ? o.threads : this_machine().cores;

@@ -7,13 +7,13 @@
 // operation may be several launches; the time is theirs together.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench/arguments.h"
 #include "bench/command.h"
 #include "bench/gpu/ceilings.h"
 #include "bench/kernels/skewed.h"
@@ -407,11 +407,11 @@ std::string markdown(const Bench& b, const std::vector<Line>& lines, const GpuCe
 int run(int argc, char** argv) {
   std::string out, only;
   double scale = 1;
-  CLI::App app{"Every operation on a GPU, against what the GPU was measured to do"};
-  app.add_option("--out", out, "write OUT.md and OUT.json");
-  app.add_option("--only", only, "operations whose name contains this");
-  app.add_option("--scale", scale, "sizes times this: below 1 to try the bench")->check(CLI::Range(1e-4, 1.0));
-  CLI11_PARSE(app, argc, argv);
+  Arguments app("Every operation on a GPU, against what the GPU was measured to do");
+  app.add("--out", out, "write OUT.md and OUT.json");
+  app.add("--only", only, "operations whose name contains this");
+  app.add("--scale", scale, "sizes times this: below 1 to try the bench", between(1e-4, 1.0));
+  if (const auto end = app.parse(argc, argv)) return *end;
   Bench b(scale, only);
   const GpuInfo gpu = gpu_info();
   const GpuCeilings top = measure_gpu(b.dev(), b.clock(), scale);

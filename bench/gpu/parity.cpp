@@ -7,7 +7,6 @@
 // differs must stand within rounding of the drawn one. Exit code 1 when something differs by more.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -15,6 +14,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "bench/arguments.h"
 #include "bench/command.h"
 #include "data/error.h"
 #include "data/synth.h"
@@ -169,14 +169,14 @@ Lists compare_lists(const Side& a, const Side& b, const Dataset& data) {
 
 int run(int argc, char** argv) {
   Options o;
-  CLI::App app{"The same run on the CPU and on the GPU"};
-  app.add_option("--preset", o.preset, "shape of the generated data set")->capture_default_str();
-  app.add_option("--data", o.data, "a data folder instead");
-  app.add_option("--epochs", o.epochs)->capture_default_str()->check(CLI::PositiveNumber);
-  app.add_option("--models", o.models)->delimiter(',');
-  app.add_option("--cache", o.cache)->capture_default_str();
-  app.add_option("--out", o.out, "write OUT.md and OUT.json");
-  CLI11_PARSE(app, argc, argv);
+  Arguments app("The same run on the CPU and on the GPU");
+  app.add("--preset", o.preset, "shape of the generated data set");
+  app.add("--data", o.data, "a data folder instead");
+  app.add("--epochs", o.epochs, "of each", positive());
+  app.add_list("--models", o.models, "which models");
+  app.add("--cache", o.cache, "where generated data sets and neighbour lists are kept");
+  app.add("--out", o.out, "write OUT.md and OUT.json");
+  if (const auto end = app.parse(argc, argv)) return *end;
   std::string folder = o.data;
   if (folder.empty()) {
     folder = (fs::path(o.cache) / o.preset).string();
