@@ -28,7 +28,8 @@ if(CMAKE_BUILD_TYPE STREQUAL "Debug")
   list(APPEND CCDREC_FLAG_LIST -D_GLIBCXX_ASSERTIONS)
 endif()
 if(CCDREC_SANITIZE)
-  list(APPEND CCDREC_FLAG_LIST -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+  # A fifth of the compile time without what AddressSanitizer stops at as well (null, object-size, pointer-overflow) and without vptr.
+  list(APPEND CCDREC_FLAG_LIST -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize=null,object-size,pointer-overflow,vptr -fno-sanitize-recover=all
        -Wno-maybe-uninitialized)  # instrumented std::regex is warned about for nothing
   add_link_options(-fsanitize=address,undefined)
 endif()

@@ -152,7 +152,7 @@ TEST(Synth, OneSeedOneDataSet) {
   EXPECT_NE(dir.read("b/text_feat.npy"), first[2]);
 }
 
-TEST(Synth, BabyHasTheMeasuredTails) {
+TEST(SlowSynth, BabyHasTheMeasuredTails) {
   const Folder dir;
   SynthParams p = synth_preset("baby");
   p.modalities = {{"text", 96, p.modalities[1].signal, false}};

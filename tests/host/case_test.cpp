@@ -13,16 +13,13 @@
 #include "host/step.h"
 #include "host/tensors.h"
 #include "tests/host/tiny_data.h"
+#include "tests/host/trained.h"
 #include "tests/support.h"
 
 namespace ccdrec::test {
 namespace {
 
-struct Named {
-  const char* name;
-  void (*set)(Settings&);
-};
-const Named models[] = {
+const Named case_models[] = {
     {"BPR", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01; }},
     {"BPR, two negatives", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.n_neg = 2; }},
     {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
@@ -43,7 +40,7 @@ const Named models[] = {
 };
 
 // 195 pairs in batches of 24: nine steps an epoch, the last of three rows. Curriculum: epochs 0 random, 1 to 3 three pools, then the model's own.
-Settings small(const Named& m) {
+Settings case_settings(const Named& m) {
   Settings s;
   s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 6, s.knn_k = 3, s.seed = 11, s.threads = 1, s.learning_rate = 5e-3;
   s.dropout = 0.3, s.dtau = 1, s.tau_end = 3, s.timesteps = 8, s.candidate_ratio = 0.5;
@@ -120,9 +117,9 @@ void expect_case_computes_the_step(const Settings& s, const Dataset& data, Posit
 TEST(Case, StepComputesWhatTrainingDid) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  for (const Named& m : models) {
+  for (const Named& m : case_models) {
     SCOPED_TRACE(m.name);
-    const Settings s = small(m);
+    const Settings s = case_settings(m);
     for (const Position at : {Position{0, 0}, {0, 8}, {1, 0}, {2, 4}, {5, 8}}) expect_case_computes_the_step(s, data, at, dir);
   }
 }
@@ -132,8 +129,8 @@ TEST(Case, OnAGpuToo) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   for (const int m : {4, 5}) {
-    SCOPED_TRACE(models[m].name);
-    Settings s = small(models[m]);
+    SCOPED_TRACE(case_models[m].name);
+    Settings s = case_settings(case_models[m]);
     s.device = "cuda";
     for (const Position at : {Position{0, 8}, {1, 2}}) expect_case_computes_the_step(s, data, at, dir);
   }
@@ -144,14 +141,14 @@ TEST(Case, HoldsTheArraysOfItsStep) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   const auto case_of = [&](const Named& m, int epoch, int64_t step) {
-    const Settings s = small(m);
+    const Settings s = case_settings(m);
     Trainer t(s, data);
     train_to(t, s, epoch, step, {});
     write_case(t, s, dir / "case.safetensors");
     return read_safetensors(dir / "case.safetensors");
   };
-  const TensorFile first = case_of(models[5], 0, 8), second = case_of(models[5], 1, 0), frozen = case_of(models[12], 1, 2),
-                   bpr = case_of(models[0], 2, 0);
+  const TensorFile first = case_of(case_models[5], 0, 8), second = case_of(case_models[5], 1, 0), frozen = case_of(case_models[12], 1, 2),
+                   bpr = case_of(case_models[0], 2, 0);
   EXPECT_FALSE(first.tensors.count("batch.curricular"));
   EXPECT_EQ(first.tensors.at("batch.users").shape, std::vector<int64_t>{3});
   EXPECT_EQ(first.metadata.at("t"), "9");
@@ -172,7 +169,7 @@ TEST(Case, ShowsHowCurricularNegativesWereFound) {
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   for (const bool cosine : {false, true})
     for (const Position at : {Position{1, 0}, {2, 4}, {3, 8}}) {
-      Settings s = small(models[5]);
+      Settings s = case_settings(case_models[5]);
       s.cns_cosine = cosine, s.kappa = 0.3;
       Trainer t(s, data);
       train_to(t, s, at.epoch, at.step, {});
@@ -204,7 +201,7 @@ TEST(Case, ReverseComputesThePoolsOfTheRun) {
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   for (const bool trained : {true, false})
     for (const Position at : {Position{0, 0}, {1, 4}}) {
-      Settings s = small(models[5]);
+      Settings s = case_settings(case_models[5]);
       s.train_features = trained, s.noise_prediction_form = !trained;
       {
         Trainer t(s, data);
@@ -221,7 +218,7 @@ TEST(Case, ReverseComputesThePoolsOfTheRun) {
         for (size_t j = 0; j < want.size(); ++j) EXPECT_NEAR(pool.f32()[j], want[j], 2e-5f * (1 + std::fabs(want[j]))) << "pool " << k << ", " << j;
       }
     }
-  Settings s = small(models[4]);
+  Settings s = case_settings(case_models[4]);
   Trainer t(s, data);
   EXPECT_THROW(write_reverse_case(t, s, dir / "none"), std::logic_error);
   EXPECT_FALSE(std::filesystem::exists(dir / "none"));
@@ -230,7 +227,7 @@ TEST(Case, ReverseComputesThePoolsOfTheRun) {
 TEST(Case, AStepThatIsNotInTheRunIsOneSentence) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  Settings s = small(models[0]);
+  Settings s = case_settings(case_models[0]);
   s.epochs = 100, s.stopping_step = 1, s.learning_rate = 0.05;
   const auto sentence = [&](int epoch, int64_t step) -> std::string {
     Trainer t(s, data);

@@ -12,6 +12,7 @@
 #include "host/safetensors.h"
 #include "host/trainer.h"
 #include "tests/host/tiny_data.h"
+#include "tests/host/trained.h"
 #include "tests/support.h"
 #if defined(CCDREC_TEST_SIMT)
 #include "tests/simt/simt.h"
@@ -20,10 +21,6 @@
 namespace ccdrec::test {
 namespace {
 
-struct Named {
-  const char* name;
-  void (*set)(Settings&);
-};
 const Named kModels[] = {
     {"BPR", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.n_neg = 2; }},
     {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
@@ -63,15 +60,6 @@ Course course(const Settings& s, const Dataset& data, const Folder& dir) {
     std::memcpy(v.data(), tensor.bytes.data(), tensor.bytes.size());
   }
   return c;
-}
-
-std::vector<unsigned char> state_bytes(Trainer& t, const Folder& dir) {
-  t.save_state(dir / "state.safetensors");
-  std::vector<unsigned char> all;
-  for (const auto& [name, tensor] : read_safetensors(dir / "state.safetensors").tensors)
-    all.insert(all.end(), tensor.bytes.begin(), tensor.bytes.end());
-  EXPECT_GT(all.size(), 1000u);
-  return all;
 }
 
 // Four epochs on both devices: random negatives, two stages of the curriculum, the model's own pool.

@@ -12,24 +12,21 @@
 #include "data/error.h"
 #include "host/step.h"
 #include "tests/host/tiny_data.h"
+#include "tests/host/trained.h"
 #include "tests/support.h"
 
 namespace ccdrec::test {
 namespace {
 
-struct Named {
-  const char* name;
-  void (*set)(Settings&);
-};
-const Named models[] = {{"BPR, two negatives", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.n_neg = 2; }},
-                        {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
-                        {"FREEDOM, reg 0", [](Settings& s) { s.model = "FREEDOM"; }},
-                        {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2; }},
-                        {"CCDRec", [](Settings&) {}},
-                        {"DMA+NDI", [](Settings& s) { s.cns = false; }}};
+const Named record_models[] = {{"BPR, two negatives", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.n_neg = 2; }},
+                               {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
+                               {"FREEDOM, reg 0", [](Settings& s) { s.model = "FREEDOM"; }},
+                               {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2; }},
+                               {"CCDRec", [](Settings&) {}},
+                               {"DMA+NDI", [](Settings& s) { s.cns = false; }}};
 
 // Nine steps an epoch; epochs 0 random, 1 the pool T/2, 2 the model's own.
-Settings small(const Named& m) {
+Settings record_settings(const Named& m) {
   Settings s;
   s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 3, s.knn_k = 3, s.seed = 11, s.threads = 1, s.learning_rate = 5e-3;
   s.dropout = 0.3, s.dtau = 1, s.tau_end = 1, s.timesteps = 8, s.candidate_ratio = 0.5, s.kappa = 0.4;
@@ -87,9 +84,9 @@ std::vector<T> values(const TensorFile& f, const std::string& name) {
 TEST(Record, ChangesNothingAndAddsUpToTheReports) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  for (const Named& m : models) {
+  for (const Named& m : record_models) {
     SCOPED_TRACE(m.name);
-    const Settings s = small(m);
+    const Settings s = record_settings(m);
     const Recorded got = record(s, data, dir);
     Trainer plain(s, data);
     plain.run({});
@@ -108,9 +105,9 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   std::set<std::pair<int32_t, int32_t>> training;
   for (const Pair& p : data.train) training.insert({p.user, p.item});
-  for (const Named& m : models) {
+  for (const Named& m : record_models) {
     SCOPED_TRACE(m.name);
-    const Settings s = small(m);
+    const Settings s = record_settings(m);
     const Recorded got = record(s, data, dir);
     std::vector<int32_t> first_order;
     for (int e = 0; e < 3; ++e) {
@@ -152,7 +149,7 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
 TEST(Record, CurricularNegativesAreAtTheirRanks) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  const Settings s = small(models[4]);
+  const Settings s = record_settings(record_models[4]);
   const Recorded got = record(s, data, dir);
   EXPECT_EQ(got.epochs[0]["negatives"], "random");
   EXPECT_EQ(got.epochs[1]["negatives"], "T/2");
@@ -189,7 +186,7 @@ TEST(Record, CurricularNegativesAreAtTheirRanks) {
 TEST(Record, ReverseNoiseLeadsToTheRunsPool) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  const Settings s = small(models[4]);
+  const Settings s = record_settings(record_models[4]);
   Recorded got = record(s, data, dir);
   std::vector<TensorView> views;
   for (const auto& [name, t] : got.file.tensors)
@@ -213,7 +210,7 @@ TEST(Record, ReverseNoiseLeadsToTheRunsPool) {
 TEST(Record, RefusesWhatWouldBeAbsurdlyLarge) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  Settings s = small(models[4]);
+  Settings s = record_settings(record_models[4]);
   EXPECT_NO_THROW(Recorder::check(s, data));
   s.epochs = 100000;
   try {

@@ -11,45 +11,33 @@
 #include "host/models/recommender.h"
 #include "host/safetensors.h"
 #include "tests/host/tiny_data.h"
+#include "tests/host/trained.h"
 #include "tests/support.h"
 
 namespace ccdrec::test {
 namespace {
 
-struct Named {
-  const char* name;
-  void (*set)(Settings&);
-};
-const Named models[] = {{"BPR", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01; }},
-                        {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
-                        {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3; }},
-                        {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 3, s.timesteps = 8; }},
-                        {"DMA+NDI", [](Settings& s) { s.dropout = 0.3, s.cns = false, s.timesteps = 8; }}};
+const Named trainer_models[] = {{"BPR", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01; }},
+                                {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
+                                {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3; }},
+                                {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 3, s.timesteps = 8; }},
+                                {"DMA+NDI", [](Settings& s) { s.dropout = 0.3, s.cns = false, s.timesteps = 8; }}};
 
-Settings small(const Named& m) {
+Settings trainer_settings(const Named& m) {
   Settings s;
   s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 6, s.knn_k = 3, s.seed = 11, s.threads = 1, s.learning_rate = 5e-3;
   m.set(s);
   return s;
 }
 
-std::vector<unsigned char> state_bytes(Trainer& t, const Folder& dir) {
-  t.save_state(dir / "state.safetensors");
-  const TensorFile f = read_safetensors(dir / "state.safetensors");
-  std::vector<unsigned char> all;
-  for (const auto& [name, tensor] : f.tensors) all.insert(all.end(), tensor.bytes.begin(), tensor.bytes.end());
-  EXPECT_GT(all.size(), 1000u);
-  return all;
-}
-
 TEST(Trainer, SameBitsWithOneTwoAndThreeThreads) {
-  for (const Named& m : models) {
+  for (const Named& m : trainer_models) {
     SCOPED_TRACE(m.name);
     const Folder dir;
     const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
     std::vector<std::vector<unsigned char>> states;
     for (const int threads : {1, 2, 3}) {
-      Settings s = small(m);
+      Settings s = trainer_settings(m);
       s.threads = threads;
       Trainer t(s, data);
       t.run({});
@@ -61,12 +49,12 @@ TEST(Trainer, SameBitsWithOneTwoAndThreeThreads) {
 }
 
 TEST(Trainer, ResumedAnywhereItTakesTheSameCourseBitForBit) {
-  for (const Named& m : models)
+  for (const Named& m : trainer_models)
     for (const int stop_after : {3, 9, 17, 33}) {  // steps; 9 a step an epoch: in the middle, at the end, early and late
       SCOPED_TRACE(std::string(m.name) + ", stopped after " + std::to_string(stop_after) + " steps");
       const Folder dir;
       const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-      const Settings s = small(m);
+      const Settings s = trainer_settings(m);
       std::vector<double> whole, parts;
       Trainer unbroken(s, data);
       TrainHooks log;
@@ -100,7 +88,7 @@ TEST(Trainer, TheLastEvaluationOfAShorterRunLeavesNoTrace) {
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   for (const int eval_step : {2, 4, 7}) {  // 7: the shorter run ends before the first evaluation, and is evaluated for its own sake
     SCOPED_TRACE(eval_step);
-    Settings s = small(models[1]);
+    Settings s = trainer_settings(trainer_models[1]);
     s.eval_step = eval_step, s.epochs = 9;
     Trainer whole(s, data);
     const TrainSummary want = whole.run({});
@@ -128,7 +116,7 @@ TEST(Trainer, TheLastEvaluationOfAShorterRunLeavesNoTrace) {
 TEST(Trainer, AStoppedRunStaysStoppedAndAShorterOneIsRefused) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  Settings s = small(models[0]);
+  Settings s = trainer_settings(trainer_models[0]);
   s.epochs = 200, s.stopping_step = 1;
   Trainer first(s, data);
   const TrainSummary sum = first.run({});
@@ -156,7 +144,7 @@ TEST(Trainer, WithoutValidationRowsTheLatestModelIsTheBest) {
   const Folder dir;
   Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   data.valid.clear();
-  Settings s = small(models[0]);
+  Settings s = trainer_settings(trainer_models[0]);
   s.stopping_step = 0;
   Trainer t(s, data);
   bool noted = false;
@@ -177,7 +165,7 @@ TEST(Trainer, WithoutValidationRowsTheLatestModelIsTheBest) {
 TEST(Trainer, ThePlanCountsTheCopyOfTheItemGraph) {
   const Folder dir;
   Dataset data = random_data(dir, 20, 200, 5, {4096});
-  Settings s = small(models[2]);
+  Settings s = trainer_settings(trainer_models[2]);
   s.reg_weight = 0, s.device = "cpu";  // training itself reads no features
   const auto line = [&] {
     for (const PlanLine& l : Trainer::plan(s, data).lines)
@@ -198,7 +186,7 @@ TEST(Trainer, ThePlanCountsTheCopyOfTheItemGraph) {
 TEST(Trainer, RefusesAStateOfOtherSettingsOrData) {
   const Folder dir;
   Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  Settings s = small(models[2]);
+  Settings s = trainer_settings(trainer_models[2]);
   {
     Trainer t(s, data);
     t.save_state(dir / "last.safetensors");
@@ -206,7 +194,7 @@ TEST(Trainer, RefusesAStateOfOtherSettingsOrData) {
   s.learning_rate *= 2;
   Trainer other(s, data);
   EXPECT_THROW(other.load_state(dir / "last.safetensors"), UserError);
-  s = small(models[2]);
+  s = trainer_settings(trainer_models[2]);
   data.checksum = "changed";
   Trainer moved(s, data);
   EXPECT_THROW(moved.load_state(dir / "last.safetensors"), UserError);
@@ -239,11 +227,11 @@ Dataset two_blocks(const Folder& dir) {
 }
 
 TEST(Trainer, EveryModelRecoversPlantedStructure) {
-  for (const Named& m : models) {
+  for (const Named& m : trainer_models) {
     SCOPED_TRACE(m.name);
     const Folder dir;
     const Dataset data = two_blocks(dir);
-    Settings s = small(m);
+    Settings s = trainer_settings(m);
     s.train_batch_size = 64, s.epochs = 25, s.threads = 2, s.train_features = false;
     Trainer t(s, data);
     const TrainSummary sum = t.run({});
@@ -276,7 +264,7 @@ TEST(Trainer, StopsAtTheTwentyFirstFailureWithoutImprovement) {
 TEST(Trainer, FreedomWithoutModalityTermsLeavesFeaturesAlone) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  Settings s = small(models[2]);
+  Settings s = trainer_settings(trainer_models[2]);
   s.reg_weight = 0, s.epochs = 2;
   Trainer t(s, data);
   EXPECT_EQ(t.model().modalities(), nullptr);  // not even loaded: skipping them is exact
@@ -284,11 +272,11 @@ TEST(Trainer, FreedomWithoutModalityTermsLeavesFeaturesAlone) {
 }
 
 TEST(Trainer, PlannedMemoryIsWhatIsTaken) {
-  for (const Named& m : models) {
+  for (const Named& m : trainer_models) {
     SCOPED_TRACE(m.name);
     const Folder dir;
     const Dataset data = random_data(dir, 700, 500, 6, {96, 40});
-    Settings s = small(m);
+    Settings s = trainer_settings(m);
     s.train_batch_size = 256;
     const MemoryPlan plan = Trainer::plan(s, data);
     const double planned = double(plan.total() - plan.lines.back().bytes);  // the last line is an allowance for evaluation and scratch
@@ -322,7 +310,7 @@ TEST(Trainer, SettingsTheDataCannotServeAreOneSentence) {
 TEST(Trainer, ANonFiniteLossStopsTheRunAndNamesTheStep) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  Settings s = small(models[3]);
+  Settings s = trainer_settings(trainer_models[3]);
   Trainer t(s, data);
   const float nan = NAN;
   t.model().backbone().nodes().values().array().upload(&nan, 1, 40 * 16);  // one element of Q

@@ -387,6 +387,8 @@ TEST(Encoder, ReverseMatchesDoubleChainWithTheSameNormals) {
 TEST(Encoder, ReverseByTiles) {
   const Case many = {"more than a chunk of the CPU's", 515, 2, 1, 4, 16, 64};
   check_reverse(many, Problem(many), 21, cpu_devices());
+}
+TEST(SlowEncoder, ReverseByTilesOfBytes) {
   const Case wide = {"more than a tile of the GPU's, which is one of bytes", 70, 1, 1, 2, 4, 30000};
   Problem p(wide);
   for (float& w : p.tensor[14]) w *= 0.005f;  // W_2: sums of 30,000 terms stay beside what they are added to
