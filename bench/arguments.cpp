@@ -1,6 +1,7 @@
 #include "bench/arguments.h"
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <type_traits>
 
 namespace ccdrec::bench {
@@ -9,6 +10,9 @@ Arguments::Arguments(const std::string& about) : app_(std::make_unique<CLI::App>
 Arguments::~Arguments() = default;
 
 namespace {
+
+// CLI11's own check names the largest double in full.
+std::string above_zero(const std::string& text) { return std::strtod(text.c_str(), nullptr) > 0 ? "" : "'" + text + "' is no number above 0"; }
 
 template <class T>
 CLI::Option* add_to(CLI::App& app, const std::string& name, T& value, const std::string& text, const Allowed& allowed) {
@@ -26,7 +30,7 @@ CLI::Option* add_to(CLI::App& app, const std::string& name, T& value, const std:
       option->check(CLI::Range(allowed.least, allowed.most));
       break;
     case Allowed::Kind::positive:
-      option->check(CLI::PositiveNumber);
+      option->check(above_zero, "POSITIVE");
       break;
   }
   return option;

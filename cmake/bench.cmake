@@ -17,14 +17,16 @@ if(bench_sources)
   add_executable(bench_kernels ${bench_sources})
   target_link_libraries(bench_kernels PRIVATE ccdrec_ceilings ccdrec_data ccdrec_gpu ccdrec_build_info ccdrec_yardstick fmt::fmt benchmark::benchmark benchmark::benchmark_main)
 endif()
-# What more than one of them uses: their command line, the floors, the reports.
-add_library(ccdrec_bench STATIC bench/arguments.cpp bench/callgrind.cpp bench/epoch_report.cpp bench/floors.cpp bench/growth_report.cpp)
-target_link_libraries(ccdrec_bench PUBLIC ccdrec_host)
+# What more than one of them uses: their command line and callgrind's output; the floors and the reports.
+add_library(ccdrec_bench STATIC bench/arguments.cpp bench/callgrind.cpp)
+target_link_libraries(ccdrec_bench PUBLIC ccdrec_flags CLI11::CLI11 nlohmann_json::nlohmann_json fmt::fmt)
+add_library(ccdrec_reports STATIC bench/epoch_report.cpp bench/floors.cpp bench/growth_report.cpp)
+target_link_libraries(ccdrec_reports PUBLIC ccdrec_bench ccdrec_host)
 if(EXISTS ${PROJECT_SOURCE_DIR}/bench/epoch.cpp)
   add_executable(bench_epoch bench/epoch.cpp)
-  target_link_libraries(bench_epoch PRIVATE ccdrec_bench ccdrec_ceilings ccdrec_host ccdrec_gpu)
+  target_link_libraries(bench_epoch PRIVATE ccdrec_reports ccdrec_ceilings ccdrec_host ccdrec_gpu)
   add_executable(bench_race bench/race.cpp)
-  target_link_libraries(bench_race PRIVATE ccdrec_bench ccdrec_ceilings ccdrec_host ccdrec_gpu)
+  target_link_libraries(bench_race PRIVATE ccdrec_reports ccdrec_ceilings ccdrec_host ccdrec_gpu)
 endif()
 
 # bench_instructions: an epoch in instructions. bench/instructions.sh builds it, portably; no other build needs it.
@@ -33,7 +35,7 @@ target_link_libraries(bench_instructions PRIVATE ccdrec_bench ccdrec_host ccdrec
 
 # bench_growth: epoch time and memory as the data grow.
 add_executable(bench_growth bench/growth.cpp)
-target_link_libraries(bench_growth PRIVATE ccdrec_bench ccdrec_ceilings ccdrec_host ccdrec_gpu)
+target_link_libraries(bench_growth PRIVATE ccdrec_reports ccdrec_ceilings ccdrec_host ccdrec_gpu)
 
 # bench_gpu: every operation on a GPU. bench_parity: CPU and GPU trained side by side. On the emulator both are only tried (scaled down), by a test.
 if(CCDREC_HAVE_CUDA)
@@ -56,10 +58,10 @@ if(CCDREC_HAVE_SIMT AND CCDREC_TESTS)
 endif()
 
 # What loops is in the libraries; these drive it and write reports.
-foreach(driver ccdrec_bench bench_epoch bench_race bench_growth bench_gpu bench_parity bench_gpu_simt bench_parity_simt)
+foreach(driver ccdrec_bench ccdrec_reports bench_epoch bench_race bench_growth bench_gpu bench_parity bench_gpu_simt bench_parity_simt)
   if(TARGET ${driver})
     target_compile_options(${driver} PRIVATE $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>)
-    if(CCDREC_PCH AND NOT ${driver} MATCHES "^bench_gpu")
+    if(CCDREC_PCH AND NOT ${driver} MATCHES "^bench_gpu|^ccdrec_bench$")
       target_precompile_headers(${driver} REUSE_FROM ccdrec_cli)  # optimised alike
     endif()
   endif()
