@@ -32,7 +32,9 @@ demo: deps           ## build, generate a data set, train four models, print the
 	@$(call BUILD,default) --target ccdrec
 	@tools/demo.sh
 
-test: all            ## the whole suite
+test: deps           ## the whole suite
+	@$(call CONFIGURE,$(PRESET))
+	@$(call BUILD,$(PRESET)) --target tests
 	@$(call CTEST,$(PRESET))
 
 test-cuda:           ## the operation tests on the GPU; fails without one

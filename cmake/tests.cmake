@@ -6,6 +6,7 @@ include(GoogleTest)
 # the operation tests with their double-precision references, and three of the host's. Undefined behaviour is looked for in what the tests call, not in
 # themselves: that would double their compile time.
 set(test_optimisation $<$<CONFIG:Release>:-O1> $<$<BOOL:${CCDREC_SANITIZE}>:-O0>)
+add_custom_target(tests)  # what ctest runs; `make test` builds no more
 set(computing "tests/host/(model|gpu|golden)_test\\.cpp$")
 if(CCDREC_SANITIZE)
   set_source_files_properties(tests/host/model_test.cpp tests/host/gpu_test.cpp tests/host/golden_test.cpp
@@ -31,6 +32,7 @@ function(ccdrec_tests name)
   target_compile_definitions(${name} PRIVATE CCDREC_SOURCE_DIR="${PROJECT_SOURCE_DIR}" CCDREC_PROGRAM="${PROJECT_BINARY_DIR}/ccdrec")
   target_compile_options(${name} PRIVATE ${test_optimisation})
   set_target_properties(${name} PROPERTIES CCDREC_IS_TEST ON)  # cmake/flags.cmake
+  add_dependencies(tests ${name})
   if(CCDREC_SANITIZE)
     # The libraries whole and before the tests: of an inline function that both contain, the linker takes the first, which shall be the one that is checked.
     list(TRANSFORM ARG_LINK REPLACE "(.+)" "$<TARGET_FILE:\\1>" OUTPUT_VARIABLE archives)
@@ -85,6 +87,7 @@ if(CCDREC_HAVE_CUDA)
 
   add_executable(test_toolkit tests/cuda/toolkit_test.cpp)
   target_link_libraries(test_toolkit PRIVATE ccdrec_gpu CUDA::cudart_static)
+  add_dependencies(tests test_toolkit)
   add_test(NAME toolkit_libraries_load_on_demand COMMAND test_toolkit)
   set_tests_properties(toolkit_libraries_load_on_demand PROPERTIES LABELS fast TIMEOUT 60)
 endif()
