@@ -11,7 +11,7 @@ set(computing "tests/host/(model|gpu|golden)_test\\.cpp$")
 if(CCDREC_SANITIZE)
   set_source_files_properties(tests/host/model_test.cpp tests/host/gpu_test.cpp tests/host/golden_test.cpp
                               PROPERTIES COMPILE_OPTIONS -O1 SKIP_PRECOMPILE_HEADERS ON)
-  set_source_files_properties(tests/simt/simt_test.cpp PROPERTIES COMPILE_OPTIONS -fsanitize=undefined)  # its planted kernels are what is checked
+  set_source_files_properties(tests/simt/simt_test.cpp PROPERTIES COMPILE_OPTIONS "-fsanitize=undefined;-g1")  # its planted kernels are what is checked, line numbers too
 endif()
 function(ccdrec_tests name)
   cmake_parse_arguments(ARG "" "JOIN" "GLOB;LINK;OBJECTS;PCH" ${ARGN})
