@@ -15,7 +15,12 @@ namespace ccdrec::test {
 std::vector<Device> devices() {
   std::vector<Device> all = cpu_devices();
 #if defined(CCDREC_TEST_SIMT)
-  for (Device& d : simt_devices()) all.push_back(std::move(d));
+  for (Device& d : simt_devices()) {
+    all.push_back(std::move(d));
+#if defined(__SANITIZE_ADDRESS__)
+    break;  // the sanitizers look at accesses, which one schedule shows as well as six; what depends on the schedule is found without them
+#endif
+  }
 #endif
 #if defined(CCDREC_TEST_CUDA)
   for (Device& d : cuda_devices()) all.push_back(std::move(d));
