@@ -56,11 +56,10 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
           pack_across(mine, mr, left.idx ? left.p : left.p + k0 * left.ld, left.ld, left.idx ? left.idx + k0 : nullptr, kc, g0 * mr,
                       std::min(g1 * mr, m) - g0 * mr);
         const float* a[kMaxGroups * kMaxMr];
-        for (int64_t i = 0; i < (g1 - g0) * mr; ++i) {
+        for (int64_t i = 0; !left.trans && i < (g1 - g0) * mr; ++i) {
           const int64_t row = std::min(g0 * mr + i, m - 1);  // beyond the edge: any row
-          a[i] = left.trans ? mine + i / mr * mr * kc + i % mr : left.p + (left.idx ? int64_t(left.idx[row]) : row) * left.ld + k0;
+          a[i] = left.p + (left.idx ? int64_t(left.idx[row]) : row) * left.ld + k0;
         }
-        const int64_t step = left.trans ? mr : 1;
         const bool add = accumulate || k0 > 0;
         for (int64_t p = p0; p < p1; ++p) {
           const float* b = packed + k0 * panels * nr + p * kc * nr;
@@ -68,7 +67,10 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
           for (int64_t g = g0; g < g1; ++g) {
             const int64_t rows = std::min(mr, m - g * mr);
             float* c_tile = c.row(g * mr) + p * nr;
-            partial_tile(mk, c_tile, n, rows, cols, a + (g - g0) * mr, step, b, kc, add);
+            if (left.trans)
+              partial_tile(mk, c_tile, n, rows, cols, mine + (g - g0) * mr * kc, b, kc, add);
+            else
+              partial_tile(mk, c_tile, n, rows, cols, a + (g - g0) * mr, b, kc, add);
           }
         }
       }

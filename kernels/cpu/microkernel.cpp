@@ -15,15 +15,28 @@
 namespace ccdrec::cpu {
 namespace {
 
+// How a tile reads A. One pointer instead of mr leaves registers: with twelve pointers and a stride the compiler keeps some of them in vector registers,
+// and each move back takes a cycle from the fma.
+struct InPlace {
+  const float* const* a;
+  float at(int r, int64_t t) const { return a[r][t]; }
+};
+template <int mr>
+struct Packed {
+  const float* a;
+  float at(int r, int64_t t) const { return a[t * mr + r]; }
+};
+
 // The definition of the tile. Without fma instructions std::fma is a call: slow, and right.
-void tile_portable(float* c, int64_t ldc, const float* const* a, int64_t step, const float* b, int64_t k, bool add) {
-  constexpr int64_t mr = 6, nr = 16;
+template <class A>
+void portable(float* c, int64_t ldc, A a, const float* b, int64_t k, bool add) {
+  constexpr int mr = 6, nr = 16;
   float sum[mr][nr] = {};
   for (int64_t t = 0; t < k; ++t)
-    for (int64_t r = 0; r < mr; ++r)
-      for (int64_t j = 0; j < nr; ++j) sum[r][j] = std::fma(a[r][t * step], b[t * nr + j], sum[r][j]);
-  for (int64_t r = 0; r < mr; ++r)
-    for (int64_t j = 0; j < nr; ++j) c[r * ldc + j] = add ? c[r * ldc + j] + sum[r][j] : sum[r][j];
+    for (int r = 0; r < mr; ++r)
+      for (int j = 0; j < nr; ++j) sum[r][j] = std::fma(a.at(r, t), b[t * nr + j], sum[r][j]);
+  for (int r = 0; r < mr; ++r)
+    for (int j = 0; j < nr; ++j) c[r * ldc + j] = add ? c[r * ldc + j] + sum[r][j] : sum[r][j];
 }
 
 int64_t above_portable(int32_t* at, const float* x, int64_t n, float limit) {
@@ -49,19 +62,18 @@ __attribute__((target("avx2"))) int64_t above_avx2(int32_t* at, const float* x, 
 }
 
 // 12 accumulators, 2 registers of B, 1 of A: 15 of 16. Per term 8 loads and 12 fma; two fma a cycle are the limit.
-__attribute__((target("avx2,fma"))) void tile_avx2(float* c, int64_t ldc, const float* const* a, int64_t step, const float* b, int64_t k, bool add) {
+template <class A>
+__attribute__((target("avx2,fma"))) void avx2(float* c, int64_t ldc, A a, const float* b, int64_t k, bool add) {
   constexpr int mr = 6, nr = 16;
-  const float *a0 = a[0], *a1 = a[1], *a2 = a[2], *a3 = a[3], *a4 = a[4], *a5 = a[5];
   __m256 sum[mr][2];
 #pragma GCC unroll 6
   for (int r = 0; r < mr; ++r) sum[r][0] = sum[r][1] = _mm256_setzero_ps();
 #pragma GCC unroll 4
-  for (int64_t t = 0, at = 0; t < k; ++t, at += step) {
+  for (int64_t t = 0; t < k; ++t) {
     const __m256 b0 = _mm256_loadu_ps(b + t * nr), b1 = _mm256_loadu_ps(b + t * nr + 8);
-    const float* const row[mr] = {a0, a1, a2, a3, a4, a5};
 #pragma GCC unroll 6
     for (int r = 0; r < mr; ++r) {
-      const __m256 a_r = _mm256_broadcast_ss(row[r] + at);
+      const __m256 a_r = _mm256_set1_ps(a.at(r, t));
       sum[r][0] = _mm256_fmadd_ps(a_r, b0, sum[r][0]);
       sum[r][1] = _mm256_fmadd_ps(a_r, b1, sum[r][1]);
     }
@@ -79,16 +91,17 @@ __attribute__((target("avx2,fma"))) void tile_avx2(float* c, int64_t ldc, const 
 }
 
 // 24 accumulators, 2 registers of B, 1 of A: 27 of 32.
-__attribute__((target("avx512f"))) void tile_avx512(float* c, int64_t ldc, const float* const* a, int64_t step, const float* b, int64_t k, bool add) {
+template <class A>
+__attribute__((target("avx512f"))) void avx512(float* c, int64_t ldc, A a, const float* b, int64_t k, bool add) {
   constexpr int mr = 12, nr = 32;
   __m512 sum[mr][2];
 #pragma GCC unroll 12
   for (int r = 0; r < mr; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-  for (int64_t t = 0, at = 0; t < k; ++t, at += step) {
+  for (int64_t t = 0; t < k; ++t) {
     const __m512 b0 = _mm512_loadu_ps(b + t * nr), b1 = _mm512_loadu_ps(b + t * nr + 16);
 #pragma GCC unroll 12
     for (int r = 0; r < mr; ++r) {
-      const __m512 a_r = _mm512_set1_ps(a[r][at]);
+      const __m512 a_r = _mm512_set1_ps(a.at(r, t));
       sum[r][0] = _mm512_fmadd_ps(a_r, b0, sum[r][0]);
       sum[r][1] = _mm512_fmadd_ps(a_r, b1, sum[r][1]);
     }
@@ -106,11 +119,16 @@ __attribute__((target("avx512f"))) void tile_avx512(float* c, int64_t ldc, const
 }
 #endif
 
-const MicroKernel kPortable = {"portable", 6, 16, tile_portable, above_portable};
+#define CCDREC_TILES(isa, mr, nr, above)                                                                                                     \
+  {                                                                                                                                         \
+    #isa, mr, nr, [](float* c, int64_t ldc, const float* const* a, const float* b, int64_t k, bool add) { isa(c, ldc, InPlace{a}, b, k, add); }, \
+        [](float* c, int64_t ldc, const float* a, const float* b, int64_t k, bool add) { isa(c, ldc, Packed<mr>{a}, b, k, add); }, above      \
+  }
+const MicroKernel kPortable = CCDREC_TILES(portable, 6, 16, above_portable);
 #if defined(__x86_64__)
-const MicroKernel kAvx2 = {"avx2", 6, 16, tile_avx2, above_avx2};
-const MicroKernel kAvx512 = {"avx512", 12, 32, tile_avx512, above_avx2};
+const MicroKernel kAvx2 = CCDREC_TILES(avx2, 6, 16, above_avx2), kAvx512 = CCDREC_TILES(avx512, 12, 32, above_avx2);
 #endif
+#undef CCDREC_TILES
 
 const MicroKernel& default_kernel() {
   if (const char* wanted = std::getenv("CCDREC_ISA"); wanted && *wanted) {

@@ -1,7 +1,7 @@
 // The register tile behind every dense product: gemm, project, score_topk, knn_cosine. Private to kernels/cpu.
 //
-// One tile is C (mr,nr) = or += A (mr,k) B (k,nr). A is read in place through mr row pointers (or from a packed panel), B from a panel packed
-// k-major. Every element is one fma chain over ascending k from +0, so tile shape and vector width never show in a result.
+// One tile is C (mr,nr) = or += A (mr,k) B (k,nr). A is read in place through mr row pointers or from a panel packed k-major, B from such a panel.
+// Every element is one fma chain over ascending k from +0, so tile shape and vector width never show in a result.
 #pragma once
 #include <cstdint>
 
@@ -13,19 +13,28 @@ constexpr int64_t kBlock = 256;              // terms of one chain: a block of B
 struct MicroKernel {
   const char* name;
   int64_t mr, nr;
-  // a[r][t*step] is A[r,t]; b[t*nr + c] is B[t,c]; c has leading dimension ldc.
-  void (*tile)(float* c, int64_t ldc, const float* const* a, int64_t step, const float* b, int64_t k, bool add);
+  // a[r][t] is A[r,t]; b[t*nr + c] is B[t,c]; c has leading dimension ldc.
+  void (*in_place)(float* c, int64_t ldc, const float* const* a, const float* b, int64_t k, bool add);
+  // a[t*mr + r] is A[r,t].
+  void (*packed)(float* c, int64_t ldc, const float* a, const float* b, int64_t k, bool add);
   // Selection over a row of scores: writes the positions with !(x[at] <= limit), ascending, and returns how many. A NaN limit takes all, and a NaN
   // passes.
   int64_t (*above)(int32_t* at, const float* x, int64_t n, float limit);
 };
 
+inline void tile(const MicroKernel& mk, float* c, int64_t ldc, const float* const* rows, const float* b, int64_t k, bool add) {
+  mk.in_place(c, ldc, rows, b, k, add);
+}
+inline void tile(const MicroKernel& mk, float* c, int64_t ldc, const float* panel, const float* b, int64_t k, bool add) {
+  mk.packed(c, ldc, panel, b, k, add);
+}
+
 // The part of a tile that lies inside C: what is beyond the edge is computed beside it and dropped.
-inline void partial_tile(const MicroKernel& mk, float* c, int64_t ldc, int64_t rows, int64_t cols, const float* const* a, int64_t step,
-                         const float* b, int64_t k, bool add) {
-  if (rows == mk.mr && cols == mk.nr) return mk.tile(c, ldc, a, step, b, k, add);
+template <class A>  // rows or a panel
+void partial_tile(const MicroKernel& mk, float* c, int64_t ldc, int64_t rows, int64_t cols, A a, const float* b, int64_t k, bool add) {
+  if (rows == mk.mr && cols == mk.nr) return tile(mk, c, ldc, a, b, k, add);
   float whole[kMaxMr * kMaxNr];
-  mk.tile(whole, mk.nr, a, step, b, k, false);
+  tile(mk, whole, mk.nr, a, b, k, false);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t j = 0; j < cols; ++j) c[r * ldc + j] = add ? c[r * ldc + j] + whole[r * mk.nr + j] : whole[r * mk.nr + j];
 }

@@ -86,7 +86,7 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
         const float* a[kMaxMr];
         for (int64_t i = 0; i < mr; ++i) a[i] = dy.row(j + std::min(i, here - 1)) + e0;
         for (int64_t q = 0; q < panels; ++q)
-          partial_tile(mk, g + q * nr, F, here, std::min(nr, F - q * nr), a, 1, w_t + q * nr * d + e0 * nr, std::min(kBlock, d - e0), e0 > 0);
+          partial_tile(mk, g + q * nr, F, here, std::min(nr, F - q * nr), a, w_t + q * nr * d + e0 * nr, std::min(kBlock, d - e0), e0 > 0);
       }
       for (int64_t i = 0; i < here; ++i) {
         const int64_t row = rows.at(j + i);

@@ -115,7 +115,7 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
         const int64_t items = std::min(kItems, I - i0);
         for (int64_t g = 0; g < count; g += mr) {
           float s[kMaxMr * kItems];
-          for (int64_t j = 0; j < items; j += nr) mk.tile(s + j, kItems, row + g, 1, packed + (i0 + j) * d, d, false);
+          for (int64_t j = 0; j < items; j += nr) mk.in_place(s + j, kItems, row + g, packed + (i0 + j) * d, d, false);
           for (int64_t r = 0; r < std::min(mr, count - g); ++r) {
             Best& b = best[g + r];
             int32_t at[kItems];
