@@ -15,17 +15,16 @@
 namespace ccdrec::cpu {
 namespace {
 
-// How a tile reads A. One pointer instead of mr leaves registers: with twelve pointers and a stride the compiler keeps some of them in vector registers,
-// and each move back takes a cycle from the fma.
-struct InPlace {
-  const float* const* a;
-  float at(int r, int64_t t) const { return a[r][t]; }
-};
+// A[r,t] of a tile: rows in place, or a panel. One pointer instead of mr leaves registers: with twelve pointers and a stride the compiler kept some of
+// them in vector registers, and each move back took a cycle from the fma.
 template <int mr>
-struct Packed {
-  const float* a;
-  float at(int r, int64_t t) const { return a[t * mr + r]; }
-};
+float term(const float* const* rows, int r, int64_t t) {
+  return rows[r][t];
+}
+template <int mr>
+float term(const float* panel, int r, int64_t t) {
+  return panel[t * mr + r];
+}
 
 // The definition of the tile. Without fma instructions std::fma is a call: slow, and right.
 template <class A>
@@ -34,7 +33,7 @@ void portable(float* c, int64_t ldc, A a, const float* b, int64_t k, bool add) {
   float sum[mr][nr] = {};
   for (int64_t t = 0; t < k; ++t)
     for (int r = 0; r < mr; ++r)
-      for (int j = 0; j < nr; ++j) sum[r][j] = std::fma(a.at(r, t), b[t * nr + j], sum[r][j]);
+      for (int j = 0; j < nr; ++j) sum[r][j] = std::fma(term<mr>(a, r, t), b[t * nr + j], sum[r][j]);
   for (int r = 0; r < mr; ++r)
     for (int j = 0; j < nr; ++j) c[r * ldc + j] = add ? c[r * ldc + j] + sum[r][j] : sum[r][j];
 }
@@ -73,7 +72,7 @@ __attribute__((target("avx2,fma"))) void avx2(float* c, int64_t ldc, A a, const 
     const __m256 b0 = _mm256_loadu_ps(b + t * nr), b1 = _mm256_loadu_ps(b + t * nr + 8);
 #pragma GCC unroll 6
     for (int r = 0; r < mr; ++r) {
-      const __m256 a_r = _mm256_set1_ps(a.at(r, t));
+      const __m256 a_r = _mm256_set1_ps(term<mr>(a, r, t));
       sum[r][0] = _mm256_fmadd_ps(a_r, b0, sum[r][0]);
       sum[r][1] = _mm256_fmadd_ps(a_r, b1, sum[r][1]);
     }
@@ -101,7 +100,7 @@ __attribute__((target("avx512f"))) void avx512(float* c, int64_t ldc, A a, const
     const __m512 b0 = _mm512_loadu_ps(b + t * nr), b1 = _mm512_loadu_ps(b + t * nr + 16);
 #pragma GCC unroll 12
     for (int r = 0; r < mr; ++r) {
-      const __m512 a_r = _mm512_set1_ps(a.at(r, t));
+      const __m512 a_r = _mm512_set1_ps(term<mr>(a, r, t));
       sum[r][0] = _mm512_fmadd_ps(a_r, b0, sum[r][0]);
       sum[r][1] = _mm512_fmadd_ps(a_r, b1, sum[r][1]);
     }
@@ -119,16 +118,13 @@ __attribute__((target("avx512f"))) void avx512(float* c, int64_t ldc, A a, const
 }
 #endif
 
-#define CCDREC_TILES(isa, mr, nr, above)                                                                                                     \
-  {                                                                                                                                         \
-    #isa, mr, nr, [](float* c, int64_t ldc, const float* const* a, const float* b, int64_t k, bool add) { isa(c, ldc, InPlace{a}, b, k, add); }, \
-        [](float* c, int64_t ldc, const float* a, const float* b, int64_t k, bool add) { isa(c, ldc, Packed<mr>{a}, b, k, add); }, above      \
-  }
-const MicroKernel kPortable = CCDREC_TILES(portable, 6, 16, above_portable);
+using Rows = const float* const*;
+using Panel = const float*;
+const MicroKernel kPortable = {"portable", 6, 16, portable<Rows>, portable<Panel>, above_portable};
 #if defined(__x86_64__)
-const MicroKernel kAvx2 = CCDREC_TILES(avx2, 6, 16, above_avx2), kAvx512 = CCDREC_TILES(avx512, 12, 32, above_avx2);
+const MicroKernel kAvx2 = {"avx2", 6, 16, avx2<Rows>, avx2<Panel>, above_avx2};
+const MicroKernel kAvx512 = {"avx512", 12, 32, avx512<Rows>, avx512<Panel>, above_avx2};
 #endif
-#undef CCDREC_TILES
 
 const MicroKernel& default_kernel() {
   if (const char* wanted = std::getenv("CCDREC_ISA"); wanted && *wanted) {
