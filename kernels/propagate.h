@@ -2,6 +2,7 @@
 //
 //   prop(A, E0, L) = (1/(L+1)) sum_{l=0..L} A^l E0,  A (N,N) symmetric, E0 (N,d)
 // frontier            rows[L] = the rows wanted (given); rows[l-1] = rows[l] and their neighbours. mask[l][r] = 1 iff r is in rows[l].
+//                     a_t is the transpose of A, which need not be symmetric here (values are not read).
 //                     A null seed (idx null) means all rows: every list is then the identity and every mask null.
 // propagate           H[r] for r in rows[L]; other rows of H untouched. E_l (layer l = 1..L in `work[l-1]`, (N,d)) is computed on rows[l] only.
 //                     Reads E0 on rows[0].
@@ -22,7 +23,7 @@ struct Frontier {
 }  // namespace ccdrec
 
 namespace ccdrec::cpu {
-void frontier(Ctx&, Frontier&, const Csr& a, RowList seed);  // seed: ascending, distinct
+void frontier(Ctx&, Frontier&, const Csr& a, const Csr& a_t, RowList seed);  // seed: ascending, distinct
 void propagate(Ctx&, Mat h, Mat* work, const Csr& a, const Frontier&, CMat e0);
 void propagate_backward(Ctx&, Mat g_e0, Mat* work, const Csr& a, const Frontier&, CMat g);
 }  // namespace ccdrec::cpu

@@ -53,7 +53,7 @@ void propagate(benchmark::State& state, Shape shape, double rho, int64_t B) {
       list[l].resize(size_t(a.N)), mask[l].resize(size_t(a.N));
       f.rows[l] = {list[l].data(), &counts[l], a.N}, f.mask[l] = mask[l].data();
     }
-    cpu::frontier(ctx, f, a.view(), B ? RowList{wanted.data(), &n, n} : RowList{nullptr, nullptr, a.N});
+    cpu::frontier(ctx, f, a.view(), a.view(), B ? RowList{wanted.data(), &n, n} : RowList{nullptr, nullptr, a.N});
     cpu::propagate(ctx, {h.data(), a.N, d}, work, a.view(), f, {e0.data(), a.N, d});
     cpu::propagate_backward(ctx, {g_e0.data(), a.N, d}, work, a.view(), f, {g.data(), a.N, d});
   }

@@ -86,14 +86,14 @@ void Backbone::begin_epoch(int epoch) {
 
 void Backbone::touch(RowList seed) {
   seed_list_ = seed;
-  dev_.ops.frontier(dev_.ctx, nodes_touched_, graph(), seed);
+  dev_.ops.frontier(dev_.ctx, nodes_touched_, graph(), graph(), seed);
   const RowList users0 = users0_.list(), items0 = items0_.list(), seed_items = seed_items_.list();
   dev_.ops.split_rows(dev_.ctx, users0, items0, nodes_touched_.rows[0], U_);
   dev_.ops.split_rows(dev_.ctx, seed_users_.list(), seed_items, seed, U_);
   q_list_ = items0;
   if (spec_.item_graph) {
     // Rows of Hhat that are read: every row the propagation starts from when wrapped, the batch's items otherwise.
-    dev_.ops.frontier(dev_.ctx, items_touched_, s_.view(), spec_.wrapped ? items0 : seed_items);
+    dev_.ops.frontier(dev_.ctx, items_touched_, s_.view(), s_t_.view(), spec_.wrapped ? items0 : seed_items);
     q_list_ = items_touched_.rows[0];
     if (!spec_.wrapped) {
       q_list_ = q_rows_.list();

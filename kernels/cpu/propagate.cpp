@@ -28,19 +28,49 @@ void list_of_mask(Ctx& ctx, RowList out, const uint8_t* mask, int64_t n) {
   *out.count = first[chunks];
 #pragma omp parallel for num_threads(ctx.threads)
   for (int64_t c = 0; c < chunks; ++c) {
-    int32_t* next = out.idx + first[c];
-    for (int64_t i = c * kChunk; i < std::min(n, (c + 1) * kChunk); ++i)
-      if (mask[i]) *next++ = int32_t(i);
+    int32_t found[kChunk];  // written without a branch, which nothing could predict
+    int64_t at = 0;
+    for (int64_t i = c * kChunk; i < std::min(n, (c + 1) * kChunk); ++i) found[at] = int32_t(i), at += mask[i];
+    std::copy_n(found, at, out.idx + first[c]);
   }
+}
+
+// wider = mask and what its rows read. Pushing visits every edge of the listed rows, and a store takes a line of the mask from the other cores: an edge
+// costs four times as much as one looked at in pulling, which asks each other row whether a listed one reads it and stops at the first that does. If the
+// listed rows have one edge in k, that is after k edges or so. (The frontier of 2,048 pairs of Baby, two layers, two cores: 0.93 ms pushed, 0.28 ms so.)
+void widen(Ctx& ctx, uint8_t* wider, const uint8_t* mask, const Csr& a, const Csr& a_t, RowList rows) {
+  constexpr double kPush = 4;
+  const int64_t n = rows.n(), N = a.rows;
+  int64_t pushed = 0;
+#pragma omp parallel for num_threads(ctx.threads) reduction(+ : pushed)
+  for (int64_t j = 0; j < n; ++j) pushed += a.row_ptr[rows.idx[j] + 1] - a.row_ptr[rows.idx[j]];
+  if (kPush * double(pushed) * double(pushed) > double(N - n) * double(a.row_ptr[N])) {
+#pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, 1024)
+    for (int64_t r = 0; r < N; ++r) {
+      uint8_t reached = mask[r];
+      const int32_t *c = a_t.col + a_t.row_ptr[r], *const end = a_t.col + a_t.row_ptr[r + 1];
+      for (; !reached && end - c >= 4; c += 4) reached = mask[c[0]] | mask[c[1]] | mask[c[2]] | mask[c[3]];  // fewer branches that go wrong
+      for (; !reached && c < end; ++c) reached = mask[*c];
+      wider[r] = reached;
+    }
+    return;
+  }
+  std::memcpy(wider, mask, size_t(N));
+  each_row(ctx.threads, a, rows, [&](int64_t r, int64_t) {  // several threads may set the same byte: to the same value
+    for (int64_t e = a.row_ptr[r]; e < a.row_ptr[r + 1]; ++e) {
+      const std::atomic_ref<uint8_t> reached(wider[a.col[e]]);
+      if (!reached.load(std::memory_order_relaxed)) reached.store(1, std::memory_order_relaxed);  // a store takes the line from the other cores
+    }
+  });
 }
 
 }  // namespace
 
-void frontier(Ctx& ctx, Frontier& f, const Csr& a, RowList seed) {
+void frontier(Ctx& ctx, Frontier& f, const Csr& a, const Csr& a_t, RowList seed) {
   const int L = f.layers;
   CHECK_THAT(L >= 0 && L <= kMaxLayers);
   const int64_t N = L > 0 ? a.rows : f.rows[0].capacity;  // without layers there may be no graph
-  CHECK_THAT(L == 0 || a.rows == a.cols);
+  CHECK_THAT(L == 0 || (a.rows == a.cols && a_t.rows == a.rows));
   if (!seed.idx) {
     for (int l = 0; l <= L; ++l) f.rows[l] = all_rows(N), f.mask[l] = nullptr;
     return;
@@ -52,15 +82,8 @@ void frontier(Ctx& ctx, Frontier& f, const Csr& a, RowList seed) {
   std::memset(f.mask[L], 0, size_t(N));
   for (int64_t j = 0; j < n; ++j) f.mask[L][seed.idx[j]] = 1;
   for (int l = L; l >= 1; --l) {
-    uint8_t* wider = f.mask[l - 1];
-    std::memcpy(wider, f.mask[l], size_t(N));
-    each_row(ctx.threads, a, f.rows[l], [&](int64_t r, int64_t) {  // several threads may set the same byte: to the same value
-      for (int64_t e = a.row_ptr[r]; e < a.row_ptr[r + 1]; ++e) {
-        const std::atomic_ref<uint8_t> reached(wider[a.col[e]]);
-        if (!reached.load(std::memory_order_relaxed)) reached.store(1, std::memory_order_relaxed);  // a store takes the line from the other cores
-      }
-    });
-    list_of_mask(ctx, f.rows[l - 1], wider, N);
+    widen(ctx, f.mask[l - 1], f.mask[l], a, a_t, f.rows[l]);
+    list_of_mask(ctx, f.rows[l - 1], f.mask[l - 1], N);
   }
 }
 

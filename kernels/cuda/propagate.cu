@@ -143,7 +143,7 @@ __global__ void propagate_backward_layer(Mat out, Csr a, const float* before, co
 
 }  // namespace
 
-void frontier(Ctx& ctx, Frontier& f, const Csr& a, RowList seed) {
+void frontier(Ctx& ctx, Frontier& f, const Csr& a, const Csr&, RowList seed) {
   const int L = f.layers;
   CHECK_THAT(L >= 0 && L <= kMaxLayers);
   const int64_t N = L > 0 ? a.rows : f.rows[0].capacity;  // without layers there may be no graph

@@ -1,5 +1,7 @@
 #include "kernels/propagate.h"
 
+#include <fmt/format.h>
+
 #include "tests/kernels/graphs.h"
 
 namespace ccdrec::test {
@@ -10,15 +12,11 @@ struct Case {
   int64_t U, I, longest, d;
   int layers, wanted;
 };
-const Case kCases[] = {{"no layers", 9, 7, 4, 64, 0, 5},
-                       {"one layer", 30, 40, 12, 64, 1, 6},
-                       {"two layers", 300, 200, 9, 64, 2, 10},
-                       {"three layers, odd width", 60, 50, 10, 37, 3, 4},
-                       {"isolated nodes", 20, 20, 0, 64, 2, 7},
-                       {"nothing wanted", 20, 30, 6, 64, 2, 0},
-                       {"everything wanted", 25, 25, 6, 64, 2, 50},
-                       {"a popular node", 3, 700, 700, 8, 2, 3},
-                       {"as many layers as there may be", 30, 20, 5, 4, 8, 2}};
+const Case kCases[] = {{"no layers", 9, 7, 4, 64, 0, 5},         {"one layer", 30, 40, 12, 64, 1, 6},
+                       {"two layers", 300, 200, 9, 64, 2, 10},   {"three layers, odd width", 60, 50, 10, 37, 3, 4},
+                       {"isolated nodes", 20, 20, 0, 64, 2, 7},  {"nothing wanted", 20, 30, 6, 64, 2, 0},
+                       {"half wanted", 300, 200, 9, 64, 2, 250}, {"everything wanted", 25, 25, 6, 64, 2, 50},
+                       {"a popular node", 3, 700, 700, 8, 2, 3}, {"as many layers as there may be", 30, 20, 5, 4, 8, 2}};
 
 // Layer-averaged propagation in double: (1/(L+1)) sum_l A^l E0. Masses follow the same recursion with absolute values.
 std::vector<Ref> prop(const TestCsr& a, const std::vector<float>& e0, int64_t d, int layers) {
@@ -65,17 +63,24 @@ std::vector<int32_t> some_nodes(Draw& g, int64_t N, int wanted) {
   return {s.begin(), s.end()};
 }
 
+std::vector<std::pair<Case, bool>> cases_of_both_kinds() {  // symmetric, as the interactions are, and one way, as nearest neighbours are
+  std::vector<std::pair<Case, bool>> both;
+  for (const Case& c : kCases) both.emplace_back(c, true), both.emplace_back(c, false);
+  return both;
+}
+
 TEST(Propagate, FrontierIsTheClosureOfTheSeed) {
-  for (const Case& c : kCases) {
+  for (const auto& [c, symmetric] : cases_of_both_kinds()) {
     Draw g;
-    const TestCsr a = two_sided(g, skewed_csr(g, c.U, c.I, c.longest));
-    const auto seed = some_nodes(g, a.rows, c.wanted);
+    const int64_t N = c.U + c.I;
+    const TestCsr a = symmetric ? two_sided(g, skewed_csr(g, c.U, c.I, c.longest)) : skewed_csr(g, N, N, c.longest), a_t = a.transposed();
+    const auto seed = some_nodes(g, N, c.wanted);
     for (const Device& dev : devices()) {
-      SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
+      SCOPED_TRACE(fmt::format("{}, {} on {}", c.name, symmetric ? "symmetric" : "one way", dev.name));
       DeviceCtx ctx(dev);
       Lists lists(a.rows, c.layers);
       OwnedList s(seed);
-      dev.ops->frontier(ctx, lists.f, c.layers ? a.view() : Csr{}, s.list());
+      dev.ops->frontier(ctx, lists.f, c.layers ? a.view() : Csr{}, c.layers ? a_t.view() : Csr{}, s.list());
       std::set<int32_t> want(seed.begin(), seed.end());
       for (int l = c.layers; l >= 0; --l) {
         EXPECT_EQ(lists.rows[size_t(l)].values(), std::vector<int32_t>(want.begin(), want.end())) << "layer " << l;
@@ -84,7 +89,7 @@ TEST(Propagate, FrontierIsTheClosureOfTheSeed) {
           for (int64_t e = a.row_ptr[size_t(r)]; e < a.row_ptr[size_t(r) + 1]; ++e) want.insert(a.col[size_t(e)]);
       }
       Lists all(a.rows, c.layers);
-      dev.ops->frontier(ctx, all.f, a.view(), RowList{nullptr, nullptr, a.rows});
+      dev.ops->frontier(ctx, all.f, a.view(), a_t.view(), RowList{nullptr, nullptr, a.rows});
       for (int l = 0; l <= c.layers; ++l) {
         EXPECT_EQ(all.f.rows[l].idx, nullptr);
         EXPECT_EQ(all.f.rows[l].n(), a.rows);
@@ -115,7 +120,7 @@ TEST(Propagate, FrontierOfManyNodes) {
         Lists lists(N, 1);
         std::vector<std::vector<uint8_t>> mask(2, std::vector<uint8_t>(size_t(N + shift + 1), uint8_t(9)));
         for (int l = 0; l < 2; ++l) lists.f.mask[l] = mask[size_t(l)].data() + shift;
-        dev.ops->frontier(ctx, lists.f, a.view(), seed.list());
+        dev.ops->frontier(ctx, lists.f, a.view(), a.view(), seed.list());
         EXPECT_EQ(lists.rows[1].values(), std::vector<int32_t>(given.begin(), given.end()));
         EXPECT_EQ(lists.rows[0].values(), std::vector<int32_t>(want.begin(), want.end()));
         for (int l = 0; l < 2; ++l) {
@@ -138,10 +143,10 @@ TEST(Propagate, FrontierRefusesListsThatAreTooShort) {
       lists.f.rows[narrow].capacity = 2;
       OwnedList seed(std::vector<int32_t>{0, 1, 25});
       if (dev.family == "cpu") {
-        EXPECT_THROW(dev.ops->frontier(ctx, lists.f, a.view(), seed.list()), std::logic_error);
+        EXPECT_THROW(dev.ops->frontier(ctx, lists.f, a.view(), a.view(), seed.list()), std::logic_error);
         continue;
       }
-      dev.ops->frontier(ctx, lists.f, a.view(), seed.list());
+      dev.ops->frontier(ctx, lists.f, a.view(), a.view(), seed.list());
       EXPECT_NE(dev.ops->take_fault(ctx), 0);
       EXPECT_EQ(lists.rows[size_t(narrow)].count, 2);
       EXPECT_EQ(lists.rows[size_t(narrow)].idx[2], -7) << "wrote past the end";
@@ -157,7 +162,7 @@ TEST(Propagate, SeedMayBeTheListItself) {
     Lists lists(a.rows, 1);
     lists.rows[1].idx[0] = 3, lists.rows[1].idx[1] = 39;
     *&lists.rows[1].count = 2;
-    dev.ops->frontier(ctx, lists.f, a.view(), lists.rows[1].list());
+    dev.ops->frontier(ctx, lists.f, a.view(), a.view(), lists.rows[1].list());
     EXPECT_EQ(lists.rows[1].values(), (std::vector<int32_t>{3, 39}));
     EXPECT_EQ(lists.mask[1][3] + lists.mask[1][39], 2);
     EXPECT_EQ(std::count(lists.mask[1].begin(), lists.mask[1].end(), 0), a.rows - 2);
@@ -179,7 +184,7 @@ TEST(Propagate, MoreListedRowsThanBlocks) {
     DeviceCtx ctx(dev);
     Lists lists(N, 1);
     OwnedList seed(nodes);
-    dev.ops->frontier(ctx, lists.f, a.view(), seed.list());
+    dev.ops->frontier(ctx, lists.f, a.view(), a.view(), seed.list());
     EXPECT_EQ(lists.rows[0].values(), nodes);
     std::vector<float> h(size_t(N), NAN), back(size_t(N), NAN);
     Layers w(N, d, 1);
@@ -204,8 +209,8 @@ TEST(Propagate, ListedRowsEqualTheFullComputationAndTheReference) {
       ctx.get().spmm = SpmmBy::own;
       Lists all(N, c.layers), some(N, c.layers);
       OwnedList s(seed);
-      dev.ops->frontier(ctx, all.f, a.view(), RowList{nullptr, nullptr, N});
-      dev.ops->frontier(ctx, some.f, a.view(), s.list());
+      dev.ops->frontier(ctx, all.f, a.view(), a.view(), RowList{nullptr, nullptr, N});
+      dev.ops->frontier(ctx, some.f, a.view(), a.view(), s.list());
       std::vector<float> full(size_t(N * d), NAN), listed = h0, e0_listed = e0;
       for (int64_t r = 0; r < N; ++r)  // E0 is read on rows[0] only
         for (int64_t j = 0; !some.mask[0][size_t(r)] && j < d; ++j) e0_listed[size_t(r * d + j)] = NAN;
@@ -240,8 +245,8 @@ TEST(Propagate, OfAllRowsByCusparse) {
       DeviceCtx ctx(dev);
       Lists all(N, c.layers), some(N, c.layers);
       OwnedList s(seed);
-      dev.ops->frontier(ctx, all.f, a.view(), RowList{nullptr, nullptr, N});
-      dev.ops->frontier(ctx, some.f, a.view(), s.list());
+      dev.ops->frontier(ctx, all.f, a.view(), a.view(), RowList{nullptr, nullptr, N});
+      dev.ops->frontier(ctx, some.f, a.view(), a.view(), s.list());
       std::vector<float> full(size_t(N * d), NAN), own = h0, listed = h0;
       Layers w1(N, d, c.layers), w2(N, d, c.layers), w3(N, d, c.layers);
       ctx.get().spmm = SpmmBy::cusparse;
@@ -272,8 +277,8 @@ TEST(Propagate, BackwardIsTheAdjointAndZeroOutsideItsRows) {
       DeviceCtx ctx(dev);
       Lists all(N, c.layers), some(N, c.layers);
       OwnedList s(seed);
-      dev.ops->frontier(ctx, all.f, a.view(), RowList{nullptr, nullptr, N});
-      dev.ops->frontier(ctx, some.f, a.view(), s.list());
+      dev.ops->frontier(ctx, all.f, a.view(), a.view(), RowList{nullptr, nullptr, N});
+      dev.ops->frontier(ctx, some.f, a.view(), a.view(), s.list());
       std::vector<float> full(size_t(N * d), NAN), listed = out0;
       Layers w1(N, d, c.layers), w2(N, d, c.layers);
       dev.ops->propagate_backward(ctx, mat(full, N, d), w1.view.data(), a.view(), all.f, cmat(g_zero, N, d));
