@@ -3,15 +3,15 @@
 include(GoogleTest)
 
 # References and cases: built faster, run nearly as fast. Instrumented code takes long to optimise: only what computes much is worth it there, that is
-# the operation tests with their double-precision references, and three of the host's. Undefined behaviour is looked for in what the tests call, not in
-# themselves: that would double their compile time.
+# the operation tests with their double-precision references, and three of the host's. The sanitizers look at what the tests call, not at the tests
+# themselves, which would double their compile time; arrays on the heap are guarded all the same, whoever allocates them.
 set(test_optimisation $<$<CONFIG:Release>:-O1> $<$<BOOL:${CCDREC_SANITIZE}>:-O0>)
 add_custom_target(tests)  # what ctest runs; `make test` builds no more
 set(computing "tests/host/(model|gpu|golden)_test\\.cpp$")
 if(CCDREC_SANITIZE)
   set_source_files_properties(tests/host/model_test.cpp tests/host/gpu_test.cpp tests/host/golden_test.cpp
                               PROPERTIES COMPILE_OPTIONS -O1 SKIP_PRECOMPILE_HEADERS ON)
-  set_source_files_properties(tests/simt/simt_test.cpp PROPERTIES COMPILE_OPTIONS "-fsanitize=undefined;-g1")  # its planted kernels are what is checked, line numbers too
+  set_source_files_properties(tests/simt/simt_test.cpp PROPERTIES COMPILE_OPTIONS "-fsanitize=address,undefined;-g1")  # its planted kernels are what is checked, line numbers too
 endif()
 function(ccdrec_tests name)
   cmake_parse_arguments(ARG "" "JOIN" "GLOB;LINK;OBJECTS;PCH" ${ARGN})

@@ -66,7 +66,7 @@ Course course(const Settings& s, const Dataset& data, const Folder& dir) {
 TEST(Gpu, TrainsAsTheCpuDoes) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
   for (const Named& m : kModels) {
-#if defined(__SANITIZE_ADDRESS__)  // three that call every operation between them: what the others add is arithmetic
+#if defined(CCDREC_SANITIZED)  // three that call every operation between them: what the others add is arithmetic
     if (&m != &kModels[2] && &m != &kModels[4] && &m != &kModels[9]) continue;
 #endif
     SCOPED_TRACE(m.name);

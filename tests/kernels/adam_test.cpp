@@ -121,7 +121,7 @@ struct WithKernel {
 // Betas of 1 leave m = 1 and v alone; then p = -1 / (sqrt(v) - 1), from which the root can be told to its last bit. All of [1,4), which is every
 // mantissa with an even and an odd exponent, and some of every other binade, denormals included.
 TEST(Adam, SquareRootOfEveryMantissa) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(CCDREC_SANITIZED)
   const uint32_t stride = 61;
 #else
   const uint32_t stride = 1;

@@ -85,7 +85,7 @@ TEST(Knn, MatchesDoubleReference) {
 }
 
 // More rows than similarities are kept at a time on any device, many of them equal.
-TEST(Knn, ListsGrowFromStripToStrip) {
+TEST(SlowKnn, ListsGrowFromStripToStrip) {
   const int64_t I = 4200, F = 2, k = 4;
   Draw g;
   std::vector<float> x = g.floats(I * F);

@@ -43,7 +43,7 @@ std::vector<Device> simt_devices() {
   };
   add("ascending, ff", simt::Order::ascending, 0xff);
   add("descending, 55", simt::Order::descending, 0x55);
-#if !defined(__SANITIZE_ADDRESS__)  // then tests/support.cpp takes one, and the emulator's own tests compare two
+#if !defined(CCDREC_SANITIZED)  // then tests/support.cpp takes one, and the emulator's own tests compare two
   add("random, ff", simt::Order::random, 0xff);
   add("ascending, 55", simt::Order::ascending, 0x55);
   add("descending, ff", simt::Order::descending, 0xff);
