@@ -2,10 +2,10 @@
 # the sanitizers. Discovery runs when ctest starts (PRE_TEST), so that a build does not execute what it builds.
 include(GoogleTest)
 
-# References and cases: built faster, run nearly as fast. Instrumented code takes long to optimise: only what computes much is worth it there, that is
-# the operation tests with their double-precision references, and three of the host's. The sanitizers look at what the tests call, not at the tests
+# Not optimised: what computes is in the libraries. Only the operation tests with their double-precision references are worth it, and, where the
+# libraries' code in them is what runs slowly, under the sanitizers, three of the host's. The sanitizers look at what the tests call, not at the tests
 # themselves, which would double their compile time; arrays on the heap are guarded all the same, whoever allocates them.
-set(test_optimisation $<$<CONFIG:Release>:-O1> $<$<BOOL:${CCDREC_SANITIZE}>:-O0>)
+set(test_optimisation $<$<OR:$<CONFIG:Release>,$<BOOL:${CCDREC_SANITIZE}>>:-O0>)
 add_custom_target(tests)  # what ctest runs; `make test` builds no more
 set(computing "tests/host/(model|gpu|golden)_test\\.cpp$")
 if(CCDREC_SANITIZE)

@@ -161,7 +161,7 @@ TEST(SlowGpu, ReplayedStepsAreTheDirectOnes) {
   for (const Named& m : kModels) {
     SCOPED_TRACE(m.name);
     const Folder dir;
-    const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+    const Dataset data = random_data(dir, 24, 16, 4, {12, 7});
     std::vector<std::vector<unsigned char>> states;
     std::vector<double> losses[2];
     for (const bool direct : {true, false}) {
