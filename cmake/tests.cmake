@@ -2,15 +2,12 @@
 # the sanitizers. Discovery runs when ctest starts (PRE_TEST), so that a build does not execute what it builds.
 include(GoogleTest)
 
-# Not optimised: what computes is in the libraries. Only the operation tests with their double-precision references are worth it, and, where the
-# libraries' code in them is what runs slowly, under the sanitizers, three of the host's. The sanitizers look at what the tests call, not at the tests
-# themselves, which would double their compile time; arrays on the heap are guarded all the same, whoever allocates them.
+# Not optimised: what computes is in the libraries; only the operation tests with their double-precision references are worth it. The sanitizers look at
+# what the tests call, not at the tests themselves, which would double their compile time; arrays on the heap are guarded all the same, whoever
+# allocates them.
 set(test_optimisation $<$<OR:$<CONFIG:Release>,$<BOOL:${CCDREC_SANITIZE}>>:-O0>)
 add_custom_target(tests)  # what ctest runs; `make test` builds no more
-set(computing "tests/host/(model|gpu|golden)_test\\.cpp$")
 if(CCDREC_SANITIZE)
-  set_source_files_properties(tests/host/model_test.cpp tests/host/gpu_test.cpp tests/host/golden_test.cpp
-                              PROPERTIES COMPILE_OPTIONS -O1 SKIP_PRECOMPILE_HEADERS ON)
   set_source_files_properties(tests/simt/simt_test.cpp PROPERTIES COMPILE_OPTIONS "-fsanitize=address,undefined;-g1")  # its planted kernels are what is checked, line numbers too
 endif()
 function(ccdrec_tests name)
@@ -20,11 +17,7 @@ function(ccdrec_tests name)
     return()
   endif()
   if(ARG_JOIN)
-    set(alone ${sources})
-    list(FILTER alone INCLUDE REGEX "${computing}")
-    list(FILTER sources EXCLUDE REGEX "${computing}")
     ccdrec_join(sources ${name} cpp ${ARG_JOIN} ${sources})
-    list(APPEND sources ${alone})
   endif()
   list(APPEND sources ${ARG_OBJECTS})
   add_executable(${name} ${sources})
