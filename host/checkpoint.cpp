@@ -190,14 +190,10 @@ void Trainer::load_state(const std::string& path) {
     restore("adam.m.", w, *w.m);
     restore("adam.v.", w, *w.v);
   }
-  const auto reached = [&](Array<int32_t>& last) {
-    const std::vector<int32_t> steps(size_t(last.n()), int32_t(t));
-    last.upload(steps.data(), last.n());
-  };
-  reached(model.backbone().nodes().last());
+  model.backbone().nodes().set_reached(t);
   if (Modalities* modal = model.modalities())
     for (int k = 0; k < modal->count(); ++k)
-      if (modal->features(k).trainable()) reached(modal->features(k).last());
+      if (modal->features(k).trainable()) modal->features(k).set_reached(t);
   if (Ndi* ndi = model.ndi(); ndi && file.tensors.count("pool.3")) {
     for (int k = 0; k < 4; ++k)
       if (Matrix& pool = ndi->pool_matrix(k))

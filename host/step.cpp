@@ -244,12 +244,12 @@ struct Loaded {
     RowTable& nodes = model->backbone().nodes();
     if (whole_step) rows("user_embedding.weight", nodes, 0, U);
     rows("item_id_embedding.weight", nodes, whole_step ? U : 1, I);
-    nodes.last().upload(std::vector<int32_t>(size_t(U + I), int32_t(t - 1)).data(), U + I);
+    nodes.set_reached(t - 1);
     for (size_t m = 0; m < modalities.size(); ++m) {
       RowTable& x = model->modalities()->features(int(m));
       if (x.trainable()) {
         rows(modalities[m] + "_embedding.weight", x, 0, I);
-        x.last().upload(std::vector<int32_t>(size_t(I), int32_t(t - 1)).data(), I);
+        x.set_reached(t - 1);
       }
     }
     ParamArena& arena = model->arena();

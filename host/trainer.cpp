@@ -253,11 +253,11 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   if (shape.diffusion) items += shape.ndi && shape.cns ? 4 : 1;
   MemoryPlan p;
   const auto line = [&](const char* what, int64_t floats) { p.lines.push_back({what, size_t(std::max<int64_t>(0, floats)) * 4}); };
-  line("user and item tables with gradient and optimiser state", 4 * N * d);
+  line("user and item tables with gradient and optimiser state", 4 * N * d + 2 * N);
   line("propagated tables", (nodes - 4) * N * d);
   if (dense) line("dense parameters with gradient and optimiser state", 4 * dense);
   if (features)
-    line(s.train_features ? "features with optimiser state" : "features", features * (s.train_features ? 3 : 1) + (s.train_features ? M * I : 0));
+    line(s.train_features ? "features with optimiser state" : "features", features * (s.train_features ? 3 : 1) + (s.train_features ? 2 * M * I : 0));
   line("item tables (projections, pools, item graph output)", items * I * d);
   p.lines.push_back({"graphs", size_t(graphs) + size_t((L + 6) * N * 5)});
   line("one step", step);

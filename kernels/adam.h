@@ -4,14 +4,18 @@
 //   c1[t] = lr / (1-b1^t),  c2[t] = 1 / sqrt(1-b2^t), computed in double, stored float; t = 1, 2, ...
 // One element function (adam.cpp), explicit fma, no contraction: the dense and the on-demand form give the same bits.
 //
-// adam       every element of a tensor, one pass: 28 bytes an element.
-// adam_rows  tables whose rows are stepped on demand (P, Q, the raw features). last[r] is the step row r has reached.
-//            For each listed row: replay the zero-gradient steps last[r]+1 .. t-1 (t without a gradient), then step t with its gradient; last[r] = t.
-//            So `adam_rows(table, rows, {}, t)` brings rows up to date before they are read, and `adam_rows(table, all, {}, t)` flushes.
-//            A row whose m is zero throughout does not move (exact: v then only decays, and v is zero too if no gradient ever came) - only last
-//            changes.
-// Given    gradient g: (capacity,cols) with row j for rows[j], or (R,cols) with row rows[j] when `by_row`; empty = zero.
-// Order    elementwise. Cost of a replayed step: one divide and one square root an element, in registers; a row is loaded and stored once.
+// adam           every element of a tensor, one pass: 28 bytes an element.
+// The others are for tables whose rows are stepped on demand (P, Q, the raw features). A row's value and its moments each know the step they have
+// reached; between the two, steps without a gradient wait to be replayed.
+// adam_rows      the gradient of step t enters the moments of the listed rows, after the decays they have missed; moments_at = t. A value behind t-1 is
+//                brought there first (from the moments before). Then it waits, since what moves it by step t is in the moments, and will move through
+//                that step and the next ones in one go - but where most rows are listed (moves_at_once) and hardly any step is ever replayed.
+// adam_catch_up  values of the listed rows to step t, before they are read: the moments are replayed in registers and stay as they are.
+// adam_flush     every row's value and moments to step t, before anything outside a step reads them.
+//                A row whose m and v are zero throughout does not move (exact), only its steps change.
+// Given    gradient g: (capacity,cols) with row j for rows[j], or (R,cols) with row rows[j] when `by_row`.
+// Order    elementwise. Cost, bytes an element: adam_rows 16 (24 at once) and 4 of the gradient, adam_catch_up 16, adam_flush 24. A replayed step of a value: one divide
+//          and one square root an element; of moments alone: two fma.
 #pragma once
 #include "kernels/ctx.h"
 
@@ -32,14 +36,19 @@ struct AdamSchedule {
 };
 AdamCoef adam_coef(double lr, AdamHyper, int64_t t);
 
-struct Table {              // a parameter matrix stepped by rows
-  Mat value, m, v;          // (R,cols) each
-  int32_t* last = nullptr;  // (R) step each row has reached
+struct Table {                                         // a parameter matrix stepped by rows
+  Mat value, m, v;                                     // (R,cols) each
+  int32_t *value_at = nullptr, *moments_at = nullptr;  // (R) steps that a row's value and moments have reached; value_at >= moments_at - 1
 };
+
+// What is cheaper: a row listed in every second step or more would be fetched twice a step, once to be caught up by one step. The bits are the same.
+CCDREC_HD inline bool moves_at_once(int64_t listed, int64_t rows) { return 2 * listed > rows; }
 
 }  // namespace ccdrec
 
 namespace ccdrec::cpu {
 void adam(Ctx&, Mat p, Mat m, Mat v, CMat g, const AdamSchedule&, int64_t t);
 void adam_rows(Ctx&, const Table&, RowList rows, CMat g, bool by_row, const AdamSchedule&, int64_t t);
+void adam_catch_up(Ctx&, const Table&, RowList rows, const AdamSchedule&, int64_t t);
+void adam_flush(Ctx&, const Table&, const AdamSchedule&, int64_t t);
 }  // namespace ccdrec::cpu

@@ -27,9 +27,11 @@
   X(gemm)                  /* dense product                                        gemm.h */      \
   X(project)               /* modality map of listed items                         project.h */   \
   X(project_backward)      /* its gradients                                        project.h */   \
-  X(project_backward_step) /* and the listed rows' step at once                    project.h */   \
+  X(project_backward_step) /* and the listed rows' gradient to their moments       project.h */   \
   X(adam)                  /* optimiser, dense                                     adam.h */      \
-  X(adam_rows)             /* optimiser, rows on demand                            adam.h */      \
+  X(adam_rows)             /* optimiser, rows on demand: a gradient                adam.h */      \
+  X(adam_catch_up)         /* listed rows' values to a step                        adam.h */      \
+  X(adam_flush)            /* every row to a step                                  adam.h */      \
   X(spmm)                  /* sparse product                                       spmm.h */      \
   X(spmm_rows)             /* sparse product, listed rows                          spmm.h */      \
   X(frontier)              /* rows a propagation touches                           propagate.h */ \

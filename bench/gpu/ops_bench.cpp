@@ -187,17 +187,19 @@ void optimiser(Bench& b, const GpuCeilings& top) {
   Matrix v(dev, rows, d);
   Line& l = b.measure("adam", fmt::format("{} elements", n), 28.0 * double(n), 0, [&] { dev.ops.adam(dev.ctx, p, m, v, g, s, 5); });
   l.against = "copy", l.share = l.bytes / l.cold / (top.copy_gbs * 1e9), l.target = 0.85;
-  Array<int32_t> last(dev, rows);
-  const Table table{p, m, v, last.p()};
-  // Every row one step behind, as in a flush; `last` is put back by one more operation, which is timed too (4 bytes a row).
+  Array<int32_t> value_at(dev, rows), moments_at(dev, rows);
+  const Table table{p, m, v, value_at.p(), moments_at.p()};
+  // Every row behind; the steps are put back by one more operation, which is timed too (8 bytes a row).
   Array<int32_t> zero(dev, rows);
-  b.measure("adam_rows", fmt::format("{} rows of {}, one step owed", rows, d), 24.0 * double(n) + 12.0 * double(rows), 0, [&] {
-    cuda::library::copy(dev.ctx, last.p(), zero.p(), size_t(rows) * 4);
-    dev.ops.adam_rows(dev.ctx, table, RowList{nullptr, nullptr, rows}, {}, true, s, 1);
-  });
-  b.measure("adam_rows", fmt::format("{} rows of {}, 50 steps owed", rows, d), 24.0 * double(n) + 12.0 * double(rows), 0, [&] {
-    cuda::library::copy(dev.ctx, last.p(), zero.p(), size_t(rows) * 4);
-    dev.ops.adam_rows(dev.ctx, table, RowList{nullptr, nullptr, rows}, {}, true, s, 50);
+  for (const int64_t owed : {1, 50})
+    b.measure("adam_catch_up", fmt::format("{} rows of {}, {} owed", rows, d, owed == 1 ? "one step" : "50 steps"),
+              16.0 * double(n) + 20.0 * double(rows), 0, [&] {
+                cuda::library::copy(dev.ctx, value_at.p(), zero.p(), size_t(rows) * 4);
+                dev.ops.adam_catch_up(dev.ctx, table, RowList{nullptr, nullptr, rows}, s, owed);
+              });
+  b.measure("adam_rows", fmt::format("{} rows of {}, a gradient at once", rows, d), 28.0 * double(n) + 24.0 * double(rows), 0, [&] {
+    cuda::library::copy(dev.ctx, value_at.p(), zero.p(), size_t(rows) * 4), cuda::library::copy(dev.ctx, moments_at.p(), zero.p(), size_t(rows) * 4);
+    dev.ops.adam_rows(dev.ctx, table, RowList{nullptr, nullptr, rows}, g, true, s, 1);
   });
 }
 

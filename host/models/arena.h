@@ -46,27 +46,31 @@ class ParamArena {
   Array<float> value_, grad_, m_, v_;
 };
 
-// A parameter matrix stepped by rows on demand: value, moments and the step each row has reached.
+// A parameter matrix stepped by rows on demand: value, moments and the steps they have reached in each row.
 class RowTable {
  public:
   RowTable() = default;
   RowTable(Device& dev, int64_t rows, int64_t cols, bool trainable) : value_(dev, rows, cols) {
-    if (trainable) m_ = Matrix(dev, rows, cols), v_ = Matrix(dev, rows, cols), last_ = Array<int32_t>(dev, rows);
+    if (trainable)
+      m_ = Matrix(dev, rows, cols), v_ = Matrix(dev, rows, cols), value_at_ = Array<int32_t>(dev, rows), moments_at_ = Array<int32_t>(dev, rows);
   }
   Mat value() const { return value_; }
   bool trainable() const { return bool(m_); }
   Table table(int64_t first, int64_t n) const {  // rows first .. first+n-1
-    return {value_.mat().slice(first, n), m_.mat().slice(first, n), v_.mat().slice(first, n), last_.p() + first};
+    return {value_.mat().slice(first, n), m_.mat().slice(first, n), v_.mat().slice(first, n), value_at_.p() + first, moments_at_.p() + first};
   }
   Table table() const { return table(0, value_.rows()); }
   Matrix& values() { return value_; }
   Matrix& moments() { return m_; }
   Matrix& squares() { return v_; }
-  Array<int32_t>& last() { return last_; }
+  void set_reached(int64_t t) {  // values and moments have been given as after step t
+    const std::vector<int32_t> steps(size_t(value_at_.n()), int32_t(t));
+    value_at_.upload(steps.data(), value_at_.n()), moments_at_.upload(steps.data(), moments_at_.n());
+  }
 
  private:
   Matrix value_, m_, v_;
-  Array<int32_t> last_;
+  Array<int32_t> value_at_, moments_at_;
 };
 
 }  // namespace ccdrec

@@ -103,8 +103,8 @@ void Backbone::touch(RowList seed) {
 }
 
 void Backbone::catch_up(int64_t t_done) {
-  dev_.ops.adam_rows(dev_.ctx, user_table(), users0_.list(), {}, true, adam_, t_done);
-  dev_.ops.adam_rows(dev_.ctx, q_table(), q_list_, {}, true, adam_, t_done);
+  dev_.ops.adam_catch_up(dev_.ctx, user_table(), users0_.list(), adam_, t_done);
+  dev_.ops.adam_catch_up(dev_.ctx, q_table(), q_list_, adam_, t_done);
 }
 
 CMat Backbone::items() {
@@ -174,8 +174,7 @@ void Backbone::update(const AdamSchedule& adam, int64_t t) {
 }
 
 void Backbone::flush(int64_t t_done) {
-  const RowList all{nullptr, nullptr, N_};
-  dev_.ops.adam_rows(dev_.ctx, nodes_.table(), all, {}, true, adam_, t_done);
+  dev_.ops.adam_flush(dev_.ctx, nodes_.table(), adam_, t_done);
 }
 
 Mat Backbone::start_items_all() {

@@ -39,7 +39,7 @@ void Modalities::init(ParamArena& arena) {
 
 void Modalities::catch_up(RowList items, int64_t t_done) {
   for (RowTable& x : x_)
-    if (x.trainable()) dev_.ops.adam_rows(dev_.ctx, x.table(), items, {}, false, adam_, t_done);
+    if (x.trainable()) dev_.ops.adam_catch_up(dev_.ctx, x.table(), items, adam_, t_done);
 }
 
 void Modalities::project(ParamArena& arena, RowList items) {
@@ -71,7 +71,7 @@ void Modalities::backward_step(ParamArena& arena, RowList items, int64_t t) {
 
 void Modalities::flush(int64_t t_done) {
   for (RowTable& x : x_)
-    if (x.trainable()) dev_.ops.adam_rows(dev_.ctx, x.table(), RowList{nullptr, nullptr, items_}, {}, false, adam_, t_done);
+    if (x.trainable()) dev_.ops.adam_flush(dev_.ctx, x.table(), adam_, t_done);
 }
 
 void Modalities::project_all(ParamArena& arena) {

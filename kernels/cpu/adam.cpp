@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/cpu/adam_row.h"
 #include "kernels/cpu/lanes.h"
@@ -34,38 +35,63 @@ inline V8 sqrt8(const V8& v) {
 // fma each, so divide and square root of successive steps overlap and their throughput is the limit.
 struct Element8 {
   V8 p, m, v;
-  void step(const AdamHyper& h, AdamCoef c, const V8& g) {
+  void moments(const AdamHyper& h, const V8& g) {
     const float rest1 = float(1.0 - double(h.beta1)), rest2 = float(1.0 - double(h.beta2));
     m = fma8(splat8(h.beta1), m, splat8(rest1) * g);
     v = fma8(splat8(h.beta2), v, splat8(rest2) * g * g);
-    p = p - splat8(c.c1) * m / fma8(sqrt8(v), splat8(c.c2), splat8(h.eps));
   }
+  void move(const AdamHyper& h, AdamCoef c) { p = p - splat8(c.c1) * m / fma8(sqrt8(v), splat8(c.c2), splat8(h.eps)); }
 };
 
-// Bit for bit: a step would turn -0 into +0.
+// Bit for bit: a step would turn -0 into +0. Zero-gradient steps change nothing where m and v are zero.
 inline bool at_rest(const Element8& e) {
   uint64_t m[4], v[4];
   std::memcpy(m, &e.m, sizeof m), std::memcpy(v, &e.v, sizeof v);
   return (m[0] | m[1] | m[2] | m[3] | v[0] | v[1] | v[2] | v[3]) == 0;
 }
 
-// Steps first .. t of n = 8 elements or fewer; g (null: zero) belongs to step t. Zero-gradient steps change nothing where m and v are zero.
-inline void step8(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t first, int64_t t) {
-  Element8 e{take8(p, n), take8(m, n), take8(v, n)};
-  if ((first < t || !g) && at_rest(e)) {
-    if (!g) return;
-    first = t;
-  }
-  for (int64_t u = first; u < t; ++u) e.step(s.hyper, s.coef[u - 1], V8{});
-  e.step(s.hyper, s.coef[t - 1], g ? take8(g, n) : V8{});
-  put8(p, e.p, n), put8(m, e.m, n), put8(v, e.v, n);
+// Calls f(first element, how many) for each eight of n.
+template <class F>
+inline void by_eight(int64_t n, F&& f) {
+  int64_t j = 0;
+  for (; j + 8 <= n; j += 8) f(j, 8);
+  if (j < n) f(j, n - j);
 }
 
-void step_row_by_eight(float* p, float* m, float* v, const float* g, int64_t cols, const AdamSchedule& s, int64_t first, int64_t t) {
-  int64_t j = 0;
-  for (; j + 8 <= cols; j += 8) step8(p + j, m + j, v + j, g ? g + j : nullptr, 8, s, first, t);
-  if (j < cols) step8(p + j, m + j, v + j, g ? g + j : nullptr, cols - j, s, first, t);
+void step_by_eight(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t t) {
+  by_eight(n, [&](int64_t j, int64_t lanes) {
+    Element8 e{take8(p + j, lanes), take8(m + j, lanes), take8(v + j, lanes)};
+    if (!g && at_rest(e)) return;
+    e.moments(s.hyper, g ? take8(g + j, lanes) : V8{});
+    e.move(s.hyper, s.coef[t - 1]);
+    put8(p + j, e.p, lanes), put8(m + j, e.m, lanes), put8(v + j, e.v, lanes);
+  });
 }
+
+void gradient_by_eight(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t moments, int64_t t) {
+  by_eight(n, [&](int64_t j, int64_t lanes) {
+    Element8 e{p ? take8(p + j, lanes) : V8{}, take8(m + j, lanes), take8(v + j, lanes)};
+    for (int64_t u = moments + 1; u < t; ++u) e.moments(s.hyper, V8{});
+    e.moments(s.hyper, take8(g + j, lanes));
+    if (p) e.move(s.hyper, s.coef[t - 1]), put8(p + j, e.p, lanes);
+    put8(m + j, e.m, lanes), put8(v + j, e.v, lanes);
+  });
+}
+
+void catch_up_by_eight(float* p, float* m, float* v, int64_t n, const AdamSchedule& s, Reached at, int64_t t, bool keep) {
+  by_eight(n, [&](int64_t j, int64_t lanes) {
+    Element8 e{take8(p + j, lanes), take8(m + j, lanes), take8(v + j, lanes)};
+    if (at_rest(e)) return;
+    if (at.value < at.moments) e.move(s.hyper, s.coef[at.moments - 1]);
+    int64_t u = at.moments + 1;
+    for (; u <= at.value; ++u) e.moments(s.hyper, V8{});
+    for (; u <= t; ++u) e.moments(s.hyper, V8{}), e.move(s.hyper, s.coef[u - 1]);
+    put8(p + j, e.p, lanes);
+    if (keep) put8(m + j, e.m, lanes), put8(v + j, e.v, lanes);
+  });
+}
+
+constexpr AdamRow kByEight = {step_by_eight, gradient_by_eight, catch_up_by_eight};
 
 #if defined(__x86_64__)
 // The same step on sixteen elements, bit for bit. Divide and square root share one slow unit; a square root made of fma (root16.h) leaves it to the
@@ -93,67 +119,142 @@ struct Element16 {
 // G sixteens side by side: what one waits for, the others fill. `in`: the lanes of the last that are elements. Four together take 10 to 15 % less time
 // than one after another (rows of 4,096 out of memory that missed none to seven steps).
 template <int G>
-AVX512 inline void step_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s, int64_t first, int64_t t) {
-  const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(1.0f);
-  const __mmask16 whole = 0xffff;
+struct Sixteens {
   Element16 e[G];
-  bool all_fit = s.hyper.beta2 >= kLeastBeta2 && t - first <= kMostReplayed;
-  __m512i any = _mm512_setzero_si512();
+  __mmask16 in;
+  AVX512 __mmask16 lanes(int q) const { return q + 1 < G ? __mmask16(0xffff) : in; }
+  AVX512 Sixteens(const float* p, const float* m, const float* v, __mmask16 in_last) : in(in_last) {
+    const __m512 one = _mm512_set1_ps(1.0f);
 #pragma GCC unroll 4
-  for (int q = 0; q < G; ++q) {
-    const __mmask16 lanes = q + 1 < G ? whole : in;
-    e[q] = {_mm512_maskz_loadu_ps(lanes, p + 16 * q), _mm512_maskz_loadu_ps(lanes, m + 16 * q), _mm512_mask_loadu_ps(one, lanes, v + 16 * q)};
-    const __m512i bits = _mm512_or_si512(_mm512_castps_si512(e[q].m), _mm512_castps_si512(e[q].v));
-    any = _mm512_or_si512(any, _mm512_maskz_mov_epi32(lanes, bits));
-    all_fit &= fit(e[q].v);
+    for (int q = 0; q < G; ++q)
+      e[q] = {p ? _mm512_maskz_loadu_ps(lanes(q), p + 16 * q) : one, _mm512_maskz_loadu_ps(lanes(q), m + 16 * q),
+              _mm512_mask_loadu_ps(one, lanes(q), v + 16 * q)};
   }
-  if ((first < t || !g) && _mm512_test_epi32_mask(any, any) == 0) {  // at rest
-    if (!g) return;
-    first = t;
-  }
-  const int64_t replayed = g ? t : t + 1;  // zero-gradient steps: first .. replayed-1
-  const auto step_all = [&](auto root, AdamCoef c) __attribute__((target("avx512f"), always_inline)) {
+  AVX512 void store(float* p, float* m, float* v) const {
 #pragma GCC unroll 4
-    for (int q = 0; q < G; ++q) e[q].moments(s.hyper, zero);
-#pragma GCC unroll 4
-    for (int q = 0; q < G; ++q) e[q].move(s.hyper, c, root(e[q].v));
-  };
-  const auto by_fma = [](__m512 x) __attribute__((target("avx512f"), always_inline)) { return root16(x); };
-  const auto by_instruction = [](__m512 x) __attribute__((target("avx512f"), always_inline)) { return sqrt16(x); };
-  if (all_fit)
-    for (int64_t u = first; u < replayed; ++u) step_all(by_fma, s.coef[u - 1]);
-  else
-    for (int64_t u = first; u < replayed; ++u) step_all(by_instruction, s.coef[u - 1]);
-#pragma GCC unroll 4
-  for (int q = 0; q < G; ++q) {
-    const __mmask16 lanes = q + 1 < G ? whole : in;
-    if (g) {
-      e[q].moments(s.hyper, _mm512_maskz_loadu_ps(lanes, g + 16 * q));
-      e[q].move(s.hyper, s.coef[t - 1], fit(e[q].v) ? root16(e[q].v) : sqrt16(e[q].v));
+    for (int q = 0; q < G; ++q) {
+      if (p) _mm512_mask_storeu_ps(p + 16 * q, lanes(q), e[q].p);
+      if (m) _mm512_mask_storeu_ps(m + 16 * q, lanes(q), e[q].m), _mm512_mask_storeu_ps(v + 16 * q, lanes(q), e[q].v);
     }
-    _mm512_mask_storeu_ps(p + 16 * q, lanes, e[q].p), _mm512_mask_storeu_ps(m + 16 * q, lanes, e[q].m),
-        _mm512_mask_storeu_ps(v + 16 * q, lanes, e[q].v);
   }
+  AVX512 bool at_rest() const {
+    __m512i any = _mm512_setzero_si512();
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q)
+      any = _mm512_or_si512(any, _mm512_maskz_mov_epi32(lanes(q), _mm512_or_si512(_mm512_castps_si512(e[q].m), _mm512_castps_si512(e[q].v))));
+    return _mm512_test_epi32_mask(any, any) == 0;
+  }
+  AVX512 bool all_fit() const {
+    bool fits = true;
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q) fits &= fit(e[q].v);
+    return fits;
+  }
+  AVX512 void decay(const AdamHyper& h) {
+    const __m512 zero = _mm512_setzero_ps();
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q) e[q].moments(h, zero);
+  }
+  AVX512 void moments(const AdamHyper& h, const float* g) {
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q) e[q].moments(h, _mm512_maskz_loadu_ps(lanes(q), g + 16 * q));
+  }
+  template <bool kByFma>  // the root; otherwise by the instruction
+  AVX512 void move(const AdamHyper& h, AdamCoef c) {
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q) e[q].move(h, c, kByFma ? root16(e[q].v) : sqrt16(e[q].v));
+  }
+  AVX512 void move(const AdamHyper& h, AdamCoef c) {
+    if (all_fit())
+      move<true>(h, c);
+    else
+      move<false>(h, c);
+  }
+  template <bool kByFma>
+  AVX512 void catch_up(const AdamSchedule& s, Reached at, int64_t t) {
+    if (at.value < at.moments) move<kByFma>(s.hyper, s.coef[at.moments - 1]);
+    int64_t u = at.moments + 1;
+    for (; u <= at.value; ++u) decay(s.hyper);
+    for (; u <= t; ++u) decay(s.hyper), move<kByFma>(s.hyper, s.coef[u - 1]);
+  }
+};
+
+template <int G>
+AVX512 inline void step_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s, int64_t t) {
+  Sixteens<G> e(p, m, v, in);
+  if (!g && e.at_rest()) return;
+  if (g)
+    e.moments(s.hyper, g);
+  else
+    e.decay(s.hyper);
+  e.move(s.hyper, s.coef[t - 1]);
+  e.store(p, m, v);
 }
 
-AVX512 void step_row_by_sixteen(float* p, float* m, float* v, const float* g, int64_t cols, const AdamSchedule& s, int64_t first, int64_t t) {
+template <int G>
+AVX512 inline void gradient_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s, int64_t moments, int64_t t) {
+  Sixteens<G> e(p, m, v, in);
+  for (int64_t u = moments + 1; u < t; ++u) e.decay(s.hyper);
+  e.moments(s.hyper, g);
+  if (p) e.move(s.hyper, s.coef[t - 1]);
+  e.store(p, m, v);
+}
+
+template <int G>
+AVX512 inline void catch_up_sixteens(float* p, float* m, float* v, __mmask16 in, const AdamSchedule& s, Reached at, int64_t t, bool keep) {
+  Sixteens<G> e(p, m, v, in);
+  if (e.at_rest()) return;
+  if (e.all_fit() && s.hyper.beta2 >= kLeastBeta2 && t - at.moments <= kMostReplayed)
+    e.template catch_up<true>(s, at, t);
+  else
+    e.template catch_up<false>(s, at, t);
+  e.store(p, keep ? m : nullptr, v);
+}
+
+// Calls f(how many sixteens, first element, lanes of the last) for n elements.
+template <class F>
+AVX512 inline void by_sixteens(int64_t n, F&& f) {
   constexpr int kSide = 4;
   int64_t j = 0;
-  for (; j + 16 * kSide <= cols; j += 16 * kSide) step_sixteens<kSide>(p + j, m + j, v + j, g ? g + j : nullptr, 0xffff, s, first, t);
-  for (; j < cols; j += 16) {
-    const __mmask16 in = cols - j >= 16 ? __mmask16(0xffff) : __mmask16((1u << (cols - j)) - 1);
-    step_sixteens<1>(p + j, m + j, v + j, g ? g + j : nullptr, in, s, first, t);
-  }
+  for (; j + 16 * kSide <= n; j += 16 * kSide) f(std::integral_constant<int, kSide>(), j, __mmask16(0xffff));
+  for (; j < n; j += 16) f(std::integral_constant<int, 1>(), j, n - j >= 16 ? __mmask16(0xffff) : __mmask16((1u << (n - j)) - 1));
 }
+
+AVX512 void step_by_sixteens(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t t) {
+  by_sixteens(
+      n, [&](auto side, int64_t j, __mmask16 in)
+             __attribute__((target("avx512f"), always_inline)) { step_sixteens<side()>(p + j, m + j, v + j, g ? g + j : nullptr, in, s, t); });
+}
+AVX512 void gradient_by_sixteens(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t moments, int64_t t) {
+  by_sixteens(
+      n, [&](auto side, int64_t j, __mmask16 in) __attribute__((target("avx512f"), always_inline)) {
+        gradient_sixteens<side()>(p ? p + j : nullptr, m + j, v + j, g + j, in, s, moments, t);
+      });
+}
+AVX512 void catch_up_by_sixteens(float* p, float* m, float* v, int64_t n, const AdamSchedule& s, Reached at, int64_t t, bool keep) {
+  by_sixteens(
+      n, [&](auto side, int64_t j, __mmask16 in)
+             __attribute__((target("avx512f"), always_inline)) { catch_up_sixteens<side()>(p + j, m + j, v + j, in, s, at, t, keep); });
+}
+
+constexpr AdamRow kBySixteens = {step_by_sixteens, gradient_by_sixteens, catch_up_by_sixteens};
 #endif
+
+// Rows have waited for different times: chunks are dealt out.
+int64_t rows_dealt(int64_t cols) { return std::max<int64_t>(1, 4096 / std::max<int64_t>(cols, 1)); }
+
+void check_table(const Table& table) {
+  CHECK_SHAPE(table.m, table.value.rows, table.value.cols);
+  CHECK_SHAPE(table.v, table.value.rows, table.value.cols);
+}
 
 }  // namespace
 
-StepRow step_row_here() {
+const AdamRow& adam_row_here() {
 #if defined(__x86_64__)
-  if (&micro_kernel() == find_kernel("avx512")) return step_row_by_sixteen;
+  if (&micro_kernel() == find_kernel("avx512")) return kBySixteens;
 #endif
-  return step_row_by_eight;
+  return kByEight;
 }
 
 void adam(Ctx& ctx, Mat p, Mat m, Mat v, CMat g, const AdamSchedule& s, int64_t t) {
@@ -162,32 +263,58 @@ void adam(Ctx& ctx, Mat p, Mat m, Mat v, CMat g, const AdamSchedule& s, int64_t 
   if (g) CHECK_SHAPE(g, p.rows, p.cols);
   CHECK_THAT(t >= 1 && t <= s.steps);
   constexpr int64_t kChunk = 4096;
-  const StepRow step_row = step_row_here();
+  const AdamRow& row = adam_row_here();
 #pragma omp parallel for num_threads(ctx.threads)
-  for (int64_t j = 0; j < p.size(); j += kChunk) step_row(p.p + j, m.p + j, v.p + j, g ? g.p + j : nullptr, std::min(kChunk, p.size() - j), s, t, t);
+  for (int64_t j = 0; j < p.size(); j += kChunk) row.step(p.p + j, m.p + j, v.p + j, g ? g.p + j : nullptr, std::min(kChunk, p.size() - j), s, t);
 }
 
 void adam_rows(Ctx& ctx, const Table& table, RowList rows, CMat g, bool by_row, const AdamSchedule& s, int64_t t) {
-  const int64_t n = rows.n(), R = table.value.rows, cols = table.value.cols;
-  CHECK_SHAPE(table.m, R, cols);
-  CHECK_SHAPE(table.v, R, cols);
-  if (g) CHECK_THAT(g.cols == cols && g.rows >= (by_row ? R : n));
-  CHECK_THAT(t >= 0 && t <= s.steps);
-  const int64_t chunk = std::max<int64_t>(1, 4096 / std::max<int64_t>(cols, 1));  // rows have waited for different times: chunks are dealt out
-  const StepRow step_row = step_row_here();
+  const int64_t n = rows.n(), cols = table.value.cols;
+  check_table(table);
+  CHECK_THAT(g.cols == cols && g.rows >= (by_row ? table.value.rows : n));
+  CHECK_THAT(t >= 1 && t <= s.steps);
+  const AdamRow& row = adam_row_here();
+  const bool at_once = moves_at_once(n, table.value.rows);
   int64_t stepped_already = 0;
-#pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, chunk) reduction(+ : stepped_already)
+#pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, rows_dealt(cols)) reduction(+ : stepped_already)
   for (int64_t j = 0; j < n; ++j) {
-    const int64_t r = rows.at(j), last = table.last[r];
-    const float* g_r = g ? g.row(by_row ? r : j) : nullptr;
-    if (last >= t) {
-      stepped_already += g_r != nullptr;
-      continue;
-    }
-    step_row(table.value.row(r), table.m.row(r), table.v.row(r), g_r, cols, s, last + 1, t);
-    table.last[r] = int32_t(t);
+    const int64_t r = rows.at(j);
+    if (std::max(table.value_at[r], table.moments_at[r]) >= t)
+      ++stepped_already;
+    else
+      take_gradient(row, table, r, g.row(by_row ? r : j), s, t, at_once);
   }
   CHECK_THAT(stepped_already == 0);  // a gradient for a step that its row has behind it
+}
+
+void adam_catch_up(Ctx& ctx, const Table& table, RowList rows, const AdamSchedule& s, int64_t t) {
+  const int64_t n = rows.n(), cols = table.value.cols;
+  check_table(table);
+  CHECK_THAT(t >= 0 && t <= s.steps);
+  const AdamRow& row = adam_row_here();
+#pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, rows_dealt(cols))
+  for (int64_t j = 0; j < n; ++j) {
+    const int64_t r = rows.at(j);
+    const Reached at{table.value_at[r], table.moments_at[r]};
+    if (at.value >= t) continue;
+    row.catch_up(table.value.row(r), table.m.row(r), table.v.row(r), cols, s, at, t, false);
+    table.value_at[r] = int32_t(t);
+  }
+}
+
+void adam_flush(Ctx& ctx, const Table& table, const AdamSchedule& s, int64_t t) {
+  const int64_t R = table.value.rows, cols = table.value.cols;
+  check_table(table);
+  CHECK_THAT(t >= 0 && t <= s.steps);
+  const AdamRow& row = adam_row_here();
+#pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, rows_dealt(cols))
+  for (int64_t r = 0; r < R; ++r) {
+    const Reached at{table.value_at[r], table.moments_at[r]};
+    const int64_t to = std::max(t, at.value);
+    if (at.value >= to && at.moments >= to) continue;
+    row.catch_up(table.value.row(r), table.m.row(r), table.v.row(r), cols, s, at, to, true);
+    table.value_at[r] = table.moments_at[r] = int32_t(to);
+  }
 }
 
 }  // namespace cpu

@@ -1,11 +1,29 @@
-// A row's steps of Adam, shared by adam_rows and project_backward_step. Private to kernels/cpu.
+// A row's steps of Adam, shared by adam_rows, its siblings and project_backward_step. Private to kernels/cpu.
 #pragma once
 #include "kernels/adam.h"
 
 namespace ccdrec::cpu {
 
-// Steps first .. t of `cols` elements; g (null: zero) belongs to step t, those before it have no gradient.
-using StepRow = void (*)(float* p, float* m, float* v, const float* g, int64_t cols, const AdamSchedule&, int64_t first, int64_t t);
-StepRow step_row_here();  // the widest form of this machine (microkernel.h); all give the same bits
+struct Reached {
+  int64_t value, moments;  // steps; value >= moments - 1
+};
+
+// The forms of one machine (microkernel.h); all give the same bits. n elements each; g (null: zero) belongs to step t.
+struct AdamRow {
+  void (*step)(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule&, int64_t t);  // everything, from t-1 to t
+  void (*gradient)(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule&, int64_t moments, int64_t t);  // moments to t, and
+      // p from t-1 unless null
+  void (*catch_up)(float* p, float* m, float* v, int64_t n, const AdamSchedule&, Reached, int64_t t, bool keep);  // value to t; moments if `keep`
+};
+const AdamRow& adam_row_here();  // the widest of this machine
+
+// One row's gradient of step t, which neither its value nor its moments have reached. The value takes the step too if it moves `at_once`.
+inline void take_gradient(const AdamRow& row, const Table& table, int64_t r, const float* g, const AdamSchedule& s, int64_t t, bool at_once) {
+  const int64_t cols = table.value.cols;
+  const Reached at{table.value_at[r], table.moments_at[r]};
+  if (at.value < t - 1) row.catch_up(table.value.row(r), table.m.row(r), table.v.row(r), cols, s, at, t - 1, false);
+  row.gradient(at_once ? table.value.row(r) : nullptr, table.m.row(r), table.v.row(r), g, cols, s, at.moments, t);
+  table.value_at[r] = int32_t(at_once ? t : t - 1), table.moments_at[r] = int32_t(t);
+}
 
 }  // namespace ccdrec::cpu

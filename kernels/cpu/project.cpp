@@ -51,8 +51,7 @@ void project_backward(Ctx& ctx, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList
 }
 
 // dW is a product of its own. Then a thread takes as many rows as a register tile is high: their gradient (mr,F) is computed into its L2 from the packed
-// W^T and stepped from there, row by row, so that X, m and v pass as long streams. (Tiles of 192 columns through which dW, dX and the step pass together
-// read X once less, but in pieces of 768 bytes, and took longer.)
+// W^T and enters the moments from there, row by row, so that m and v pass as long streams.
 void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, RowList rows, CMat w, const AdamSchedule& s, int64_t t) {
   const int64_t n = rows.n(), F = x.value.cols, d = dy.cols;
   CHECK_THAT(dy.rows >= n);
@@ -63,14 +62,15 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
   CHECK_SHAPE(x.v, x.value.rows, F);
   CHECK_THAT(t >= 1 && t <= s.steps);
   bool not_yet = true;
-  for (int64_t j = 0; j < n; ++j) not_yet &= x.last[rows.at(j)] < t;
+  for (int64_t j = 0; j < n; ++j) not_yet &= std::max(x.value_at[rows.at(j)], x.moments_at[rows.at(j)]) < t;
   CHECK_THAT(not_yet);  // a gradient for a step that its row has behind it
   if (n == 0) return;
 
   product(ctx, dw, n, {x.value.p, F, rows.idx, true}, {dy.p, d, false}, true);
 
   const MicroKernel& mk = micro_kernel();
-  const StepRow step_row = step_row_here();
+  const AdamRow& adam_row = adam_row_here();
+  const bool at_once = moves_at_once(n, x.value.rows);
   const int64_t mr = mk.mr, nr = mk.nr, panels = ceil_div(F, nr);
   float* const w_t = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * d) * sizeof(float)));  // panel q: columns q*nr.. of W^T, k-major
   float* const room = static_cast<float*>(ctx.scratch(1, size_t(mr * F * ctx.threads) * sizeof(float)));
@@ -88,11 +88,7 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
         for (int64_t q = 0; q < panels; ++q)
           partial_tile(mk, g + q * nr, F, here, std::min(nr, F - q * nr), a, w_t + q * nr * d + e0 * nr, std::min(kBlock, d - e0), e0 > 0);
       }
-      for (int64_t i = 0; i < here; ++i) {
-        const int64_t row = rows.at(j + i);
-        step_row(x.value.row(row), x.m.row(row), x.v.row(row), g + i * F, F, s, x.last[row] + 1, t);
-        x.last[row] = int32_t(t);
-      }
+      for (int64_t i = 0; i < here; ++i) take_gradient(adam_row, x, rows.at(j + i), g + i * F, s, t, at_once);
     }
   }
   add_column_sums(db, dy, n);

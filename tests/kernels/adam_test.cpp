@@ -17,6 +17,13 @@ std::vector<AdamCoef> coefficients(double lr, int64_t steps, AdamHyper h = {}) {
 }
 AdamSchedule schedule(const std::vector<AdamCoef>& c, AdamHyper h = {}) { return {c.data(), int64_t(c.size()), h}; }
 
+struct Reached {  // the steps of a table's rows
+  std::vector<int32_t> value, moments;
+  explicit Reached(int64_t R, int32_t step = 0) : value(size_t(R), step), moments(size_t(R), step) {}
+  bool operator==(const Reached&) const = default;
+  Table table(Mat p, Mat m, Mat v) { return {p, m, v, value.data(), moments.data()}; }
+};
+
 TEST(Adam, GoldenThreeSteps) {  // lr 1e-3, theta = 1, gradients 0.3, 0, -0.1: spec 12
   const auto coef = coefficients(1e-3, 3);
   std::vector<float> g = {0.3f, 0, -0.1f};
@@ -176,15 +183,18 @@ TEST(AdamRows, EveryProcessorPathTakesTheSameSteps) {
     const WithKernel only(isa);
     Ctx ctx(2);
     std::vector<float> p = p0, m = m0, v = v0;
-    std::vector<int32_t> last(static_cast<size_t>(R), 0);
-    const Table table{mat(p, R, cols), mat(m, R, cols), mat(v, R, cols), last.data()};
-    const RowList all{nullptr, nullptr, R};
-    for (const int64_t t : {1, 6, 11}) cpu::adam_rows(ctx, table, all, cmat(grad[size_t(t - 1)], R, cols), true, schedule(coef), t);
-    cpu::adam_rows(ctx, table, all, {}, false, schedule(coef), steps);
+    Reached at(R);
+    const Table table = at.table(mat(p, R, cols), mat(m, R, cols), mat(v, R, cols));
+    std::vector<int32_t> parted[2];  // few enough at a time for their values to wait
+    for (int32_t r = 0; r < R; ++r) parted[r % 2].push_back(r);
+    OwnedList even(parted[0]), odd(parted[1]);
+    for (const int64_t t : {1, 6, 11})
+      for (OwnedList* some : {&even, &odd}) cpu::adam_rows(ctx, table, some->list(), cmat(grad[size_t(t - 1)], R, cols), true, schedule(coef), t);
+    cpu::adam_flush(ctx, table, schedule(coef), steps);
     EXPECT_EQ(first_difference(v, v_want), v.size());
     EXPECT_EQ(first_difference(m, m_want), m.size());
-    const size_t at = first_difference(p, want);
-    EXPECT_EQ(at, p.size()) << "row " << int64_t(at) / cols;
+    const size_t differs = first_difference(p, want);
+    EXPECT_EQ(differs, p.size()) << "row " << int64_t(differs) / cols;
   }
 }
 
@@ -203,8 +213,8 @@ TEST(AdamRows, AFastDecayingSquareKeepsTheBits) {
     const WithKernel only(isa);
     Ctx ctx(1);
     std::vector<float> p = p0, m = m0, v = v0;
-    std::vector<int32_t> last(static_cast<size_t>(R), 0);
-    cpu::adam_rows(ctx, {mat(p, R, cols), mat(m, R, cols), mat(v, R, cols), last.data()}, {nullptr, nullptr, R}, {}, false, schedule(coef, h), steps);
+    Reached at(R);
+    cpu::adam_flush(ctx, at.table(mat(p, R, cols), mat(m, R, cols), mat(v, R, cols)), schedule(coef, h), steps);
     EXPECT_EQ(first_difference(v, v_want), v.size());
     EXPECT_EQ(first_difference(m, m_want), m.size());
     EXPECT_EQ(first_difference(p, want), p.size());
@@ -231,8 +241,8 @@ TEST(AdamRows, ReplayEqualsDenseBitForBit) {
       DeviceCtx ctx(dev);
       const auto size = size_t(c.R * c.cols);
       std::vector<float> dense = g.floats(c.R * c.cols), dm(size), dv(size), value = dense, m(size), v(size);
-      std::vector<int32_t> last(size_t(c.R), 0);
-      const Table table{mat(value, c.R, c.cols), mat(m, c.R, c.cols), mat(v, c.R, c.cols), last.data()};
+      Reached at(c.R);
+      const Table table = at.table(mat(value, c.R, c.cols), mat(m, c.R, c.cols), mat(v, c.R, c.cols));
       const AdamSchedule s = schedule(coef);
       for (int64_t t = 1; t <= steps; ++t) {
         std::vector<int32_t> touched;
@@ -246,21 +256,27 @@ TEST(AdamRows, ReplayEqualsDenseBitForBit) {
         dev.ops->adam(ctx, mat(dense, c.R, c.cols), mat(dm, c.R, c.cols), mat(dv, c.R, c.cols), cmat(full, c.R, c.cols), s, t);
         if (t % 3 == 0) {  // read before the step: rows as after step t-1
           OwnedList early(touched);
-          dev.ops->adam_rows(ctx, table, early.list(), {}, false, s, t - 1);
-          for (int32_t r : touched) EXPECT_GE(last[size_t(r)], t - 1);
+          dev.ops->adam_catch_up(ctx, table, early.list(), s, t - 1);
+          for (int32_t r : touched) EXPECT_GE(at.value[size_t(r)], t - 1);
         }
         OwnedList rows(touched);
         dev.ops->adam_rows(ctx, table, rows.list(), c.by_row ? cmat(full, c.R, c.cols) : cmat(by_list, n + 2, c.cols), c.by_row, s, t);
+        for (int32_t r : touched) {
+          EXPECT_EQ(at.moments[size_t(r)], t);
+          EXPECT_EQ(at.value[size_t(r)], 2 * n > c.R ? t : t - 1);
+        }
+        if (t % 2 == 0) continue;  // the values wait for the next gradient, or the flush
+        dev.ops->adam_catch_up(ctx, table, rows.list(), s, t);
         for (int32_t r : touched)
           for (int64_t k = 0; k < c.cols; ++k)
             ASSERT_EQ(value[size_t(r * c.cols + k)], dense[size_t(r * c.cols + k)]) << "step " << t << " row " << r;
         if (t % 17 == 0 || t == steps) {
-          dev.ops->adam_rows(ctx, table, {nullptr, nullptr, c.R}, {}, false, s, t);
-          dev.ops->adam_rows(ctx, table, {nullptr, nullptr, c.R}, {}, false, s, t);  // again: nothing left to do
+          dev.ops->adam_flush(ctx, table, s, t);
+          dev.ops->adam_flush(ctx, table, s, t);  // again: nothing left to do
           EXPECT_EQ(value, dense);
           EXPECT_EQ(m, dm);
           EXPECT_EQ(v, dv);
-          EXPECT_EQ(last, std::vector<int32_t>(size_t(c.R), int32_t(t)));
+          EXPECT_EQ(at, Reached(c.R, int32_t(t)));
         }
       }
     }
@@ -286,7 +302,7 @@ TEST(AdamRows, FlushedEveryStepEverySeventhOrOnceAtTheEnd) {
           Draw g;
           DeviceCtx ctx(dev);
           std::vector<float> dense = g.floats(R * cols), dm(dense.size()), dv(dense.size()), value = dense, m(dense.size()), v(dense.size());
-          std::vector<int32_t> last(size_t(R), 0);
+          Reached at(R);
           const auto start = dense;
           for (int64_t t = 1; t <= steps; ++t) {
             std::vector<int32_t> touched;
@@ -302,17 +318,17 @@ TEST(AdamRows, FlushedEveryStepEverySeventhOrOnceAtTheEnd) {
             const int64_t n = int64_t(touched.size());
             dev.ops->adam(ctx, mat(dense, R, cols), mat(dm, R, cols), mat(dv, R, cols), cmat(full, R, cols), s, t);
             OwnedList rows(touched);
-            const Table table{mat(value, R, cols), mat(m, R, cols), mat(v, R, cols), last.data()};
+            const Table table = at.table(mat(value, R, cols), mat(m, R, cols), mat(v, R, cols));
             if (n) dev.ops->adam_rows(ctx, table, rows.list(), by_row ? cmat(full, R, cols) : cmat(by_list, n, cols), by_row, s, t);
             if (t % every == 0 || t == steps) {
-              dev.ops->adam_rows(ctx, table, {nullptr, nullptr, R}, {}, false, s, t);
+              dev.ops->adam_flush(ctx, table, s, t);
               ASSERT_EQ(bits(value), bits(dense)) << "step " << t;
               ASSERT_EQ(bits(m), bits(dm)) << "step " << t;
               ASSERT_EQ(bits(v), bits(dv)) << "step " << t;
             }
           }
           EXPECT_TRUE(std::equal(start.begin(), start.begin() + cols, dense.begin())) << "a row without gradients moved";
-          EXPECT_EQ(last, std::vector<int32_t>(size_t(R), int32_t(steps)));
+          EXPECT_EQ(at, Reached(R, int32_t(steps)));
         }
 }
 
@@ -320,13 +336,12 @@ TEST(AdamRows, FlushedEveryStepEverySeventhOrOnceAtTheEnd) {
 TEST(AdamRows, RestsOnlyWhereBothMomentsAreZero) {
   const auto coef = coefficients(0.01, 5);
   std::vector<float> p = {1, 2, 3, 4}, m(4), v = {0, 0.5f, 0, 0}, p0 = p;
-  int32_t last[2] = {0, 0};
+  Reached at(2);
   Ctx ctx(1);
-  cpu::adam_rows(ctx, {mat(p, 2, 2), mat(m, 2, 2), mat(v, 2, 2), last}, {nullptr, nullptr, 2}, {}, false, schedule(coef), 5);
+  cpu::adam_flush(ctx, at.table(mat(p, 2, 2), mat(m, 2, 2), mat(v, 2, 2)), schedule(coef), 5);
   EXPECT_EQ(p, p0);
   EXPECT_NEAR(v[1], 0.5 * std::pow(0.999, 5), 1e-7);
-  EXPECT_EQ(last[0], 5);
-  EXPECT_EQ(last[1], 5);
+  EXPECT_EQ(at, Reached(2, 5));
 }
 
 TEST(AdamRows, ListedRowsOnly) {
@@ -335,25 +350,27 @@ TEST(AdamRows, ListedRowsOnly) {
   Draw g;
   std::vector<float> p = g.floats(R * cols), m = g.floats(R * cols), v = g.floats(R * cols, 0, 1);
   const auto p0 = p, m0 = m, v0 = v;
-  std::vector<int32_t> last(size_t(R), 1);
+  Reached at(R, 1);
   OwnedList rows({1, 4});
   Ctx ctx(2);
-  cpu::adam_rows(ctx, {mat(p, R, cols), mat(m, R, cols), mat(v, R, cols), last.data()}, rows.list(), {}, false, schedule(coef), 4);
-  EXPECT_EQ(last, (std::vector<int32_t>{1, 4, 1, 1, 4, 1}));
-  for (int64_t i = 0; i < R * cols; ++i) {
-    const bool listed = i / cols == 1 || i / cols == 4;
-    EXPECT_EQ(p[size_t(i)] != p0[size_t(i)] && m[size_t(i)] != m0[size_t(i)] && v[size_t(i)] != v0[size_t(i)], listed) << i;
-  }
+  cpu::adam_catch_up(ctx, at.table(mat(p, R, cols), mat(m, R, cols), mat(v, R, cols)), rows.list(), schedule(coef), 4);
+  EXPECT_EQ(at.value, (std::vector<int32_t>{1, 4, 1, 1, 4, 1}));
+  EXPECT_EQ(at.moments, std::vector<int32_t>(size_t(R), 1));
+  for (int64_t i = 0; i < R * cols; ++i) EXPECT_EQ(p[size_t(i)] != p0[size_t(i)], i / cols == 1 || i / cols == 4) << i;
+  EXPECT_EQ(m, m0);
+  EXPECT_EQ(v, v0);
 }
 
 TEST(AdamRows, RefusesAGradientForAPastStep) {
   const auto coef = coefficients(0.01, 4);
   std::vector<float> p(4), m(4), v(4), g(4, 1);
-  std::vector<int32_t> last(2, 3);
+  Reached at(2, 3);
   Ctx ctx(1);
-  const Table table{mat(p, 2, 2), mat(m, 2, 2), mat(v, 2, 2), last.data()};
+  const Table table = at.table(mat(p, 2, 2), mat(m, 2, 2), mat(v, 2, 2));
   EXPECT_THROW(cpu::adam_rows(ctx, table, {nullptr, nullptr, 2}, cmat(g, 2, 2), false, schedule(coef), 3), std::logic_error);
   EXPECT_THROW(cpu::adam_rows(ctx, table, {nullptr, nullptr, 2}, cmat(g, 2, 2), false, schedule(coef), 5), std::logic_error);
+  at.value = {2, 2};  // the moments have the step already: its gradient came before
+  EXPECT_THROW(cpu::adam_rows(ctx, table, {nullptr, nullptr, 2}, cmat(g, 2, 2), false, schedule(coef), 3), std::logic_error);
   EXPECT_EQ(p, std::vector<float>(4));
 }
 

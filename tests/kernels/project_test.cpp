@@ -149,8 +149,11 @@ TEST(Project, BackwardStepIsBackwardThenStep) {
     const RowList rows = list(c, in, count);
     Draw g{2000000};
     const auto dw0 = g.floats(c.F * c.d), db0 = g.floats(c.d), m0 = g.floats(c.R * c.F), v0 = g.floats(c.R * c.F, 0, 1);
-    std::vector<int32_t> last0(static_cast<size_t>(c.R));
-    for (int32_t& l : last0) l = g.below(int32_t(steps));  // most rows owe steps without a gradient too
+    std::vector<int32_t> value0(static_cast<size_t>(c.R)), moments0 = value0;
+    for (size_t r = 0; r < value0.size(); ++r) {  // most rows owe steps without a gradient too
+      value0[r] = g.below(int32_t(steps));
+      moments0[r] = std::min(g.below(value0[r] + 2), int32_t(steps) - 1);
+    }
     std::vector<float> first_x;
     for (const char* isa : {"portable", "avx2", "avx512"}) {
       if (!cpu::find_kernel(isa)) continue;
@@ -160,10 +163,12 @@ TEST(Project, BackwardStepIsBackwardThenStep) {
         DeviceCtx ctx(dev);
         struct State {
           std::vector<float> dw, db, x, m, v;
-          std::vector<int32_t> last;
+          std::vector<int32_t> value_at, moments_at;
         };
-        State want{dw0, db0, in.x, m0, v0, last0}, got = want;
-        const auto table = [&](State& z) { return Table{mat(z.x, c.R, c.F), mat(z.m, c.R, c.F), mat(z.v, c.R, c.F), z.last.data()}; };
+        State want{dw0, db0, in.x, m0, v0, value0, moments0}, got = want;
+        const auto table = [&](State& z) {
+          return Table{mat(z.x, c.R, c.F), mat(z.m, c.R, c.F), mat(z.v, c.R, c.F), z.value_at.data(), z.moments_at.data()};
+        };
         const CMat w = cmat(in.w, c.F, c.d), dy = cmat(in.dy, c.capacity, c.d);
         std::vector<float> dx(size_t(c.capacity * c.F));
         const Table apart = table(want);
@@ -178,7 +183,8 @@ TEST(Project, BackwardStepIsBackwardThenStep) {
         EXPECT_TRUE(same_bits(got.x, want.x));
         EXPECT_TRUE(same_bits(got.m, want.m));
         EXPECT_TRUE(same_bits(got.v, want.v));
-        EXPECT_EQ(got.last, want.last);
+        EXPECT_EQ(got.value_at, want.value_at);
+        EXPECT_EQ(got.moments_at, want.moments_at);
         if (std::string(dev.name) != "cpu") continue;
         if (first_x.empty()) first_x = got.x;
         EXPECT_TRUE(same_bits(got.x, first_x)) << "not the bits of every path";
@@ -191,19 +197,22 @@ TEST(Project, BackwardStepIsBackwardThenStep) {
 TEST(Project, BackwardStepRefusesAPastStep) {
   const AdamCoef coef[3] = {adam_coef(0.01, {}, 1), adam_coef(0.01, {}, 2), adam_coef(0.01, {}, 3)};
   std::vector<float> x(20, 1), m(20), v(20), dw(10), db(2), dy(8, 1), w(10, 1);
-  std::vector<int32_t> last = {0, 0, 2, 0};
+  std::vector<int32_t> value_at = {0, 0, 2, 0}, moments_at = {0, 0, 2, 1};
   Ctx ctx(1);
   const auto step = [&](int64_t t) {
-    cpu::project_backward_step(ctx, mat(dw, 5, 2), mat(db, 1, 2), cmat(dy, 4, 2), {mat(x, 4, 5), mat(m, 4, 5), mat(v, 4, 5), last.data()},
-                               {nullptr, nullptr, 4}, cmat(w, 5, 2), {coef, 3, {}}, t);
+    cpu::project_backward_step(ctx, mat(dw, 5, 2), mat(db, 1, 2), cmat(dy, 4, 2),
+                               {mat(x, 4, 5), mat(m, 4, 5), mat(v, 4, 5), value_at.data(), moments_at.data()}, {nullptr, nullptr, 4}, cmat(w, 5, 2),
+                               {coef, 3, {}}, t);
   };
   EXPECT_THROW(step(2), std::logic_error);  // row 2 has it behind it
   EXPECT_THROW(step(4), std::logic_error);  // beyond the schedule
   EXPECT_EQ(x, std::vector<float>(20, 1));
   EXPECT_EQ(dw, std::vector<float>(10));
-  EXPECT_EQ(last, (std::vector<int32_t>{0, 0, 2, 0}));
+  EXPECT_EQ(value_at, (std::vector<int32_t>{0, 0, 2, 0}));
+  EXPECT_EQ(moments_at, (std::vector<int32_t>{0, 0, 2, 1}));
   step(3);
-  EXPECT_EQ(last, std::vector<int32_t>(4, 3));
+  EXPECT_EQ(value_at, std::vector<int32_t>(4, 3));  // every row is listed: values move at once
+  EXPECT_EQ(moments_at, std::vector<int32_t>(4, 3));
 }
 
 // X W + b is linear in each of its parts: <dY, X W> + <dY, b> from the forward pass against the gradients of the backward pass.
