@@ -239,7 +239,8 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
     for (const Feature& f : data.features)
       features += I * f.matrix.cols(), dense += f.matrix.cols() * d + d, d_x += s.train_features && on_gpu ? item_slots * f.matrix.cols() : 0;
   const auto M = int64_t(data.features.size());
-  int64_t nodes = 4 + 2 + L + (shape.backbone.wrapped ? 2 : 0);  // value, m, v, gradient; h, g; layers; ego and its gradient
+  const int64_t nodes =
+      4 + (shape.backbone.bare() ? 0 : 2) + L + (shape.backbone.wrapped ? 2 : 0);  // value, m, v, gradient; h, g; layers; ego and its gradient
   int64_t graphs = (L > 0 ? 2 * E * 8 : 0) + E * 4;
   if (shape.backbone.prune > 0) graphs += int64_t(2.0 * double(E) * (1 - s.dropout)) * 8 + 12 * E;
   if (shape.backbone.item_graph) graphs += 2 * I * s.knn_k * M * 8;
@@ -247,7 +248,6 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   if (shape.modalities) step += 2 * M * item_slots * d + d_x;
   if (shape.diffusion) step += item_slots * d * 5 + Denoiser::saved_floats(s, d, item_slots, int(M));
   if (shape.modality_reg > 0) step += (1 + M) * item_slots * d;
-  if (shape.norm_reg > 0) step += 2 * B * (2 + s.n_neg) * d;
   int64_t items = shape.backbone.item_graph ? shape.backbone.item_layers : 0;
   if (shape.modalities) items += M;
   if (shape.diffusion) items += shape.ndi && shape.cns ? 4 : 1;

@@ -50,7 +50,7 @@
   X(fill_zero)             /* a matrix of zeros                                    rows.h */      \
   X(zero_rows)             /* listed rows to zero                                  rows.h */      \
   X(bpr)                   /* ranking loss with gradient                           bpr.h */       \
-  X(fro)                   /* norm regulariser with gradient                       bpr.h */       \
+  X(norm_reg)              /* norm regulariser with gradient                       bpr.h */       \
   X(draw_timesteps)        /* diffusion steps of a batch                           diffusion.h */ \
   X(draw_normals)          /* addressed noise                                      diffusion.h */ \
   X(diffuse)               /* forward process                                      diffusion.h */ \

@@ -30,7 +30,8 @@ BackboneSpec backbone_spec(const std::string& name, const Settings& s, bool wrap
 Backbone::Backbone(Device& dev, const BackboneSpec& spec, const Graphs& graphs, int64_t d, uint32_t seed)
     : dev_(dev), spec_(spec), U_(graphs.train.rows), I_(graphs.train.cols), N_(U_ + I_), d_(d), n_edges_(graphs.train.nnz()), seed_(seed) {
   nodes_ = RowTable(dev, N_, d, true);
-  grad_ = Matrix(dev, N_, d), h_ = Matrix(dev, N_, d), g_ = Matrix(dev, N_, d);
+  grad_ = Matrix(dev, N_, d);
+  if (!spec.bare()) h_ = Matrix(dev, N_, d), g_ = Matrix(dev, N_, d);
   if (spec.wrapped) ego_ = Matrix(dev, N_, d), g_ego_ = Matrix(dev, N_, d);
   for (int l = 0; l < spec.layers; ++l) work_.emplace_back(dev, N_, d);
 
@@ -127,21 +128,25 @@ Mat Backbone::start_items() {
 }
 
 void Backbone::forward() {
+  if (spec_.bare()) return;
   Mat work[kMaxLayers];
   for (size_t l = 0; l < work_.size(); ++l) work[l] = work_[l];
   dev_.ops.propagate(dev_.ctx, h_, work, graph(), nodes_touched_, spec_.wrapped ? CMat(ego_.mat()) : CMat(nodes_.value()));
   if (spec_.adds_items) dev_.ops.add_rows(dev_.ctx, h_, item_work_.back().mat(), seed_items_.list(), U_);
 }
 
-Mat Backbone::g() {
-  dev_.ops.zero_rows(dev_.ctx, g_, seed_list_);
-  return g_;
+Mat Backbone::g(RowList filled) {
+  const Mat g = spec_.bare() ? grad_ : g_;
+  if (filled.idx != seed_list_.idx) dev_.ops.zero_rows(dev_.ctx, g, seed_list_);
+  return g;
 }
 
 void Backbone::back_propagate() {
+  if (spec_.bare()) return;
   Mat work[kMaxLayers];
   for (size_t l = 0; l < work_.size(); ++l) work[l] = work_[l];
-  dev_.ops.zero_rows(dev_.ctx, item_grad(), q_list_);
+  if (spec_.item_graph || spec_.wrapped)
+    dev_.ops.zero_rows(dev_.ctx, item_grad(), q_list_);  // more rows than the propagation writes, or it writes none
   dev_.ops.propagate_backward(dev_.ctx, spec_.wrapped ? g_ego_.mat() : grad_.mat(), work, graph(), nodes_touched_, g_);
 }
 
@@ -173,9 +178,7 @@ void Backbone::update(const AdamSchedule& adam, int64_t t) {
   dev_.ops.adam_rows(dev_.ctx, q_table(), q_list_, item_grad(), true, adam, t);
 }
 
-void Backbone::flush(int64_t t_done) {
-  dev_.ops.adam_flush(dev_.ctx, nodes_.table(), adam_, t_done);
-}
+void Backbone::flush(int64_t t_done) { dev_.ops.adam_flush(dev_.ctx, nodes_.table(), adam_, t_done); }
 
 Mat Backbone::start_items_all() {
   CMat x = item_table();
@@ -191,6 +194,7 @@ Mat Backbone::start_items_all() {
 }
 
 void Backbone::represent_all() {
+  if (spec_.bare()) return;
   Mat work[kMaxLayers];
   for (size_t l = 0; l < work_.size(); ++l) work[l] = work_[l];
   Frontier all;

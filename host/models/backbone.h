@@ -28,6 +28,8 @@ struct BackboneSpec {
   bool norm_regulariser = false;  // reg * (||a||+||b||+||c||)/B on the initial rows
   double prune = 0;               // rho
   bool wrapped = false;           // a wrapper gives the item start of the propagation
+
+  bool bare() const { return layers == 0 && !wrapped && !item_graph; }  // H is Ego_0: one matrix is both, and one their gradient
 };
 BackboneSpec backbone_spec(const std::string& name, const Settings&, bool wrapped);
 
@@ -47,11 +49,11 @@ class Backbone {
   CMat items();                   // Hhat (I,d), valid on the rows it needs
   Mat start_items();              // wrapped: item start (I,d), a copy of Hhat to be changed in place
   void forward();
-  CMat h() const { return h_; }  // (N,d), valid on the seed
-  const Array<float>& h_array() const { return h_.array(); }
+  CMat h() const { return spec_.bare() ? CMat(nodes_.value()) : CMat(h_); }  // (N,d), valid on the seed
+  const Array<float>& h_array() { return spec_.bare() ? nodes_.values().array() : h_.array(); }
   CMat initial() const { return nodes_.value(); }  // (N,d) [P;Q]
   CMat item_table() const { return nodes_.value().slice(U_, I_); }
-  CMat item_representations() const { return h_.mat().slice(U_, I_); }
+  CMat item_representations() const { return h().slice(U_, I_); }
 
   // For those who look into a step. Hhat and its gradient, after the step (empty without an item graph); Ego_l after forward; the gradient of Ego_0
   // after back_propagate. Rows that the step does not reach are zero or what an earlier one left.
@@ -60,7 +62,7 @@ class Backbone {
   Mat layer(int l) { return l > 0 ? work_[size_t(l - 1)].mat() : spec_.wrapped ? ego_.mat() : nodes_.value(); }
   CMat start_grad() const { return spec_.wrapped ? g_ego_ : grad_; }
 
-  Mat g();  // (N,d) gradient of h, zero on the seed: to be filled
+  Mat g(RowList filled);  // (N,d) gradient of h, zero on the seed: to be written, not added to, on the rows `filled`, some of the seed or all
   void back_propagate();
   Mat item_start_grad();                                 // wrapped: (I,d) gradient of the item start
   Mat item_grad() { return grad_.mat().slice(U_, I_); }  // (I,d) gradient of Q, valid after back_propagate on the rows of the step
@@ -93,7 +95,7 @@ class Backbone {
   uint32_t seed_;
   AdamSchedule adam_;
   RowTable nodes_;                     // (N,d) [P;Q]
-  Matrix grad_, h_, g_, ego_, g_ego_;  // (N,d); ego_ and g_ego_ only when wrapped
+  Matrix grad_, h_, g_, ego_, g_ego_;  // (N,d); ego_ and g_ego_ only when wrapped, h_ and g_ unless bare
   std::vector<Matrix> work_;           // L matrices (N,d)
   std::vector<Matrix> item_work_;      // L_ii matrices (I,d); the last is Hhat
   OwnedCsr full_, pruned_, s_, s_t_;

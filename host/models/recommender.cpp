@@ -72,7 +72,6 @@ Recommender::Recommender(Device& dev, const Settings& s, const Dataset& data, co
   seed_groups_ = OwnedGroups(dev, node_ids_.n()), slot_groups_ = OwnedGroups(dev, slots);
   slots_ = Matrix(dev, slots, d_), d_slots_ = Matrix(dev, slots, d_);
   if (shape_.modalities) item_groups_ = OwnedGroups(dev, item_slots);
-  if (shape_.norm_reg > 0) init_ = Matrix(dev, batch_ * (2 + n_neg_), d_), d_init_ = Matrix(dev, batch_ * (2 + n_neg_), d_);
   if (shape_.ndi && !shape_.cns) frozen_ = Matrix(dev, batch_, d_);
   if (shape_.modality_reg > 0) {
     modal_slots_ = Matrix(dev, item_slots, d_);
@@ -196,10 +195,14 @@ void Recommender::forward(const Moment& now) {
                  items_.p() + rows_, seed_, now.epoch, now.step);
   }
   Phase phase(dev_, seconds_, "forward", timed_);
-  name_slots(c_is_node);
   slot_count_ = rows_ * (2 + n_neg_ + (c_is_node ? 1 : 0));
-  slot_list_ = slot_groups_.groups();
-  dev_.ops.group(dev_.ctx, slot_list_, node_ids_.p(), slot_count_, N_);
+  if (c_later) {
+    name_slots(c_is_node);
+    slot_list_ = slot_groups_.groups();
+    dev_.ops.group(dev_.ctx, slot_list_, node_ids_.p(), slot_count_, N_);
+  } else {
+    slot_list_ = seed_list_;  // list_rows has named and grouped just these slots
+  }
   dev_.ops.gather_rows(dev_.ctx, slots_, backbone_->h(), node_ids_.p(), slot_count_);
 }
 
@@ -212,9 +215,9 @@ void Recommender::list_rows(bool c_is_node, bool c_later) {
     dev_.ops.offset_ids(dev_.ctx, node_ids_.p() + n, cns_->candidates(), cns_->candidate_count(), int32_t(U_));
     n += cns_->candidate_count();
   }
-  Groups seed = seed_groups_.groups();
-  dev_.ops.group(dev_.ctx, seed, node_ids_.p(), n, N_);
-  backbone_->touch(seed.rows);
+  seed_list_ = seed_groups_.groups();
+  dev_.ops.group(dev_.ctx, seed_list_, node_ids_.p(), n, N_);
+  backbone_->touch(seed_list_.rows);
   if (!shape_.modalities) return;
   item_list_ = item_groups_.groups();
   dev_.ops.group(dev_.ctx, item_list_, items_.p(), rows_ * (1 + n_neg_), I_);
@@ -245,30 +248,31 @@ void Recommender::backward() {
   arena_.zero_grad(dev_);
   double* const loss = losses_.p();
   const Mat h = slots_, d_h = d_slots_.top(slot_count_);
-  dev_.ops.fill_zero(dev_.ctx, d_h);
   const Mat d_u = block(d_slots_, 0), d_p = block(d_slots_, 1);
   const CMat h_u = block(h, 0), h_p = block(h, 1);
   const bool eps = shape_.backbone.eps_form;
   const float w_random = float(curricular_ ? 1.0 - s_.omega : 1.0) / float(n_neg_);
   for (int k = 0; k < n_neg_; ++k)
-    dev_.ops.bpr(dev_.ctx, loss + EpochLosses::bpr, d_u, d_p, block(d_slots_, 2 + k), h_u, h_p, block(h, 2 + k), w_random, eps);
+    dev_.ops.bpr(dev_.ctx, loss + EpochLosses::bpr, {d_u, d_p, block(d_slots_, 2 + k), k > 0, k > 0}, h_u, h_p, block(h, 2 + k), w_random, eps);
   if (curricular_) {
     const int c = 2 + n_neg_;
     if (frozen_curricular_)
-      dev_.ops.bpr(dev_.ctx, loss + EpochLosses::curricular, d_u, d_p, {}, h_u, h_p, frozen_.top(rows_), float(s_.omega), eps);
+      dev_.ops.bpr(dev_.ctx, loss + EpochLosses::curricular, {d_u, d_p, {}}, h_u, h_p, frozen_.top(rows_), float(s_.omega), eps);
     else
-      dev_.ops.bpr(dev_.ctx, loss + EpochLosses::curricular, d_u, d_p, block(d_slots_, c), h_u, h_p, block(h, c), float(s_.omega), eps);
+      dev_.ops.bpr(dev_.ctx, loss + EpochLosses::curricular, {d_u, d_p, block(d_slots_, c)}, h_u, h_p, block(h, c), float(s_.omega), eps);
   }
 
   if (shape_.modality_reg > 0) modality_terms(loss + EpochLosses::reg, d_u, h_u);
 
-  dev_.ops.segment_sum(dev_.ctx, backbone_->g(), d_h, slot_list_, true, false);
+  dev_.ops.segment_sum(dev_.ctx, backbone_->g(slot_list_.rows), d_h, slot_list_, true, false);
   backbone_->back_propagate();
   if (shape_.diffusion)  // writes the modalities' d_h
     dma_->backward(arena_, *modal_, loss + EpochLosses::align, backbone_->item_grad(), backbone_->item_start_grad(), backbone_->item_table(),
                    item_list_, rows_ * (1 + n_neg_));
   backbone_->finish_backward();
-  if (shape_.norm_reg > 0) norm_terms(loss + EpochLosses::reg);
+  if (shape_.norm_reg > 0)  // on the initial rows (spec baselines 3, 4): after back_propagate, which writes the same rows
+    dev_.ops.norm_reg(dev_.ctx, loss + EpochLosses::reg, backbone_->initial_grad(), backbone_->initial(), slot_list_, node_ids_.p(), rows_, n_neg_,
+                      float(shape_.norm_reg));
   if (shape_.modality_reg > 0)
     for (int m = 0; m < modal_->count(); ++m)
       dev_.ops.segment_sum(dev_.ctx, modal_->d_h(m), d_modal_slots_[size_t(m)].top(rows_ * (1 + n_neg_)), item_list_, false, shape_.diffusion);
@@ -286,20 +290,9 @@ void Recommender::modality_terms(double* loss, Mat d_u, CMat h_u) {
   for (int m = 0; m < modal_->count(); ++m) {
     const Mat dx = d_modal_slots_[size_t(m)].top(x.rows);
     dev_.ops.expand_rows(dev_.ctx, x, modal_->h(m), item_list_);
-    dev_.ops.fill_zero(dev_.ctx, dx);
-    for (int k = 0; k < n_neg_; ++k) dev_.ops.bpr(dev_.ctx, loss, d_u, block(dx, 0), block(dx, 1 + k), h_u, block(x, 0), block(x, 1 + k), w, false);
+    for (int k = 0; k < n_neg_; ++k)
+      dev_.ops.bpr(dev_.ctx, loss, {d_u, block(dx, 0), block(dx, 1 + k), true, k > 0}, h_u, block(x, 0), block(x, 1 + k), w, false);
   }
-}
-
-// reg * (||P[u]|| + ||Q[p]|| + mean over negatives of ||Q[n]||) / B on the initial rows (spec baselines 3, 4): after back_propagate, which writes the
-// same rows.
-void Recommender::norm_terms(double* loss) {
-  const Mat x = init_.top(rows_ * (2 + n_neg_)), dx = d_init_.top(x.rows);
-  dev_.ops.gather_rows(dev_.ctx, x, backbone_->initial(), node_ids_.p(), x.rows);
-  dev_.ops.fill_zero(dev_.ctx, dx);
-  for (int k = 0; k < 2 + n_neg_; ++k)
-    dev_.ops.fro(dev_.ctx, loss, block(dx, k), block(x, k), float(shape_.norm_reg) / (k < 2 ? 1.0f : float(n_neg_)), rows_);
-  dev_.ops.segment_sum(dev_.ctx, backbone_->initial_grad(), dx, slot_list_, true, true);
 }
 
 void Recommender::update() {

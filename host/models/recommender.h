@@ -104,7 +104,6 @@ class Recommender {
   void backward();
   void name_slots(bool with_curricular);
   void modality_terms(double* loss, Mat d_u, CMat h_u);
-  void norm_terms(double* loss);
   Mat block(Mat m, int k) const { return m.slice(k * rows_, rows_); }  // slots of one kind: users, positives, negatives 0.., curricular
 
   Device& dev_;
@@ -137,9 +136,9 @@ class Recommender {
   Array<int32_t> users_, items_;  // users_ (B); items_ (B*(1+n_neg) | B curricular)
   Array<int32_t> node_ids_;       // slots as graph nodes
   OwnedGroups seed_groups_, slot_groups_, item_groups_;
-  Groups slot_list_, item_list_;  // slots by node; item slots (positives, random negatives) by item
+  Groups seed_list_, slot_list_, item_list_;  // nodes to be read and slots, by node; item slots (positives, random negatives) by item
   int64_t slot_count_ = 0;
-  Matrix slots_, d_slots_, init_, d_init_, frozen_, modal_slots_;
+  Matrix slots_, d_slots_, frozen_, modal_slots_;
   std::vector<Matrix> d_modal_slots_;
   Array<double> losses_;
   bool timed_ = false;

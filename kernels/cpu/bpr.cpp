@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/lanes.h"
+
 namespace ccdrec::cpu {
 namespace {
 
@@ -42,60 +44,78 @@ LossAt protected_log(double x) {  // -log(1e-10 + sig(x)); sig(x)(1 - sig(x)) = 
   return {-std::log(1e-10 + s), -t / ((1 + t) * (1 + t)) / (1e-10 + s)};
 }
 
-// Sums a row's value over chunks of 256 rows, chunks in order: the same bits for any thread count.
+// Sums a row's value over chunks of 256 rows, chunks in order: the same bits for any thread count. `blocks` sums of n rows each, to total[k].
 template <class Row>
-double sum_rows(Ctx& ctx, int64_t n, Row&& row) {
+void sum_rows(Ctx& ctx, double* total, int64_t blocks, int64_t n, Row&& row) {
   const int64_t chunks = (n + kChunk - 1) / kChunk;
-  double* part = static_cast<double*>(ctx.scratch(0, size_t(chunks) * sizeof(double)));
+  double* part = static_cast<double*>(ctx.scratch(0, size_t(blocks * chunks) * sizeof(double)));
 #pragma omp parallel for num_threads(ctx.threads)
-  for (int64_t c = 0; c < chunks; ++c) {
+  for (int64_t c = 0; c < blocks * chunks; ++c) {
+    const int64_t k = c / chunks, first = c % chunks * kChunk;
     double sum = 0;
-    for (int64_t b = c * kChunk; b < std::min(n, (c + 1) * kChunk); ++b) sum += row(b);
+    for (int64_t b = first; b < std::min(n, first + kChunk); ++b) sum += row(k, b);
     part[c] = sum;
   }
-  double total = 0;
-  for (int64_t c = 0; c < chunks; ++c) total += part[c];
-  return total;
+  for (int64_t k = 0; k < blocks; ++k) {
+    total[k] = 0;
+    for (int64_t c = 0; c < chunks; ++c) total[k] += part[k * chunks + c];
+  }
 }
 
 }  // namespace
 
 // Given x_b = u.(p - x): dx_b = weight/B f'(x_b), and x_b is linear in each of its three rows.
-void bpr(Ctx& ctx, double* loss, Mat d_u, Mat d_p, Mat d_x, CMat h_u, CMat h_p, CMat h_x, float weight, bool with_eps) {
+void bpr(Ctx& ctx, double* loss, const BprGradients& to, CMat h_u, CMat h_p, CMat h_x, float weight, bool with_eps) {
   const int64_t B = h_u.rows, d = h_u.cols;
   CHECK_SHAPE(h_p, B, d);
   CHECK_SHAPE(h_x, B, d);
-  CHECK_SHAPE(d_u, B, d);
-  CHECK_SHAPE(d_p, B, d);
-  if (d_x) CHECK_SHAPE(d_x, B, d);
+  CHECK_SHAPE(to.u, B, d);
+  CHECK_SHAPE(to.p, B, d);
+  if (to.x) CHECK_SHAPE(to.x, B, d);
   if (B == 0) return;
   const double share = double(weight) / double(B);
-  const double sum = sum_rows(ctx, B, [&](int64_t b) {
+  double sum;
+  sum_rows(ctx, &sum, 1, B, [&](int64_t, int64_t b) {
     const float *u = h_u.row(b), *p = h_p.row(b), *x = h_x.row(b);
     const double m = margin(u, p, x, d);
     const LossAt at = with_eps ? protected_log(m) : stable(m);
     const float dx = float(share * at.slope);
-    float *du = d_u.row(b), *dp = d_p.row(b), *dn = d_x ? d_x.row(b) : nullptr;
+    float *du = to.u.row(b), *dp = to.p.row(b), *dn = to.x ? to.x.row(b) : nullptr;
     for (int64_t j = 0; j < d; ++j) {
-      du[j] = std::fma(dx, p[j] - x[j], du[j]);
-      dp[j] = std::fma(dx, u[j], dp[j]);
+      du[j] = std::fma(dx, p[j] - x[j], to.add_u ? du[j] : 0.0f);
+      dp[j] = std::fma(dx, u[j], to.add_p ? dp[j] : 0.0f);
     }
     if (dn)
-      for (int64_t j = 0; j < d; ++j) dn[j] = std::fma(-dx, u[j], dn[j]);
+      for (int64_t j = 0; j < d; ++j) dn[j] = -dx * u[j];
     return at.f;
   });
   *loss += share * sum;
 }
 
-void fro(Ctx& ctx, double* loss, Mat d, CMat x, float reg, int64_t denom) {
-  CHECK_SHAPE(d, x.rows, x.cols);
-  const double norm = std::sqrt(sum_rows(ctx, x.rows, [&](int64_t r) { return squares(x.row(r), x.cols); }));
-  if (norm == 0) return;
-  *loss += double(reg) * norm / double(denom);
-  const float scale = float(double(reg) / (double(denom) * norm));
-  const int64_t n = x.size();
-#pragma omp parallel for num_threads(ctx.threads)
-  for (int64_t i = 0; i < n; ++i) d.p[i] = std::fma(scale, x.p[i], d.p[i]);
+// A row of X is read once for its norm's share of each slot, and once for its gradient: its slots differ by a factor only.
+void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const int32_t* ids, int64_t B, int n_neg, float reg) {
+  const int64_t d = x.cols, blocks = 2 + n_neg, n = slots.rows.n();
+  CHECK_SHAPE(g, x.rows, d);
+  CHECK_THAT(n_neg >= 0 && slots.ptr[n] == blocks * B);
+  if (B == 0) return;
+  double* const norm = static_cast<double*>(ctx.scratch(1, size_t(blocks) * sizeof(double)));
+  float* const scale = static_cast<float*>(ctx.scratch(2, size_t(blocks) * sizeof(float)));
+  sum_rows(ctx, norm, blocks, B, [&](int64_t k, int64_t b) { return squares(x.row(ids[k * B + b]), d); });
+  for (int64_t k = 0; k < blocks; ++k) {
+    const double w = k < 2 ? reg : reg / float(n_neg), size = std::sqrt(norm[k]);
+    *loss += w * size / double(B);
+    scale[k] = size == 0 ? 0.0f : float(w / (double(B) * size));
+  }
+#pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, 64)
+  for (int64_t j = 0; j < n; ++j) {
+    const int64_t r = slots.rows.at(j);
+    each8(d, [&](int64_t c, int64_t lanes) {
+      const V8 row = take8(x.row(r) + c, lanes);
+      V8 sum = splat8(scale[slots.slot[slots.ptr[j]] / B]) * row;
+      for (int32_t e = slots.ptr[j] + 1; e < slots.ptr[j + 1]; ++e) sum += splat8(scale[slots.slot[e] / B]) * row;
+      put8(g.row(r) + c, sum + take8(g.row(r) + c, lanes), lanes);
+    });
+  }
 }
 
 }  // namespace ccdrec::cpu

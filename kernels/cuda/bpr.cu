@@ -19,10 +19,10 @@ __device__ inline LossAt loss_at(double x, bool with_eps) {
 
 // A row's margin, loss and gradients; part[block] = the losses of the block's rows.
 // Geometry  one team a row (reduce.h): at d = 64 16 lanes a row, 16 rows a block.
-// Traffic   36 d bytes a row (24 d + 4 d without d_x), each once: a row up to 32 V wide waits for its margin in registers.
+// Traffic   32 d bytes a row (28 d without d_x; 4 d less for u or p that are written), each once: a row up to 32 V wide waits for its margin in registers.
 // Order     the margin: a lane's columns ascending, then lanes by a butterfly. Losses: as block_sum, blocks as sum_of_partials.
 template <int V>
-__global__ void bpr_team_per_row(double* part, Mat d_u, Mat d_p, Mat d_x, CMat h_u, CMat h_p, CMat h_x, double share, bool with_eps, int shift) {
+__global__ void bpr_team_per_row(double* part, BprGradients to, CMat h_u, CMat h_p, CMat h_x, double share, bool with_eps, int shift) {
   const int64_t b = team_row(shift), d = h_u.cols, first = int64_t(team_lane(shift)) * V, step = int64_t(V) << shift;
   const bool here = b < h_u.rows, once = d <= step;
   Columns<V> u{}, p{}, x{};
@@ -35,16 +35,18 @@ __global__ void bpr_team_per_row(double* part, Mat d_u, Mat d_p, Mat d_x, CMat h
   const float dx = float(share * at.slope);
   for (int64_t j = first; here && j < d; j += step) {
     if (!once) u = load<V>(h_u.row(b) + j), p = load<V>(h_p.row(b) + j), x = load<V>(h_x.row(b) + j);
-    Columns<V> du = load<V>(d_u.row(b) + j), dp = load<V>(d_p.row(b) + j);
+    Columns<V> du{}, dp{};
+    if (to.add_u) du = load<V>(to.u.row(b) + j);
+    if (to.add_p) dp = load<V>(to.p.row(b) + j);
     for (int v = 0; v < V; ++v) {
       du.v[v] = fmaf(dx, p.v[v] - x.v[v], du.v[v]);
       dp.v[v] = fmaf(dx, u.v[v], dp.v[v]);
     }
-    store<V>(d_u.row(b) + j, du), store<V>(d_p.row(b) + j, dp);
-    if (d_x) {
-      Columns<V> dn = load<V>(d_x.row(b) + j);
-      for (int v = 0; v < V; ++v) dn.v[v] = fmaf(-dx, u.v[v], dn.v[v]);
-      store<V>(d_x.row(b) + j, dn);
+    store<V>(to.u.row(b) + j, du), store<V>(to.p.row(b) + j, dp);
+    if (to.x) {
+      Columns<V> dn;
+      for (int v = 0; v < V; ++v) dn.v[v] = -dx * u.v[v];
+      store<V>(to.x.row(b) + j, dn);
     }
   }
   const double sum = block_sum(here && first == 0 ? at.f : 0.0);
@@ -57,63 +59,95 @@ __global__ void bpr_add_loss(double* loss, const double* part, int64_t n, double
   if (threadIdx.x == 0) *loss += share * sum;
 }
 
-constexpr int64_t kFroStretch = 1024, kMostFroBlocks = 512;
-
-// part[block] = sum of squares of the block's share, in double. Geometry: a block strides over all elements. Traffic: 4 bytes an element.
+// part[k blocks_each + c] = sum of squares of share c of block k's rows of X, in double.
+// Geometry  one team a slot (reduce.h), blockIdx.x / blocks_each = k; a block strides over its k's slots. Traffic 4 d bytes a slot.
 template <int V>
-__global__ void fro_squares(double* part, const float* x, int64_t n) {
+__global__ void norm_squares(double* part, CMat x, const int32_t* ids, int64_t B, int64_t blocks_each, int shift) {
+  const int64_t k = blockIdx.x / blocks_each, c = blockIdx.x % blocks_each, teams = kTeamThreads >> shift;
+  const int64_t first = int64_t(team_lane(shift)) * V, step = int64_t(V) << shift;
   double sum = 0;
-  for (int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * V; i < n; i += int64_t(gridDim.x) * blockDim.x * V) {
-    const Columns<V> at = load<V>(x + i);
-    for (int v = 0; v < V; ++v) sum += double(at.v[v]) * double(at.v[v]);
-  }
+  for (int64_t b = c * teams + (threadIdx.x >> shift); b < B; b += blocks_each * teams)
+    for (int64_t j = first; j < x.cols; j += step) {
+      const Columns<V> at = load<V>(x.row(ids[k * B + b]) + j);
+      for (int v = 0; v < V; ++v) sum += double(at.v[v]) * double(at.v[v]);
+    }
   sum = block_sum(sum);
   if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }
 
-// d += scale X, and the loss by block 0. Every block adds up the same partial sums in the same order: cheaper than a third launch.
-// Geometry as fro_squares. Traffic 12 bytes an element.
+// The blocks' norms: their loss, and what a row of each is multiplied by. Geometry: one warp, lane l owns blocks l, l+32, .. of the 2 + n_neg; partial sums
+// and terms are added in order.
+__global__ void norm_scales(double* loss, float* scale, const double* part, int64_t blocks_each, int64_t B, int n_neg, float reg) {
+  const int lane = int(threadIdx.x), blocks = 2 + n_neg;
+  double total = 0;
+  for (int first = 0; first < blocks; first += kWarp) {
+    const int k = first + lane;
+    double term = 0;
+    if (k < blocks) {
+      double squares = 0;
+      for (int64_t c = 0; c < blocks_each; ++c) squares += part[k * blocks_each + c];
+      const double w = k < 2 ? reg : reg / float(n_neg), size = std::sqrt(squares);
+      term = w * size / double(B);
+      scale[k] = size == 0 ? 0.0f : float(w / (double(B) * size));
+    }
+    for (int l = 0; l < kWarp; ++l) total += __shfl_sync(kAll, term, l);
+  }
+  if (lane == 0) *loss += total;
+}
+
+// g[r] += sum of the scales of r's slots times X[r], slots in order. Geometry: one team a listed row. Traffic 12 d bytes a row, 8 a slot.
 template <int V>
-__global__ void fro_gradient(double* loss, float* d, const float* x, int64_t n, const double* part, double reg, double denom) {
-  const double norm = std::sqrt(sum_of_partials(part, gridDim.x));
-  if (norm == 0) return;
-  if (blockIdx.x == 0 && threadIdx.x == 0) *loss += reg * norm / denom;
-  const float scale = float(reg / (denom * norm));
-  for (int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * V; i < n; i += int64_t(gridDim.x) * blockDim.x * V) {
-    const Columns<V> at = load<V>(x + i);
-    Columns<V> to = load<V>(d + i);
-    for (int v = 0; v < V; ++v) to.v[v] = fmaf(scale, at.v[v], to.v[v]);
-    store<V>(d + i, to);
+__global__ void norm_gradient(Mat g, CMat x, Groups slots, const float* scale, int64_t B, int shift) {
+  const int64_t j = team_row(shift), d = x.cols, first = int64_t(team_lane(shift)) * V, step = int64_t(V) << shift;
+  if (j >= slots.rows.n()) return;
+  const int64_t r = slots.rows.at(j);
+  for (int64_t c = first; c < d; c += step) {
+    const Columns<V> at = load<V>(x.row(r) + c);
+    Columns<V> to = load<V>(g.row(r) + c), sum{};
+    for (int32_t e = slots.ptr[j]; e < slots.ptr[j + 1]; ++e) {
+      const float w = scale[slots.slot[e] / B];
+      for (int v = 0; v < V; ++v) sum.v[v] += w * at.v[v];
+    }
+    for (int v = 0; v < V; ++v) to.v[v] += sum.v[v];
+    store<V>(g.row(r) + c, to);
   }
 }
 
+constexpr int64_t kMostNormBlocks = 16;  // a block of slots: one lane adds up what they find
+
 }  // namespace
 
-void bpr(Ctx& ctx, double* loss, Mat d_u, Mat d_p, Mat d_x, CMat h_u, CMat h_p, CMat h_x, float weight, bool with_eps) {
+void bpr(Ctx& ctx, double* loss, const BprGradients& to, CMat h_u, CMat h_p, CMat h_x, float weight, bool with_eps) {
   const int64_t B = h_u.rows, d = h_u.cols;
   CHECK_SHAPE(h_p, B, d);
   CHECK_SHAPE(h_x, B, d);
-  CHECK_SHAPE(d_u, B, d);
-  CHECK_SHAPE(d_p, B, d);
-  if (d_x) CHECK_SHAPE(d_x, B, d);
+  CHECK_SHAPE(to.u, B, d);
+  CHECK_SHAPE(to.p, B, d);
+  if (to.x) CHECK_SHAPE(to.x, B, d);
   if (B == 0) return;
   const double share = double(weight) / double(B);
-  const bool four = four_columns(d, {h_u.p, h_p.p, h_x.p, d_u.p, d_p.p, d_x.p});
+  const bool four = four_columns(d, {h_u.p, h_p.p, h_x.p, to.u.p, to.p.p, to.x.p});
   const int shift = team_shift(four ? d / 4 : d);
   const int64_t blocks = team_blocks(B, shift);
   double* part = static_cast<double*>(ctx.scratch(0, size_t(blocks) * sizeof(double)));
-  launch((four ? bpr_team_per_row<4> : bpr_team_per_row<1>), blocks, kTeamThreads, 0, ctx, part, d_u, d_p, d_x, h_u, h_p, h_x, share, with_eps,
-         shift);
+  launch((four ? bpr_team_per_row<4> : bpr_team_per_row<1>), blocks, kTeamThreads, 0, ctx, part, to, h_u, h_p, h_x, share, with_eps, shift);
   launch(bpr_add_loss, 1, 256, 0, ctx, loss, part, blocks, share);
 }
 
-void fro(Ctx& ctx, double* loss, Mat d, CMat x, float reg, int64_t denom) {
-  CHECK_SHAPE(d, x.rows, x.cols);
-  const int64_t blocks = std::min(kMostFroBlocks, blocks_for(x.size(), kFroStretch));
-  double* part = static_cast<double*>(ctx.scratch(0, size_t(blocks) * sizeof(double)));
-  const bool four = four_columns(x.size(), {d.p, x.p});
-  launch((four ? fro_squares<4> : fro_squares<1>), blocks, 256, 0, ctx, part, x.p, x.size());
-  launch((four ? fro_gradient<4> : fro_gradient<1>), blocks, 256, 0, ctx, loss, d.p, x.p, x.size(), part, double(reg), double(denom));
+void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const int32_t* ids, int64_t B, int n_neg, float reg) {
+  const int64_t d = x.cols, blocks = 2 + n_neg;
+  CHECK_SHAPE(g, x.rows, d);
+  CHECK_THAT(n_neg >= 0);
+  if (B == 0) return;
+  const bool four = four_columns(d, {g.p, x.p});
+  const int shift = team_shift(four ? d / 4 : d);
+  const int64_t each = std::min(kMostNormBlocks, team_blocks(B, shift));
+  double* part = static_cast<double*>(ctx.scratch(0, size_t(blocks * each) * sizeof(double)));
+  float* scale = static_cast<float*>(ctx.scratch(1, size_t(blocks) * sizeof(float)));
+  launch((four ? norm_squares<4> : norm_squares<1>), blocks * each, kTeamThreads, 0, ctx, part, x, ids, B, each, shift);
+  launch(norm_scales, 1, kWarp, 0, ctx, loss, scale, part, each, B, n_neg, reg);
+  launch((four ? norm_gradient<4> : norm_gradient<1>), team_blocks(std::min(slots.rows.capacity, blocks * B), shift), kTeamThreads, 0, ctx, g, x,
+         slots, scale, B, shift);
 }
 
 }  // namespace ccdrec::cuda

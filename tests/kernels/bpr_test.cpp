@@ -1,6 +1,8 @@
 #include "kernels/bpr.h"
 
-#include "tests/support.h"
+#include <algorithm>
+
+#include "tests/kernels/graphs.h"
 
 namespace ccdrec::test {
 namespace {
@@ -50,12 +52,18 @@ TEST(Bpr, LossAndGradientMatchFiniteDifferences) {
       for (const Device& dev : devices()) {
         SCOPED_TRACE(std::string(c.name) + (with_eps ? ", eps" : ", stable") + " on " + dev.name);
         DeviceCtx ctx(dev);
-        std::vector<float> du = du0, dp = dp0, dx = dx0, du2 = du0, dp2 = dp0;
-        Cell<double> loss = 3.5, loss2 = 0;
-        dev.ops->bpr(ctx, &loss, mat(du, c.B, c.d), mat(dp, c.B, c.d), mat(dx, c.B, c.d), cmat(u, c.B, c.d), cmat(p, c.B, c.d), cmat(x, c.B, c.d),
-                     c.weight, with_eps);
-        dev.ops->bpr(ctx, &loss2, mat(du2, c.B, c.d), mat(dp2, c.B, c.d), Mat{}, cmat(u, c.B, c.d), cmat(p, c.B, c.d), cmat(x, c.B, c.d), c.weight,
-                     with_eps);
+        std::vector<float> du = du0, dp = dp0, dx(du0.size(), NAN), du2 = du0, dp2 = dp0;
+        Cell<double> loss = 3.5, loss2 = 0, loss3 = 0;
+        const CMat hu = cmat(u, c.B, c.d), hp = cmat(p, c.B, c.d), hx = cmat(x, c.B, c.d);
+        dev.ops->bpr(ctx, &loss, {mat(du, c.B, c.d), mat(dp, c.B, c.d), mat(dx, c.B, c.d)}, hu, hp, hx, c.weight, with_eps);
+        dev.ops->bpr(ctx, &loss2, {mat(du2, c.B, c.d), mat(dp2, c.B, c.d), {}}, hu, hp, hx, c.weight, with_eps);
+        // Written where nothing was before: as added to zero.
+        std::vector<float> du3(du0.size(), NAN), dp3(du0.size(), 0.0f), dx3(du0.size(), NAN), du4(du0.size(), 0.0f), dp4(du0.size(), NAN);
+        dev.ops->bpr(ctx, &loss3, {mat(du3, c.B, c.d), mat(dp3, c.B, c.d), mat(dx3, c.B, c.d), false, true}, hu, hp, hx, c.weight, with_eps);
+        dev.ops->bpr(ctx, &loss3, {mat(du4, c.B, c.d), mat(dp4, c.B, c.d), {}, true, false}, hu, hp, hx, c.weight, with_eps);
+        EXPECT_EQ(du3, du4);
+        EXPECT_EQ(dp3, dp4);
+        EXPECT_EQ(dx3, dx);
         EXPECT_NEAR(loss, 3.5 + want, 1e-12 * (1 + std::fabs(want)));
         EXPECT_EQ(du, du2);  // a constant h_x changes nothing else
         EXPECT_EQ(dp, dp2);
@@ -73,6 +81,7 @@ TEST(Bpr, LossAndGradientMatchFiniteDifferences) {
         }
         EXPECT_TRUE(close(du, want_du, 4e-7));
         EXPECT_TRUE(close(dp, want_dp, 4e-7));
+        for (size_t i = 0; i < dx.size(); ++i) dx[i] += dx0[i];  // beside which the error of a difference is nothing
         EXPECT_TRUE(close(dx, want_dx, 4e-7));
         EXPECT_TRUE(same(dev, "d_u", du));
         EXPECT_TRUE(same(dev, "loss", double(loss)));
@@ -103,7 +112,7 @@ TEST(Bpr, RowsOffTheirAlignmentAndManyBlocks) {
       const auto run = [&](std::vector<std::vector<float>>& v, int64_t skip, double* to) {
         std::vector<Mat> m;
         for (auto& x : v) m.push_back({x.data() + skip, B, d});
-        dev.ops->bpr(ctx, to, m[3], m[4], m[5], m[0], m[1], m[2], 0.7f, false);
+        dev.ops->bpr(ctx, to, {m[3], m[4], m[5]}, m[0], m[1], m[2], 0.7f, false);
       };
       run(off, 1, &loss);
       run(on, 0, &aligned_loss);
@@ -130,7 +139,7 @@ TEST(Bpr, SmallGradientsKeepTheirRelativeAccuracy) {
         const std::vector<float> u = {1}, p = {float(m)}, x = {0};
         std::vector<float> du = {0}, dp = {0}, dx = {0};
         Cell<double> loss = 0;
-        dev.ops->bpr(ctx, &loss, mat(du, 1, 1), mat(dp, 1, 1), mat(dx, 1, 1), cmat(u, 1, 1), cmat(p, 1, 1), cmat(x, 1, 1), 1.0f, with_eps);
+        dev.ops->bpr(ctx, &loss, {mat(du, 1, 1), mat(dp, 1, 1), mat(dx, 1, 1)}, cmat(u, 1, 1), cmat(p, 1, 1), cmat(x, 1, 1), 1.0f, with_eps);
         const double mf = p[0], sig = 1 / (1 + std::exp(-mf)), rest = 1 / (1 + std::exp(mf));
         const double want = with_eps ? -sig * rest / (1e-10 + sig) : -rest;
         EXPECT_NEAR(dp[0], want, 2e-7 * std::fabs(want));
@@ -147,55 +156,86 @@ TEST(Bpr, FarApartIsFiniteAndANanIsNot) {
       DeviceCtx ctx(dev);
       std::vector<float> u = {1}, p = {m}, x = {0}, du = {0}, dp = {0}, dx = {0};
       Cell<double> loss = 0;
-      dev.ops->bpr(ctx, &loss, mat(du, 1, 1), mat(dp, 1, 1), mat(dx, 1, 1), cmat(u, 1, 1), cmat(p, 1, 1), cmat(x, 1, 1), 1, false);
+      dev.ops->bpr(ctx, &loss, {mat(du, 1, 1), mat(dp, 1, 1), mat(dx, 1, 1)}, cmat(u, 1, 1), cmat(p, 1, 1), cmat(x, 1, 1), 1, false);
       EXPECT_EQ(loss, m < 0 ? 1e4 : 0.0);
       EXPECT_EQ(dp[0], m < 0 ? -1.0f : 0.0f);
       p[0] = NAN;
-      dev.ops->bpr(ctx, &loss, mat(du, 1, 1), mat(dp, 1, 1), mat(dx, 1, 1), cmat(u, 1, 1), cmat(p, 1, 1), cmat(x, 1, 1), 1, false);
+      dev.ops->bpr(ctx, &loss, {mat(du, 1, 1), mat(dp, 1, 1), mat(dx, 1, 1)}, cmat(u, 1, 1), cmat(p, 1, 1), cmat(x, 1, 1), 1, false);
       EXPECT_TRUE(std::isnan(loss));
     }
 }
 
-TEST(Fro, NormAndGradientMatchFiniteDifferences) {
-  for (const auto& [n, d] : std::vector<std::pair<int64_t, int64_t>>{{0, 64}, {1, 1}, {7, 37}, {31, 33}, {32, 32}, {41, 25}, {700, 64}, {8300, 64}}) {
+// Slots [users | positives | negatives ..] of a table's rows: norms of the blocks, and rows named by several slots get the sum of their gradients.
+TEST(NormReg, LossAndGradientMatchFiniteDifferences) {
+  struct Shape {
+    int64_t B, R, d;
+    int n_neg;
+  };
+  for (const Shape& z :
+       std::vector<Shape>{{0, 5, 64, 1}, {1, 1, 1, 1}, {7, 9, 37, 1}, {31, 40, 33, 2}, {32, 500, 32, 0}, {41, 3, 25, 3}, {700, 900, 64, 1}}) {
+    const int blocks = 2 + z.n_neg;
+    const int64_t n = z.B * blocks, size = z.R * z.d;
     Draw g;
-    const auto x = g.floats(n * d), d0 = g.floats(n * d);
+    const auto x = g.floats(size), g0 = g.floats(size);
+    std::vector<int32_t> ids;
+    for (int64_t s = 0; s < n; ++s) ids.push_back(g.below(int32_t(z.R)));
     const float reg = 0.7f;
-    const int64_t denom = 512;
     const auto value = [&](size_t at, double shift) {
       double sum = 0;
-      for (size_t i = 0; i < x.size(); ++i) sum += (x[i] + (i == at ? shift : 0)) * (x[i] + (i == at ? shift : 0));
-      return double(reg) * std::sqrt(sum) / double(denom);
+      for (int k = 0; k < blocks; ++k) {
+        double squares = 0;
+        for (int64_t b = 0; b < z.B; ++b)
+          for (int64_t j = 0; j < z.d; ++j) {
+            const size_t i = size_t(ids[size_t(k * z.B + b)] * z.d + j);
+            const double v = x[i] + (i == at ? shift : 0);
+            squares += v * v;
+          }
+        sum += double(reg) / double(z.B) / (k < 2 ? 1 : z.n_neg) * std::sqrt(squares);
+      }
+      return z.B ? sum : 0;
     };
-    const double want = value(size_t(-1), 0), norm = want * double(denom) / double(reg);
+    const double want = value(size_t(-1), 0);
     std::vector<std::pair<size_t, double>> slopes;
     for (size_t i = 0; i < x.size(); i += 1 + x.size() / 50) slopes.emplace_back(i, (value(i, 1e-4) - value(i, -1e-4)) / 2e-4);
     SameBits same;
     for (const Device& dev : devices()) {
-      SCOPED_TRACE(std::to_string(n) + " rows on " + dev.name);
+      SCOPED_TRACE(std::to_string(z.B) + " rows a block, width " + std::to_string(z.d) + " on " + dev.name);
       DeviceCtx ctx(dev);
-      std::vector<float> grad = d0;
-      Cell<double> loss = -2;
-      dev.ops->fro(ctx, &loss, mat(grad, n, d), cmat(x, n, d), reg, denom);
-      EXPECT_NEAR(loss, -2 + want, 1e-12);
-      for (const auto& [i, slope] : slopes) EXPECT_NEAR(grad[i], d0[i] + slope, 1e-7 * std::fabs(d0[i]) + 1e-7) << i;
+      OwnedGroups slots(n);
+      dev.ops->group(ctx, slots.g, ids.data(), n, z.R);
+      std::vector<float> grad = g0, from_zero(x.size(), 0.0f);
+      Cell<double> loss = -2, again = 0;
+      dev.ops->norm_reg(ctx, &loss, mat(grad, z.R, z.d), cmat(x, z.R, z.d), slots.g, ids.data(), z.B, z.n_neg, reg);
+      dev.ops->norm_reg(ctx, &again, mat(from_zero, z.R, z.d), cmat(x, z.R, z.d), slots.g, ids.data(), z.B, z.n_neg, reg);
+      EXPECT_NEAR(loss, -2 + want, 1e-7 * want);  // reg / n_neg is a float
+      EXPECT_NEAR(-2 + again, loss, 1e-12);
+      for (const auto& [i, slope] : slopes) {
+        EXPECT_NEAR(from_zero[i], slope, 3e-6 * std::fabs(slope) + 1e-8) << i;  // a row of R = 3 sums over fifty slots
+        EXPECT_NEAR(grad[i], g0[i] + from_zero[i], 1e-7 * (std::fabs(g0[i]) + std::fabs(from_zero[i]))) << i;
+      }
+      for (size_t i = 0; i < x.size(); ++i) {
+        const bool named = std::find(ids.begin(), ids.end(), int32_t(int64_t(i) / z.d)) != ids.end();
+        ASSERT_EQ(grad[i] == g0[i], !named || from_zero[i] == 0 || g0[i] + from_zero[i] == g0[i]) << i;
+      }
       EXPECT_TRUE(same(dev, "loss", double(loss)));
-      std::vector<float> from_zero(x.size(), 0.0f);  // the gradient alone, to its own accuracy
-      dev.ops->fro(ctx, &loss, mat(from_zero, n, d), cmat(x, n, d), reg, denom);
-      for (size_t i = 0; i < x.size(); ++i)
-        ASSERT_NEAR(from_zero[i], double(reg) / (double(denom) * norm) * x[i], 2e-7 * std::fabs(from_zero[i]) + 1e-30);
+      EXPECT_TRUE(same(dev, "gradient", grad));
     }
   }
 }
 
-TEST(Fro, OfZeroRowsIsNothing) {
+TEST(NormReg, ABlockOfZeroRowsIsNothing) {
   for (const Device& dev : devices()) {
     DeviceCtx ctx(dev);
-    std::vector<float> zero(8, 0.0f), grad(8, 2.0f);
+    const std::vector<float> x = {0, 0, 0, 0, 3, 4, 0, 0};  // row 0: users and negatives; row 1: positives
+    const std::vector<int32_t> ids = {0, 0, 1, 1, 0, 0};
+    OwnedGroups slots(6);
+    dev.ops->group(ctx, slots.g, ids.data(), 6, 2);
+    std::vector<float> grad(8, 2.0f);
     Cell<double> loss = 1;
-    dev.ops->fro(ctx, &loss, mat(grad, 2, 4), cmat(zero, 2, 4), 1, 2);
-    EXPECT_EQ(loss, 1.0);
-    EXPECT_EQ(grad, std::vector<float>(8, 2.0f));
+    dev.ops->norm_reg(ctx, &loss, mat(grad, 2, 4), cmat(x, 2, 4), slots.g, ids.data(), 2, 1, 2);
+    EXPECT_NEAR(loss, 1.0 + std::sqrt(50.0), 1e-12);
+    const float one = float(1 / std::sqrt(50.0));
+    for (int j = 0; j < 8; ++j) EXPECT_NEAR(grad[size_t(j)], 2 + 2 * one * x[size_t(j)], 5e-7) << j;
   }
 }
 

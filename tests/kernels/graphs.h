@@ -76,4 +76,15 @@ struct OwnedList {
   std::vector<int32_t> values() const { return {idx.begin(), idx.begin() + count}; }
 };
 
+struct OwnedGroups {
+  OwnedList rows;
+  std::vector<int32_t> ptr, slot;
+  Groups g;
+  explicit OwnedGroups(int64_t n) : OwnedGroups(n, n) {}
+  OwnedGroups(int64_t n, int64_t capacity) : rows(capacity), ptr(size_t(capacity + 1), -7), slot(size_t(n), -7) {
+    g = {rows.list(), ptr.data(), slot.data()};
+    g.rows.capacity = capacity;
+  }
+};
+
 }  // namespace ccdrec::test

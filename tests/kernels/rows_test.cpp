@@ -9,16 +9,6 @@
 namespace ccdrec::test {
 namespace {
 
-struct OwnedGroups {
-  OwnedList rows;
-  std::vector<int32_t> ptr, slot;
-  Groups g;
-  explicit OwnedGroups(int64_t n) : OwnedGroups(n, n) {}
-  OwnedGroups(int64_t n, int64_t capacity) : rows(capacity), ptr(size_t(capacity + 1), -7), slot(size_t(n), -7) {
-    g = {rows.list(), ptr.data(), slot.data()};
-    g.rows.capacity = capacity;
-  }
-};
 bool on_cpu(const Device& dev) { return dev.family == "cpu"; }
 int32_t fault(DeviceCtx& ctx) { return gpu_ops()->take_fault(ctx); }  // of the CUDA operations: what the CPU throws for
 
