@@ -118,7 +118,7 @@ BENCHMARK(adam)
 // Rows brought to a step `missed` after the last one, then given a gradient at which their value waits: Gstep/s counts elements times steps, each one
 // divide and one square root.
 void adam_rows(benchmark::State& state) {
-  const int64_t n = 900, R = 2 * n, F = 4096, missed = state.range(0);
+  const int64_t n = 900, R = 4 * n, F = 4096, missed = state.range(0);
   std::vector<float> p = random_floats(R * F), m = random_floats(R * F), v = random_floats(R * F), g = random_floats(n * F);
   for (float& x : v) x *= x;
   const auto coef = coefficients(missed + 2);

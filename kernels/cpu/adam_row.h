@@ -8,12 +8,14 @@ struct Reached {
   int64_t value, moments;  // steps; value >= moments - 1
 };
 
-// The forms of one machine (microkernel.h); all give the same bits. n elements each; g (null: zero) belongs to step t.
+// The forms of one machine (microkernel.h); all give the same bits. n elements each.
+//   step      p, m, v from step t-1 to t; g (null: zero) belongs to t
+//   gradient  m, v from step `moments` to t, to which g belongs; p from t-1 to t unless null
+//   catch_up  p to step t; m, v stay, or go to t as well if `keep`
 struct AdamRow {
-  void (*step)(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule&, int64_t t);  // everything, from t-1 to t
-  void (*gradient)(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule&, int64_t moments, int64_t t);  // moments to t, and
-      // p from t-1 unless null
-  void (*catch_up)(float* p, float* m, float* v, int64_t n, const AdamSchedule&, Reached, int64_t t, bool keep);  // value to t; moments if `keep`
+  void (*step)(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule&, int64_t t);
+  void (*gradient)(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule&, int64_t moments, int64_t t);
+  void (*catch_up)(float* p, float* m, float* v, int64_t n, const AdamSchedule&, Reached, int64_t t, bool keep);
 };
 const AdamRow& adam_row_here();  // the widest of this machine
 

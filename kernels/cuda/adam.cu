@@ -116,10 +116,11 @@ __global__ void adam_warp_per_row(Table table, RowList rows, CMat g, bool by_row
     const int64_t r = rows.at(j);
     const Reached at{table.value_at[r], table.moments_at[r]};
     if (done_already<kWork>(at, now, lane == 0, fault)) continue;
+    const int64_t to = kWork == RowWork::all && at.value > now ? at.value : now;
     const float* g_r = g.p ? g.p + (by_row ? r : j) * cols : nullptr;
-    for (int64_t c = lane; c < cols; c += kWarp) work_on<kWork>(table, r, c, kWork == RowWork::gradient ? g_r[c] : 0.0f, s, at, now, at_once);
+    for (int64_t c = lane; c < cols; c += kWarp) work_on<kWork>(table, r, c, kWork == RowWork::gradient ? g_r[c] : 0.0f, s, at, to, at_once);
     __syncwarp();  // every lane has read what the row had reached
-    if (lane == 0) now_at<kWork>(table, r, now, at_once);
+    if (lane == 0) now_at<kWork>(table, r, to, at_once);
   }
 }
 
@@ -133,10 +134,11 @@ __global__ void adam_block_per_row(Table table, RowList rows, CMat g, bool by_ro
     const Reached at{table.value_at[r], table.moments_at[r]};
     __syncthreads();  // every thread has read what the row had reached
     if (done_already<kWork>(at, now, threadIdx.x == 0, fault)) continue;
+    const int64_t to = kWork == RowWork::all && at.value > now ? at.value : now;
     const float* g_r = g.p ? g.p + (by_row ? r : j) * cols : nullptr;
     for (int64_t c = threadIdx.x; c < cols; c += blockDim.x)
-      work_on<kWork>(table, r, c, kWork == RowWork::gradient ? g_r[c] : 0.0f, s, at, now, at_once);
-    if (threadIdx.x == 0) now_at<kWork>(table, r, now, at_once);
+      work_on<kWork>(table, r, c, kWork == RowWork::gradient ? g_r[c] : 0.0f, s, at, to, at_once);
+    if (threadIdx.x == 0) now_at<kWork>(table, r, to, at_once);
   }
 }
 

@@ -185,11 +185,14 @@ TEST(AdamRows, EveryProcessorPathTakesTheSameSteps) {
     std::vector<float> p = p0, m = m0, v = v0;
     Reached at(R);
     const Table table = at.table(mat(p, R, cols), mat(m, R, cols), mat(v, R, cols));
-    std::vector<int32_t> parted[2];  // few enough at a time for their values to wait
-    for (int32_t r = 0; r < R; ++r) parted[r % 2].push_back(r);
-    OwnedList even(parted[0]), odd(parted[1]);
+    std::vector<int32_t> parted[5];  // few enough at a time for their values to wait
+    for (int32_t r = 0; r < R; ++r) parted[r % 5].push_back(r);
     for (const int64_t t : {1, 6, 11})
-      for (OwnedList* some : {&even, &odd}) cpu::adam_rows(ctx, table, some->list(), cmat(grad[size_t(t - 1)], R, cols), true, schedule(coef), t);
+      for (const std::vector<int32_t>& part : parted) {
+        OwnedList some(part);
+        cpu::adam_rows(ctx, table, some.list(), cmat(grad[size_t(t - 1)], R, cols), true, schedule(coef), t);
+        EXPECT_EQ(at.value[size_t(part[0])], t - 1);
+      }
     cpu::adam_flush(ctx, table, schedule(coef), steps);
     EXPECT_EQ(first_difference(v, v_want), v.size());
     EXPECT_EQ(first_difference(m, m_want), m.size());
@@ -263,7 +266,7 @@ TEST(AdamRows, ReplayEqualsDenseBitForBit) {
         dev.ops->adam_rows(ctx, table, rows.list(), c.by_row ? cmat(full, c.R, c.cols) : cmat(by_list, n + 2, c.cols), c.by_row, s, t);
         for (int32_t r : touched) {
           EXPECT_EQ(at.moments[size_t(r)], t);
-          EXPECT_EQ(at.value[size_t(r)], 2 * n > c.R ? t : t - 1);
+          EXPECT_EQ(at.value[size_t(r)], moves_at_once(n, c.R) ? t : t - 1);
         }
         if (t % 2 == 0) continue;  // the values wait for the next gradient, or the flush
         dev.ops->adam_catch_up(ctx, table, rows.list(), s, t);
@@ -342,6 +345,27 @@ TEST(AdamRows, RestsOnlyWhereBothMomentsAreZero) {
   EXPECT_EQ(p, p0);
   EXPECT_NEAR(v[1], 0.5 * std::pow(0.999, 5), 1e-7);
   EXPECT_EQ(at, Reached(2, 5));
+}
+
+// A value that is ahead of the step stays where it is, and the moments join it.
+TEST(AdamRows, AFlushTakesNoValueBack) {
+  const auto coef = coefficients(0.01, 6);
+  for (const int64_t cols : {5, 600})
+    for (const Device& dev : devices()) {
+      SCOPED_TRACE(std::to_string(cols) + " columns on " + dev.name);
+      DeviceCtx ctx(dev);
+      const auto size = size_t(2 * cols);
+      std::vector<float> p(size, 2), m(size, 1), v(size, 1);
+      Reached at(2, 3);
+      at.value = {5, 3};
+      dev.ops->adam_flush(ctx, at.table(mat(p, 2, cols), mat(m, 2, cols), mat(v, 2, cols)), schedule(coef), 4);
+      EXPECT_EQ(at.value, (std::vector<int32_t>{5, 4}));
+      EXPECT_EQ(at.moments, (std::vector<int32_t>{5, 4}));
+      EXPECT_EQ(p[0], 2);
+      EXPECT_EQ(m[0], 0.9f * (0.9f * 1.0f));
+      EXPECT_NE(p[size_t(cols)], 2);
+      EXPECT_EQ(m[size_t(cols)], 0.9f);
+    }
 }
 
 TEST(AdamRows, ListedRowsOnly) {
