@@ -90,10 +90,10 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
     forward += {2 * edges * d, 8 * edges + 2 * rows * row}, backward += {2 * edges * d, 8 * edges + 2 * rows * row};
   }
   // Modality maps of the batch's distinct items: Y = X W; dW = X^T dY, and dX = dY W^T where features are trained. Then X is read for dW, takes its
-  // step with the moments (24 bytes an element), and dX need not be stored.
+  // step with the moments (24 bytes an element), and dX need not be stored. The steps that its rows have missed are taken as they are read.
   if (projects) {
     const double product = 2 * n.items * F * d, trained = s.train_features ? 1 : 0;
-    forward += {product, 4 * (n.items * F + F * d)};
+    forward += {product + 8 * trained * (I - n.items) * F, 4 * (n.items * F + F * d), trained * (I - n.items) * F};
     backward += {product * (1 + trained) + 8 * trained * n.items * F, 4 * (n.items * F + F * d) + 20 * trained * n.items * F, trained * n.items * F};
   }
   // Estimator: q and k of every token, v of one combined token an item; backward twice the products. Three saved (items K, d) arrays, written then
@@ -102,12 +102,11 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
     const double product = 4 * n.items * K * d * d + 2 * n.items * d * d, saved = 3 * n.items * K * row;
     forward += {product, saved}, backward += {2 * product, saved};
   }
-  // Adam: every element moves at every step (8 flop and a root), read and written (28 bytes) only where a gradient arrives. The features' gradients
-  // were counted above; here are the steps without one.
+  // Adam: every element moves at every step (8 flop and a root), read and written (28 bytes) only where a gradient arrives. The features' steps
+  // were counted above.
   const double touched = graph_model ? n.rows[0] : n.users + n.items;
   optimiser += {8 * N * d, 28 * touched * d, N * d};
   if (projects) optimiser += {8 * F * d, 28 * F * d, F * d};
-  if (projects && s.train_features) optimiser += {8 * (I - n.items) * F, 0, (I - n.items) * F};
   // Curricular negatives: similarity of each positive with each candidate.
   if (ccd && s.cns) sample += {2 * B * C * d, (n.items + C) * row};
   for (Work* w : {&forward, &backward, &optimiser, &sample}) w->flop *= steps, w->bytes *= steps, w->roots *= steps;

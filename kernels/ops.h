@@ -26,6 +26,7 @@
 #define CCDREC_OPS(X)                                                                             \
   X(gemm)                  /* dense product                                        gemm.h */      \
   X(project)               /* modality map of listed items                         project.h */   \
+  X(catch_up_project)      /* the same of rows first brought to a step             project.h */   \
   X(project_backward)      /* its gradients                                        project.h */   \
   X(project_backward_step) /* and the listed rows' gradient to their moments       project.h */   \
   X(adam)                  /* optimiser, dense                                     adam.h */      \

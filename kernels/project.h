@@ -1,6 +1,8 @@
 // project: the modality map of the items a batch needs, Y[j] = X[rows[j]] W + b, and its backward (spec 1, 3.3).
 //
 //   X (R,F) raw features, rows: n <= capacity row indices of X, W (F,d), b (1,d), Y (capacity,d): rows j < n are written, the rest untouched.
+// catch_up_project, given a trainable X as a Table: adam_catch_up (adam.h) of the listed rows to step t, then project, and the bits of the two; a row is
+//   multiplied while it is at hand. Rows that are further than t stay. Rows are listed once each.
 // project_backward, given dY (capacity,d):
 //   dW (F,d) += X[rows]^T dY ;  db (1,d) += column sums of dY ;  dX (capacity,F) = dY W^T (row j for item rows[j]; skipped when dX is empty)
 // project_backward_step, given a trainable X as a Table: dW and db the same, and that dX, which need not be stored, enters the moments of the listed rows
@@ -14,6 +16,7 @@
 
 namespace ccdrec::cpu {
 void project(Ctx&, Mat y, CMat x, RowList rows, CMat w, CMat b);
+void catch_up_project(Ctx&, Mat y, const Table& x, RowList rows, CMat w, CMat b, const AdamSchedule&, int64_t t);
 void project_backward(Ctx&, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList rows, CMat w);
 void project_backward_step(Ctx&, Mat dw, Mat db, CMat dy, const Table& x, RowList rows, CMat w, const AdamSchedule&, int64_t t);
 }  // namespace ccdrec::cpu

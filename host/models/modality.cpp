@@ -37,13 +37,14 @@ void Modalities::init(ParamArena& arena) {
   }
 }
 
-void Modalities::catch_up(RowList items, int64_t t_done) {
-  for (RowTable& x : x_)
-    if (x.trainable()) dev_.ops.adam_catch_up(dev_.ctx, x.table(), items, adam_, t_done);
-}
-
-void Modalities::project(ParamArena& arena, RowList items) {
-  for (size_t m = 0; m < x_.size(); ++m) dev_.ops.project(dev_.ctx, h_[m], x_[m].value(), items, arena.value(w_[m]), arena.value(b_[m]));
+void Modalities::project(ParamArena& arena, RowList items, int64_t t_done) {
+  for (size_t m = 0; m < x_.size(); ++m) {
+    const CMat w = arena.value(w_[m]), b = arena.value(b_[m]);
+    if (x_[m].trainable())
+      dev_.ops.catch_up_project(dev_.ctx, h_[m], x_[m].table(), items, w, b, adam_, t_done);
+    else
+      dev_.ops.project(dev_.ctx, h_[m], x_[m].value(), items, w, b);
+  }
 }
 
 void Modalities::backward(ParamArena& arena, RowList items) {

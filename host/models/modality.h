@@ -16,8 +16,7 @@ class Modalities {
   void init(ParamArena&);  // after the arena has taken its memory
 
   int count() const { return int(x_.size()); }
-  void catch_up(RowList items, int64_t t_done);               // feature rows up to date
-  void project(ParamArena&, RowList items);                   // h(m) row j = item items[j]
+  void project(ParamArena&, RowList items, int64_t t_done);   // h(m) row j = item items[j], its feature row brought up to date
   Mat h(int m) const { return h_[size_t(m)]; }                // (capacity,d)
   Mat d_h(int m) const { return d_h_[size_t(m)]; }            // (capacity,d) to be filled before backward
   void backward_step(ParamArena&, RowList items, int64_t t);  // W, b gradients; the listed feature rows take step t at once

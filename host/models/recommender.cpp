@@ -227,14 +227,14 @@ void Recommender::list_rows(bool c_is_node, bool c_later) {
 void Recommender::catch_up() {
   Phase phase(dev_, seconds_, "optimiser", timed_);
   backbone_->catch_up(t_);
-  if (shape_.modalities) modal_->catch_up(item_list_.rows, t_);
 }
 
 // Projections, estimator, fusion and propagation for those rows.
 void Recommender::propagate(const Moment& now) {
   Phase phase(dev_, seconds_, "forward", timed_);
   const CMat hhat = backbone_->items();
-  if (shape_.modalities) modal_->project(arena_, item_list_.rows);
+  // The features catch up as they are read: that part of their optimiser's work is counted here, not in its phase.
+  if (shape_.modalities) modal_->project(arena_, item_list_.rows, t_);
   if (shape_.diffusion) dma_->forward(arena_, *modal_, backbone_->item_table(), item_list_.rows, seed_, now.epoch, now.step);
   if (shape_.backbone.wrapped) {
     const Mat start = backbone_->start_items();

@@ -293,13 +293,7 @@ void adam_catch_up(Ctx& ctx, const Table& table, RowList rows, const AdamSchedul
   CHECK_THAT(t >= 0 && t <= s.steps);
   const AdamRow& row = adam_row_here();
 #pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, rows_dealt(cols))
-  for (int64_t j = 0; j < n; ++j) {
-    const int64_t r = rows.at(j);
-    const Reached at{table.value_at[r], table.moments_at[r]};
-    if (at.value >= t) continue;
-    row.catch_up(table.value.row(r), table.m.row(r), table.v.row(r), cols, s, at, t, false);
-    table.value_at[r] = int32_t(t);
-  }
+  for (int64_t j = 0; j < n; ++j) bring_up(row, table, rows.at(j), s, t);
 }
 
 void adam_flush(Ctx& ctx, const Table& table, const AdamSchedule& s, int64_t t) {

@@ -1,4 +1,4 @@
-// A row's steps of Adam, shared by adam_rows, its siblings and project_backward_step. Private to kernels/cpu.
+// A row's steps of Adam, shared by adam_rows, its siblings, catch_up_project and project_backward_step. Private to kernels/cpu.
 #pragma once
 #include "kernels/adam.h"
 
@@ -19,12 +19,18 @@ struct AdamRow {
 };
 const AdamRow& adam_row_here();  // the widest of this machine
 
+// One row's value to step t, unless it is there or further.
+inline void bring_up(const AdamRow& row, const Table& table, int64_t r, const AdamSchedule& s, int64_t t) {
+  const Reached at{table.value_at[r], table.moments_at[r]};
+  if (at.value >= t) return;
+  row.catch_up(table.value.row(r), table.m.row(r), table.v.row(r), table.value.cols, s, at, t, false);
+  table.value_at[r] = int32_t(t);
+}
+
 // One row's gradient of step t, which neither its value nor its moments have reached. The value takes the step too if it moves `at_once`.
 inline void take_gradient(const AdamRow& row, const Table& table, int64_t r, const float* g, const AdamSchedule& s, int64_t t, bool at_once) {
-  const int64_t cols = table.value.cols;
-  const Reached at{table.value_at[r], table.moments_at[r]};
-  if (at.value < t - 1) row.catch_up(table.value.row(r), table.m.row(r), table.v.row(r), cols, s, at, t - 1, false);
-  row.gradient(at_once ? table.value.row(r) : nullptr, table.m.row(r), table.v.row(r), g, cols, s, at.moments, t);
+  bring_up(row, table, r, s, t - 1);
+  row.gradient(at_once ? table.value.row(r) : nullptr, table.m.row(r), table.v.row(r), g, table.value.cols, s, table.moments_at[r], t);
   table.value_at[r] = int32_t(at_once ? t : t - 1), table.moments_at[r] = int32_t(t);
 }
 

@@ -37,6 +37,45 @@ void project(Ctx& ctx, Mat y, CMat x, RowList rows, CMat w, CMat b) {
   product(ctx, y.slice(0, n), F, {x.p, F, rows.idx, false}, {w.p, d, false}, true);
 }
 
+// A thread takes as many rows as a register tile is high, brings them up to date as long streams and multiplies them out of L2.
+void catch_up_project(Ctx& ctx, Mat y, const Table& x, RowList rows, CMat w, CMat b, const AdamSchedule& s, int64_t t) {
+  const int64_t n = rows.n(), F = x.value.cols, d = w.cols;
+  CHECK_THAT(y.rows >= n && y.cols == d);
+  CHECK_SHAPE(w, F, d);
+  CHECK_SHAPE(b, 1, d);
+  CHECK_SHAPE(x.m, x.value.rows, F);
+  CHECK_SHAPE(x.v, x.value.rows, F);
+  CHECK_THAT(t >= 0 && t <= s.steps);
+  if (n == 0) return;
+  const MicroKernel& mk = micro_kernel();
+  const AdamRow& adam_row = adam_row_here();
+  const int64_t mr = mk.mr, nr = mk.nr, panels = ceil_div(d, nr);
+  float* const packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * F) * sizeof(float)));  // W; rows k0.. from k0 * panels * nr on
+#pragma omp parallel num_threads(ctx.threads)
+  {
+#pragma omp for
+    for (int64_t k0 = 0; k0 < F; k0 += kBlock) pack_across(packed + k0 * panels * nr, nr, w.row(k0), d, nullptr, std::min(kBlock, F - k0), 0, d);
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t j = 0; j < n; j += mr) {
+      const int64_t here = std::min(mr, n - j);
+      const float* a[kMaxMr];
+      for (int64_t i = 0; i < here; ++i) {
+        const int64_t r = rows.at(j + i);
+        bring_up(adam_row, x, r, s, t);
+        a[i] = x.value.row(r);
+        std::copy_n(b.p, d, y.row(j + i));  // the sums start from the bias
+      }
+      std::fill(a + here, a + mr, a[0]);            // beyond the edge: any row
+      for (int64_t k0 = 0; k0 < F; k0 += kBlock) {  // as product: blocks of terms added in order
+        const int64_t kc = std::min(kBlock, F - k0);
+        for (int64_t q = 0; q < panels; ++q)
+          partial_tile(mk, y.row(j) + q * nr, d, here, std::min(nr, d - q * nr), a, packed + k0 * panels * nr + q * kc * nr, kc, true);
+        for (int64_t i = 0; i < mr; ++i) a[i] += kc;
+      }
+    }
+  }
+}
+
 // Y = X W + b. Given dY: dW += X^T dY, db += 1^T dY, dX = dY W^T.
 void project_backward(Ctx& ctx, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList rows, CMat w) {
   const int64_t n = rows.n(), F = x.cols, d = dy.cols;
@@ -51,7 +90,8 @@ void project_backward(Ctx& ctx, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList
 }
 
 // dW is a product of its own. Then a thread takes as many rows as a register tile is high: their gradient (mr,F) is computed into its L2 from the packed
-// W^T and enters the moments from there, row by row, so that m and v pass as long streams.
+// W^T and enters the moments from there, row by row, so that m and v pass as long streams. The products leave memory idle: meanwhile the moments of the
+// first of these rows are asked for.
 void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, RowList rows, CMat w, const AdamSchedule& s, int64_t t) {
   const int64_t n = rows.n(), F = x.value.cols, d = dy.cols;
   CHECK_THAT(dy.rows >= n);
@@ -81,12 +121,18 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
     float* const g = room + omp_get_thread_num() * mr * F;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t j = 0; j < n; j += mr) {
-      const int64_t here = std::min(mr, n - j);
-      for (int64_t e0 = 0; e0 < d; e0 += kBlock) {  // as product: blocks of terms added in order
+      const int64_t here = std::min(mr, n - j), asked_ahead = std::min(here, mr / 4);  // more of them keep W waiting
+      for (int64_t e0 = 0; e0 < d; e0 += kBlock) {                                     // as product: blocks of terms added in order
         const float* a[kMaxMr];
         for (int64_t i = 0; i < mr; ++i) a[i] = dy.row(j + std::min(i, here - 1)) + e0;
-        for (int64_t q = 0; q < panels; ++q)
+        for (int64_t q = 0; q < panels; ++q) {
+          for (int64_t i = 0; i < asked_ahead; ++i)
+            for (int64_t c = q * nr; c < std::min(F, (q + 1) * nr); c += 16) {
+              const int64_t at = rows.at(j + i) * F + c;
+              __builtin_prefetch(x.m.p + at, 0, 2), __builtin_prefetch(x.v.p + at, 0, 2);
+            }
           partial_tile(mk, g + q * nr, F, here, std::min(nr, F - q * nr), a, w_t + q * nr * d + e0 * nr, std::min(kBlock, d - e0), e0 > 0);
+        }
       }
       for (int64_t i = 0; i < here; ++i) take_gradient(adam_row, x, rows.at(j + i), g + i * F, s, t, at_once);
     }

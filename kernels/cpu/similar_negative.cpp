@@ -5,13 +5,12 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/microkernel.h"
 #include "kernels/sample.h"
 
 namespace ccdrec::cpu {
 namespace {
 
-constexpr int64_t kRows = 6, kCols = 16;                    // register tile: 6 positives x 16 candidates, 12 accumulators
 constexpr int32_t kExcluded = INT_MIN, kNan = INT_MIN + 1;  // below every similarity: -inf is ordered as INT_MIN + 0x7fffff
 
 // A float as an integer of the same order; -0 as 0.
@@ -28,24 +27,10 @@ float inverse_norm(const float* x, int64_t d) {
   return 1.0f / std::max(std::sqrt(sum), 1e-12f);
 }
 
-// Candidates' rows in panels of 16, transposed: panel[j*16 + l] = X[cand[l], j]. Missing candidates of the last panel are rows of zeros.
-void pack_panel(float* panel, CMat pool, const int32_t* cand, int64_t n) {
-  for (int64_t l = 0; l < kCols; ++l)
-    for (int64_t j = 0; j < pool.cols; ++j) panel[j * kCols + l] = l < n ? pool.row(cand[l])[j] : 0.0f;
-}
-
-// sim[r*ld + 0..15] = x[r] . panel, every sum one fma chain over ascending j.
-void tile(float* sim, int64_t ld, const float* const* x, const float* panel, int64_t d) {
-  V8 acc[kRows][2] = {};
-  for (int64_t j = 0; j < d; ++j) {
-    const V8 c0 = load8(panel + j * kCols), c1 = load8(panel + j * kCols + 8);
-    for (int64_t r = 0; r < kRows; ++r) {
-      const V8 x_rj = splat8(x[r][j]);
-      acc[r][0] = fma8(x_rj, c0, acc[r][0]);
-      acc[r][1] = fma8(x_rj, c1, acc[r][1]);
-    }
-  }
-  for (int64_t r = 0; r < kRows; ++r) store8(sim + r * ld, acc[r][0]), store8(sim + r * ld + 8, acc[r][1]);
+// Candidates' rows in panels as wide as a register tile, transposed: panel[j*width + l] = X[cand[l], j]. Missing candidates of the last panel are zeros.
+void pack_panel(float* panel, int64_t width, CMat pool, const int32_t* cand, int64_t n) {
+  for (int64_t l = 0; l < width; ++l)
+    for (int64_t j = 0; j < pool.cols; ++j) panel[j * width + l] = l < n ? pool.row(cand[l])[j] : 0.0f;
 }
 
 // A row's keys, eight to a step up to its padded length. Returns whether there was a NaN.
@@ -122,33 +107,34 @@ int64_t position_of_rank(const int32_t* key, int64_t n, int64_t r) {
 
 }  // namespace
 
-// Groups of six positives go to the threads; a thread holds the similarities of its six rows only, (6,C) floats, and never sees those of another.
-// Cosine: dividing a row by its own norm changes no order within it, so only the candidates' norms (clamped at 1e-12) enter.
+// As many positives as a register tile is high go to a thread together; it holds the similarities of these rows only, (mr,C) floats, and never sees those
+// of another. Cosine: dividing a row by its own norm changes no order within it, so only the candidates' norms (clamped at 1e-12) enter.
 void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, const int32_t* positives, const int32_t* users, int64_t batch,
                       const int32_t* cand, int64_t count, const Csr& train, int64_t k_top, bool cosine, const int32_t* fallback, Stream s) {
   CHECK_THAT(k_top >= 1);
-  const int64_t d = pool.cols, panels = (count + kCols - 1) / kCols, ld = panels * kCols;
-  float* packed = static_cast<float*>(ctx.scratch(0, size_t(panels * d * kCols) * sizeof(float)));
+  const MicroKernel& mk = micro_kernel();
+  const int64_t d = pool.cols, mr = mk.mr, nr = mk.nr, panels = (count + nr - 1) / nr, ld = panels * nr;
+  float* packed = static_cast<float*>(ctx.scratch(0, size_t(panels * d * nr) * sizeof(float)));
   float* inv_norm = static_cast<float*>(ctx.scratch(1, size_t(ld) * sizeof(float)));
-  float* sims = static_cast<float*>(ctx.scratch(2, size_t(ctx.threads) * size_t((kRows + 1) * ld) * sizeof(float)));
+  float* sims = static_cast<float*>(ctx.scratch(2, size_t(ctx.threads) * size_t((mr + 1) * ld) * sizeof(float)));
   int nan = 0;
 #pragma omp parallel num_threads(ctx.threads) reduction(| : nan)
   {
 #pragma omp for
     for (int64_t p = 0; p < panels; ++p) {
-      const int64_t n = std::min(kCols, count - p * kCols);
-      pack_panel(packed + p * d * kCols, pool, cand + p * kCols, n);
+      const int64_t n = std::min(nr, count - p * nr);
+      pack_panel(packed + p * d * nr, nr, pool, cand + p * nr, n);
       if (cosine)
-        for (int64_t l = 0; l < n; ++l) inv_norm[p * kCols + l] = inverse_norm(pool.row(cand[p * kCols + l]), d);
+        for (int64_t l = 0; l < n; ++l) inv_norm[p * nr + l] = inverse_norm(pool.row(cand[p * nr + l]), d);
     }
-    float* sim = sims + int64_t(omp_get_thread_num()) * (kRows + 1) * ld;
-    int32_t* key = reinterpret_cast<int32_t*>(sim + kRows * ld);
+    float* sim = sims + int64_t(omp_get_thread_num()) * (mr + 1) * ld;
+    int32_t* key = reinterpret_cast<int32_t*>(sim + mr * ld);
 #pragma omp for schedule(dynamic, 1)
-    for (int64_t b0 = 0; b0 < batch; b0 += kRows) {
-      const int64_t rows = std::min(kRows, batch - b0);
-      const float* x[kRows];
-      for (int64_t r = 0; r < kRows; ++r) x[r] = pool.row(positives[b0 + std::min(r, rows - 1)]);
-      for (int64_t p = 0; p < panels; ++p) tile(sim + p * kCols, ld, x, packed + p * d * kCols, d);
+    for (int64_t b0 = 0; b0 < batch; b0 += mr) {
+      const int64_t rows = std::min(mr, batch - b0);
+      const float* x[kMaxMr];
+      for (int64_t r = 0; r < mr; ++r) x[r] = pool.row(positives[b0 + std::min(r, rows - 1)]);
+      for (int64_t p = 0; p < panels; ++p) tile(mk, sim + p * nr, ld, x, packed + p * d * nr, d, false);
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t b = b0 + r;
         nan |= to_keys(key, sim + r * ld, cosine ? inv_norm : nullptr, count, ld);

@@ -137,23 +137,86 @@ TEST(Project, BackwardMatchesDoubleReference) {
   }
 }
 
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && !std::memcmp(a.data(), b.data(), a.size() * sizeof(float));
+}
+
+constexpr int64_t kSteps = 9;
+AdamSchedule schedule() {
+  static const std::vector<AdamCoef> coef = [] {
+    std::vector<AdamCoef> c;
+    for (int64_t t = 1; t <= kSteps; ++t) c.push_back(adam_coef(0.01, {}, t));
+    return c;
+  }();
+  return {coef.data(), kSteps, {}};
+}
+
+// X as a table of a case: its rows are behind by different numbers of steps, and no row has reached the last.
+struct Waiting {
+  std::vector<float> x, m, v;
+  std::vector<int32_t> value_at, moments_at;
+  Waiting(const Case& c, const Inputs& in, Draw g)
+      : x(in.x), m(g.floats(c.R * c.F)), v(g.floats(c.R * c.F, 0, 1)), value_at(static_cast<size_t>(c.R)), moments_at(value_at) {
+    for (size_t r = 0; r < value_at.size(); ++r) {
+      value_at[r] = g.below(int32_t(kSteps));
+      moments_at[r] = std::min(g.below(value_at[r] + 2), int32_t(kSteps) - 1);
+    }
+  }
+  Table table(const Case& c) { return {mat(x, c.R, c.F), mat(m, c.R, c.F), mat(v, c.R, c.F), value_at.data(), moments_at.data()}; }
+};
+void expect_same_table(const Waiting& got, const Waiting& want) {
+  EXPECT_TRUE(same_bits(got.x, want.x));
+  EXPECT_TRUE(same_bits(got.m, want.m));
+  EXPECT_TRUE(same_bits(got.v, want.v));
+  EXPECT_EQ(got.value_at, want.value_at);
+  EXPECT_EQ(got.moments_at, want.moments_at);
+}
+
+// One operation, and the two that it stands for: every bit of Y and of the listed rows. Rows that are not listed, or further than t, are left alone.
+TEST(Project, CatchUpProjectIsCatchUpThenProject) {
+  for (const Case& c : kCases) {
+    Inputs in = inputs(c);
+    Cell<int64_t> count;
+    const RowList rows = list(c, in, count);
+    const Waiting start(c, in, Draw{3000000});
+    std::vector<float> first_x;
+    for (const int64_t t : {int64_t(0), kSteps / 2, kSteps}) {
+      first_x.clear();
+      for (const char* isa : {"portable", "avx2", "avx512"}) {
+        if (!cpu::find_kernel(isa)) continue;
+        cpu::set_micro_kernel(cpu::find_kernel(isa));
+        for (const Device& dev : with_isa(isa)) {
+          SCOPED_TRACE(std::string(c.name) + " to step " + std::to_string(t) + " on " + dev.name + " with " + isa);
+          DeviceCtx ctx(dev);
+          Waiting want = start, got = start;
+          std::vector<float> want_y(size_t(c.capacity * c.d), 99.0f), y = want_y;
+          const CMat w = cmat(in.w, c.F, c.d), b = cmat(in.b, 1, c.d);
+          const Table apart = want.table(c);
+          dev.ops->adam_catch_up(ctx, apart, rows, schedule(), t);
+          dev.ops->project(ctx, mat(want_y, c.capacity, c.d), apart.value, rows, w, b);
+          dev.ops->catch_up_project(ctx, mat(y, c.capacity, c.d), got.table(c), rows, w, b, schedule(), t);
+          EXPECT_TRUE(same_bits(y, want_y));
+          expect_same_table(got, want);
+          for (int64_t j = 0; j < count; ++j) EXPECT_GE(got.value_at[size_t(rows.at(j))], t);
+          if (std::string(dev.name) != "cpu") continue;
+          if (first_x.empty()) first_x = got.x;
+          EXPECT_TRUE(same_bits(got.x, first_x)) << "not the bits of every path";
+        }
+      }
+    }
+    cpu::set_micro_kernel(nullptr);
+  }
+}
+
 // The step at once is the gradient, then the step: every bit of dW, db and the listed rows; the others are left alone.
 TEST(Project, BackwardStepIsBackwardThenStep) {
-  const int64_t steps = 9;
-  std::vector<AdamCoef> coef;
-  for (int64_t t = 1; t <= steps; ++t) coef.push_back(adam_coef(0.01, {}, t));
-  const AdamSchedule s{coef.data(), steps, {}};
   for (const Case& c : kCases) {
     Inputs in = inputs(c);
     Cell<int64_t> count;
     const RowList rows = list(c, in, count);
     Draw g{2000000};
-    const auto dw0 = g.floats(c.F * c.d), db0 = g.floats(c.d), m0 = g.floats(c.R * c.F), v0 = g.floats(c.R * c.F, 0, 1);
-    std::vector<int32_t> value0(static_cast<size_t>(c.R)), moments0 = value0;
-    for (size_t r = 0; r < value0.size(); ++r) {  // most rows owe steps without a gradient too
-      value0[r] = g.below(int32_t(steps));
-      moments0[r] = std::min(g.below(value0[r] + 2), int32_t(steps) - 1);
-    }
+    const auto dw0 = g.floats(c.F * c.d), db0 = g.floats(c.d);
+    const Waiting start(c, in, g);
     std::vector<float> first_x;
     for (const char* isa : {"portable", "avx2", "avx512"}) {
       if (!cpu::find_kernel(isa)) continue;
@@ -161,30 +224,16 @@ TEST(Project, BackwardStepIsBackwardThenStep) {
       for (const Device& dev : with_isa(isa)) {
         SCOPED_TRACE(std::string(c.name) + " on " + dev.name + " with " + isa);
         DeviceCtx ctx(dev);
-        struct State {
-          std::vector<float> dw, db, x, m, v;
-          std::vector<int32_t> value_at, moments_at;
-        };
-        State want{dw0, db0, in.x, m0, v0, value0, moments0}, got = want;
-        const auto table = [&](State& z) {
-          return Table{mat(z.x, c.R, c.F), mat(z.m, c.R, c.F), mat(z.v, c.R, c.F), z.value_at.data(), z.moments_at.data()};
-        };
+        Waiting want = start, got = start;
+        std::vector<float> want_dw = dw0, want_db = db0, dw = dw0, db = db0, dx(size_t(c.capacity * c.F));
         const CMat w = cmat(in.w, c.F, c.d), dy = cmat(in.dy, c.capacity, c.d);
-        std::vector<float> dx(size_t(c.capacity * c.F));
-        const Table apart = table(want);
-        dev.ops->project_backward(ctx, mat(want.dw, c.F, c.d), mat(want.db, 1, c.d), mat(dx, c.capacity, c.F), dy, apart.value, rows, w);
-        dev.ops->adam_rows(ctx, apart, rows, mat(dx, c.capacity, c.F), false, s, steps);
-        dev.ops->project_backward_step(ctx, mat(got.dw, c.F, c.d), mat(got.db, 1, c.d), dy, table(got), rows, w, s, steps);
-        const auto same_bits = [](const std::vector<float>& a, const std::vector<float>& b) {
-          return a.size() == b.size() && !std::memcmp(a.data(), b.data(), a.size() * sizeof(float));
-        };
-        EXPECT_TRUE(same_bits(got.dw, want.dw));
-        EXPECT_TRUE(same_bits(got.db, want.db));
-        EXPECT_TRUE(same_bits(got.x, want.x));
-        EXPECT_TRUE(same_bits(got.m, want.m));
-        EXPECT_TRUE(same_bits(got.v, want.v));
-        EXPECT_EQ(got.value_at, want.value_at);
-        EXPECT_EQ(got.moments_at, want.moments_at);
+        const Table apart = want.table(c);
+        dev.ops->project_backward(ctx, mat(want_dw, c.F, c.d), mat(want_db, 1, c.d), mat(dx, c.capacity, c.F), dy, apart.value, rows, w);
+        dev.ops->adam_rows(ctx, apart, rows, mat(dx, c.capacity, c.F), false, schedule(), kSteps);
+        dev.ops->project_backward_step(ctx, mat(dw, c.F, c.d), mat(db, 1, c.d), dy, got.table(c), rows, w, schedule(), kSteps);
+        EXPECT_TRUE(same_bits(dw, want_dw));
+        EXPECT_TRUE(same_bits(db, want_db));
+        expect_same_table(got, want);
         if (std::string(dev.name) != "cpu") continue;
         if (first_x.empty()) first_x = got.x;
         EXPECT_TRUE(same_bits(got.x, first_x)) << "not the bits of every path";
