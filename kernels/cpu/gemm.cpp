@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "kernels/cpu/product.h"
 
@@ -19,7 +20,8 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 }  // namespace
 
 // Right is packed whole, in blocks of 256 terms and panels of nr columns; then the tiles of C go to the threads. Within a tile and block a panel
-// (16 KB) stays in L1 while the rows pass by.
+// (32 KB at most) stays in L1 while the rows pass by. A transposed left operand is packed strip by strip, 256 rows of features that lie pages apart, where
+// no hardware prefetcher follows: while one strip is multiplied, the tiles ask for the lines of the next.
 void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, bool accumulate) {
   const int64_t m = c.rows, n = c.cols;
   if (m == 0 || n == 0) return;
@@ -33,6 +35,8 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
   float* packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * k) * sizeof(float)));
   const int64_t room = kMaxGroups * kMaxMr * kBlock;
   float* packed_left = left.trans ? static_cast<float*>(ctx.scratch(1, size_t(room) * size_t(ctx.threads) * sizeof(float))) : nullptr;
+  const int64_t tiles = row_tiles * col_tiles;
+  std::atomic<int64_t> taken{0};
 
 #pragma omp parallel num_threads(ctx.threads)
   {
@@ -46,19 +50,25 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
         pack_along(strip + (p - p0) * kc * nr, nr, right.p + p * nr * right.ld + k0, right.ld, kc, std::min(nr, n - p * nr));
     }
     float* mine = left.trans ? packed_left + omp_get_thread_num() * room : nullptr;
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t tile = 0; tile < row_tiles * col_tiles; ++tile) {
+    const float* ahead[kBlock];
+    for (int64_t tile = taken++, next; tile < tiles; tile = next) {
+      next = taken++;
       const int64_t g0 = tile / col_tiles * tile_groups, g1 = std::min(g0 + tile_groups, groups);
       const int64_t p0 = tile % col_tiles * (kTileCols / nr), p1 = std::min(p0 + kTileCols / nr, panels);
       for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
         const int64_t kc = std::min(kBlock, k - k0);
-        if (left.trans)
-          pack_across(mine, mr, left.idx ? left.p : left.p + k0 * left.ld, left.ld, left.idx ? left.idx + k0 : nullptr, kc, g0 * mr,
-                      std::min(g1 * mr, m) - g0 * mr);
         const float* a[kMaxGroups * kMaxMr];
-        for (int64_t i = 0; !left.trans && i < (g1 - g0) * mr; ++i) {
-          const int64_t row = std::min(g0 * mr + i, m - 1);  // beyond the edge: any row
-          a[i] = left.p + (left.idx ? int64_t(left.idx[row]) : row) * left.ld + k0;
+        for (int64_t i = 0; !left.trans && i < (g1 - g0) * mr; ++i) a[i] = left.row(std::min(g0 * mr + i, m - 1)) + k0;  // beyond the edge: any row
+        Ahead asked{ahead};
+        int64_t rows_ahead = 0;
+        if (left.trans) {
+          const int64_t cols = std::min(g1 * mr, m) - g0 * mr;
+          pack_across(mine, mr, left.idx ? left.p : left.row(k0), left.ld, left.idx ? left.idx + k0 : nullptr, kc, g0 * mr, cols);
+          const bool here = k0 + kBlock < k;
+          const int64_t k1 = here ? k0 + kBlock : 0, first = (here ? g0 : next / col_tiles * tile_groups) * mr;
+          if (first < m) rows_ahead = std::min(kBlock, k - k1);
+          for (int64_t t = 0; t < rows_ahead; ++t) ahead[t] = left.row(k1 + t) + first;
+          asked.lines = ceil_div(cols, kLine), asked.n = ceil_div(rows_ahead, (p1 - p0) * (g1 - g0));
         }
         const bool add = accumulate || k0 > 0;
         for (int64_t p = p0; p < p1; ++p) {
@@ -67,10 +77,13 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
           for (int64_t g = g0; g < g1; ++g) {
             const int64_t rows = std::min(mr, m - g * mr);
             float* c_tile = c.row(g * mr) + p * nr;
-            if (left.trans)
-              partial_tile(mk, c_tile, n, rows, cols, mine + (g - g0) * mr * kc, b, kc, add);
-            else
+            if (!left.trans) {
               partial_tile(mk, c_tile, n, rows, cols, a + (g - g0) * mr, b, kc, add);
+              continue;
+            }
+            asked.n = std::min(asked.n, ahead + rows_ahead - asked.row);
+            partial_tile(mk, c_tile, n, rows, cols, Panel{mine + (g - g0) * mr * kc, asked}, b, kc, add);
+            asked.row += asked.n;
           }
         }
       }

@@ -10,13 +10,21 @@ namespace ccdrec::cpu {
 constexpr int64_t kMaxMr = 12, kMaxNr = 32;  // widest of all paths
 constexpr int64_t kBlock = 256;              // terms of one chain: a block of B, 256 x nr, fits in L1 beside A. Block sums are added in order
 
+constexpr int64_t kLine = 16;  // floats of a cache line
+
+// Memory to be asked for while a tile is computed: `lines` cache lines from row[i] on, i < n. It shows in no result.
+struct Ahead {
+  const float* const* row = nullptr;
+  int64_t n = 0, lines = 0;
+};
+
 struct MicroKernel {
   const char* name;
   int64_t mr, nr;
   // a[r][t] is A[r,t]; b[t*nr + c] is B[t,c]; c has leading dimension ldc.
   void (*in_place)(float* c, int64_t ldc, const float* const* a, const float* b, int64_t k, bool add);
   // a[t*mr + r] is A[r,t].
-  void (*packed)(float* c, int64_t ldc, const float* a, const float* b, int64_t k, bool add);
+  void (*packed)(float* c, int64_t ldc, const float* a, const float* b, int64_t k, bool add, const Ahead&);
   // Selection over a row of scores: writes the positions with !(x[at] <= limit), ascending, and returns how many. A NaN limit takes all, and a NaN
   // passes.
   int64_t (*above)(int32_t* at, const float* x, int64_t n, float limit);
@@ -25,12 +33,16 @@ struct MicroKernel {
 inline void tile(const MicroKernel& mk, float* c, int64_t ldc, const float* const* rows, const float* b, int64_t k, bool add) {
   mk.in_place(c, ldc, rows, b, k, add);
 }
-inline void tile(const MicroKernel& mk, float* c, int64_t ldc, const float* panel, const float* b, int64_t k, bool add) {
-  mk.packed(c, ldc, panel, b, k, add);
+struct Panel {
+  const float* p;
+  Ahead ahead;
+};
+inline void tile(const MicroKernel& mk, float* c, int64_t ldc, const Panel& a, const float* b, int64_t k, bool add) {
+  mk.packed(c, ldc, a.p, b, k, add, a.ahead);
 }
 
 // The part of a tile that lies inside C: what is beyond the edge is computed beside it and dropped.
-template <class A>  // rows or a panel
+template <class A>  // rows or a Panel
 void partial_tile(const MicroKernel& mk, float* c, int64_t ldc, int64_t rows, int64_t cols, A a, const float* b, int64_t k, bool add) {
   if (rows == mk.mr && cols == mk.nr) return tile(mk, c, ldc, a, b, k, add);
   float whole[kMaxMr * kMaxNr];

@@ -11,6 +11,7 @@ struct Left {
   int64_t ld;
   const int32_t* idx;
   bool trans;
+  const float* row(int64_t s) const { return p + (idx ? int64_t(idx[s]) : s) * ld; }
 };
 struct Right {  // (k,n), or (n,k) when trans
   const float* p;
