@@ -231,10 +231,15 @@ AVX512 void gradient_by_sixteens(float* p, float* m, float* v, const float* g, i
         gradient_sixteens<side()>(p ? p + j : nullptr, m + j, v + j, g + j, in, s, moments, t);
       });
 }
+// The hardware's prefetchers stop at the end of a page: at the beginning of each the first lines of the next are asked for.
 AVX512 void catch_up_by_sixteens(float* p, float* m, float* v, int64_t n, const AdamSchedule& s, Reached at, int64_t t, bool keep) {
   by_sixteens(
-      n, [&](auto side, int64_t j, __mmask16 in)
-             __attribute__((target("avx512f"), always_inline)) { catch_up_sixteens<side()>(p + j, m + j, v + j, in, s, at, t, keep); });
+      n, [&](auto side, int64_t j, __mmask16 in) __attribute__((target("avx512f"), always_inline)) {
+        constexpr int64_t kPage = 1024;
+        if (j % kPage == 0 && j + kPage < n)
+          for (const float* next : {p + j + kPage, m + j + kPage, v + j + kPage}) __builtin_prefetch(next), __builtin_prefetch(next + kLine);
+        catch_up_sixteens<side()>(p + j, m + j, v + j, in, s, at, t, keep);
+      });
 }
 
 constexpr AdamRow kBySixteens = {step_by_sixteens, gradient_by_sixteens, catch_up_by_sixteens};
