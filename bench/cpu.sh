@@ -2,6 +2,12 @@
 # Every CPU number the project quotes, in one command: kernels, epochs on data of the Baby set's shape, steps on data of the Electronics set's shape.
 # Rewrites bench/results/. CCDREC_BENCH=quick leaves the large data set out.
 set -euo pipefail
+if [ $# -gt 0 ]; then
+  sed -n '2,3s/^# //p' "$0"
+  case $1 in -h | --help) exit 0 ;; esac
+  echo "cpu.sh: '$1': takes no arguments" >&2
+  exit 2
+fi
 cd "$(dirname "$0")/.."
 out=bench/results
 mkdir -p $out

@@ -176,7 +176,7 @@ int run(int argc, char** argv) {
   if (!o.prepare && !o.fresh && fs::exists(o.out + ".json")) r = growth_from_json(nlohmann::json::parse(read_text(o.out + ".json")));
   r.threads = o.threads > 0 ? o.threads : this_machine().cores;
   if (r.command.empty()) {  // a later call adds to the points of the first, or shows them
-    r.command = "bench_growth";
+    r.command = "build/bench_growth";
     for (int i = 1; i < argc; ++i) r.command += " " + std::string(argv[i]);
   }
   if (!o.prepare && r.ceilings.memory_gbs == 0) r.ceilings = measure_ceilings(r.threads);
