@@ -148,7 +148,7 @@ void project(Ctx& ctx, Mat y, CMat x, RowList rows, CMat w, CMat b) {
   launch(project_add_bias, blocks_for(p.size(), kThreads), kThreads, 0, ctx, y, p.p, b.p, rows, most, ctx.fault);
 }
 
-// Two passes: on a GPU the library's product wants the rows gathered anyway, which reads them where the first pass has left them, in L2.
+// Two passes: the library's product wants the rows gathered anyway, and a batch's rows, written by the first pass, fit the L2 of a large GPU. Not measured.
 void catch_up_project(Ctx& ctx, Mat y, const Table& x, RowList rows, CMat w, CMat b, const AdamSchedule& s, int64_t t) {
   adam_catch_up(ctx, x, rows, s, t);
   project(ctx, y, x.value, rows, w, b);
