@@ -127,7 +127,7 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
         for (int64_t i = 0; i < mr; ++i) a[i] = dy.row(j + std::min(i, here - 1)) + e0;
         for (int64_t q = 0; q < panels; ++q) {
           for (int64_t i = 0; i < asked_ahead; ++i)
-            for (int64_t c = q * nr; c < std::min(F, (q + 1) * nr); c += 16) {
+            for (int64_t c = q * nr; c < std::min(F, (q + 1) * nr); c += kLine) {
               const int64_t at = rows.at(j + i) * F + c;
               __builtin_prefetch(x.m.p + at, 0, 2), __builtin_prefetch(x.v.p + at, 0, 2);
             }
