@@ -96,6 +96,8 @@ constexpr AdamRow kByEight = {step_by_eight, gradient_by_eight, catch_up_by_eigh
 #if defined(__x86_64__)
 // The same step on sixteen elements, bit for bit. Divide and square root share one slow unit; a square root made of fma (root16.h) leaves it to the
 // divisions and overlaps with them: 3.9 G steps a second on a core where the two instructions together reach 2.1 (Xeon with AVX-512, replayed steps).
+// On AMD's Zen 4 that unit is faster and fma of this width are half as fast: there two of four roots go each way (kByUnit): 4.9 G, 4.0 with all of them
+// by fma, 3.3 with none.
 // 0.999^4000 = 2^-5.8: what was fit before a replay stays above 2^-96 throughout, unless beta2 is smaller than that.
 constexpr float kLeast = 0x1p-90f, kMost = 0x1p120f, kLeastBeta2 = 0.999f;
 constexpr int64_t kMostReplayed = 4000;
@@ -159,27 +161,28 @@ struct Sixteens {
 #pragma GCC unroll 4
     for (int q = 0; q < G; ++q) e[q].moments(h, _mm512_maskz_loadu_ps(lanes(q), g + 16 * q));
   }
-  template <bool kByFma>  // the root; otherwise by the instruction
+  template <int kByUnit>  // roots of the first so many by the instruction, the others by fma
   AVX512 void move(const AdamHyper& h, AdamCoef c) {
 #pragma GCC unroll 4
-    for (int q = 0; q < G; ++q) e[q].move(h, c, kByFma ? root16(e[q].v) : sqrt16(e[q].v));
+    for (int q = 0; q < G; ++q) e[q].move(h, c, q < kByUnit ? sqrt16(e[q].v) : root16(e[q].v));
   }
-  AVX512 void move(const AdamHyper& h, AdamCoef c) {
+  template <int kByUnit>
+  AVX512 void move_if_fit(const AdamHyper& h, AdamCoef c) {
     if (all_fit())
-      move<true>(h, c);
+      move<kByUnit>(h, c);
     else
-      move<false>(h, c);
+      move<G>(h, c);
   }
-  template <bool kByFma>
+  template <int kByUnit>
   AVX512 void catch_up(const AdamSchedule& s, Reached at, int64_t t) {
-    if (at.value < at.moments) move<kByFma>(s.hyper, s.coef[at.moments - 1]);
+    if (at.value < at.moments) move<kByUnit>(s.hyper, s.coef[at.moments - 1]);
     int64_t u = at.moments + 1;
     for (; u <= at.value; ++u) decay(s.hyper);
-    for (; u <= t; ++u) decay(s.hyper), move<kByFma>(s.hyper, s.coef[u - 1]);
+    for (; u <= t; ++u) decay(s.hyper), move<kByUnit>(s.hyper, s.coef[u - 1]);
   }
 };
 
-template <int G>
+template <int kByUnit, int G>
 AVX512 inline void step_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s, int64_t t) {
   Sixteens<G> e(p, m, v, in);
   if (!g && e.at_rest()) return;
@@ -187,27 +190,27 @@ AVX512 inline void step_sixteens(float* p, float* m, float* v, const float* g, _
     e.moments(s.hyper, g);
   else
     e.decay(s.hyper);
-  e.move(s.hyper, s.coef[t - 1]);
+  e.template move_if_fit<kByUnit>(s.hyper, s.coef[t - 1]);
   e.store(p, m, v);
 }
 
-template <int G>
+template <int kByUnit, int G>
 AVX512 inline void gradient_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s, int64_t moments, int64_t t) {
   Sixteens<G> e(p, m, v, in);
   for (int64_t u = moments + 1; u < t; ++u) e.decay(s.hyper);
   e.moments(s.hyper, g);
-  if (p) e.move(s.hyper, s.coef[t - 1]);
+  if (p) e.template move_if_fit<kByUnit>(s.hyper, s.coef[t - 1]);
   e.store(p, m, v);
 }
 
-template <int G>
+template <int kByUnit, int G>
 AVX512 inline void catch_up_sixteens(float* p, float* m, float* v, __mmask16 in, const AdamSchedule& s, Reached at, int64_t t, bool keep) {
   Sixteens<G> e(p, m, v, in);
   if (e.at_rest()) return;
   if (e.all_fit() && s.hyper.beta2 >= kLeastBeta2 && t - at.moments <= kMostReplayed)
-    e.template catch_up<true>(s, at, t);
+    e.template catch_up<kByUnit>(s, at, t);
   else
-    e.template catch_up<false>(s, at, t);
+    e.template catch_up<G>(s, at, t);
   e.store(p, keep ? m : nullptr, v);
 }
 
@@ -220,29 +223,34 @@ AVX512 inline void by_sixteens(int64_t n, F&& f) {
   for (; j < n; j += 16) f(std::integral_constant<int, 1>(), j, n - j >= 16 ? __mmask16(0xffff) : __mmask16((1u << (n - j)) - 1));
 }
 
+template <int kByUnit>
 AVX512 void step_by_sixteens(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t t) {
   by_sixteens(
-      n, [&](auto side, int64_t j, __mmask16 in)
-             __attribute__((target("avx512f"), always_inline)) { step_sixteens<side()>(p + j, m + j, v + j, g ? g + j : nullptr, in, s, t); });
+      n, [&](auto side, int64_t j, __mmask16 in) __attribute__((target("avx512f"), always_inline)) {
+        step_sixteens<kByUnit, side()>(p + j, m + j, v + j, g ? g + j : nullptr, in, s, t);
+      });
 }
+template <int kByUnit>
 AVX512 void gradient_by_sixteens(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t moments, int64_t t) {
   by_sixteens(
       n, [&](auto side, int64_t j, __mmask16 in) __attribute__((target("avx512f"), always_inline)) {
-        gradient_sixteens<side()>(p ? p + j : nullptr, m + j, v + j, g + j, in, s, moments, t);
+        gradient_sixteens<kByUnit, side()>(p ? p + j : nullptr, m + j, v + j, g + j, in, s, moments, t);
       });
 }
 // The hardware's prefetchers stop at the end of a page: at the beginning of each the first lines of the next are asked for.
+template <int kByUnit>
 AVX512 void catch_up_by_sixteens(float* p, float* m, float* v, int64_t n, const AdamSchedule& s, Reached at, int64_t t, bool keep) {
   by_sixteens(
       n, [&](auto side, int64_t j, __mmask16 in) __attribute__((target("avx512f"), always_inline)) {
         constexpr int64_t kPage = 1024;
         if (j % kPage == 0 && j + kPage < n)
           for (const float* next : {p + j + kPage, m + j + kPage, v + j + kPage}) __builtin_prefetch(next), __builtin_prefetch(next + kLine);
-        catch_up_sixteens<side()>(p + j, m + j, v + j, in, s, at, t, keep);
+        catch_up_sixteens<kByUnit, side()>(p + j, m + j, v + j, in, s, at, t, keep);
       });
 }
 
-constexpr AdamRow kBySixteens = {step_by_sixteens, gradient_by_sixteens, catch_up_by_sixteens};
+template <int kByUnit>
+constexpr AdamRow kBySixteens = {step_by_sixteens<kByUnit>, gradient_by_sixteens<kByUnit>, catch_up_by_sixteens<kByUnit>};
 #endif
 
 // Rows have waited for different times: chunks are dealt out.
@@ -257,7 +265,7 @@ void check_table(const Table& table) {
 
 const AdamRow& adam_row_here() {
 #if defined(__x86_64__)
-  if (&micro_kernel() == find_kernel("avx512")) return kBySixteens;
+  if (&micro_kernel() == find_kernel("avx512")) return __builtin_cpu_is("amd") ? kBySixteens<2> : kBySixteens<0>;
 #endif
   return kByEight;
 }
