@@ -42,12 +42,13 @@ __device__ inline T* dynamic_shared() {
   extern __shared__ __align__(16) unsigned char ccdrec_dynamic_shared[];
   return reinterpret_cast<T*>(ccdrec_dynamic_shared);
 }
-bool allow_shared(const void* kernel, size_t bytes);  // more than 48 KB has to be asked for, once per kernel
+void allow_shared(const void* kernel, size_t bytes);  // more than 48 KB has to be asked for, once per kernel and device
 
 template <class... P, class... A>
 void launch_named(const char* name, const char* file, int line, void (*kernel)(P...), Grid grid, int block, size_t shared, Ctx& ctx, A&&... args) {
+  // With what the kernel declares itself (less than 32 KB) it may come to more than 48.
   if (grid.d.x == 0 || grid.d.y == 0 || grid.d.z == 0) return;
-  if (shared > 48 * 1024) allow_shared(reinterpret_cast<const void*>(kernel), shared);
+  if (shared > 16 * 1024) allow_shared(reinterpret_cast<const void*>(kernel), shared);
   kernel<<<grid.d, unsigned(block), shared, static_cast<cudaStream_t>(ctx.stream)>>>(static_cast<P>(args)...);
   check_launch(ctx, name, file, line);
 }

@@ -37,6 +37,7 @@ class Pinned {
       std::free(&h);
     } else if (h.kind == Kind::own) {
       busy_ = true;
+      const Uncaptured allowed;
       (void)cudaFreeHost(&h);
       busy_ = false;
     } else {
@@ -48,6 +49,14 @@ class Pinned {
   }
 
  private:
+  // Memory may be asked for while a stream is captured, where the runtime would refuse it and spoil the capture.
+  struct Uncaptured {
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    Uncaptured() { (void)cudaThreadExchangeStreamCaptureMode(&mode); }
+    ~Uncaptured() { (void)cudaThreadExchangeStreamCaptureMode(&mode); }
+    Uncaptured(const Uncaptured&) = delete;
+    Uncaptured& operator=(const Uncaptured&) = delete;
+  };
   enum class Kind : uint32_t { malloc, own, piece };
   struct Header {
     Kind kind;
@@ -67,6 +76,7 @@ class Pinned {
   }
   static void* pinned(size_t bytes) {
     void* block = nullptr;
+    const Uncaptured allowed;
     return cudaHostAlloc(&block, bytes, cudaHostAllocMapped | cudaHostAllocPortable) == cudaSuccess ? block : nullptr;
   }
   static void* own(size_t bytes) {

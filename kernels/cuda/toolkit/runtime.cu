@@ -5,9 +5,11 @@
 #include <cstring>
 #include <iterator>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <unordered_map>
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/library.h"
@@ -45,9 +47,15 @@ void check_launch(Ctx& ctx, const char* kernel, const char* file, int line) {
 #endif
 }
 
-bool allow_shared(const void* kernel, size_t bytes) {
+// Raised and never lowered: a recorded launch with more must not lose what it was allowed.
+void allow_shared(const void* kernel, size_t bytes) {
+  static std::mutex mutex;
+  static std::unordered_map<const void*, size_t> allowed;
+  const std::lock_guard<std::mutex> lock(mutex);
+  size_t& so_far = allowed[kernel];
+  if (bytes <= so_far) return;
   CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
-  return true;
+  so_far = bytes;
 }
 
 namespace {
