@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/random_rows.h"
 #include "kernels/cpu/root16.h"
 #include "kernels/gemm.h"
 
@@ -178,6 +179,13 @@ Ceilings measure_ceilings(int threads) {
   c.gemm_gflops = gemm_rate(threads, 1024, 1024, 1024);
   c.gemm_proj_gflops = gemm_rate(threads, 1024, 4096, 64);
   return c;
+}
+
+double random_row_ns(int threads, int64_t rows) {
+  Ctx ctx(threads);
+  const RandomRows r(ctx, rows);
+  volatile float sink = r.pass();
+  return best_of(5, [&] { sink = r.pass(); }) * threads / double(RandomRows::kDraws) * 1e9;
 }
 
 double load_average() {

@@ -1,5 +1,7 @@
 // What this machine allows, measured in seconds of running: the limits beside which every bench puts its numbers.
 #pragma once
+#include <cstdint>
+
 namespace ccdrec::bench {
 
 struct Ceilings {
@@ -11,6 +13,9 @@ struct Ceilings {
   double gemm_proj_gflops = 0;  // cpu::gemm in the shape of a modality projection: 1024 x 4096 x 64
 };
 Ceilings measure_ceilings(int threads);
+
+// Nanoseconds that a thread takes, all threads at work, for a row of 256 bytes at a random address of a table of so many rows (random_rows.h).
+double random_row_ns(int threads, int64_t rows);
 
 double load_average();    // of the last minute: others at work make every number worse
 double peak_memory_mb();  // highest resident set of this process so far (VmHWM), in 10^6 bytes

@@ -179,7 +179,10 @@ int run(int argc, char** argv) {
     r.command = "build/bench_growth";
     for (int i = 1; i < argc; ++i) r.command += " " + std::string(argv[i]);
   }
-  if (!o.prepare && r.ceilings.memory_gbs == 0) r.ceilings = measure_ceilings(r.threads);
+  if (!o.prepare && r.ceilings.memory_gbs == 0) {
+    r.ceilings = measure_ceilings(r.threads);
+    for (const Size& z : sizes_of_first_series()) r.row_ns.push_back(random_row_ns(r.threads, z.users + z.items));
+  }
   for (const std::string& model : o.models) {
     for (const Series& s : all_series()) {
       if (std::find(o.series.begin(), o.series.end(), s.name) == o.series.end()) continue;

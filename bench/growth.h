@@ -28,11 +28,13 @@ struct Series {
 };
 const std::vector<Series>& all_series();
 Size size_of(const Series&, const std::string& model, int scale);
+std::vector<Size> sizes_of_first_series();
 
 struct GrowthReport {
   std::string command;
   int threads = 0;
   Ceilings ceilings;
+  std::vector<double> row_ns;  // of random rows out of tables as large as those of the first series (random_rows.h), a scale each
   std::vector<Point> points;
   const Point* find(const std::string& model, const Size&) const;
 };

@@ -60,6 +60,12 @@ std::vector<Run> runs_of(const GrowthReport& r, const Series& s) {
   return runs;
 }
 
+double random_rows_exponent(const GrowthReport& r) {
+  std::vector<double> x, y;
+  for (const Size& z : sizes_of_first_series()) x.push_back(double(z.interactions)), y.push_back(x.back() * r.row_ns[y.size()]);
+  return exponent(x, y);
+}
+
 std::string phase_exponent(const Run& run, const char* phase) {
   std::vector<double> y;
   for (const Point* p : run.points) y.push_back(p->seconds.at(phase));
@@ -84,6 +90,13 @@ Size size_of(const Series& s, const std::string& model, int scale) {
   if (model == "CCDRec") z.candidates = z.items / 10;
   if (s.linear) z.batch *= scale, z.candidates /= scale;
   return z;
+}
+
+std::vector<Size> sizes_of_first_series() {
+  const Series& s = all_series().front();
+  std::vector<Size> sizes;
+  for (const int scale : s.scales) sizes.push_back(size_of(s, "BPR", scale));
+  return sizes;
 }
 
 const Point* GrowthReport::find(const std::string& model, const Size& z) const {
@@ -129,6 +142,7 @@ nlohmann::json growth_json(const GrowthReport& r) {
           {"build", {{"version", b.version}, {"commit", b.commit}, {"compiler", b.compiler}, {"flags", b.flags}}},
           {"ceilings",
            {{"memory_gb_s", r.ceilings.memory_gbs}, {"root_and_division_g_s", r.ceilings.root_grate}, {"fma_gflop_s", r.ceilings.fma_gflops}}},
+          {"random_row_ns", r.row_ns},
           {"points", points}};
 }
 
@@ -137,6 +151,7 @@ GrowthReport growth_from_json(const nlohmann::json& j) {
   r.command = j.at("command");
   const auto& c = j.at("ceilings");
   r.ceilings.memory_gbs = c.at("memory_gb_s"), r.ceilings.root_grate = c.at("root_and_division_g_s"), r.ceilings.fma_gflops = c.at("fma_gflop_s");
+  r.row_ns = j.value("random_row_ns", std::vector<double>());
   for (const auto& p : j.at("points")) r.points.push_back(point_from_json(p));
   return r;
 }
@@ -176,6 +191,13 @@ std::string growth_markdown(const GrowthReport& r) {
       "larger "
       "graph, and 0.1 I candidates are compared. There the exponent may be at most 0.05 over the needed one.\n",
       kMostExponent);
+  const bool knows_rows = r.row_ns.size() == all_series().front().scales.size();
+  if (knows_rows)
+    s += fmt::format(
+        "\nWhat no program escapes here: a row of 256 bytes at a random address takes a thread {:.1f} ns out of tables as large as those of the four "
+        "sizes, caches being smaller than the tables (`bench/random_rows.h`, rows added up and nothing else). One such row an interaction would grow "
+        "as the line `random rows alone` says, and the models whose epochs are such rows, BPR, LightGCN and FREEDOM, with it.\n",
+        fmt::join(r.row_ns, ", "));
   for (const Series& series : all_series()) {
     const std::vector<Run> runs = runs_of(r, series);
     if (runs.empty()) continue;
@@ -188,6 +210,7 @@ std::string growth_markdown(const GrowthReport& r) {
       for (const char* phase : {"sample", "forward", "backward", "optimiser", "reverse"}) s += " " + phase_exponent(run, phase) + " |";
       s += "\n";
     }
+    if (series.linear && knows_rows) s += fmt::format("| random rows alone | {:.2f} | | | | | | | |\n", random_rows_exponent(r));
     s += "\n| | users | items | interactions | batch | epoch, s | floor, s | sample | forward | backward | optimiser | reverse | peak MB | timed |\n";
     s += "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n";
     for (const Run& run : runs) {

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "bench/kernels/skewed.h"
-#include "kernels/cpu/lanes.h"
+#include "bench/random_rows.h"
 #include "kernels/ops.h"
 
 namespace ccdrec::bench {
@@ -62,32 +62,13 @@ void propagate(benchmark::State& state, Shape shape, double rho, int64_t B) {
   for (int l = 0; l <= 2; ++l) state.counters["rows" + std::to_string(l)] = double(f.rows[l].n());
 }
 
-// What bounds propagation: rows of 256 bytes at random addresses of a table, added up, sixteen asked for ahead; every thread its share. How the time of a
-// row grows with the table is how much faster than the data such a model must grow.
 void random_rows(benchmark::State& state) {
-  constexpr int64_t kAhead = 16, kDraws = 2000000;
-  const int64_t rows = state.range(0);
   Ctx ctx(threads());
-  float* const table = static_cast<float*>(cpu_ops().alloc(ctx, size_t(rows * d) * sizeof(float)));
-  std::fill_n(table, rows * d, 1.0f);
-  const std::vector<int32_t> at = random_ids(kDraws + kAhead, rows, 3);
-  float total = 0;
-  for (auto _ : state) {
-#pragma omp parallel num_threads(ctx.threads) reduction(+ : total)
-    {
-      cpu::V8 sum[d / 8] = {};
-#pragma omp for
-      for (int64_t k = 0; k < kDraws; ++k) {
-        for (int64_t j = 0; j < d; j += 16) __builtin_prefetch(table + at[size_t(k + kAhead)] * d + j);
-        for (int64_t j = 0; j < d / 8; ++j) sum[j] += cpu::load8(table + at[size_t(k)] * d + 8 * j);
-      }
-      for (const cpu::V8& v : sum) total += cpu::sum8(v);
-    }
-  }
-  benchmark::DoNotOptimize(total);
-  cpu_ops().free(ctx, table);
-  state.counters["MB"] = double(rows * d * 4) / 1e6;
-  state.counters["rows"] = benchmark::Counter(double(kDraws) / ctx.threads, benchmark::Counter::kIsIterationInvariantRate);  // a second and thread
+  const RandomRows rows(ctx, state.range(0));
+  for (auto _ : state) benchmark::DoNotOptimize(rows.pass());
+  state.counters["MB"] = double(state.range(0) * RandomRows::kColumns * 4) / 1e6;
+  state.counters["rows"] =
+      benchmark::Counter(double(RandomRows::kDraws) / ctx.threads, benchmark::Counter::kIsIterationInvariantRate);  // a second and thread
 }
 
 BENCHMARK(random_rows)->Arg(31925)->Arg(63850)->Arg(127701)->Arg(255404)->UseRealTime()->Unit(benchmark::kMillisecond);

@@ -48,6 +48,15 @@ TEST(Growth, MemoryIsJudgedInEverySeries) {
 
 TEST(Growth, ANonFiniteTimeIsReported) { EXPECT_FALSE(too_steep(grown(series("data"), NAN, 1, 1)).empty()); }
 
+TEST(Growth, RandomRowsAreShownBesideWhatIsMadeOfThem) {
+  GrowthReport r = grown(series("data"), 1.2, 1, 1);
+  EXPECT_EQ(growth_markdown(r).find("random rows alone"), std::string::npos);  // a report of a program that did not measure them
+  for (const int scale : series("data").scales) r.row_ns.push_back(5 * std::pow(scale, 0.25));
+  EXPECT_NE(growth_markdown(r).find("| random rows alone | 1.25 |"), std::string::npos) << growth_markdown(r);
+  EXPECT_EQ(growth_markdown(growth_from_json(growth_json(r))), growth_markdown(r));
+  EXPECT_EQ(too_steep(r).size(), 1u);  // shown, not an excuse
+}
+
 TEST(Growth, AReportSurvivesItsFile) {
   const GrowthReport r = grown(series("items"), 1, 1, 1), back = growth_from_json(growth_json(r));
   ASSERT_EQ(back.points.size(), r.points.size());
