@@ -166,7 +166,9 @@ def small_data(rng, U=70, I=60):   # noqa: E741
 
 
 def check_forms():
+    import graph_step
     import train
+    import tuned
     for model, setting, steps in (("BPR", {}, 12), ("LightGCN", {}, 12), ("FREEDOM", dict(reg_weight=0.05), 12), ("FREEDOM", dict(reg_weight=0.0), 12),
                                   ("CCDRec", {}, 40), ("CCDRec", dict(train_features=False), 12)):
         rng = np.random.default_rng(7)
@@ -202,7 +204,7 @@ def check_forms():
         if model == "CCDRec":
             p = forms["tuned"]
             start, noise = torch.randn(data.I, 16), torch.randn(7, data.I, 16)
-            train.CHAIN_BLOCK = 13     # several blocks
+            tuned.CHAIN_BLOCK = 13     # several blocks
             pools = p.reverse_process(start, lambda t: noise[t])
             everything = torch.arange(data.I)
             plain = M.reverse(p.p, [M.Ops.project(p.p, m, everything) for m in p.modalities], p.s, start, lambda t: noise[t])
@@ -212,9 +214,9 @@ def check_forms():
             # one row per occurrence, as in the CUDA graph, against distinct items
             t_of, noise_of = torch.randint(0, 6, (data.I,)), torch.randn(data.I, 16)
             d.t, d.noise = t_of[d.items], noise_of[d.items]
-            repeated = train.repeated_rows(p, batch, t_of, noise_of)
+            repeated = graph_step.repeated_rows(p, batch, t_of, noise_of)
             grads = []
-            for which, ops in ((d, p.ops), (repeated, train.repeated_ops(p.ops, repeated))):
+            for which, ops in ((d, p.ops), (repeated, graph_step.repeated_ops(p.ops, repeated))):
                 r = M.represent(p.p, p.graphs, which, p.modalities, p.s, ops)
                 leaves = [x for n, x in p.p.items() if x.requires_grad and n not in p.tables]
                 loss = M.losses(r, batch, which, p.s)["loss.total"]

@@ -1,0 +1,149 @@
+"""What the forms of the baseline share: phases and their clock, draws, the order of a step and of an epoch."""
+import math
+import time
+import warnings
+from collections import defaultdict
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+import data as D
+import models as M
+
+warnings.filterwarnings("ignore", message=".*[Ss]parse.*")
+PHASES = ("prune", "sample", "forward", "backward", "optimiser", "step", "reverse", "evaluation")   # "step": a CUDA graph is all three in one
+
+
+class Clock:
+    """Seconds by phase; on CUDA the device is waited for at the end of each (not inside a captured step)."""
+
+    def __init__(self, device):
+        self.cuda, self.seconds = device.type == "cuda", defaultdict(float)
+
+    @contextmanager
+    def __call__(self, phase):
+        begin = time.perf_counter()
+        yield
+        if self.cuda:
+            torch.cuda.synchronize()
+        self.seconds[phase] += time.perf_counter() - begin
+
+    def take(self):
+        out, self.seconds = dict(self.seconds), defaultdict(float)
+        return out
+
+
+
+class Form:
+    def __init__(self, data, s, device="cpu", seed=999, compile="auto", graphs="auto"):
+        self.data, self.s, self.device = data, s, torch.device(device)
+        self.seed, self.compile, self.use_graphs = seed, compile, graphs
+        self.clock, self.notes, self.steps = Clock(self.device), [], 0
+        self.generator = torch.Generator(device=self.device).manual_seed(seed)
+        self.modalities = list(data.features) if s.model in ("FREEDOM", "CCDRec") else []
+        if s.model in ("FREEDOM", "CCDRec") and not self.modalities:
+            raise SystemExit(f"{s.model} needs at least one NAME_feat.npy in the data folder")
+        features = {m: torch.from_numpy(data.features[m]) for m in self.modalities}
+        self.p = {k: x.to(self.device) for k, x in M.initial((data.U, data.I), features, s, torch.Generator().manual_seed(seed)).items()}
+        self.graphs = SimpleNamespace(user_item=None, item_item=None)
+        self.weight = torch.tensor(D.edge_weights(data), device=self.device)
+        self.n_keep = D.kept_edges(len(data.pair_u), s.dropout if s.model in ("FREEDOM", "CCDRec") else 0)
+        self.pools = None
+        self.setup({m: x.to(self.device) for m, x in features.items()})
+
+    # curriculum: None before the first pool, 0..3 a pool, "own" the representations of the current step
+    def stage(self, epoch):
+        s = self.s
+        if s.model != "CCDRec" or not s.cns or (self.pools is None and epoch <= s.tau_end):
+            return None
+        if epoch > s.tau_end:
+            return "own"
+        first = s.first_stage or s.dtau
+        return min(3, 0 if epoch < first else 1 + (epoch - first) // s.dtau)
+
+    def draw_diffusion(self, batch):
+        """Distinct items of the batch with multiplicities; mirrored steps and noise for CCDRec (spec 3.2)."""
+        s = self.s
+        if not M.needs_projection(s):
+            return None
+        items, count = torch.unique(torch.cat([batch.positives, batch.negatives.flatten()]), return_counts=True)
+        d = SimpleNamespace(items=items, count=count, t=None, noise=None)
+        if s.model == "CCDRec" and s.dma:
+            d.t = self.draw_t(len(items))
+            d.noise = torch.randn(len(items), s.embedding_size, device=self.device, generator=self.generator)
+        return d
+
+    def draw_t(self, n):
+        T = self.s.timesteps
+        half = n // 2 + 1 if self.s.mirrored_timesteps else n
+        t = torch.randint(0, T, (half,), device=self.device, generator=self.generator)
+        return torch.cat([t, T - 1 - t])[:n]
+
+    def draw_candidates(self):
+        C = max(1, math.floor(self.s.candidate_ratio * self.data.I))
+        return torch.randint(0, self.data.I, (C,), device=self.device, generator=self.generator)
+
+    def pick(self, pool, positives, candidates, seen, fallback):
+        """Curricular negatives (spec 5): seen (B,C) bool marks excluded candidates; one of the k most similar others, uniformly."""
+        a, b = pool[positives], pool[candidates]
+        if self.s.cns_cosine:
+            a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+        sim = (a @ b.T).masked_fill_(seen, -math.inf)
+        k = max(1, math.floor(self.s.kappa * len(candidates)))
+        top = torch.topk(sim, k, dim=1).indices
+        admissible = (~seen).sum(1)
+        x = torch.rand(len(positives), device=self.device, generator=self.generator, dtype=torch.float64)
+        r = (x * admissible.clamp(max=k)).long()
+        chosen = candidates[top.gather(1, r[:, None]).squeeze(1)]
+        return torch.where(admissible > 0, chosen, fallback)
+
+    def update(self, batch, diffusion, choose=None):
+        """Forward, backward, Adam on given draws; choose(r) picks curricular negatives from the step's own representations. -> loss"""
+        self.steps += 1
+        self.before(diffusion)
+        with self.clock("forward"):
+            r = M.represent(self.p, self.graphs, diffusion, self.modalities, self.s, self.ops)
+        if choose:
+            with self.clock("sample"), torch.no_grad():
+                batch.curricular = choose(r.items)
+        with self.clock("forward"):
+            loss = M.losses(r, batch, diffusion, self.s)["loss.total"]
+        with self.clock("backward"):
+            loss.backward()
+        with self.clock("optimiser"):
+            self.optimise(diffusion)
+        return loss.detach()
+
+    def before(self, diffusion):
+        pass
+
+    def epoch(self, n):
+        """One epoch of training and, for CCDRec, the reverse process. -> losses of its steps"""
+        if self.s.model in ("FREEDOM", "CCDRec"):
+            with self.clock("prune"):
+                self.prune()
+        stage, out = self.stage(n), []
+        for batch, choose in self.batches(stage):
+            out.append(self.run_batch(batch, choose))
+        with self.clock("optimiser"):
+            self.after_epoch()
+        if self.s.model == "CCDRec" and (self.s.dma or self.s.ndi):
+            with self.clock("reverse"):
+                self.pools = self.reverse_process()
+        out = [float(x) for x in (torch.stack(out).tolist() if torch.is_tensor(out[0]) else out)]
+        if not all(math.isfinite(x) for x in out):
+            raise SystemExit(f"epoch {n}: the loss is not finite")
+        return out
+
+    def run_batch(self, batch, choose):
+        with self.clock("sample"):
+            diffusion = self.draw_diffusion(batch)
+        return self.update(batch, diffusion, choose)
+
+    def after_epoch(self):
+        pass
+
+    def noise(self, rows):
+        return torch.randn(rows, self.s.embedding_size, device=self.device, generator=self.generator)

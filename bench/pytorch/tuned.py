@@ -1,0 +1,327 @@
+"""The forms "tuned" and "tuned-rows": what a competent user of PyTorch would write (train.py says what that means)."""
+import math
+import time
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+import data as D
+import metrics
+import models as M
+import rows as R
+from form import Form
+from graph_step import GraphStep
+
+
+class LayerMean(torch.autograd.Function):
+    """(X + A X + .. + A^L X)/(L+1) = (X + A (X + A (..)))/(L+1) for a symmetric CSR A: L fused products forward, L backward."""
+
+    @staticmethod
+    def forward(ctx, A, X, L):
+        ctx.A, ctx.L = A, L
+        return LayerMean.horner(A, X, L)
+
+    @staticmethod
+    def backward(ctx, G):
+        return None, LayerMean.horner(ctx.A, G.contiguous(), ctx.L), None
+
+    @staticmethod
+    def horner(A, X, L):
+        Y = X
+        for _ in range(L):
+            Y = torch.addmm(X, A, Y)
+        return Y / (L + 1)
+
+
+class Product(torch.autograd.Function):
+    """S X with S and its transpose in CSR."""
+
+    @staticmethod
+    def forward(ctx, pair, X):
+        ctx.pair = pair
+        return pair[0] @ X
+
+    @staticmethod
+    def backward(ctx, G):
+        return None, ctx.pair[1] @ G.contiguous()
+
+
+class Tuned(Form):
+    name, on_demand = "tuned", False
+
+    def setup(self, features):
+        data, s, N = self.data, self.s, self.data.U + self.data.I
+        t = lambda a: torch.as_tensor(a, device=self.device)   # noqa: E731
+        self.pair_u, self.pair_i, self.key, self.start = t(data.pair_u), t(data.pair_i), t(data.key), t(data.start)
+        self.train_u, self.train_i, self.train_items = t(data.train_u), t(data.train_i), t(data.train_items)
+        if s.model != "BPR":
+            self.full_graph = self.graphs.user_item = D.csr(*D.user_item_graph(self.pair_u, self.pair_i, data.U, data.I), N, N)
+        if features:
+            index, value = D.item_graph(features, s.knn_k, s.mm_image_weight)
+            self.graphs.item_item = (D.csr(index, value, data.I, data.I), D.csr(*D.transpose(index, value), data.I, data.I))
+        self.splits = {split: metrics.Split(data, split, self.device) for split in ("valid", "test")}
+        used = M.needs_projection(s)
+        self.tables = [f"{m}_embedding.weight" for m in self.modalities] if used and s.train_features else []
+        idle = set() if used else {n for m in self.modalities for n in (f"{m}_embedding.weight", f"{m}_trs.weight", f"{m}_trs.bias")}
+        dense = [n for n in M.trained(self.p, s) if n not in self.tables and n not in idle]
+        for n in dense:
+            self.p[n].requires_grad_(True)
+        self.gathered = {}
+
+        form = self
+
+        class ops(M.Ops):
+            propagate = staticmethod(lambda A, X, L: LayerMean.apply(A, X, L))
+            item_mm = staticmethod(lambda pair, X: Product.apply(pair, X))
+            estimate = staticmethod(M.estimate_pooled)
+
+            @staticmethod
+            def project(p, m, items):
+                x = p[f"{m}_embedding.weight"].index_select(0, items)
+                if form.tables:
+                    form.gathered[f"{m}_embedding.weight"] = x.requires_grad_(True)
+                return F.linear(x, p[f"{m}_trs.weight"], p[f"{m}_trs.bias"])
+
+        self.ops = ops
+        self.chain, replay = chain_step, R.missed_steps
+        wants = self.compile != "off" and s.model == "CCDRec"
+        if wants and self.device.type == "cpu":
+            ops.estimate = staticmethod(self.tried("estimator", M.estimate_pooled, self.example_estimator, int(1.8 * s.train_batch_size), True))
+            self.chain = self.tried("reverse chain", chain_step, self.example_chain, CHAIN_BLOCK)
+        if self.on_demand and self.compile != "off" and self.tables and self.device.type == "cpu":
+            F_m = max(self.p[n].shape[1] for n in self.tables)
+            example = lambda n: [torch.rand(n, w, device=self.device) for w in (F_m, F_m, F_m, R.UNROLL, R.UNROLL)]   # noqa: E731
+            replay = self.tried("replay of missed steps", R.missed_steps, example, max(16, (1 << 18) // F_m))
+
+        if self.on_demand:
+            block = 1 << (16 if replay is R.missed_steps else 18)        # plain operations want their arrays in cache; fused ones stream
+            self.by_rows = {n: R.RowAdam(self.p[n], s.learning_rate, replay, block) for n in self.tables}
+        else:
+            dense += self.tables
+            for n in self.tables:
+                self.p[n].grad = torch.zeros_like(self.p[n])
+        self.written = None
+        capture = self.device.type == "cuda" and self.use_graphs != "off" and not self.on_demand
+        self.optimizer = torch.optim.Adam([self.p[n] for n in dense], lr=s.learning_rate, capturable=capture, **self.fastest_adam())
+        self.graph = GraphStep(self) if capture else None
+
+    def fastest_adam(self):
+        try:
+            torch.optim.Adam([torch.zeros(1, device=self.device, requires_grad=True)], fused=True)
+            return dict(fused=True)
+        except RuntimeError as e:
+            self.notes.append(f"no fused Adam ({e}); foreach instead")
+            return dict(foreach=True)
+
+    # ---- torch.compile by trial
+
+    def tried(self, what, plain, example, n, backward=False):
+        """The compiled function if it compiles and, in --compile auto, is faster on example(n); else the plain one, and a note. Other
+        numbers of rows are tried too, so that no recompilation falls into an epoch."""
+        def once(f, x):
+            with torch.set_grad_enabled(backward):
+                y = f(*x)
+                if backward:
+                    y.sum().backward()
+            return y.detach()
+
+        def seconds(f, x):
+            best = math.inf
+            for _ in range(7):
+                begin = time.perf_counter()
+                once(f, x)
+                best = min(best, time.perf_counter() - begin)
+            return best
+
+        begin, x = time.perf_counter(), example(n)
+        try:
+            compiled = torch.compile(plain, dynamic=True)
+            if not torch.allclose(once(plain, x), once(compiled, x), rtol=1e-3, atol=1e-4):
+                raise RuntimeError("compiled and plain results differ")
+            for rows in (n - 3, max(2, n // 3)):
+                once(compiled, example(rows))
+            t_plain, t_compiled = seconds(plain, x), seconds(compiled, x)
+        except Exception as e:   # no compiler, an unsupported operation: any failure means the plain function
+            self.notes.append(f"{what}: not compiled ({type(e).__name__}: {str(e).splitlines()[0][:100] if str(e) else ''})")
+            return plain
+        use = self.compile == "on" or t_compiled < 0.97 * t_plain
+        self.notes.append(f"{what}: {'compiled' if use else 'plain'} ({t_plain * 1e3:.2f} ms plain, {t_compiled * 1e3:.2f} ms compiled, "
+                          f"tried in {time.perf_counter() - begin:.0f} s)")
+        return compiled if use else plain
+
+    def example_estimator(self, n):
+        d = self.s.embedding_size
+        leaf = lambda *shape: torch.randn(*shape, device=self.device).requires_grad_(True)   # noqa: E731
+        tau = M.time_table(self.s.timesteps, d, torch.float32, self.device)[torch.randint(0, self.s.timesteps, (n,))]
+        return leaf(n, d), [leaf(n, d) for _ in self.modalities], tau, leaf(d, d), leaf(d, d), leaf(d, d)
+
+    def example_chain(self, n):
+        d, m = self.s.embedding_size, len(self.modalities)
+        r = lambda *shape: torch.randn(*shape, device=self.device)   # noqa: E731
+        return r(n, d), r(n, d), r(3), r(d, 3 * d), r(n, m, d), r(n, m, d), r(n, m, d), r(n, m, m), r(d), r(d), r(d), r(()), r(n, m), r(n, m)
+
+    # ---- one epoch
+
+    def prune(self):
+        if self.n_keep == len(self.weight):
+            return
+        keep = D.prune(self.weight, self.n_keep, self.generator)
+        N = self.data.U + self.data.I
+        A = D.csr(*D.user_item_graph(self.pair_u[keep], self.pair_i[keep], self.data.U, self.data.I), N, N)
+        if self.graph:
+            self.graph.set_graph(A)    # the captured step reads fixed buffers
+        else:
+            self.graphs.user_item = A
+
+    def draw_negatives(self, users):
+        """(n_neg,E): uniform over training items, drawn again while the user has it (a user with all of them keeps the 100th draw)."""
+        shape = (self.s.n_neg, len(users))
+        u = users.expand(shape).reshape(-1)
+        pick = lambda n: self.train_items[torch.randint(0, len(self.train_items), (n,), device=self.device, generator=self.generator)]   # noqa: E731
+        out, open_ = pick(len(u)), torch.arange(len(u), device=self.device)
+        for _ in range(100):
+            key = u[open_] * self.data.I + out[open_]
+            at = torch.searchsorted(self.key, key).clamp_(max=len(self.key) - 1)
+            open_ = open_[self.key[at] == key]
+            if not len(open_):
+                break
+            out[open_] = pick(len(open_))
+        return out.view(shape)
+
+    def seen(self, users, candidates, total):
+        """(B,C) bool: has the user a training row with the candidate; from the users' lists, never U x I. total: their summed lengths."""
+        distinct, inverse = torch.unique(candidates, return_inverse=True)
+        column = torch.full((self.data.I,), -1, device=self.device)
+        column[distinct] = torch.arange(len(distinct), device=self.device)
+        begin, length = self.start[users], self.start[users + 1] - self.start[users]
+        row = torch.arange(len(users), device=self.device).repeat_interleave(length, output_size=total)
+        at = torch.arange(total, device=self.device) + (begin - (length.cumsum(0) - length))[row]
+        c = column[self.pair_i[at]]
+        mask = torch.zeros(len(users), len(distinct) + 1, dtype=torch.bool, device=self.device)
+        mask[row, c] = True            # -1 is the spare last column
+        return mask[:, inverse]
+
+    def batches(self, stage):
+        B = self.s.train_batch_size
+        with self.clock("sample"):
+            order = torch.randperm(len(self.train_u), device=self.device, generator=self.generator)
+            users, positives = self.train_u[order], self.train_i[order]
+            negatives = self.draw_negatives(users)
+            length = (self.start[users + 1] - self.start[users]).cpu().numpy() if stage is not None else None
+        for b in range(0, len(order), B):
+            with self.clock("sample"):
+                batch = SimpleNamespace(users=users[b:b + B], positives=positives[b:b + B], negatives=negatives[:, b:b + B],
+                                        curricular=None, frozen=None)
+
+                def choose(pool, batch=batch, b=b):
+                    candidates = self.draw_candidates()
+                    seen = self.seen(batch.users, candidates, int(length[b:b + B].sum()))
+                    return self.pick(pool, batch.positives, candidates, seen, batch.negatives[0])
+
+                if stage not in (None, "own"):
+                    batch.curricular = choose(self.pools[stage])
+            yield batch, choose if stage == "own" else None
+
+    def run_batch(self, batch, choose):
+        if self.graph and choose is None and len(batch.users) == self.s.train_batch_size:
+            with self.clock("step"):
+                loss = self.graph.run(batch)
+            if loss is not None:
+                return loss
+        return super().run_batch(batch, choose)
+
+    def before(self, diffusion):
+        if self.on_demand and self.tables:
+            with self.clock("optimiser"):
+                for x in self.by_rows.values():
+                    x.catch_up(diffusion.items, self.steps - 1)
+
+    def optimise(self, diffusion):
+        if self.on_demand:
+            for n, x in self.by_rows.items():
+                x.step(diffusion.items, self.gathered[n].grad, self.steps)
+        elif self.tables:
+            for n in self.tables:      # the dense gradient is zero but for these rows; last step's are cleared by rows, too
+                g = self.p[n].grad
+                if self.written is not None:
+                    g.index_fill_(0, self.written, 0)
+                g.index_copy_(0, diffusion.items, self.gathered[n].grad)
+            self.written = diffusion.items
+        self.gathered.clear()
+        self.optimizer.step()
+        for group in self.optimizer.param_groups:
+            for x in group["params"]:
+                if x.requires_grad:
+                    x.grad = None
+
+    def after_epoch(self):
+        if self.on_demand:
+            for x in self.by_rows.values():
+                x.flush(self.steps)
+
+    @torch.no_grad()
+    def reverse_process(self, start=None, noise=None):
+        """The chain for blocks of items, each through all its steps; what the modalities and the steps contribute is computed once.
+        start (I,d), noise(t) (I,d): given draws, for checks."""
+        p, s, d, T = self.p, self.s, self.s.embedding_size, self.s.timesteps
+        Q = p["item_id_embedding.weight"]
+        W_q, W_k, W_v = M.estimator_weights(p)
+        W = torch.cat([W_q / math.sqrt(d), W_k, W_v]).T.contiguous()                     # (d,3d)
+        c = M.schedule(T, s.noise_schedule, s.noise_prediction_form)
+        # rows as tensors of their own: compiled code would be guarded by the offsets of views
+        apart = lambda x: [row.clone(memory_format=torch.contiguous_format) for row in x]   # noqa: E731
+        coefficient = apart(torch.tensor([c.A, c.B, c.sigma], dtype=torch.float64).T.float().to(self.device))   # T+1 times (3)
+        keep, blur = M.noise_levels(T, s.noise_schedule, Q.dtype, self.device)
+        norm = lambda x: F.layer_norm(x, (d,), eps=1e-5)   # noqa: E731
+        q_t, k_t, v_t = (norm(M.time_table(T, d, Q.dtype, self.device)) @ W).split(d, 1)  # (T,d) each
+        q_ts, k_ts, v_ts, s_tt = apart(q_t), apart(k_t), apart(v_t), apart((q_t * k_t).sum(1))
+        pools, states = [torch.empty_like(Q) for _ in range(4)], M.pool_steps(T)
+        block = self.data.I if self.device.type == "cuda" else CHAIN_BLOCK
+        for b in range(0, self.data.I, block):
+            rows = slice(b, min(b + block, self.data.I))
+            token = torch.stack([F.linear(p[f"{m}_embedding.weight"][rows], p[f"{m}_trs.weight"], p[f"{m}_trs.bias"])
+                                 for m in self.modalities], 1)                           # (n,M,d)
+            q_m, k_m, v_m = (norm(token) @ W).split(d, 2)
+            q_m, k_m, v_m = q_m.contiguous(), k_m.contiguous(), v_m.contiguous()
+            s_mm = q_m @ k_m.transpose(1, 2)
+            s_mt, s_tm = apart((q_m @ k_t.T).permute(2, 0, 1)), apart((k_m @ q_t.T).permute(2, 0, 1))   # T times (n,M): row m, row tau
+            n = len(token)
+            e = keep[-1] * Q[rows] + blur[-1] * (self.noise(n) if start is None else start[rows])
+            for j in range(T + 1):
+                for g in range(4):
+                    if states[g] == j:
+                        pools[g][rows] = e
+                t = T - j
+                if t > 0:
+                    z = torch.zeros_like(e) if t == 1 else self.noise(n) if noise is None else noise(t)[rows]     # sigma_1 = 0
+                    e = self.chain(e, z, coefficient[t], W, q_m, k_m, v_m, s_mm, *(x[t - 1] for x in (q_ts, k_ts, v_ts, s_tt, s_mt, s_tm)))
+        return pools
+
+    @torch.no_grad()
+    def evaluate(self, split):
+        with self.clock("evaluation"):
+            if getattr(self, "evaluated", None) != self.steps:       # one propagation serves validation and test
+                graphs = SimpleNamespace(user_item=getattr(self, "full_graph", None), item_item=self.graphs.item_item)
+                self.final = M.final_tables(self.p, graphs, self.s, self.pools and self.pools[3], self.ops)
+                self.evaluated = self.steps
+            of = self.splits[split]
+            return metrics.metrics(metrics.hits(metrics.rank(*self.final, of), of), of.count) if len(of.users) else {}
+
+
+CHAIN_BLOCK = 512
+
+
+def chain_step(e, z, coefficient, W, q_m, k_m, v_m, s_mm, q_t, k_t, v_t, s_tt, s_mt, s_tm):
+    """e_{t-1} from e_t (n,d) for the tokens e, modalities (n,M,d), tau (d); scores s_ab = q_a . k_b, the queries already over sqrt(d)."""
+    q, k, v = (F.layer_norm(e, (e.shape[1],), eps=1e-5) @ W).chunk(3, 1)
+    row_e = torch.cat([(q * k).sum(1, keepdim=True), (k_m * q[:, None]).sum(2), (q * k_t).sum(1, keepdim=True)], 1)           # (n,K)
+    rows_m = torch.cat([(q_m * k[:, None]).sum(2)[..., None], s_mm, s_mt[..., None]], 2)                                      # (n,M,K)
+    row_t = torch.cat([(k * q_t).sum(1, keepdim=True), s_tm, s_tt.expand(len(e), 1)], 1)
+    w = torch.softmax(torch.cat([row_e[:, None], rows_m, row_t[:, None]], 1), 2).mean(1)                                      # (n,K)
+    x0 = w[:, :1] * v + (w[:, 1:-1, None] * v_m).sum(1) + w[:, -1:] * v_t
+    return coefficient[0] * x0 + coefficient[1] * e + coefficient[2] * z
+
+
+class TunedRows(Tuned):
+    name, on_demand = "tuned-rows", True
