@@ -73,10 +73,11 @@ endif()
 
 # The same operation tests on a GPU: `make test-cuda`. Without one it fails, which is why ctest does not list it.
 if(CCDREC_HAVE_CUDA)
-  add_executable(test_cuda $<TARGET_OBJECTS:ccdrec_kernel_tests> tests/support.cpp tests/cuda/devices.cpp)
+  # dialect_test.cu: what the emulator takes CUDA to mean, held against CUDA.
+  add_executable(test_cuda $<TARGET_OBJECTS:ccdrec_kernel_tests> tests/support.cpp tests/cuda/devices.cpp tests/simt/dialect_test.cu)
   target_link_libraries(test_cuda PRIVATE ccdrec_gpu fmt::fmt GTest::gtest CUDA::cudart_static)
   target_compile_definitions(test_cuda PRIVATE CCDREC_TEST_CUDA CCDREC_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  target_compile_options(test_cuda PRIVATE $<$<CONFIG:Release>:-O1>)
+  target_compile_options(test_cuda PRIVATE "$<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>" "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_flags}>")
 
   add_executable(test_toolkit tests/cuda/toolkit_test.cpp)
   target_link_libraries(test_toolkit PRIVATE ccdrec_gpu CUDA::cudart_static)

@@ -69,7 +69,7 @@ struct Device {
 };
 std::vector<Device> devices();  // tests/support.cpp
 std::vector<Device> cpu_devices();
-std::vector<Device> fast_devices();  // the CPU's, and one of each other family: for cases that would take the emulator minutes
+std::vector<Device> fast_devices();  // the CPU's, and two of each other family: for cases that would take the emulator minutes with all
 
 inline std::vector<Device> with_isa(const std::string& isa) { return isa == "portable" ? devices() : cpu_devices(); }  // the CPU's own loop
 

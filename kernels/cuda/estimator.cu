@@ -390,21 +390,6 @@ ItemLaunch item_launch(int64_t capacity, int K, int rows) {
 
 }  // namespace
 
-Chip chip() {
-#if defined(__CUDACC__)
-  static const Chip found = [] {
-    int device = 0, sms = 0, shared = 0;
-    CHECK_CUDA(cudaGetDevice(&device));
-    CHECK_CUDA(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
-    CHECK_CUDA(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-    return Chip{sms, shared};
-  }();
-  return found;
-#else
-  return {};
-#endif
-}
-
 EstimatorConstants estimator_constants(Ctx& ctx, const EstimatorParams& params, CMat tau, bool transposed) {
   const int64_t W = padded_width(params.wq.rows), T = tau ? tau.rows : 0;
   float* p = static_cast<float*>(ctx.scratch(7, size_t(2 * W * (W + T)) * sizeof(float)));

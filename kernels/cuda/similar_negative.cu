@@ -1,11 +1,12 @@
 #include <cmath>
 
+#include "kernels/cuda/chip.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/ordered.h"
 #include "kernels/sample.h"
 
 // The rank to be found is known before any similarity: it depends on the number of admissible candidates only, which are integers. So the (B,C)
-// matrix need not exist. Up to kMostInShared candidates, the similarities of eight rows stay in shared memory and the rank is selected there: one
+// matrix need not exist. Up to most_in_shared() candidates, the similarities of eight rows stay in shared memory and the rank is selected there: one
 // launch. Beyond that, three launches:
 //   similar_negative_in_shared  on every stride-th candidate brackets the wanted entry, 4.5 standard deviations of the sampled rank to either side
 //   similar_negative_bracket    the product over all candidates, counting what is above the bracket and keeping what is in it: a few per cent
@@ -18,8 +19,8 @@ namespace {
 using Strip = TileShape<8, 512, 8, 2, 1>;    // eight positives, all candidates: what fits beside their keys
 using Square = TileShape<64, 128, 8, 8, 4>;  // the large product
 
-constexpr int kRows = Strip::kM, kMostInShared = 4096;
-constexpr int kBins = 1024;  // of a row's histogram in the exact search
+constexpr int kRows = Strip::kM;
+constexpr int kBinBits = 9, kBins = 1 << kBinBits;  // of a row's histogram in the exact search: twice as many would not fit the smallest chip
 constexpr float kDeviations = 4.5f;
 
 struct NegativeProblem {  // the operation's arguments
@@ -72,7 +73,7 @@ struct Bracket {  // of one row: the wanted entry should lie in lo..hi
 // S[b,c] = pool[positives[b]] . pool[cand[c]] (/ |pool[cand[c]]|) for every stride-th candidate, in keys; the drawn rank's entry, or a bracket of it.
 // Geometry  256 threads own 8 rows and stream the candidates in tiles of 512, 8 x 2 products a thread; then one warp a row.
 // Traffic   every block reads all its candidates' rows, 4 C d bytes, from L2: B C d / 2 bytes in all. Shared memory 32 bytes a candidate and 68 KB.
-// Limits    kMostInShared keys a row; 64 blocks at B = 512.
+// Limits    most_in_shared() keys a row; 64 blocks at B = 512.
 template <bool kCosine>
 __global__ void __launch_bounds__(Strip::kThreads, 2)
     similar_negative_in_shared(NegativeProblem p, int64_t stride, int64_t sampled, Bracket* bracket) {
@@ -215,10 +216,10 @@ __global__ void __launch_bounds__(Square::kThreads, 3) similar_negative_bracket(
 }
 
 // Selects from what the bracket caught; where it missed, or more was in it than there was room for, searches anew over all candidates: each
-// pass counts into 1024 parts of the interval the entry must lie in, up to five passes.
+// pass counts into 512 parts of the interval the entry must lie in, up to six passes.
 // Geometry  256 threads own 8 rows: one warp a row, and the block together for the rows that missed.
 // Traffic   the listed entries, a few times (L2), and a train row; a pass of the search reads all candidates' rows.
-// Limits    a single missed row keeps its block for up to five products of 8 rows on one multiprocessor: milliseconds at C = 100,000 (an estimate).
+// Limits    a single missed row keeps its block for up to six products of 8 rows on one multiprocessor: milliseconds at C = 100,000 (an estimate).
 template <bool kCosine>
 __global__ void __launch_bounds__(Strip::kThreads, 2)
     similar_negative_finish(NegativeProblem p, const Bracket* bracket, uint64_t* found, int64_t room) {
@@ -271,7 +272,7 @@ __global__ void __launch_bounds__(Strip::kThreads, 2)
           for (int i = 0; i < Strip::kTM; ++i) {
             if (!searched[i]) continue;
             const Window w = window[i];
-            const int shift = w.shift(10);
+            const int shift = w.shift(kBinBits);
 #pragma unroll
             for (int j = 0; j < Strip::kTN; ++j) {
               const int64_t c = c0 + Strip::col(j);
@@ -283,7 +284,7 @@ __global__ void __launch_bounds__(Strip::kThreads, 2)
         });
     if (missed) {
       Window w = window[warp];
-      const int shift = w.shift(10);
+      const int shift = w.shift(kBinBits);
       p.for_excluded(b, [&](int32_t item, int64_t from, int64_t to) {
         const uint32_t key = p.key_of<kCosine>(b, item);
         for (int64_t c = from; c < to; ++c)
@@ -305,10 +306,15 @@ __global__ void __launch_bounds__(Strip::kThreads, 2)
   }
 }
 
+// What a block has room for beside its tiles; no more than 4,096, with which a sample of 100,000 brackets a rank well. (99 KB of shared memory: 992.)
+int64_t most_in_shared() {
+  return std::min<int64_t>(4096, (chip().shared - int64_t(Strip::kSharedBytes)) / (kRows * int64_t(sizeof(uint32_t))) / 4 * 4);
+}
+
 template <bool kCosine>
 void choose(Ctx& ctx, const NegativeProblem& p) {
   const int64_t strips = blocks_for(p.batch, kRows);
-  const int64_t stride = p.count <= kMostInShared ? 1 : std::max<int64_t>(4, blocks_for(p.count, kMostInShared));
+  const int64_t most = most_in_shared(), stride = p.count <= most ? 1 : std::max<int64_t>(4, blocks_for(p.count, most));
   const int64_t sampled = (p.count - stride / 2 + stride - 1) / stride;
   const size_t shared = size_t(kRows * blocks_for(sampled, 4) * 4) * sizeof(uint32_t) + Strip::kSharedBytes;
   if (stride == 1) {

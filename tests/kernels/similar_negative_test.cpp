@@ -93,7 +93,9 @@ const Case kLargeCases[] = {{"the last that is not sampled", 5000, 4, 9, 500, 3,
                             {"two tiles of rows", 6000, 20, 20, 300, 66, 5000, 500},
                             {"k beyond C", 6000, 17, 9, 5999, 17, 4500, 1000000},
                             {"the best only", 6000, 8, 9, 900, 9, 4900, 1},
-                            {"many copies", 40, 5, 9, 38, 20, 4700, 900}};
+                            {"many copies", 40, 5, 9, 38, 20, 4700, 900},
+                            {"the last that a small chip keeps", 1200, 4, 9, 100, 9, 992, 90},
+                            {"one more than a small chip keeps", 1200, 4, 9, 100, 9, 993, 90}};
 
 TEST(SimilarNegative, PicksTheDrawnRank) {
   for (const Case& c : kCases)
@@ -111,6 +113,14 @@ TEST(SimilarNegative, PicksTheDrawnRankAmongThousands) {
     Problem p = random_problem(g, c.I, c.d, c.U, c.longest, c.B, c.C, c.k_top);
     p.cosine = c.d % 2;
     expect_wanted(p, Stream{7, Use::cns_rank, 3, 9}, c.name, c.B > 20 ? fast_devices() : devices());
+  }
+}
+
+TEST(SimilarNegative, PicksTheDrawnRankAmongAHundredThousand) {
+  Draw g;
+  for (const int64_t k_top : {10000, 100000}) {
+    const Problem p = random_problem(g, 100000, 1, 5, 900, 2, 100000, k_top);
+    expect_wanted(p, Stream{7, Use::cns_rank, 3, 9}, "k " + std::to_string(k_top), fast_devices());
   }
 }
 

@@ -7,12 +7,22 @@
 namespace ccdrec::test {
 namespace {
 
+// The chip that a call finds.
+struct OnChip {
+  const int64_t before = simt::most_shared();
+  explicit OnChip(int64_t shared) { simt::use_shared(shared); }
+  ~OnChip() { simt::use_shared(before); }
+  OnChip(const OnChip&) = delete;
+  OnChip& operator=(const OnChip&) = delete;
+};
+
 // An operation as the table holds it, with all scratch memory poisoned before it starts: what an earlier operation left there is not to be read.
 template <auto F>
 struct Poisoned;
 template <class... A, void (*F)(Ctx&, A...)>
 struct Poisoned<F> {
   static void call(Ctx& ctx, A... args) {
+    const OnChip chip(static_cast<simt::Backend*>(ctx.backend)->config.shared);
     simt::submit(ctx, [&ctx] { ctx.fill_scratch(static_cast<simt::Backend*>(ctx.backend)->config.poison); });  // in every replay as well
     F(ctx, static_cast<A>(args)...);
   }
@@ -33,21 +43,22 @@ const Ops& poisoned_ops() {
 
 std::vector<Device> simt_devices() {
   std::vector<Device> all;
-  const auto add = [&](const char* name, simt::Order order, int poison) {
+  constexpr int64_t kLarge = 227 * 1024, kMiddle = 163 * 1024, kSmall = cuda::kLeastShared;
+  const auto add = [&](const char* name, simt::Order order, int poison, int64_t shared) {
     all.push_back({std::string("simt, ") + name, &poisoned_ops(), 1, "simt",
                    [=](Ctx& ctx) {
                      open_gpu(ctx, "fp32");
-                     static_cast<simt::Backend*>(ctx.backend)->config = {order, poison, 1};
+                     static_cast<simt::Backend*>(ctx.backend)->config = {order, poison, 1, shared};
                    },
                    cuda::chip().sms});
   };
-  add("ascending, ff", simt::Order::ascending, 0xff);
-  add("descending, 55", simt::Order::descending, 0x55);
+  add("ascending, ff, 227 KB", simt::Order::ascending, 0xff, kLarge);
+  add("descending, 55, 99 KB", simt::Order::descending, 0x55, kSmall);
 #if !defined(CCDREC_SANITIZED)  // then tests/support.cpp takes one, and the emulator's own tests compare two
-  add("random, ff", simt::Order::random, 0xff);
-  add("ascending, 55", simt::Order::ascending, 0x55);
-  add("descending, ff", simt::Order::descending, 0xff);
-  add("random, 55", simt::Order::random, 0x55);
+  add("random, ff, 163 KB", simt::Order::random, 0xff, kMiddle);
+  add("ascending, 55, 163 KB", simt::Order::ascending, 0x55, kMiddle);
+  add("descending, ff, 227 KB", simt::Order::descending, 0xff, kLarge);
+  add("random, 55, 99 KB", simt::Order::random, 0x55, kSmall);
 #endif
   return all;
 }

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "kernels/cuda/chip.h"
 #include "tests/simt/simt.h"
 
 namespace ccdrec {
@@ -81,6 +82,8 @@ DeviceAccess::~DeviceAccess() {
 }  // namespace simt
 
 namespace cuda {
+
+Chip chip() { return {Chip{}.sms, simt::most_shared()}; }
 namespace {
 
 using simt::DeviceAccess;

@@ -32,7 +32,8 @@ using boost::context::fiber;
 
 constexpr size_t kStack = SIMT_ASAN ? 256 * 1024 : 128 * 1024;
 constexpr int kWarps = 32;
-constexpr size_t kMaxShared = 227 * 1024, kMaxStatic = 48 * 1024;
+constexpr size_t kMaxStatic = 48 * 1024;
+int64_t g_most_shared = cuda::Chip{}.shared;
 
 // A meeting of lanes of one warp; complete once every lane of the mask has arrived, closed once every lane has read what it wanted.
 struct Meeting {
@@ -377,14 +378,18 @@ void* shared_array(const void* site, size_t bytes, size_t align) {
     g.arrays.push_back({site, std::move(memory), p, bytes, 0});
     a = &g.arrays.back();
     g.static_bytes += bytes;
-    if (g.static_bytes > kMaxStatic || g.static_bytes + g.dynamic_bytes > kMaxShared)
+    if (g.static_bytes > kMaxStatic || g.static_bytes + g.dynamic_bytes > size_t(g.config.shared))
       fail("too much shared memory in " + place(g.file, g.launch_line) + ": arrays of " + std::to_string(g.static_bytes) +
-           " bytes (up to 48 KB) and " + std::to_string(g.dynamic_bytes) + " dynamic ones (together up to 227 KB)");
+           " bytes (up to 48 KB) and " + std::to_string(g.dynamic_bytes) + " dynamic ones (together up to " + std::to_string(g.config.shared / 1024) +
+           " KB)");
   }
   if (a->block != g.serial) std::memset(a->p, g.config.poison, bytes), a->block = g.serial;
   return a->p;
 }
 void* dynamic_shared_memory() { return g.dynamic.get(); }
+
+void use_shared(int64_t bytes) { g_most_shared = bytes; }
+int64_t most_shared() { return g_most_shared; }
 
 void submit(Ctx& ctx, std::function<void()> work) {
   auto* b = static_cast<Backend*>(ctx.backend);
@@ -402,7 +407,8 @@ void check_geometry(const char* kernel, const char* file, int line, Dim3 grid, i
   if (block <= 0 || block > 1024 || block % 32)
     throw KernelError(who + "a block of " + std::to_string(block) + " threads, expected a multiple of 32 up to 1024");
   if (grid.y > 65535 || grid.z > 65535) throw KernelError(who + "grid dimensions y and z go up to 65535");
-  if (shared > kMaxShared) throw KernelError(who + std::to_string(shared) + " bytes of shared memory, expected up to 227 KB");
+  if (shared > size_t(most_shared()))
+    throw KernelError(who + std::to_string(shared) + " bytes of shared memory, expected up to " + std::to_string(most_shared() / 1024) + " KB");
 }
 
 void run_kernel(const Config& c, const char* kernel, const char* file, int line, Dim3 grid, int block, size_t shared,

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "kernels/ctx.h"
+#include "kernels/cuda/chip.h"
 
 #define __global__
 #define __device__
@@ -46,7 +47,11 @@ struct Config {
   Order order = Order::ascending;
   int poison = 0xff;  // byte that shared memory and scratch start with
   uint32_t seed = 1;  // of Order::random
+  int64_t shared = cuda::Chip{}.shared;
 };
+// The shared memory that a block of the emulated chip may have, in bytes (kernels/cuda/chip.h): asked for when a launch is prepared.
+void use_shared(int64_t bytes);
+int64_t most_shared();
 
 // A mistake of a kernel: a deadlock, a wrong mask, a barrier that not all threads reach.
 struct KernelError : std::runtime_error {

@@ -18,7 +18,7 @@
 //     in a matrix). Of vectors in shared arrays of scalars those of 16 bytes are seen, those of 8 are not
 //   * threads that spin until another one writes: they hang, on a GPU they may or may not
 //   * what anything costs: barriers, bank conflicts, coalescing, occupancy, registers, spills
-//   * __launch_bounds__ below the block size, too many registers for a launch, parameters of more than 4 KB, and what only smaller GPUs refuse
+//   * __launch_bounds__ below the block size, too many registers for a launch, and parameters of more than 4 KB
 //   * lanes that a GPU lets meet at a collective although they come from different branches (here an error), __syncthreads with threads that have
 //     left (here a deadlock), and code that relies on either
 //   * 32-bit overflow of an index, unless a sanitizer sees it; nothing here has 2^31 elements

@@ -11,11 +11,13 @@
 #include <string>
 #include <unordered_map>
 
+#include "kernels/cuda/chip.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/toolkit/backend.h"
 #include "kernels/cuda/toolkit/delayed.h"
+#include "kernels/cuda/toolkit/why.h"
 
 #ifndef CCDREC_CUDA_ARCHITECTURES
 #define CCDREC_CUDA_ARCHITECTURES "unknown"
@@ -45,6 +47,17 @@ void check_launch(Ctx& ctx, const char* kernel, const char* file, int line) {
 #else
   (void)ctx;
 #endif
+}
+
+Chip chip() {
+  static const Chip found = [] {
+    int device = 0, sms = 0, shared = 0;
+    CHECK_CUDA(cudaGetDevice(&device));
+    CHECK_CUDA(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device));
+    CHECK_CUDA(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    return Chip{sms, shared};
+  }();
+  return found;
 }
 
 // Raised and never lowered: a recorded launch with more must not lose what it was allowed.
@@ -171,6 +184,30 @@ void set_late(Ctx& ctx, const Late& l) {
 
 __global__ void probe() {}
 
+}  // namespace
+
+std::string why_no_gpu(const GpuInfo& g, cudaError_t e, int devices) {
+  if (g.driver == "none") return "no NVIDIA driver was found";
+  if (e == cudaErrorInsufficientDriver)
+    return "the NVIDIA driver serves CUDA " + g.driver + ", this build needs " + g.toolkit + "; update the driver or build with an older toolkit";
+  if (e == cudaErrorNoDevice || (e == cudaSuccess && devices == 0)) return "no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES may hide it)";
+  return e == cudaSuccess ? "" : std::string("the CUDA runtime answers: ") + cudaGetErrorString(e);
+}
+// A driver older than the toolkit runs what was compiled for its GPU, but compiles no PTX of it.
+std::string why_not_this_gpu(const GpuInfo& g, cudaError_t image, int64_t shared) {
+  const std::string gpu = "the GPU (" + g.name + ", compute capability " + std::to_string(g.major) + "." + std::to_string(g.minor) + ")";
+  if (image == cudaErrorUnsupportedPtxVersion)
+    return gpu + " is not among those this build is for (" + g.built_for + "), and the NVIDIA driver, which serves CUDA " + g.driver +
+           ", is too old to compile for it what a toolkit " + g.toolkit + " wrote; update the driver or build again on this machine";
+  if (image != cudaSuccess) return gpu + " is not among those this build is for (" + g.built_for + "); build again on this machine";
+  if (shared < kLeastShared)
+    return gpu + " offers a block " + std::to_string(shared / 1024) + " KB of shared memory, and the kernels need " +
+           std::to_string(kLeastShared / 1024) + "; a GPU of compute capability 8.0 or later has them";
+  return "";
+}
+
+namespace {
+
 std::string version_text(int v) { return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10); }
 
 }  // namespace
@@ -196,15 +233,7 @@ GpuInfo gpu_info() {
   g.driver = driver ? cuda::version_text(driver) : "none";
   const cudaError_t e = cudaGetDeviceCount(&devices);
   (void)cudaGetLastError();
-  if (driver == 0) {
-    g.why = "no NVIDIA driver was found";
-  } else if (e == cudaErrorInsufficientDriver) {
-    g.why = "the NVIDIA driver serves CUDA " + g.driver + ", this build needs " + g.toolkit + "; update the driver or build with an older toolkit";
-  } else if (e == cudaErrorNoDevice || (e == cudaSuccess && devices == 0)) {
-    g.why = "no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES may hide it)";
-  } else if (e != cudaSuccess) {
-    g.why = std::string("the CUDA runtime answers: ") + cudaGetErrorString(e);
-  }
+  g.why = cuda::why_no_gpu(g, e, devices);
   if (!g.why.empty()) return g;
   cudaDeviceProp p;
   if (cudaGetDeviceProperties(&p, 0) != cudaSuccess) {
@@ -215,11 +244,8 @@ GpuInfo gpu_info() {
   cudaFuncAttributes a;
   const cudaError_t image = cudaFuncGetAttributes(&a, cuda::probe);
   (void)cudaGetLastError();
-  if (image != cudaSuccess) {
-    g.why = "the GPU (" + g.name + ", compute capability " + std::to_string(p.major) + "." + std::to_string(p.minor) +
-            ") is not among those this build is for (" + g.built_for + "); build again on this machine";
-    return g;
-  }
+  g.why = cuda::why_not_this_gpu(g, image, int64_t(p.sharedMemPerBlockOptin));
+  if (!g.why.empty()) return g;
   if (cudaMemGetInfo(&g.available, &g.memory) != cudaSuccess) {
     g.why = std::string("GPU 0 does not answer: ") + cudaGetErrorString(cudaGetLastError());
     return g;
