@@ -162,8 +162,14 @@ void name_idle_keys(KeyTable& table) {
                               *kNoDiffusion = "dma and ndi are off, so there is no diffusion", *kNoSampler = "cns is off";
   static const auto on = [](const Settings& s, const char* backbone) { return s.model == "CCDRec" && s.backbone == backbone; };
   static const auto other = [](const Settings& s) { return s.model == "CCDRec" && s.backbone != "FREEDOM"; };
+  static const auto projects = [](const Settings& s) { return (s.model == "FREEDOM" || on(s, "FREEDOM")) && s.reg_weight > 0; };
   static const auto diffuses = [](const Settings& s) { return s.model == "CCDRec" && (s.dma || s.ndi); };
   idle({"n_ui_layers"}, [](const Settings& s) { return on(s, "BPR") ? "the backbone BPR propagates nothing" : nullptr; });
+  idle({"precision"}, [](const Settings& s) {
+    return s.device == "cpu" && s.precision != "fp32"          ? "it concerns a GPU, and device is cpu"
+           : s.device != "cpu" && !diffuses(s) && !projects(s) ? "this model has no large products"
+                                                               : nullptr;
+  });
   idle({"spmm"}, [](const Settings& s) {
     return s.device == "cpu" && s.spmm == "cusparse" ? "it concerns a GPU, and device is cpu"
            : on(s, "BPR")                            ? "the backbone BPR propagates nothing"

@@ -16,6 +16,8 @@ bool takes_gpu(const std::string& device, const GpuInfo& gpu) { return device ==
 
 }  // namespace
 
+bool runs_on_gpu(const std::string& device) { return device != "cpu" && takes_gpu(device, gpu_info()); }
+
 SpmmBy spmm_choice(const std::string& spmm, const GpuInfo& gpu) {
   if (spmm == "auto") return SpmmBy::automatic;
   if (spmm == "own") return SpmmBy::own;
@@ -53,7 +55,8 @@ std::unique_ptr<Device> make_device(const std::string& device, int threads, std:
   const int n = threads > 0 ? threads : std::max(1, omp_get_num_procs());
   note = "device cpu with " + std::to_string(n) + (n == 1 ? " thread" : " threads") + ", dense kernels " + cpu::gemm_isa() +
          (device == "auto" && !gpu.emulated ? " (" + gpu.why + ")" : "") +
-         (device == "auto" && spmm == "cusparse" ? "; spmm = cusparse has no influence on it" : "");
+         (device == "auto" && spmm == "cusparse" ? "; spmm = cusparse has no influence on it" : "") +
+         (device == "auto" && precision != "fp32" ? "; precision = " + precision + " has no influence on it" : "");
   return std::make_unique<Device>(cpu_ops(), n);
 }
 

@@ -44,6 +44,9 @@ void check_settings(const Settings& s, const Dataset& data) {
   check_ranges(s);
   const Shape shape = model_shape(s);
   if (shape.diffusion) check_estimator(s);
+  constexpr int kWidestOnGpu = 512;  // kernels/cuda/estimator.h: a row stays in the registers of a warp
+  if (shape.diffusion && s.embedding_size > kWidestOnGpu && s.estimator == "attention" && runs_on_gpu(s.device))
+    bad("embedding_size", std::to_string(s.embedding_size), "at most " + std::to_string(kWidestOnGpu) + " on a GPU with the estimator attention");
   if (data.train.empty()) throw UserError("data set " + data.name + " has no training rows; x_label 0 marks them");
   const bool needs_features = shape.modalities || shape.backbone.item_graph;
   if (needs_features && data.features.empty())
@@ -89,6 +92,7 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
   if (shape.backbone.item_graph) {
     std::vector<std::vector<int32_t>> knn;
     for (const Feature& f : data.features) {
+      const Range range(*device, "knn");
       KnnResult r = knn_lists(device->ctx, device->ops, f, s.knn_k, s.knn_center, s.seed, s.graph_cache);
       notes.push_back("item graph of " + f.name + ": " + std::to_string(s.knn_k) + " neighbours each, " + std::to_string(r.tied_rows) + " of " +
                       std::to_string(data.n_items) + " rows tie at the last one" + (r.from_cache ? " (from the cache)" : ""));

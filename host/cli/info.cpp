@@ -38,8 +38,8 @@ int info(Io& io) {
       {"version", fmt::format("{} ({})", b.version, b.commit)},
       {"compiler", b.compiler},
       {"flags", b.flags},
-      {"CUDA", gpu.built ? fmt::format("built in with toolkit {} for architectures {}, driver {}", gpu.toolkit, gpu.built_for, gpu.driver)
-                         : "not built in (nvcc was not found, or CCDREC_CUDA=OFF)"},
+      {"CUDA",
+       gpu.built ? fmt::format("built in with toolkit {} for architectures {}, driver {}", gpu.toolkit, gpu.built_for, gpu.driver) : "not built in"},
       {"GPU", gpu.usable ? fmt::format("{}, compute capability {}.{}, {}, {} available", gpu.name, gpu.major, gpu.minor, describe_bytes(gpu.memory),
                                        describe_bytes(gpu.available))
                          : "none: " + gpu.why},

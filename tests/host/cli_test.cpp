@@ -401,8 +401,29 @@ TEST(Cli, SaysWhoseSparseProductsAreUsed) {
   }
 }
 
+TEST(Cli, SaysWherePrecisionHasNoInfluence) {
+  const Folder dir;
+  const Result on_cpu = run(train_words("CCDRec", dir / "cpu", {"--device", "cpu", "--set", "epochs=1", "--set", "precision=tf32"}));
+  EXPECT_EQ(on_cpu.code, 0) << on_cpu.err;
+  EXPECT_TRUE(has(on_cpu.out + on_cpu.err, "precision = tf32 has no influence here: it concerns a GPU")) << on_cpu.out << on_cpu.err;
+  const Result none = run(train_words("BPR", dir / "bpr", {"--set", "epochs=1", "--set", "precision=bf16"}));
+  EXPECT_EQ(none.code, 0) << none.err;
+  EXPECT_TRUE(has(none.out + none.err, "precision = bf16 has no influence here: this model has no large products")) << none.out << none.err;
+  if (!gpu_info().usable) return;
+  const Result on_gpu = run(train_words("CCDRec", dir / "gpu", {"--device", "cuda", "--set", "epochs=1", "--set", "precision=tf32"}));
+  EXPECT_EQ(on_gpu.code, 0) << on_gpu.err;
+  EXPECT_FALSE(has(on_gpu.out + on_gpu.err, "no influence")) << on_gpu.out << on_gpu.err;
+  EXPECT_TRUE(has(on_gpu.out, "large products in tf32")) << on_gpu.out;
+}
+
 TEST(Cli, WhatCannotTrainIsRefusedBeforeTheFolderIsMade) {
   const Folder dir;
+  if (gpu_info().usable) {  // a row wider than a warp's registers
+    const Result r = run(train_words("CCDRec", dir / "run", {"--device", "cuda", "--set", "embedding_size=516"}));
+    EXPECT_EQ(r.code, 2) << r.out;
+    EXPECT_TRUE(has(r.err, "embedding_size is 516, expected at most 512 on a GPU with the estimator attention")) << r.err;
+    EXPECT_FALSE(std::filesystem::exists(dir / "run"));
+  }
   for (const char* set : {"mm_weights=[1.0]", "estimator_heads=3", "estimator_heads=32", "n_mm_layers=0", "n_mm_layers=9", "n_ui_layers=9",
                           "knn_k=41", "modalities=[audio]", "estimator_layers=5"}) {
     const Result r = run(train_words("CCDRec", dir / "run", {"--set", "estimator=transformer", "--set", set}));
