@@ -1,0 +1,48 @@
+// Full ranking of all users, and the neighbour lists of the item graph.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "bench/gpu/bench.h"
+
+namespace ccdrec::bench {
+namespace {
+
+void ranking_of(Bench& b, const std::string& name, Shape shape) {
+  Device& dev = b.dev();
+  const int64_t d = kWidth, k = 50;
+  const DeviceGraph g(dev, scaled(shape, b.scale()));
+  const int64_t U = g.pairs.shape.U, I = g.pairs.shape.I;
+  const DeviceMatrix hu(dev, U, d), hi(dev, I, d);
+  std::vector<int32_t> all(static_cast<size_t>(U));
+  std::iota(all.begin(), all.end(), 0);
+  const Array<int32_t> users(dev, all);
+  Array<int32_t> best(dev, U * k);
+  Array<float> score(dev, U * k);
+  const Csr mask = g.train();
+  const double flop = 2.0 * double(U) * double(I) * d;
+  Line& l = b.measure("score_topk", fmt::format("{}: {} users x {} items, k {}", name, U, I, k), 4.0 * (double(U + I) * d + 2.0 * double(U) * k),
+                      flop, [&] { dev.ops.score_topk(dev.ctx, best.p(), score.p(), hu, users.p(), U, hi, &mask, k); });
+  l.at_least("cuBLAS on the product, written out", flop / l.warm / (b.top().skinny_tflops * 1e12), name == "elec" ? 0.5 : 0);
+}
+
+// Once a data set; 2 I^2 F flop, since the symmetry of the similarities is not used.
+void neighbours(Bench& b, int64_t features) {
+  Device& dev = b.dev();
+  const int64_t I = b.n(7050), F = b.n(features), k = std::min<int64_t>(10, I);
+  const DeviceMatrix x(dev, I, F);
+  Array<int32_t> idx(dev, I * k);
+  Array<int64_t> tied(dev, 1);
+  b.measure("knn_cosine", fmt::format("baby: {} items of {}, k {}", I, F, k), 4.0 * double(I) * double(F + k),
+            2.0 * double(I) * double(I) * double(F), [&] { dev.ops.knn_cosine(dev.ctx, idx.p(), tied.p(), x, k, false, 1); });
+}
+
+}  // namespace
+
+void ranking(Bench& b) {
+  if (b.wanted({"score_topk"})) ranking_of(b, "baby", kBaby), ranking_of(b, "elec", kElec);
+  if (b.wanted({"knn_cosine"})) neighbours(b, 384), neighbours(b, 4096);
+}
+
+}  // namespace ccdrec::bench
