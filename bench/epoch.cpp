@@ -243,7 +243,7 @@ int run(int argc, char** argv) {
   for (int i = 0; i < argc; ++i) r.command += (i ? " " : "") + (i ? std::string(argv[i]) : "build/bench_epoch");
   r.threads = o.threads > 0 ? o.threads : this_machine().cores;
   r.load = load_average();
-  r.with_targets = o.preset == "baby" && o.steps == 0 && o.device == "cpu";
+  r.with_targets = targets_apply(o.preset, o.steps, o.device, o.precision);
   if (o.device == "cuda") {
     check_device(o.device);
     r.gpu = gpu_info().name, r.precision = o.precision;

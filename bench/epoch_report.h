@@ -30,7 +30,6 @@ struct Target {
   double target = 0, stretch = 0, got = 0;
 };  // got = 0: not measured in this run
 
-std::vector<Target> targets(const std::vector<CaseResult>&);  // of the Baby sizes on this class of machine
 nlohmann::json to_json(const CaseResult&);
 CaseResult case_from_json(const nlohmann::json&);
 
@@ -40,9 +39,12 @@ struct Report {
   int threads = 0;
   Ceilings ceilings;
   double load = 0;
-  bool with_targets = false;
+  bool with_targets = false;  // targets_apply
   std::vector<CaseResult> cases;
 };
+// Targets are of the Baby sizes, in whole epochs: those of a laptop's CPU, or those of an H200 in FP32.
+bool targets_apply(const std::string& preset, int64_t steps, const std::string& device, const std::string& precision);
+std::vector<Target> targets(const Report&);  // empty where they do not apply
 nlohmann::json report_json(const Report&);
 std::string report_markdown(const Report&);
 

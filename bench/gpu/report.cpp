@@ -12,7 +12,7 @@ Line& Line::at_least(const std::string& against, double got, double target, doub
   return *this;
 }
 Line& Line::within_seconds(double target, double stretch) {
-  goals.push_back({Goal::seconds, "the clock, on an H200", warm, target, stretch});
+  goals.push_back({Goal::seconds, "the clock (set for an H200)", warm, target, stretch});
   return *this;
 }
 Line& Line::within_floors(const GpuCeilings& c, double target, double stretch) {

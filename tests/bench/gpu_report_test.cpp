@@ -49,7 +49,7 @@ TEST(GpuReport, EveryGoalHasItsRow) {
   r.lines[1].more = 2e9;
   r.lines[1].within_floors(kChip, 2).at_least("copy", 0.6, 0.25, 0.5);
   const std::string s = gpu_report_markdown(r);
-  for (const char* row : {"| reverse_process Baby | the clock, on an H200 | 0.4 ms | at most 0.5 ms |  | met |",
+  for (const char* row : {"| reverse_process Baby | the clock (set for an H200) | 0.4 ms | at most 0.5 ms |  | met |",
                           "| reverse_process Baby | its floor | 2.0 x |  |  |  |",
                           "| reverse_process Baby | its floor, normals included | 2.5 x | at most 2.0 x |  | **missed** |",
                           "| reverse_process Baby | copy | 60 % | at least 25 % | at least 50 % | stretch met |"})
