@@ -42,7 +42,7 @@ struct Report {
   bool with_targets = false;  // targets_apply
   std::vector<CaseResult> cases;
 };
-// Targets are of the Baby sizes, in whole epochs: those of a laptop's CPU, or those of an H200 in FP32.
+// Targets are of the Baby sizes, in whole epochs: of this class of CPU, and of an H200 in FP32.
 bool targets_apply(const std::string& preset, int64_t steps, const std::string& device, const std::string& precision);
 std::vector<Target> targets(const Report&);  // empty where they do not apply
 nlohmann::json report_json(const Report&);
