@@ -22,8 +22,8 @@ struct Noted {
 };
 Noted& noted();
 
-// One sentence for each operation of the catalogue that is neither called nor excused, and for each excuse that is not needed (called all the same, or
-// of no operation).
+// One sentence for each operation of the catalogue that is neither called nor excused, and for each excuse that is not needed: of an operation that
+// is called all the same, or of none.
 std::vector<std::string> gaps(const std::set<std::string>& called, const std::vector<Excuse>&);
 
 }  // namespace ccdrec::bench
