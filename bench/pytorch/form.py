@@ -109,12 +109,15 @@ class Form:
             with self.clock("sample"), torch.no_grad():
                 batch.curricular = choose(r.items)
         with self.clock("forward"):
-            loss = M.losses(r, batch, diffusion, self.s)["loss.total"]
+            loss = self.loss(r, batch, diffusion)
         with self.clock("backward"):
             loss.backward()
         with self.clock("optimiser"):
             self.optimise(diffusion)
         return loss.detach()
+
+    def loss(self, r, batch, diffusion):
+        return M.losses(r, batch, diffusion, self.s)["loss.total"]
 
     def before(self, diffusion):
         pass

@@ -14,23 +14,43 @@ from form import Form
 from graph_step import GraphStep
 
 
+def by_library(A, Y, X=None):
+    """A Y, or X + A Y, for a CSR A by the sparse BLAS."""
+    return A @ Y if X is None else torch.addmm(X, A, Y)
+
+
+def by_reduction(A, Y, X=None):
+    """The same by torch.sparse.mm with a reduction, whose kernel is PyTorch's own."""
+    out = torch.sparse.mm(A, Y, "sum")
+    return out if X is None else out.add_(X)
+
+
+def by_bags(A, Y, X=None):
+    """The same as bags of embeddings: a row of A is a bag of rows of Y with weights."""
+    out = F.embedding_bag(A.col_indices(), Y, A.crow_indices(), mode="sum", per_sample_weights=A.values(), include_last_offset=True)
+    return out if X is None else out.add_(X)
+
+
+PRODUCTS = {"library": by_library, "reduction": by_reduction, "bags": by_bags}
+
+
 class LayerMean(torch.autograd.Function):
-    """(X + A X + .. + A^L X)/(L+1) = (X + A (X + A (..)))/(L+1) for a symmetric CSR A: L fused products forward, L backward."""
+    """(X + A X + .. + A^L X)/(L+1) = (X + A (X + A (..)))/(L+1) for a symmetric CSR A: L products forward, L backward."""
 
     @staticmethod
-    def forward(ctx, A, X, L):
-        ctx.A, ctx.L = A, L
-        return LayerMean.horner(A, X, L)
+    def forward(ctx, product, A, X, L):
+        ctx.product, ctx.A, ctx.L = product, A, L
+        return LayerMean.horner(product, A, X, L)
 
     @staticmethod
     def backward(ctx, G):
-        return None, LayerMean.horner(ctx.A, G.contiguous(), ctx.L), None
+        return None, None, LayerMean.horner(ctx.product, ctx.A, G.contiguous(), ctx.L), None
 
     @staticmethod
-    def horner(A, X, L):
+    def horner(product, A, X, L):
         Y = X
         for _ in range(L):
-            Y = torch.addmm(X, A, Y)
+            Y = product(A, Y, X)
         return Y / (L + 1)
 
 
@@ -38,13 +58,20 @@ class Product(torch.autograd.Function):
     """S X with S and its transpose in CSR."""
 
     @staticmethod
-    def forward(ctx, pair, X):
-        ctx.pair = pair
-        return pair[0] @ X
+    def forward(ctx, product, pair, X):
+        ctx.product, ctx.pair = product, pair
+        return product(pair[0], X)
 
     @staticmethod
     def backward(ctx, G):
-        return None, ctx.pair[1] @ G.contiguous()
+        return None, None, ctx.product(ctx.pair[1], G.contiguous())
+
+
+def total_loss(P, Q, users, items, e_0, e0_hat, projection, u, positives, negatives, curricular, frozen, distinct, count, s):
+    """models.losses with its arguments spelt out, for the compiler."""
+    r = SimpleNamespace(P=P, Q=Q, users=users, items=items, e_0=e_0, e0_hat=e0_hat, projection=projection)
+    batch = SimpleNamespace(users=u, positives=positives, negatives=negatives, curricular=curricular, frozen=frozen)
+    return M.losses(r, batch, SimpleNamespace(items=distinct, count=count), s)["loss.total"]
 
 
 class Tuned(Form):
@@ -69,11 +96,11 @@ class Tuned(Form):
             self.p[n].requires_grad_(True)
         self.gathered = {}
 
-        form = self
+        form, product = self, self.fastest_product()
 
         class ops(M.Ops):
-            propagate = staticmethod(lambda A, X, L: LayerMean.apply(A, X, L))
-            item_mm = staticmethod(lambda pair, X: Product.apply(pair, X))
+            propagate = staticmethod(lambda A, X, L: LayerMean.apply(product, A, X, L))
+            item_mm = staticmethod(lambda pair, X: Product.apply(product, pair, X))
             estimate = staticmethod(M.estimate_pooled)
 
             @staticmethod
@@ -84,7 +111,12 @@ class Tuned(Form):
                 return F.linear(x, p[f"{m}_trs.weight"], p[f"{m}_trs.bias"])
 
         self.ops = ops
-        self.chain, replay = chain_step, R.missed_steps
+        self.chain, replay, self.total_loss = chain_step, R.missed_steps, total_loss
+        if self.compile != "off" and self.device.type == "cpu":
+            self.total_loss = self.tried("loss", total_loss, self.example_loss, s.train_batch_size, True)
+            if s.model == "CCDRec" and s.cns and self.total_loss is not total_loss:    # the steps before the first pool have no curricular negatives
+                x = self.example_loss(s.train_batch_size)
+                self.total_loss(*x[:10], None, *x[11:]).backward()
         wants = self.compile != "off" and s.model == "CCDRec"
         if wants and self.device.type == "cpu":
             ops.estimate = staticmethod(self.tried("estimator", M.estimate_pooled, self.example_estimator, int(1.8 * s.train_batch_size), True))
@@ -126,14 +158,6 @@ class Tuned(Form):
                     y.sum().backward()
             return y.detach()
 
-        def seconds(f, x):
-            best = math.inf
-            for _ in range(7):
-                begin = time.perf_counter()
-                once(f, x)
-                best = min(best, time.perf_counter() - begin)
-            return best
-
         begin, x = time.perf_counter(), example(n)
         try:
             compiled = torch.compile(plain, dynamic=True)
@@ -141,7 +165,7 @@ class Tuned(Form):
                 raise RuntimeError("compiled and plain results differ")
             for rows in (n - 3, max(2, n // 3)):
                 once(compiled, example(rows))
-            t_plain, t_compiled = seconds(plain, x), seconds(compiled, x)
+            t_plain, t_compiled = self.best_seconds(lambda: once(plain, x)), self.best_seconds(lambda: once(compiled, x))
         except Exception as e:   # no compiler, an unsupported operation: any failure means the plain function
             self.notes.append(f"{what}: not compiled ({type(e).__name__}: {str(e).splitlines()[0][:100] if str(e) else ''})")
             return plain
@@ -149,6 +173,55 @@ class Tuned(Form):
         self.notes.append(f"{what}: {'compiled' if use else 'plain'} ({t_plain * 1e3:.2f} ms plain, {t_compiled * 1e3:.2f} ms compiled, "
                           f"tried in {time.perf_counter() - begin:.0f} s)")
         return compiled if use else plain
+
+    def fastest_product(self):
+        """Of the ways PyTorch has to multiply a CSR matrix, the fastest on the whole user-item graph."""
+        if self.s.model == "BPR":
+            return by_library
+        A = self.full_graph
+        X = torch.randn(A.shape[1], self.s.embedding_size, device=self.device)
+        right, took = by_library(A, X, X), {}
+        for name, f in PRODUCTS.items():
+            try:
+                if not torch.allclose(f(A, X, X), right, rtol=1e-4, atol=1e-5):
+                    raise RuntimeError("another result")
+                took[name] = self.best_seconds(lambda: f(A, X, X))
+            except Exception as e:   # an operation that this device or version lacks
+                self.notes.append(f"sparse product by {name}: not taken ({type(e).__name__}: {str(e).splitlines()[0][:100] if str(e) else ''})")
+        best = min(took, key=took.get)
+        self.notes.append(f"sparse products by {best} (" + ", ".join(f"{name} {t * 1e3:.2f} ms" for name, t in took.items()) + ")")
+        return PRODUCTS[best]
+
+    def best_seconds(self, f, times=7):
+        best = math.inf
+        for _ in range(times):
+            begin = time.perf_counter()
+            f()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - begin)
+        return best
+
+    def loss(self, r, batch, diffusion):
+        d = diffusion or SimpleNamespace(items=None, count=None)
+        return self.total_loss(r.P, r.Q, r.users, r.items, r.e_0, r.e0_hat, r.projection, batch.users, batch.positives, batch.negatives,
+                               batch.curricular, batch.frozen, d.items, d.count, self.s)
+
+    def example_loss(self, n):
+        s, U, I = self.s, self.data.U, self.data.I    # noqa: E741
+        leaf = lambda *shape: (0.1 * torch.randn(*shape, device=self.device)).requires_grad_(True)   # noqa: E731
+        drawn = lambda limit, *shape: torch.randint(0, limit, shape, device=self.device)   # noqa: E731
+        users, positives, negatives = drawn(U, n), drawn(I, n), drawn(I, s.n_neg, n)
+        P, Q = leaf(U, s.embedding_size), leaf(I, s.embedding_size)
+        items = count = e_0 = e0_hat = None
+        projection = {}
+        if M.needs_projection(s):
+            items, count = torch.unique(torch.cat([positives, negatives.flatten()]), return_counts=True)
+            projection = {m: leaf(len(items), s.embedding_size) for m in self.modalities}
+            if s.model == "CCDRec" and s.dma:
+                e_0, e0_hat = leaf(len(items), s.embedding_size), leaf(len(items), s.embedding_size)
+        curricular = drawn(I, n) if s.model == "CCDRec" and s.cns else None
+        return P, Q, leaf(U, s.embedding_size), leaf(I, s.embedding_size), e_0, e0_hat, projection, users, positives, negatives, curricular, None, items, count, s
 
     def example_estimator(self, n):
         d = self.s.embedding_size
