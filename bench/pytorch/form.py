@@ -70,7 +70,7 @@ class Form:
             return None
         items, count = torch.unique(torch.cat([batch.positives, batch.negatives.flatten()]), return_counts=True)
         d = SimpleNamespace(items=items, count=count, t=None, noise=None)
-        if s.model == "CCDRec" and s.dma:
+        if M.diffuses(s):
             d.t = self.draw_t(len(items))
             d.noise = torch.randn(len(items), s.embedding_size, device=self.device, generator=self.generator)
         return d
@@ -132,7 +132,7 @@ class Form:
             out.append(self.run_batch(batch, choose))
         with self.clock("optimiser"):
             self.after_epoch()
-        if self.s.model == "CCDRec" and (self.s.dma or self.s.ndi):
+        if M.diffuses(self.s):
             with self.clock("reverse"):
                 self.pools = self.reverse_process()
         out = [float(x) for x in (torch.stack(out).tolist() if torch.is_tensor(out[0]) else out)]

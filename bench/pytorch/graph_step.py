@@ -87,7 +87,7 @@ def repeated_rows(form, batch, t_of=None, noise_of=None):
     items = torch.cat([batch.positives, batch.negatives.flatten()])
     d = SimpleNamespace(items=items, count=torch.ones_like(items), t=None, noise=None, share=None,
                         at=torch.arange(len(items), device=items.device).view(-1, len(batch.users)))
-    if s.model == "CCDRec" and s.dma:
+    if M.diffuses(s):
         if t_of is None:
             t_of = torch.zeros(data.I, dtype=torch.int64, device=items.device)
             t_of[items] = form.draw_t(len(items))     # of equal items, any one's step serves

@@ -167,13 +167,18 @@ class Ops:
 
 # ------------------------------------------------------------------------------------------------------------- one step
 
+def diffuses(s):
+    """The estimator exists and learns: DMA fuses its answers, NDI's pools are made of them."""
+    return s.model == "CCDRec" and (s.dma or s.ndi)
+
+
 def needs_projection(s):
-    return s.model == "CCDRec" and s.dma or s.model in ("CCDRec", "FREEDOM") and (s.reg_weight > 0 or not s.skip_idle)
+    return diffuses(s) or s.model in ("CCDRec", "FREEDOM") and (s.reg_weight > 0 or not s.skip_idle)
 
 
 def represent(p, graphs, diffusion, modalities, s, ops=Ops):
     """Forward up to the tables of representations. graphs: user_item, item_item. diffusion: items (n) distinct items among positives and
-    random negatives, t (n) zero-based, noise (n,d), count (n) how often each occurs; t and noise are read by CCDRec with dma only.
+    random negatives, t (n) zero-based, noise (n,d), count (n) how often each occurs; t and noise are read by CCDRec with dma or ndi only.
     -> namespace with users (U,d), items (I,d) and what the losses need."""
     P, Q = p["user_embedding.weight"], p["item_id_embedding.weight"]
     U = len(P)
@@ -191,14 +196,15 @@ def represent(p, graphs, diffusion, modalities, s, ops=Ops):
     for _ in range(s.n_mm_layers):
         Hhat = ops.item_mm(graphs.item_item, Hhat)
     ego = Q if s.model == "FREEDOM" else Hhat            # CCDRec starts the propagation from the item graph's output (spec 2)
-    if s.model == "CCDRec" and s.dma:
+    if diffuses(s):
         D, t = diffusion.items, diffusion.t
         keep, blur = noise_levels(s.timesteps, s.noise_schedule, Q.dtype, Q.device)
-        r.e_0 = gather(Q, D)
+        r.e_0 = gather(Q if s.dma else Q.detach(), D)    # without DMA L_dm trains the estimator alone, the backbone feels nothing of it
         r.e_t = keep[t][:, None] * r.e_0 + blur[t][:, None] * diffusion.noise
         tau = time_table(s.timesteps, Q.shape[1], Q.dtype, Q.device)[t]
         r.e0_hat = ops.estimate(r.e_t, list(r.projection.values()), tau, *estimator_weights(p))
-        ego = ops.fuse(Hhat, D, r.e0_hat, s.mu)
+        if s.dma:
+            ego = ops.fuse(Hhat, D, r.e0_hat, s.mu)
     r.users, H_i = ops.propagate(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers).split([U, len(Q)])
     r.items = H_i + Hhat                                 # the unfused Hhat
     return r

@@ -73,8 +73,6 @@ class Run:
         for key, plain in (("estimator", "attention"), ("backbone", "FREEDOM"), ("precision", "fp32"), ("knn_center", False), ("mm_weights", [])):
             if s.get(key, plain) != plain:
                 raise SystemExit(f"{key} is {s[key]!r}: the baseline has {plain!r} only")
-        if s["model"] == "CCDRec" and s["ndi"] and not s["dma"]:
-            raise SystemExit("ndi without dma: the baseline trains the estimator through dma only")
         return M.settings(**{k: v for k, v in s.items() if k in M.DEFAULTS})
 
     def of(self, epoch, name):
@@ -166,7 +164,7 @@ class Replay:
         B = min(s.train_batch_size, len(users))
         for k, first in enumerate(range(0, len(users), B)):
             self.step(e, k, slice(first, first + B), pool, graphs, users, positives, negatives)
-        if s.model == "CCDRec" and (s.dma or s.ndi):
+        if M.diffuses(s):
             everything = torch.arange(self.data.I)
             with torch.no_grad():
                 projections = [M.Ops.project(self.p, m, everything) for m in run.modalities]
@@ -239,7 +237,7 @@ class Replay:
         if not np.array_equal(items.numpy(), self.run.of(e, "items")[a:b]):
             raise Unusable(f"epoch {e}, step {k}: the items are not the distinct ones of the batch")
         d = SimpleNamespace(items=items, count=count, t=None, noise=None)
-        if s.model == "CCDRec" and s.dma:
+        if M.diffuses(s):
             steps = self.run.of(e, "t")[a:b].astype(np.int64)
             half = len(steps) // 2 + 1
             if s.mirrored_timesteps and not np.array_equal(steps[half:], s.timesteps - 1 - steps[:len(steps) - half]):
