@@ -46,7 +46,11 @@ def check_golden():
         arrays, metadata = st.load(os.path.join(FOLDER, f"{name}.case.safetensors"))
         want, _ = st.load(os.path.join(FOLDER, f"{name}.want.safetensors"))
         s = M.settings(**about["settings"])
-        got = G.step_result(arrays, metadata, torch.float32) if about["kind"] == "step" else G.reverse_result(arrays, metadata, torch.float32)[0]
+        everything = about.get("everything", False)
+        if about["kind"] == "step":
+            got = G.step_result(arrays, metadata, torch.float32, everything)
+        else:
+            got, _ = G.reverse_result(arrays, metadata, torch.float32, everything)
         assert set(got) == {n for n in want if not n.startswith("mass.")}, name
         for n, x in got.items():
             x, y = x.double().numpy().reshape(want[n].shape), want[n].astype(np.float64)

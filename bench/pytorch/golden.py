@@ -52,9 +52,9 @@ class Maker:
     def uniform(self, shape, bound):
         return self.rng.uniform(-bound, bound, shape).astype(np.float32)
 
-    def interactions(self, U, I, lonely_item, greedy_user):
+    def interactions(self, U, I, lonely_item, greedy_user, density):
         """Distinct pairs; `lonely_item` has none; `greedy_user` has every item but one (and the lonely one is that one, if both)."""
-        member = self.rng.random((U, I)) < 0.3
+        member = self.rng.random((U, I)) < density
         member[np.arange(U), self.rng.integers(0, I, U)] = True
         member[self.rng.integers(0, U, I), np.arange(I)] = True
         if greedy_user:
@@ -80,11 +80,11 @@ class Maker:
 
 
 def make_step(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=None, lonely_item=False, greedy_user=False,
-              duplicates=False, wide_index=False):
+              duplicates=False, wide_index=False, density=0.3):
     """curricular: None, "index" or "frozen". -> (arrays, metadata) of the case."""
     k, s = Maker(name), M.settings(**setting)
     widths = widths if widths is not None else {"image": 5, "text": 6}
-    member = k.interactions(U, I, lonely_item, greedy_user)
+    member = k.interactions(U, I, lonely_item, greedy_user, density)
     pairs = np.argwhere(member)
     a = {f"param.{n}": x for n, x in k.parameters(U, I, d, widths, s).items()}
 
@@ -182,12 +182,81 @@ class DenseOps(M.Ops):
     item_mm = staticmethod(torch.mm)
 
 
-def step_result(arrays, metadata, dtype=torch.float64):
-    """name -> tensor: the result of a step as docs/step-format.md lists it."""
+def watching():
+    """DenseOps that remember: -> (ops, namespace of layers [Ego_0 .. Ego_L] and Hhat, None where the model has none)."""
+    seen = SimpleNamespace(layers=[], Hhat=None)
+
+    class Watching(DenseOps):
+        @staticmethod
+        def propagate(A, ego, L):
+            seen.layers = [ego]
+            for _ in range(L):
+                seen.layers.append(A @ seen.layers[-1])
+            return sum(seen.layers) / (L + 1)
+
+        @staticmethod
+        def item_mm(S, x):
+            seen.Hhat = S @ x
+            return seen.Hhat
+
+    return Watching, seen
+
+
+def reached(graphs, batch, U, L, wrapped):
+    """What a batch reaches: ([(N) mask of the rows of Ego_l that are read, l = 0..L], (I) mask of those of Hhat)."""
+    items = [batch.positives, batch.negatives.flatten()] + ([batch.curricular] if batch.curricular is not None else [])
+    rows = torch.zeros(len(graphs.user_item), dtype=torch.bool)
+    rows[batch.users], rows[U + torch.cat(items)] = True, True
+    layers = [rows]
+    for _ in range(L):
+        layers.insert(0, layers[0] | (graphs.user_item[layers[0]] != 0).any(0))
+    return layers, layers[0 if wrapped else L][U:]
+
+
+def inner_arrays(out, seen):
+    """name -> tensor of the step's graph: the arrays between parameters and losses that have a gradient in the result."""
+    inner = {n: x for n, x in out.items() if n.startswith(("h.", "projection.")) or n in ("e_t", "e0_hat")}
+    if seen.Hhat is not None:
+        inner["hhat"] = seen.Hhat
+    return {**inner, "ego.0": seen.layers[0]}
+
+
+def estimator_arrays(e_t, projections, tau, W_q, W_k, W_v):
+    """Normalised tokens (n,K,d), attention (n,K,K), sum_c w_c x_c (n,d), and the masses of a row of each."""
+    d = e_t.shape[1]
+    token = torch.stack([e_t, *projections, tau.expand_as(e_t)], 1)
+    x = torch.nn.functional.layer_norm(token, (d,), eps=1e-5)
+    q, k = x @ W_q.T, x @ W_k.T
+    a = torch.softmax(q @ k.transpose(1, 2) / np.sqrt(d), dim=2)
+    w = a.mean(1, keepdim=True)
+    rstd = (token.var(-1, correction=0, keepdim=True) + 1e-5).rsqrt()
+    score = (x.abs() @ W_q.T.abs()) @ (x.abs() @ W_k.T.abs()).transpose(1, 2) / np.sqrt(d)
+    mass = {"x": (token.abs() + token.abs().mean(-1, keepdim=True)) * rstd, "a": a * (1 + score), "s": (w @ x.abs()).squeeze(1)}
+    return {"x": x, "a": a, "s": (w @ x).squeeze(1)}, mass
+
+
+def step_result(arrays, metadata, dtype=torch.float64, everything=False):
+    """name -> tensor: the result of a step as docs/step-format.md lists it; `everything`: all of it, else without what watching() sees."""
     p, graphs, batch, diffusion, modalities, s = arguments(arrays, metadata, dtype)
-    out = M.step(p, graphs, batch, diffusion, modalities, s, DenseOps)
+    ops, seen = watching() if everything else (DenseOps, None)
+    out = M.step(p, graphs, batch, diffusion, modalities, s, ops)
     names = M.trained(p, s)
-    grads = torch.autograd.grad(out["loss.total"], [p[n] for n in names], allow_unused=True)
+    inner = inner_arrays(out, seen) if everything else {}
+    grads = torch.autograd.grad(out["loss.total"], [p[n] for n in names] + list(inner.values()), allow_unused=True)
+    out.update({f"grad.{n}": g for n, g in zip(inner, grads[len(names):])})
+    if everything:
+        L, wrapped = len(seen.layers) - 1, s.model == "CCDRec"
+        layers, of_hhat = reached(graphs, batch, len(p["user_embedding.weight"]), L, wrapped)
+        # rows that are not reached are zero in the result; Ego_0 is the tables themselves where nothing is put in their place
+        out.update({f"ego.{l}": x * rows[:, None] if l or wrapped else x for l, (x, rows) in enumerate(zip(seen.layers, layers))})
+        if seen.Hhat is not None:
+            out["hhat"] = seen.Hhat * of_hhat[:, None]
+        out.update({f"score.{n[2:]}": (out["h.users"] * x).sum(-1) for n, x in out.items() if n.startswith("h.") and n != "h.users"})
+        if "e_t" in out:
+            out["schedule.sqrt_abar"], out["schedule.sqrt_1m_abar"] = M.noise_levels(s.timesteps, s.noise_schedule, dtype, out["e_t"].device)
+            tau = M.time_table(s.timesteps, out["e_t"].shape[1], dtype, out["e_t"].device)[diffusion.t]
+            of_estimator, _ = estimator_arrays(out["e_t"], [out[f"projection.{m}"] for m in modalities], tau, *M.estimator_weights(p))
+            out.update({f"estimator.{n}": x for n, x in of_estimator.items()})
     t = int(metadata["t"])
     for n, g in zip(names, grads):
         g = torch.zeros_like(p[n]) if g is None else g
@@ -197,7 +266,7 @@ def step_result(arrays, metadata, dtype=torch.float64):
     return {n: x.detach() for n, x in out.items()}
 
 
-def step_mass(arrays, metadata):
+def step_mass(arrays, metadata, everything=False):
     """name -> tensor: the masses of the result's arrays (none for new.*)."""
     p, graphs, batch, diffusion, modalities, s = arguments(arrays, metadata)
     taps = []
@@ -207,14 +276,14 @@ def step_mass(arrays, metadata):
         taps.append(y)
         return y
 
-    out = M.step(p, graphs, batch, diffusion, modalities, s, DenseOps, tap)
-    names = M.trained(p, s)
+    ops, seen = watching() if everything else (DenseOps, None)
+    out = M.step(p, graphs, batch, diffusion, modalities, s, ops, tap)
+    to = {**{n: p[n] for n in M.trained(p, s)}, **(inner_arrays(out, seen) if everything else {})}
     taps = [y for y in taps if y.requires_grad]
-    mass = {f"mass.grad.{n}": torch.zeros_like(p[n]) for n in names}
+    mass = {f"mass.grad.{n}": torch.zeros_like(x) for n, x in to.items()}
     for y, g in zip(taps, torch.autograd.grad(out["loss.total"], taps, retain_graph=True)):
         one = torch.diag(g.flatten()).view(-1, *g.shape)      # row k: element k of the gradient alone
-        for n, terms in zip(names, torch.autograd.grad(y, [p[n] for n in names], one, retain_graph=True, allow_unused=True,
-                                                       is_grads_batched=True)):
+        for n, terms in zip(to, torch.autograd.grad(y, list(to.values()), one, retain_graph=True, allow_unused=True, is_grads_batched=True)):
             if terms is not None:
                 mass[f"mass.grad.{n}"] += terms.abs().sum(0)
 
@@ -241,12 +310,22 @@ def step_mass(arrays, metadata):
                 if s.dma:
                     ego = ego.clone()
                     ego[diffusion.items] = (1 - s.mu) * Hhat[diffusion.items] + s.mu * mass["mass.e0_hat"]
-            H = DenseOps.propagate(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers)
+            H = ops.propagate(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers)
             users, items = H[:len(P)], H[len(P):] + (Hhat if s.model != "LightGCN" else 0)
         rows = {"h.users": users[u], "h.positives": items[batch.positives], "h.negatives": items[batch.negatives]}
         if "h.curricular" in out:
             rows["h.curricular"] = items[batch.curricular]
         mass.update({f"mass.{n}": x for n, x in rows.items()})
+        if everything:
+            L, wrapped = s.n_ui_layers, s.model == "CCDRec"
+            layers, of_hhat = reached(graphs, batch, len(P), L, wrapped)
+            mass.update({f"mass.ego.{l}": x * reach[:, None] if l or wrapped else x for l, (x, reach) in enumerate(zip(seen.layers, layers))})
+            if seen.Hhat is not None:
+                mass["mass.hhat"] = Hhat * of_hhat[:, None]
+            mass.update({f"mass.score.{n[2:]}": (rows["h.users"] * x).sum(-1) for n, x in rows.items() if n != "h.users"})
+            if "e_t" in out:
+                _, of_estimator = estimator_arrays(out["e_t"], [out[n] for n in out_projections], tau, *M.estimator_weights(p))
+                mass.update({f"mass.estimator.{n}": x for n, x in of_estimator.items()})
         # losses: a log-sigmoid changes at most as much as its argument, whose mass is that of the dot products
         dots = lambda c: (rows["h.users"] * (rows["h.positives"] + c)).sum(-1).mean()   # noqa: E731
         last = batch.frozen.abs() if batch.frozen is not None else rows.get("h.curricular")
@@ -265,7 +344,10 @@ def step_mass(arrays, metadata):
         mass["mass.loss.total"] = sum(mass[f"mass.loss.{n}"] for n in ("bpr", "bpr_curricular", "align", "reg"))
     for n in ("bpr", "bpr_curricular", "align", "reg"):
         del mass[f"mass.loss.{n}"]
-    return {n: (x.amax(-1, keepdim=x.dim() == 1) if x.dim() else x).detach() for n, x in mass.items()}
+    mass = {n: (x.amax(-1, keepdim=x.dim() == 1) if x.dim() else x).detach() for n, x in mass.items()}
+    if everything and "e_t" in out:                           # each number of a schedule by itself
+        mass["mass.schedule.sqrt_abar"], mass["mass.schedule.sqrt_1m_abar"] = keep, blur
+    return mass
 
 
 def estimate_mass(e_t, projections, tau, W_q, W_k, W_v):
@@ -276,27 +358,35 @@ def estimate_mass(e_t, projections, tau, W_q, W_k, W_v):
     return (a.mean(1, keepdim=True) @ token.abs()).squeeze(1) @ W_v.T.abs()
 
 
-def reverse_result(arrays, metadata, dtype=torch.float64):
+def reverse_result(arrays, metadata, dtype=torch.float64, everything=False):
     p, _, _, _, modalities, s = arguments(arrays, metadata, dtype)
     p = {n: x.detach() for n, x in p.items()}
     noise = torch.tensor(arrays["noise.steps"]).to(dtype)
-    everything = torch.arange(len(p["item_id_embedding.weight"]))
-    projections = [M.Ops.project(p, m, everything) for m in modalities]
+    all_items = torch.arange(len(p["item_id_embedding.weight"]))
+    projections = [M.Ops.project(p, m, all_items) for m in modalities]
     steps = iter(range(1, 1 + s.timesteps))
-    mass = {0: None}
+    mass, x0, mass_x0 = {0: None}, {}, {}
 
     def estimator(e, h, tau, *w):          # notes the mass of the state each call leads to: |A| mass(x0) + |B| |e| (+ sigma |z|)
         j = next(steps)
         t, c = s.timesteps - j + 1, M.schedule(s.timesteps, s.noise_schedule, s.noise_prediction_form)
-        mass[j] = abs(c.A[t]) * estimate_mass(e, h, tau, *w) + c.B[t] * e.abs() + c.sigma[t] * noise[t - 1].abs()
-        return M.estimate(e, h, tau, *w)
+        x0[t], mass_x0[t] = M.estimate(e, h, tau, *w), estimate_mass(e, h, tau, *w)
+        mass[j] = abs(c.A[t]) * mass_x0[t] + c.B[t] * e.abs() + c.sigma[t] * noise[t - 1].abs()
+        return x0[t]
 
     start = torch.tensor(arrays["noise.start"]).to(dtype)
     pools = M.reverse(p, projections, s, start, lambda t: noise[t - 1], estimator)
     keep, blur = M.noise_levels(s.timesteps, s.noise_schedule, dtype, start.device)
     mass[0] = keep[-1] * p["item_id_embedding.weight"].abs() + blur[-1] * start.abs()
     out = {f"pool.{j}": x for j, x in enumerate(pools)}
-    return out, {f"mass.pool.{j}": mass[n].amax(-1) for j, n in enumerate(M.pool_steps(s.timesteps))}
+    of_out = {f"mass.pool.{j}": mass[n].amax(-1) for j, n in enumerate(M.pool_steps(s.timesteps))}
+    if everything:
+        c, T = M.schedule(s.timesteps, s.noise_schedule, s.noise_prediction_form), range(1, 1 + s.timesteps)
+        numbers = {n: torch.tensor(x[1:], dtype=dtype) for n, x in (("a", c.A), ("b", c.B), ("sigma", c.sigma))}
+        numbers.update(sqrt_abar=keep, sqrt_1m_abar=blur)
+        out.update({"x0": torch.stack([x0[t] for t in T]), **{f"schedule.{n}": x for n, x in numbers.items()}})
+        of_out.update({"mass.x0": torch.stack([mass_x0[t].amax(-1) for t in T]), **{f"mass.schedule.{n}": x.abs() for n, x in numbers.items()}})
+    return out, of_out
 
 
 # ------------------------------------------------------------------------------------------------------------- the list
@@ -334,6 +424,12 @@ STEPS = {
     "ccdrec_cosine_weights": (dict(model="CCDRec", noise_schedule="cosine", mu=0.3, omega=0.5, lambda_dm=2.0, n_mm_layers=2, n_ui_layers=1),
                               dict(curricular="index", widths={"text": 12}, duplicates=True)),
 }
+EVERYTHING = ("ccdrec_everything", "freedom_everything", "reverse_everything")   # every array of the result, in small cases
+SPARSE = dict(U=13, I=12, d=4, B=2, density=0.05)                                # batches that do not reach all rows
+STEPS.update({
+    "ccdrec_everything": (dict(model="CCDRec", reg_weight=0.05, timesteps=4, n_mm_layers=2), dict(curricular="index", widths={"text": 3}, **SPARSE)),
+    "freedom_everything": (dict(model="FREEDOM", reg_weight=0.05, n_neg=2), dict(widths={"text": 3}, **SPARSE)),
+})
 REVERSES = {
     "reverse_T1": (dict(model="CCDRec", timesteps=1), dict()),
     "reverse_T1_three_modalities": (dict(model="CCDRec", timesteps=1), dict(widths=THREE)),
@@ -342,6 +438,7 @@ REVERSES = {
     "reverse_T20": (dict(model="CCDRec", timesteps=20), dict()),
     "reverse_T20_three_modalities": (dict(model="CCDRec", timesteps=20), dict(widths=THREE)),
     "reverse_T5_cosine": (dict(model="CCDRec", timesteps=5, noise_schedule="cosine"), dict()),
+    "reverse_everything": (dict(model="CCDRec", timesteps=4), dict(I=5, d=4, widths={"text": 3})),
     "reverse_T5_noise_form": (dict(model="CCDRec", timesteps=5, noise_prediction_form=True), dict()),
 }
 
@@ -376,12 +473,13 @@ def main():
     manifest = {"torch": torch.__version__, "numpy": np.__version__, "seed": SEED, "tolerance": TOLERANCE, "files": {}, "cases": {}}
     total = 0
     for name, (setting, shape) in {**STEPS, **REVERSES}.items():
+        everything = name in EVERYTHING
         if name in STEPS:
             arrays, metadata = make_step(name, setting, **shape)
-            want, mass = step_result(arrays, metadata), step_mass(arrays, metadata)
+            want, mass = step_result(arrays, metadata, everything=everything), step_mass(arrays, metadata, everything)
         else:
             arrays, metadata = make_reverse(name, setting, **shape)
-            want, mass = reverse_result(arrays, metadata)
+            want, mass = reverse_result(arrays, metadata, everything=everything)
         missing = [n for n in want if not n.startswith(("new.", "loss.")) and f"mass.{n}" not in mass]
         assert not missing, missing
         result = {n: stored(x, n) for n, x in {**want, **mass}.items()}
@@ -396,6 +494,8 @@ def main():
             manifest["files"][file] = hashlib.sha256(raw).hexdigest()
             total += len(raw)
         manifest["cases"][name] = {"kind": "step" if name in STEPS else "reverse", "settings": setting}
+        if everything:
+            manifest["cases"][name]["everything"] = True
         if name in STEPS:
             print(f"{name:32s} loss {want['loss.total'].item():.9f}")
     with open(os.path.join(out, "manifest.json"), "w") as f:
