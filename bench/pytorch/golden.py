@@ -4,7 +4,7 @@
 
 For each case NAME: NAME.case.safetensors (docs/step-format.md) and NAME.want.safetensors with the arrays of the result and with
 `mass.<array>`, the scale rounding errors are measured by, one value per row: the array's shape without the last dimension (a vector: shape
-(1)). mass.loss.total (1) serves all loss terms; new.* have none. manifest.json holds the SHA-256 of every file. A second run of the
+(1)). mass.loss.total (1) serves all loss terms; new.* have none. manifest.json holds SHA-256 and CRC-32 of every file. A second run of the
 same PyTorch writes the same bytes; on another processor sums may differ in the last bit of a float64, and files that differ by no more stay.
 
 Mass of a forward array: the same sums with absolute values (layers, projections, softmax-weighted values, dot products), the largest of
@@ -20,6 +20,7 @@ import functools
 import hashlib
 import json
 import os
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -463,6 +464,12 @@ def holds(path, arrays, metadata):
     return about == metadata and set(old) == set(arrays) and all(equal(old[n], np.asarray(x)) for n, x in arrays.items())
 
 
+def enter(manifest, file, raw):
+    manifest["files"][file] = hashlib.sha256(raw).hexdigest()
+    manifest["crc32"][file] = f"{zlib.crc32(raw):08x}"
+    return len(raw)
+
+
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     parser = argparse.ArgumentParser(description="Writes the golden cases of tests/golden.")
@@ -470,7 +477,7 @@ def main():
     out = parser.parse_args().out
     torch.set_num_threads(1)
     os.makedirs(out, exist_ok=True)
-    manifest = {"torch": torch.__version__, "numpy": np.__version__, "seed": SEED, "tolerance": TOLERANCE, "files": {}, "cases": {}}
+    manifest = {"torch": torch.__version__, "numpy": np.__version__, "seed": SEED, "tolerance": TOLERANCE, "files": {}, "crc32": {}, "cases": {}}
     total = 0
     for name, (setting, shape) in {**STEPS, **REVERSES}.items():
         everything = name in EVERYTHING
@@ -491,8 +498,7 @@ def main():
                 st.save(path, content, about)
             with open(path, "rb") as f:
                 raw = f.read()
-            manifest["files"][file] = hashlib.sha256(raw).hexdigest()
-            total += len(raw)
+            total += enter(manifest, file, raw)
         manifest["cases"][name] = {"kind": "step" if name in STEPS else "reverse", "settings": setting}
         if everything:
             manifest["cases"][name]["everything"] = True

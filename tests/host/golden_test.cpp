@@ -1,11 +1,17 @@
 // tests/golden: cases that an independent program (bench/pytorch, float64 and automatic differentiation) wrote and answered. `ccdrec step` and
 // `ccdrec reverse` must give its intermediates, losses, gradients and updated parameters, on every device.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "data/error.h"
@@ -124,6 +130,28 @@ TEST(Golden, ReverseProcessAgreesWithTheIndependentProgram) {
       const TensorFile want = read_safetensors(kGolden + "/" + name + ".want.safetensors"), got = read_safetensors(out);
       expect_all_equal(name, given, want, got, 0);
     }
+}
+
+std::string bytes_of(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// The files are those that golden.py wrote, with their checksums: an edited, lost or added one is seen.
+TEST(Golden, FilesAreThoseOfTheManifest) {
+  const nlohmann::json manifest = nlohmann::json::parse(bytes_of(kGolden + "/manifest.json"));
+  std::map<std::string, std::string> want = manifest.at("crc32"), got;
+  for (const auto& file : fs::directory_iterator(kGolden)) {
+    const std::string name = file.path().filename().string(), bytes = bytes_of(file.path());
+    if (name == "manifest.json") continue;
+    got[name] = fmt::format("{:08x}", crc32(0, reinterpret_cast<const Bytef*>(bytes.data()), uInt(bytes.size())));
+  }
+  EXPECT_EQ(got, want);
+  std::set<std::string> cases, listed;
+  for (const char* kind : {"step", "reverse"})
+    for (const std::string& name : golden_names(kind)) cases.insert(name);
+  for (const auto& [name, about] : manifest.at("cases").items()) listed.insert(name);
+  EXPECT_EQ(cases, listed);
 }
 
 // A case with one thing wrong gets one sentence that names it, and no result.
