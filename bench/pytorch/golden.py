@@ -151,6 +151,45 @@ def make_reverse(name, setting, I=11, d=8, widths=None):
                "modalities": json.dumps(list(widths))}
 
 
+def make_selection():
+    """similar_negative.safetensors: rankings of the curricular selection (spec 5), by dot product in `pool` and by cosine in `cosine.pool`. `order`
+    (B,C): a row's admissible candidates, best first, then -1: what a drawn rank below min(k, admissible) means. Row 0: every candidate is the
+    user's own, its negative is taken. Row 1: fewer admissible than k. Row 2: all equally similar. Dot products are exact in float32."""
+    k, (U, I, d, B, C), top = Maker("similar_negative"), (6, 14, 3, 9, 18), 6
+    candidates = np.sort(k.rng.integers(0, I, C))
+    a = {"pool": np.round(4 * k.normal((I, d))) / np.float32(4), "cosine.pool": k.normal((I, d))}
+    users, positives = np.array([0, 1, 2, 3, 4, 5, 2, 3, 1]), k.rng.integers(0, I, B)
+    positives[2] = np.setdiff1d(np.arange(I), candidates)[0]      # the row of equals; no other row's similarities change with it
+    positives[3:] = np.where(positives[3:] == positives[2], candidates[0], positives[3:])
+    member = k.rng.random((U, I)) < 0.25
+    member[0, candidates] = True
+    member[1] = True
+    member[1, np.unique(candidates)[-3:]] = False                 # duplicates count twice
+    for pool in a.values():
+        pool[positives[2]] = 0
+        pool[candidates[-1]] = pool[candidates[0]]                # two items with one row
+    for of in ("", "cosine."):
+        order = np.full((B, C), -1, np.int32)
+        pool = a[of + "pool"].astype(np.float64)
+        for b in range(B):
+            score = [float((pool[positives[b]] * pool[c]).sum()) for c in candidates]
+            if of:
+                score = [x / max(float(np.sqrt((pool[c] * pool[c]).sum())), 1e-12) for x, c in zip(score, candidates)]
+                gaps = np.diff(np.unique(score))
+                assert not (gaps < 1e-4).any(), "cosines too close for float32"
+            allowed = [c for c in range(C) if not member[users[b], candidates[c]]]
+            best = sorted(allowed, key=lambda c: (-score[c], c))
+            order[b, :len(best)] = candidates[best]
+            assert b != 2 or len(set(score)) == 1 and len(best) > top
+        a[of + "order"] = order
+    admissible = (order >= 0).sum(1)
+    assert admissible[0] == 0 and 0 < admissible[1] < top and len(np.unique(candidates)) < C
+    a.update({"candidates": candidates, "train.index": np.argwhere(member).T, "batch.users": users, "batch.positives": positives,
+              "batch.negatives": 100 + np.arange(B)})         # no items: one taken in error shows
+    a = {n: x.astype(np.int32 if x.dtype.kind == "i" else np.float32) for n, x in a.items()}
+    return a, {"format": "ccdrec-selection", "version": "1", "k": str(top)}
+
+
 # ------------------------------------------------------------------------------------------------------------ its result
 
 def arguments(arrays, metadata, dtype=torch.float64):
@@ -464,7 +503,13 @@ def holds(path, arrays, metadata):
     return about == metadata and set(old) == set(arrays) and all(equal(old[n], np.asarray(x)) for n, x in arrays.items())
 
 
-def enter(manifest, file, raw):
+def written(out, manifest, file, arrays, metadata):
+    """Writes a file, unless it is there, and its checksums into the manifest. -> bytes"""
+    path = os.path.join(out, file)
+    if not holds(path, arrays, metadata):
+        st.save(path, arrays, metadata)
+    with open(path, "rb") as f:
+        raw = f.read()
     manifest["files"][file] = hashlib.sha256(raw).hexdigest()
     manifest["crc32"][file] = f"{zlib.crc32(raw):08x}"
     return len(raw)
@@ -493,17 +538,13 @@ def main():
         files = {f"{name}.case.safetensors": (arrays, metadata),
                  f"{name}.want.safetensors": (result, {"format": metadata["format"] + "-result", "version": "1"})}
         for file, (content, about) in files.items():
-            path = os.path.join(out, file)
-            if not holds(path, content, about):
-                st.save(path, content, about)
-            with open(path, "rb") as f:
-                raw = f.read()
-            total += enter(manifest, file, raw)
+            total += written(out, manifest, file, content, about)
         manifest["cases"][name] = {"kind": "step" if name in STEPS else "reverse", "settings": setting}
         if everything:
             manifest["cases"][name]["everything"] = True
         if name in STEPS:
             print(f"{name:32s} loss {want['loss.total'].item():.9f}")
+    total += written(out, manifest, "similar_negative.safetensors", *make_selection())
     with open(os.path.join(out, "manifest.json"), "w") as f:
         json.dump(manifest, f, indent=1, sort_keys=True)
         f.write("\n")

@@ -132,6 +132,62 @@ TEST(Golden, ReverseProcessAgreesWithTheIndependentProgram) {
     }
 }
 
+struct Selection {  // similar_negative.safetensors (bench/pytorch/golden.py)
+  TensorFile file = read_safetensors(kGolden + "/similar_negative.safetensors");
+  std::vector<int64_t> row_ptr;
+  std::vector<int32_t> col;
+  Selection() {
+    const TensorData& pairs = file.tensors.at("train.index");  // (2,nnz), by user
+    const int64_t nnz = pairs.shape[1];
+    col.assign(pairs.i32() + nnz, pairs.i32() + 2 * nnz);
+    for (int64_t e = 0; e < nnz; ++e)
+      while (int64_t(row_ptr.size()) <= pairs.i32()[e]) row_ptr.push_back(e);
+    row_ptr.push_back(nnz);
+  }
+  const int32_t* ints(const std::string& name) const { return file.tensors.at(name).i32(); }
+  int64_t k() const { return std::stoll(file.metadata.at("k")); }
+  std::vector<int32_t> run(const Device& dev, const std::string& of, int64_t B, int64_t C, Stream s) const {
+    DeviceCtx ctx(dev);
+    const TensorData& pool = file.tensors.at(of + "pool");
+    const Csr train{int64_t(row_ptr.size()) - 1, pool.shape[0], row_ptr.data(), col.data(), nullptr, int64_t(col.size())};
+    std::vector<int32_t> out(size_t(B), -1);
+    Cell<int32_t> nan_flag = 0;
+    dev.ops->similar_negative(ctx, out.data(), &nan_flag, {pool.f32(), pool.shape[0], pool.shape[1]}, ints("batch.positives"), ints("batch.users"), B,
+                              ints("candidates"), C, train, k(), !of.empty(), ints("batch.negatives"), s);
+    EXPECT_EQ(nan_flag, 0);
+    return out;
+  }
+};
+
+// Masks, duplicates, ties, few admissible and none: the rankings are the independent program's, the drawn ranks ours.
+TEST(Golden, CurricularSelectionAgreesWithTheIndependentProgram) {
+  const Selection x;
+  for (const std::string of : {"", "cosine."}) {
+    const TensorData& order = x.file.tensors.at(of + "order");  // (B,C): admissible candidates, best first, then -1
+    const int64_t B = order.shape[0], C = order.shape[1];
+    int64_t most = 0, none = 0;
+    for (const Device& dev : devices()) {
+      SCOPED_TRACE(of + " on " + dev.name);
+      std::vector<std::set<int64_t>> ranks(static_cast<size_t>(B));
+      for (uint32_t step = 0; step < 60; ++step) {
+        const Stream s{7, Use::cns_rank, 3, step};
+        const std::vector<int32_t> got = x.run(dev, of, B, C, s);
+        for (int64_t b = 0; b < B; ++b) {
+          const int32_t *const row = order.i32() + b * C, admissible = int32_t(std::find(row, row + C, -1) - row);
+          const uint32_t among = uint32_t(std::min<int64_t>(x.k(), admissible));
+          const uint32_t rank = among ? below(draw(s, uint32_t(b)).v[0], among) : 0;
+          ASSERT_EQ(got[size_t(b)], among ? row[rank] : x.ints("batch.negatives")[b]) << "row " << b << ", rank " << rank << " of " << among;
+          ranks[size_t(b)].insert(rank);
+          most = std::max<int64_t>(most, among), none += among == 0;
+          if (step == 59) { EXPECT_EQ(ranks[size_t(b)].size(), std::max(among, 1u)) << "row " << b << ": a rank never drawn"; }
+        }
+      }
+    }
+    EXPECT_EQ(most, x.k());
+    EXPECT_GT(none, 0);
+  }
+}
+
 std::string bytes_of(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
