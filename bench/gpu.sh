@@ -168,7 +168,7 @@ if want memcheck; then
         assemble
       fi
     }
-    sanitize memcheck 90 'Spmm*:Rows*:Batch*:Bpr*:Propagate*:Reverse*:Similar*:ScoreTopk*:Knn*:Project*'
+    sanitize memcheck 90 '-Slow*'
     sanitize racecheck 40 'ScoreTopk*:Similar*:Reverse*:Estimator*'
     cat "$work/racecheck.log" >>"$work/memcheck.log" 2>/dev/null
     keep memcheck
@@ -177,7 +177,7 @@ if want memcheck; then
 fi
 if want epochs; then
   epochs clothing
-  epochs elec --models LightGCN,CCDRec
+  epochs elec
   cat "$work"/epochs-*.log >"$work/epochs.log" 2>/dev/null
   keep epochs
 fi

@@ -198,6 +198,9 @@ std::string growth_markdown(const GrowthReport& r) {
         "sizes, caches being smaller than the tables (`bench/random_rows.h`, rows added up and nothing else). One such row an interaction would grow "
         "as the line `random rows alone` says, and the models whose epochs are such rows, BPR, LightGCN and FREEDOM, with it.\n",
         fmt::join(r.row_ns, ", "));
+  const std::vector<std::string> steep = too_steep(r);
+  if (!steep.empty()) s += "\n**Missed:**\n\n";
+  for (const std::string& sentence : steep) s += "- " + sentence + "\n";
   for (const Series& series : all_series()) {
     const std::vector<Run> runs = runs_of(r, series);
     if (runs.empty()) continue;

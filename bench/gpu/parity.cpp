@@ -54,6 +54,11 @@ Settings settings(const Options& o, const std::string& model, const std::string&
   return s;
 }
 
+// A NaN is worse than anything and stays.
+void keep_worst(double& worst, double x) {
+  if (!std::isnan(worst) && !(x <= worst)) worst = x;
+}
+
 // Choices of both devices from the same pool, users, positives and candidates.
 struct Choices {
   int64_t made = 0, differ = 0;
@@ -96,7 +101,7 @@ Choices compare_choices(Recommender& model, const Dataset& data, uint32_t seed) 
         const double a = pool[size_t(pos[size_t(b)] * d + j)], px = a * pool[size_t(x * d + j)], py = a * pool[size_t(y * d + j)];
         sx += px, sy += py, mass += std::fabs(px) + std::fabs(py);
       }
-      c.worst = std::max(c.worst, std::fabs(sx - sy) / (mass + 1e-30));
+      keep_worst(c.worst, std::fabs(sx - sy) / (mass + 1e-30));
     }
   }
   return c;
@@ -160,10 +165,10 @@ Lists compare_lists(const Side& a, const Side& b, const Dataset& data) {
       if (at[j] < 0 || bt[j] < 0) continue;
       const auto [sa, ma] = score(u, at[j]);
       const auto [sb, mb] = score(u, bt[j]);
-      worst = std::max(worst, std::fabs(sa - sb) / (ma + mb));
+      keep_worst(worst, std::fabs(sa - sb) / (ma + mb));
     }
-    l.worst = std::max(l.worst, worst);
-    l.beyond_ties += worst > 1e-3;
+    keep_worst(l.worst, worst);
+    l.beyond_ties += !(worst <= 1e-3);
   }
   return l;
 }

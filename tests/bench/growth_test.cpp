@@ -34,6 +34,8 @@ TEST(Growth, TimeThatGrowsFasterThanTheDataIsReported) {
   const auto steep = too_steep(grown(series("data"), 1.07, 1.07, 1));  // here no excuse counts
   ASSERT_EQ(steep.size(), 1u);
   EXPECT_NE(steep[0].find("time grows with exponent 1.07 in interactions, at most 1.05"), std::string::npos) << steep[0];
+  EXPECT_NE(growth_markdown(grown(series("data"), 1.07, 1.07, 1)).find("**Missed:**\n\n- " + steep[0]), std::string::npos);
+  EXPECT_EQ(growth_markdown(grown(series("data"), 1.04, 1, 1)).find("Missed"), std::string::npos);
 }
 
 TEST(Growth, WithThePublishedBatchTheLimitIsWhatTheModelNeeds) {

@@ -72,6 +72,45 @@ TEST(Spmm, ForwardAndBackwardMatchDoubleReference) {
   }
 }
 
+// Our order of a sum, bit for bit: one fma chain an element on the CPU; on a GPU chains over pieces of 256 edges, whose sums are added in order.
+TEST(Spmm, LongRowsAreSummedInPiecesOf256Edges) {
+  constexpr int64_t kPiece = 256, N = 2300, d = 6;
+  const std::vector<int64_t> edges = {255, 256, 257, 512, 2049};
+  Draw g;
+  TestCsr a;
+  a.rows = int64_t(edges.size()), a.cols = N, a.row_ptr = {0};
+  for (const int64_t n : edges) {
+    for (int64_t e = 0; e < n; ++e) a.col.push_back(int32_t(e)), a.val.push_back(g.floats(1)[0]);
+    a.row_ptr.push_back(int64_t(a.col.size()));
+  }
+  const auto x = g.floats(N * d);
+  const auto summed = [&](int64_t piece) {
+    std::vector<float> y;
+    for (int64_t r = 0; r < a.rows; ++r)
+      for (int64_t j = 0; j < d; ++j) {
+        const int64_t first = a.row_ptr[size_t(r)], end = a.row_ptr[size_t(r) + 1];
+        const auto chain = [&](int64_t from, int64_t to) {
+          float sum = 0;
+          for (int64_t e = from; e < to; ++e) sum = std::fma(a.val[size_t(e)], x[size_t(a.col[size_t(e)] * d + j)], sum);
+          return sum;
+        };
+        float sum = chain(first, std::min(end, first + piece));
+        for (int64_t e = first + piece; e < end; e += piece) sum += chain(e, std::min(end, e + piece));
+        y.push_back(sum);
+      }
+    return y;
+  };
+  ASSERT_NE(summed(kPiece), summed(N));  // the case can tell them apart
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    ctx.get().spmm = SpmmBy::own;
+    std::vector<float> y(size_t(a.rows * d), NAN);
+    dev.ops->spmm(ctx, mat(y, a.rows, d), a.view(), cmat(x, N, d), false);
+    EXPECT_EQ(y, summed(dev.family == "cpu" ? N : kPiece));
+  }
+}
+
 // A recorded product takes the memory its first run took, and reads what lies there when it is replayed: another graph of the same sizes, too.
 TEST(Spmm, RecordedItIsTheDirectOne) {
   Draw g;
