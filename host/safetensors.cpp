@@ -16,6 +16,7 @@
 
 #include "data/error.h"
 #include "data/safe_file.h"
+#include "host/strict_json.h"
 
 namespace ccdrec {
 namespace {
@@ -52,25 +53,16 @@ void read_all(int fd, void* data, size_t n, uint64_t offset, const std::string& 
 }
 
 [[noreturn]] void bad(const std::string& path, const std::string& what) {
-  throw UserError(fmt::format("{}: not a usable safetensors file: {}; write the checkpoint again", path, what));
+  throw UserError(fmt::format("{}: not a usable safetensors file: {}; have it written again", path, what));
 }
 
-// JSON objects may repeat a key and most parsers keep the last silently: one name, two tensors. Refused here.
 nlohmann::json parse_header(const std::string& text, const std::string& path) {
-  std::vector<std::set<std::string>> keys;
   bool repeated = false;
-  const auto watch = [&](int, nlohmann::json::parse_event_t event, nlohmann::json& value) {
-    if (event == nlohmann::json::parse_event_t::object_start) keys.emplace_back();
-    if (event == nlohmann::json::parse_event_t::object_end && !keys.empty()) keys.pop_back();
-    if (event == nlohmann::json::parse_event_t::key && !keys.empty() && !keys.back().insert(value.get<std::string>()).second) repeated = true;
-    return true;
-  };
-  try {
-    nlohmann::json header = nlohmann::json::parse(text, watch);
-    if (repeated) bad(path, "its header names a tensor twice");
-    if (!header.is_object()) bad(path, "its header is not a JSON object");
-    return header;
-  } catch (const nlohmann::json::exception&) { bad(path, "its header is not valid JSON"); }
+  nlohmann::json header = parse_strict(text, repeated);
+  if (header.is_discarded()) bad(path, "its header is not valid JSON");
+  if (repeated) bad(path, "its header names a tensor twice");
+  if (!header.is_object()) bad(path, "its header is not a JSON object");
+  return header;
 }
 
 struct Extent {
@@ -143,7 +135,7 @@ void write_safetensors(const std::string& path, const std::vector<TensorView>& t
   struct statvfs disk;
   if (::statvfs(folder.c_str(), &disk) != 0) throw UserError(fmt::format("{}: its folder cannot be used ({})", path, std::strerror(errno)));
   if (uint64_t(disk.f_bavail) * disk.f_frsize < total)
-    throw UserError(fmt::format("{}: needs {:.1f} MB and the disk has {:.1f} MB left; free some space or choose another run folder", path,
+    throw UserError(fmt::format("{}: needs {:.1f} MB and the disk has {:.1f} MB left; free some space or choose another place", path,
                                 double(total) / 1e6, double(disk.f_bavail) * double(disk.f_frsize) / 1e6));
 
   SafeFile file(path);

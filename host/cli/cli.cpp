@@ -71,7 +71,7 @@ int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& 
     err << " --help`)\n";
     return kUserMistake;
   } catch (const UserError& e) {
-    err << "ccdrec: " << e.what() << '\n';
+    err << "ccdrec: " << one_line(e.what()) << '\n';
     return kUserMistake;
   } catch (const std::bad_alloc&) { return out_of_memory(err); } catch (const std::length_error&) {  // an array longer than any memory
     return out_of_memory(err);
