@@ -21,6 +21,13 @@ std::vector<Window> windows(Recommender& model) {
   return w;
 }
 
+std::vector<float> transposed(const std::vector<float>& v, int64_t rows, int64_t cols) {
+  std::vector<float> t(v.size());
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c) t[size_t(c * rows + r)] = v[size_t(r * cols + c)];
+  return t;
+}
+
 HostCsr downloaded(Device& dev, const Csr& a, bool values) {
   HostCsr h;
   h.rows = a.rows, h.cols = a.cols;
@@ -43,12 +50,7 @@ void Writer::add(const std::string& name, std::vector<int64_t> shape, const Arra
   }
   std::vector<float> host(size_t(rows * cols));
   a.download(host.data(), rows * cols, offset);
-  if (transposed) {
-    std::vector<float> turned(host.size());
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = 0; c < cols; ++c) turned[size_t(c * rows + r)] = host[size_t(r * cols + c)];
-    host.swap(turned);
-  }
+  if (transposed) host = ccdrec::transposed(host, rows, cols);
   floats(name, std::move(shape), std::move(host));
 }
 

@@ -19,7 +19,8 @@ struct Window {
 };
 std::vector<Window> windows(Recommender&);  // what is trained
 
-HostCsr downloaded(Device&, const Csr&, bool values = true);  // without: the pattern
+std::vector<float> transposed(const std::vector<float>&, int64_t rows, int64_t cols);  // (rows,cols) turned into (cols,rows)
+HostCsr downloaded(Device&, const Csr&, bool values = true);                           // without: the pattern
 
 // Host copies of what is written, kept alive until the file is. On the CPU device a plain window is written from where it lies.
 class Writer {

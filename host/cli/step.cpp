@@ -1,6 +1,7 @@
 // ccdrec step, ccdrec reverse: one training step or the reverse process on arrays that a file gives (docs/step-format.md).
 #include "host/step.h"
 
+#include <filesystem>
 #include <memory>
 
 #include "data/error.h"
@@ -18,9 +19,15 @@ struct StepOptions {
 };
 using Work = TensorFile (*)(const std::string&, const std::string&, const std::string&, int);
 
+bool is_same_file(const std::string& a, const std::string& b) {
+  std::error_code absent;
+  return std::filesystem::equivalent(a, b, absent);
+}
+
 int run(const StepOptions& o, Work work, Io& io) {
   check_device(o.device);
   if (o.out.empty() && o.prints.empty()) throw UserError("nothing to do with the result: name a file with --out, or arrays with --print");
+  if (is_same_file(o.in, o.out)) throw UserError("--out " + o.out + ": that is the case itself; name another file for the result");
   std::optional<RowRange> rows;
   if (!o.rows.empty()) rows = parse_rows(o.rows);
   const TensorFile result = work(o.in, "", o.device, o.threads), given = read_safetensors(o.in);
@@ -44,7 +51,7 @@ void add_arrays(CLI::App& app, Action& chosen, const char* name, const char* wha
       ->allow_extra_args(false);
   sub->add_option("--rows", o->rows, "of what is printed: 0:3 is rows 0, 1 and 2; 5 is that row")->type_name("FIRST:END");
   sub->add_option("--device", o->device, "auto, cpu or cuda")->type_name("DEVICE")->capture_default_str();
-  sub->add_option("--threads", o->threads, "0: all cores")->type_name("N");
+  sub->add_option("--threads", o->threads, "0: all cores")->check(CLI::Range(0, 4096))->type_name("N");
   sub->footer(
       "docs/step-format.md lists the arrays of both files, docs/tour.md explains them. Nothing is drawn: the case holds every number that chance\n"
       "decides.\n"
