@@ -13,10 +13,8 @@
 #include "host/run_folder.h"
 #include "tests/host/command.h"
 
-namespace ccdrec {
+namespace ccdrec::test {
 namespace {
-
-using namespace test;
 
 TEST(Cli, ResumeEqualsNeverHavingStopped) {
   const Folder dir;
@@ -183,4 +181,4 @@ TEST(Cli, CtrlCSavesTheStateAndEndsWith130) {
 }
 
 }  // namespace
-}  // namespace ccdrec
+}  // namespace ccdrec::test

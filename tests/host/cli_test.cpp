@@ -13,10 +13,8 @@
 #include "host/run_folder.h"
 #include "tests/host/command.h"
 
-namespace ccdrec {
+namespace ccdrec::test {
 namespace {
-
-using namespace test;
 
 TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
   for (const char* command : {"synth", "train", "evaluate", "recommend", "export", "info", "check", "compare", "case", "step"}) {
@@ -492,4 +490,4 @@ TEST(Cli, CompareGroupsBySeedAndMarksTheBest) {
 }
 
 }  // namespace
-}  // namespace ccdrec
+}  // namespace ccdrec::test

@@ -14,7 +14,6 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "data/error.h"
 #include "host/safetensors.h"
 #include "host/step.h"
 #include "tests/support.h"
@@ -208,49 +207,6 @@ TEST(Golden, FilesAreThoseOfTheManifest) {
     for (const std::string& name : golden_names(kind)) cases.insert(name);
   for (const auto& [name, about] : manifest.at("cases").items()) listed.insert(name);
   EXPECT_EQ(cases, listed);
-}
-
-// A case with one thing wrong gets one sentence that names it, and no result.
-TEST(Golden, BadCasesGetOneSentence) {
-  const Folder dir;
-  const TensorFile good = read_safetensors(kGolden + "/ccdrec.case.safetensors");
-  const auto sentence = [&](const std::function<void(TensorFile&)>& spoil) -> std::string {
-    TensorFile f = good;
-    spoil(f);
-    std::vector<TensorView> views;
-    for (const auto& [name, t] : f.tensors) views.push_back({name, t.dtype, t.shape, t.bytes.data()});
-    write_safetensors(dir / "case.safetensors", views, f.metadata);
-    try {
-      run_step_case(dir / "case.safetensors", dir / "out.safetensors", "cpu", 1);
-    } catch (const UserError& e) {
-      EXPECT_FALSE(fs::exists(dir / "out.safetensors"));
-      return e.what();
-    }
-    return "no complaint";
-  };
-  const auto has = [](const std::string& text, const std::string& word) { return text.find(word) != std::string::npos; };
-  EXPECT_TRUE(has(sentence([](TensorFile& f) { f.tensors.erase("batch.users"); }), "'batch.users' is missing"));
-  EXPECT_TRUE(has(sentence([](TensorFile& f) { f.tensors.at("diffusion.noise").shape = {4, 16}; }), "expected (8,8)"));
-  EXPECT_TRUE(has(sentence([](TensorFile& f) {
-                    const float nan = NAN;
-                    std::memcpy(f.tensors.at("param.user_embedding.weight").bytes.data() + 12, &nan, 4);
-                  }),
-                  "'param.user_embedding.weight' is not finite at position 3"));
-  EXPECT_TRUE(has(sentence([](TensorFile& f) {
-                    const int64_t far = 1000;
-                    std::memcpy(f.tensors.at("batch.positives").bytes.data(), &far, 8);
-                  }),
-                  "has 1000 at position 0"));
-  EXPECT_TRUE(has(sentence([](TensorFile& f) {
-                    const float other = 0.123f;
-                    std::memcpy(f.tensors.at("graph.user_item.value").bytes.data(), &other, 4);
-                  }),
-                  "not symmetric"));
-  EXPECT_TRUE(has(sentence([](TensorFile& f) { f.metadata["format"] = "something"; }), "format = 'something'"));
-  EXPECT_TRUE(has(sentence([](TensorFile& f) { f.metadata["settings"] = "{\"omga\": 1}"; }), "omega"));
-  EXPECT_TRUE(has(sentence([](TensorFile& f) { f.metadata["settings"] = "[1"; }), "not JSON"));
-  EXPECT_TRUE(has(sentence([](TensorFile& f) { f.metadata["t"] = "zero"; }), "t = 'zero'"));
-  EXPECT_EQ(sentence([](TensorFile&) {}), "no complaint");
 }
 
 }  // namespace

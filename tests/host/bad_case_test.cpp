@@ -1,0 +1,317 @@
+// `ccdrec step` and `ccdrec reverse` on cases with one thing wrong: exit code 2, one sentence that names the file and the field, no result, and the
+// case as it was.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+
+#include "tests/host/command.h"
+
+namespace ccdrec::test {
+namespace {
+namespace fs = std::filesystem;
+
+using Shape64 = std::vector<int64_t>;
+
+// ---- ways to spoil a case
+
+void put(TensorFile& f, const std::string& array, size_t k, float x) { std::memcpy(f.tensors.at(array).bytes.data() + 4 * k, &x, 4); }
+void put_index(TensorFile& f, const std::string& array, size_t k, int64_t x) {
+  TensorData& t = f.tensors.at(array);
+  const size_t bytes = t.dtype == "I64" ? 8 : 4;
+  std::memcpy(t.bytes.data() + bytes * k, &x, bytes);  // little-endian: the low bytes come first
+}
+void put_floats(TensorFile& f, const std::string& array, const Shape64& shape, float x) {
+  TensorData& t = f.tensors[array];
+  size_t n = 1;
+  for (const int64_t extent : shape) n *= size_t(extent);
+  t.dtype = "F32", t.shape = shape;
+  t.bytes.assign(4 * n, 0);
+  for (size_t k = 0; k < n; ++k) put(f, array, k, x);
+}
+void scale(TensorFile& f, const std::string& array, float by) {
+  TensorData& t = f.tensors.at(array);
+  for (size_t k = 0; k < t.bytes.size() / 4; ++k) put(f, array, k, t.f32()[k] * by);
+}
+void rename(TensorFile& f, const std::string& from, const std::string& to) {
+  f.tensors[to] = f.tensors.at(from);
+  f.tensors.erase(from);
+}
+void scalar(TensorFile& f, const std::string& array) {
+  TensorData& t = f.tensors.at(array);
+  t.shape = {};
+  t.bytes.resize(t.dtype == "I64" ? 8 : 4);
+}
+// The first `d` columns alone: a table of a narrower model. The sentence comes before any other array is looked at.
+void narrow(TensorFile& f, const std::string& array, int64_t d) {
+  TensorData& t = f.tensors.at(array);
+  t.shape[1] = d;
+  t.bytes.resize(size_t(t.shape[0] * d) * 4);
+}
+void narrow_tables(TensorFile& f, int64_t d) {
+  for (const char* table : {"param.item_id_embedding.weight", "param.user_embedding.weight"})
+    if (f.tensors.count(table)) narrow(f, table, d);
+}
+void many_modalities(TensorFile& f) {
+  std::string names;
+  for (int k = 0; k < 40; ++k) names += (k ? ",\"m" : "\"m") + std::to_string(k) + "\"";
+  f.metadata["modalities"] = "[" + names + "]";
+}
+
+struct BadCase {
+  const char* name;
+  std::string expected;
+  std::function<void(TensorFile&)> spoil;
+};
+
+void write(const std::string& path, const TensorFile& f) {
+  std::vector<TensorView> views;
+  for (const auto& [name, t] : f.tensors) views.push_back({name, t.dtype, t.shape, t.bytes.data()});
+  write_safetensors(path, views, f.metadata);
+}
+
+TensorFile golden(const std::string& name) {
+  return read_safetensors(std::string(CCDREC_SOURCE_DIR) + "/tests/golden/" + name + ".case.safetensors");
+}
+
+void expect_sentence(const Result& r, const std::string& expected) {
+  EXPECT_EQ(r.code, 2) << r.err;
+  EXPECT_EQ(r.out, "");
+  EXPECT_TRUE(r.err.starts_with("ccdrec: ")) << r.err;
+  EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+  EXPECT_TRUE(has(r.err, expected)) << r.err << "wanted: " << expected;
+  for (const char* foreign : {"fault", "checkpoint", "run folder", "vector::"}) EXPECT_FALSE(has(r.err, foreign)) << r.err;
+}
+
+void expect_sentences(const std::string& command, const std::string& good, const std::vector<BadCase>& cases) {
+  const TensorFile valid = golden(good);
+  for (const BadCase& c : cases) {
+    SCOPED_TRACE(command + ", " + good + ": " + c.name);
+    const Folder dir;
+    TensorFile f = valid;
+    c.spoil(f);
+    write(dir / "case", f);
+    const std::string before = dir.read("case");
+    const Result r = run({command, "--in", dir / "case", "--out", dir / "result", "--threads", "1"});
+    expect_sentence(r, c.expected);
+    EXPECT_TRUE(has(r.err, dir / "case")) << r.err;
+    EXPECT_EQ(dir.names(), std::vector<std::string>{"case"});
+    EXPECT_TRUE(dir.read("case") == before) << "the case has changed";
+  }
+}
+
+// ---- what is wrong with a case of either command
+
+const std::string kQ = "param.item_id_embedding.weight", kP = "param.user_embedding.weight";
+
+const std::vector<BadCase> both = {
+    {"another format", "format = 'something', expected 'ccdrec-", [](TensorFile& f) { f.metadata["format"] = "something"; }},
+    {"a format of two lines", "format = 'some?thing'", [](TensorFile& f) { f.metadata["format"] = "some\nthing"; }},
+    {"another version", "version = '2', this program reads version 1", [](TensorFile& f) { f.metadata["version"] = "2"; }},
+    {"settings are not JSON", "'settings' is not JSON", [](TensorFile& f) { f.metadata["settings"] = "[1"; }},
+    {"settings are a list", "'settings' is [1], expected a JSON object", [](TensorFile& f) { f.metadata["settings"] = "[1]"; }},
+    {"a key is misspelt", "case: settings: unknown key 'omga'; did you mean 'omega'?",
+     [](TensorFile& f) { f.metadata["settings"] = "{\"omga\": 1}"; }},
+    {"a key is out of range", "case: settings: mu = 2 is not a number in [0, 1]", [](TensorFile& f) { f.metadata["settings"] = "{\"mu\": 2}"; }},
+    {"a value is a list", "settings: model is [\"CCDRec\"], expected one text, number, true or false",
+     [](TensorFile& f) { f.metadata["settings"] = "{\"model\": [\"CCDRec\"]}"; }},
+    {"a value is a list in a text", "settings: model = [CCDRec] is not one of",
+     [](TensorFile& f) { f.metadata["settings"] = "{\"model\": \"[CCDRec]\"}"; }},
+    {"a value is null", "settings: model is null", [](TensorFile& f) { f.metadata["settings"] = "{\"model\": null}"; }},
+    {"a key stands twice", "'settings' names a key twice", [](TensorFile& f) { f.metadata["settings"] = R"({"model": "CCDRec", "model": "BPR"})"; }},
+    {"heads that do not divide d", "settings: estimator_heads is 3, expected a divisor of embedding_size, 8",
+     [](TensorFile& f) { f.metadata["settings"] = R"({"model": "CCDRec", "estimator": "transformer", "estimator_heads": 3})"; }},
+    {"t is a word", "t = 'zero' is no step from 1 to 1000000", [](TensorFile& f) { f.metadata["t"] = "zero"; }},
+    {"t has a rest", "t = '7abc'", [](TensorFile& f) { f.metadata["t"] = "7abc"; }},
+    {"t is no integer", "t = '1.5'", [](TensorFile& f) { f.metadata["t"] = "1.5"; }},
+    {"t is 0", "t = '0'", [](TensorFile& f) { f.metadata["t"] = "0"; }},
+    {"t is too late", "t = '1000001'", [](TensorFile& f) { f.metadata["t"] = "1000001"; }},
+    {"modalities are not JSON", "'modalities' is not JSON", [](TensorFile& f) { f.metadata["modalities"] = "text"; }},
+    {"modalities are one text", "'modalities' is \"text\", expected a list", [](TensorFile& f) { f.metadata["modalities"] = "\"text\""; }},
+    {"a modality is a number", "7 is no name", [](TensorFile& f) { f.metadata["modalities"] = "[7]"; }},
+    {"a modality twice", "text stands twice", [](TensorFile& f) { f.metadata["modalities"] = "[\"text\",\"text\"]"; }},
+    {"a modality with the name of a table", "choose another name", [](TensorFile& f) { f.metadata["modalities"] = "[\"user\"]"; }},
+    {"no modality", "'modalities' names none", [](TensorFile& f) { f.metadata["modalities"] = "[]"; }},
+    {"40 modalities", "there are 40, at most 8", many_modalities},
+    {"Q is a number", "'" + kQ + "' has shape (), expected (>=1,>=1)", [](TensorFile& f) { scalar(f, kQ); }},
+    {"Q has no row", "'" + kQ + "' has shape (0,8)",
+     [](TensorFile& f) {
+       put_floats(f, kQ, {0, 8}, 0);
+     }},
+    {"odd width", "needs an even width of at least 4", [](TensorFile& f) { narrow_tables(f, 7); }},
+    {"width 2", "needs an even width of at least 4", [](TensorFile& f) { narrow_tables(f, 2); }},
+    {"Q is missing", "array '" + kQ + "' is missing", [](TensorFile& f) { f.tensors.erase(kQ); }},
+    {"Q has another type", "'" + kQ + "' has type I32, expected F32 or F64", [](TensorFile& f) { f.tensors.at(kQ).dtype = "I32"; }},
+    {"a NaN", "'" + kQ + "' is not finite at position 3", [](TensorFile& f) { put(f, kQ, 3, NAN); }},
+    {"features without columns", "'param.text_embedding.weight' has shape (11,0), expected (11,>=1)",
+     [](TensorFile& f) {
+       put_floats(f, "param.text_embedding.weight", {11, 0}, 0);
+     }},
+    {"a projection of another width", "'param.text_trs.weight' has shape (8,5), expected (8,6)",
+     [](TensorFile& f) {
+       put_floats(f, "param.text_trs.weight", {8, 5}, 0);
+     }},
+    {"an unknown parameter", "array 'param.text_trs.bais' is none that such a case holds, did you mean 'param.text_trs.bias'?",
+     [](TensorFile& f) { put_floats(f, "param.text_trs.bais", {8}, 0); }},
+    {"a name of two lines", "array 'param.text?trs.bias' is none", [](TensorFile& f) { put_floats(f, "param.text\ntrs.bias", {8}, 0); }},
+};
+
+TEST(BadCase, OfEitherCommandIsOneSentence) {
+  expect_sentences("step", "ccdrec_moments", both);
+  expect_sentences("reverse", "reverse_T5", both);
+}
+
+TEST(BadCase, OfAStepIsOneSentence) {
+  expect_sentences(
+      "step", "ccdrec_moments",
+      {
+          {"users are a number", "'batch.users' has shape (), expected (>=1)", [](TensorFile& f) { scalar(f, "batch.users"); }},
+          {"no users", "'batch.users' has shape (0)",
+           [](TensorFile& f) { f.tensors.at("batch.users").shape = {0}, f.tensors.at("batch.users").bytes.clear(); }},
+          {"P is a number", "'" + kP + "' has shape (), expected (>=1,8)", [](TensorFile& f) { scalar(f, kP); }},
+          {"P of another width", "'" + kP + "' has shape (9,7), expected (>=1,8)", [](TensorFile& f) { narrow(f, kP, 7); }},
+          {"users are missing", "array 'batch.users' is missing", [](TensorFile& f) { f.tensors.erase("batch.users"); }},
+          {"a user out of range", "'batch.users' has -1 at position 2, expected 0 to 8", [](TensorFile& f) { put_index(f, "batch.users", 2, -1); }},
+          {"an item out of range", "has 1000 at position 0, expected 0 to 10", [](TensorFile& f) { put_index(f, "batch.positives", 0, 1000); }},
+          {"an array of other items", "'diffusion.items' is not the ascending list", [](TensorFile& f) { put_index(f, "diffusion.items", 0, 10); }},
+          {"a step of the diffusion out of range", "'diffusion.t' has 20 at position 1, expected 0 to 19",
+           [](TensorFile& f) { put_index(f, "diffusion.t", 1, 20); }},
+          {"noise of another shape", "'diffusion.noise' has shape (4,16), expected (8,8)",
+           [](TensorFile& f) {
+             put_floats(f, "diffusion.noise", {4, 16}, 0);
+           }},
+          {"the graph is not symmetric", "'graph.user_item' is not symmetric", [](TensorFile& f) { put(f, "graph.user_item.value", 0, 0.123f); }},
+          {"the graph is a number", "'graph.user_item.value' has shape (), expected (1)", [](TensorFile& f) { scalar(f, "graph.user_item.value"); }},
+          {"a cell twice", "'graph.item_item' names the cell (0,",
+           [](TensorFile& f) {
+             TensorData& t = f.tensors.at("graph.item_item.index");
+             const size_t nnz = size_t(t.shape[1]);
+             for (const size_t e : {size_t(0), size_t(1)})
+               put_index(f, "graph.item_item.index", e, 0), put_index(f, "graph.item_item.index", nnz + e, 1);
+           }},
+          {"a misspelt optional array", "array 'batch.curricluar' is none that such a case holds, did you mean 'batch.curricular'?",
+           [](TensorFile& f) { rename(f, "batch.curricular", "batch.curricluar"); }},
+          {"a misspelt moment", "did you mean 'adam.m.text_embedding.weight'?",
+           [](TensorFile& f) { rename(f, "adam.m.text_embedding.weight", "adam.m.text_embeding.weight"); }},
+          {"m without v", "'adam.m.estimator.w_q.weight' is given without 'adam.v.estimator.w_q.weight'",
+           [](TensorFile& f) { f.tensors.erase("adam.v.estimator.w_q.weight"); }},
+          {"v without m", "'adam.v.user_embedding.weight' is given without 'adam.m.user_embedding.weight'",
+           [](TensorFile& f) { f.tensors.erase("adam.m.user_embedding.weight"); }},
+          {"a negative v of a table", "'adam.v.item_id_embedding.weight' has -1 at position 5, expected a mean of squares",
+           [](TensorFile& f) { put(f, "adam.v.item_id_embedding.weight", 5, -1); }},
+          {"a negative v of a map", "'adam.v.text_trs.weight' has -0.5 at position 0",
+           [](TensorFile& f) { put(f, "adam.v.text_trs.weight", 0, -0.5f); }},
+          {"frozen rows that nothing reads", "'batch.frozen' is given, but only NDI",
+           [](TensorFile& f) {
+             put_floats(f, "batch.frozen", {7, 8}, 0);
+           }},
+          {"frozen rows are missing", "'batch.frozen' is missing",
+           [](TensorFile& f) { f.metadata["settings"] = R"({"model": "CCDRec", "cns": false})"; }},
+          {"no module has curricular negatives", "'batch.curricular' is given, but the model has neither NDI nor CNS",
+           [](TensorFile& f) { f.metadata["settings"] = R"({"model": "CCDRec", "ndi": false, "cns": false})"; }},
+          {"parameters beyond float32's range", "'score.positives' of the result is ",
+           [](TensorFile& f) { scale(f, kP, 1e30f), scale(f, kQ, 1e30f); }},
+          {"P alone is too large", "of the result is ", [](TensorFile& f) { scale(f, kP, 1e38f); }},
+          {"a learning rate beyond float32's range", "'new.user_embedding.weight' of the result is ",
+           [](TensorFile& f) { f.metadata["settings"] = R"({"model": "CCDRec", "learning_rate": 1e300})"; }},
+      });
+  expect_sentences("step", "freedom", {{"FREEDOM's items in another order", "'diffusion.items' is not the ascending list", [](TensorFile& f) {
+                                          put_index(f, "diffusion.items", 0, 1), put_index(f, "diffusion.items", 1, 0);
+                                        }}});
+  expect_sentences("step", "bpr",
+                   {{"a width that the model can have, and an array it does not", "'param.text_embedding.weight' is none", [](TensorFile& f) {
+                       put_floats(f, "param.text_embedding.weight", {11, 4}, 0);
+                     }}});
+}
+
+TEST(BadCase, OfTheReverseProcessIsOneSentence) {
+  expect_sentences("reverse", "reverse_T5",
+                   {
+                       {"a case of a step", "format = 'ccdrec-step', expected 'ccdrec-reverse'", [](TensorFile& f) { f = golden("ccdrec"); }},
+                       {"no diffusion", "has no diffusion", [](TensorFile& f) { f.metadata["settings"] = "{\"model\": \"LightGCN\"}"; }},
+                       {"noise is a number", "'noise.start' has shape (), expected (11,8)", [](TensorFile& f) { scalar(f, "noise.start"); }},
+                       {"noise of other steps", "'noise.steps' has shape (5,11,8), expected (4,11,8)",
+                        [](TensorFile& f) { f.metadata["settings"] = R"({"model": "CCDRec", "timesteps": 4})"; }},
+                       {"noise is missing", "array 'noise.steps' is missing", [](TensorFile& f) { f.tensors.erase("noise.steps"); }},
+                       {"noise that is not read", "'noise.strat' is none that such a case holds, did you mean 'noise.start'?",
+                        [](TensorFile& f) {
+                          put_floats(f, "noise.strat", {11, 8}, 0);
+                        }},
+                       {"the estimator is missing", "'param.estimator.w_q.weight' is missing",
+                        [](TensorFile& f) { f.tensors.erase("param.estimator.w_q.weight"); }},
+                       {"a projection beyond float32's range", "' of the result is ",
+                        [](TensorFile& f) {
+                          put_floats(f, "param.text_trs.weight", {8, 6}, 3e38f);
+                        }},
+                   });
+}
+
+// What is wrong with the words, not with the case.
+TEST(BadCase, OddWordsAreOneSentenceAndLeaveTheCase) {
+  const Folder dir;
+  write(dir / "case", golden("ccdrec"));
+  fs::create_symlink(dir / "case", dir / "link");
+  dir.write("short", "abc");
+  const std::string before = dir.read("case");
+  const std::vector<std::string> names = dir.names();
+  struct Words {
+    std::vector<std::string> more;
+    const char* expected;
+  };
+  for (const Words& w : {Words{{"--in", dir / "case", "--out", dir / "case"}, "that is the case itself; name another file"},
+                         Words{{"--in", dir / "case", "--out", dir / "link"}, "that is the case itself"},
+                         Words{{"--in", dir / "case", "--out", dir / "result", "--threads", "-1"}, "--threads"},
+                         Words{{"--in", dir / "case", "--out", dir / "result", "--threads", "100000000"}, "--threads"},
+                         Words{{"--in", dir / "case", "--out", dir / "result", "--device", "tpu"}, "expected auto, cpu or cuda"},
+                         Words{{"--in", dir / "case", "--out", dir / "result", "--print", "e_tt"}, "did you mean 'e_t'?"},
+                         Words{{"--in", dir / "case", "--out", dir.path()}, "name a file"},
+                         Words{{"--in", dir / "case", "--out", dir / "none/result"}, "its folder cannot be used"},
+                         Words{{"--in", dir / "case", "--out", "/proc/result"}, "choose another place"},
+                         Words{{"--in", dir / "none", "--out", dir / "result"}, "cannot be opened"},
+                         Words{{"--in", dir.path(), "--out", dir / "result"}, "not a regular file"},
+                         Words{{"--in", dir / "short", "--out", dir / "result"}, "not a usable safetensors file"}}) {
+    std::vector<std::string> words = {"step"};
+    words.insert(words.end(), w.more.begin(), w.more.end());
+    if (!has(w.expected, "--threads")) words.insert(words.end(), {"--threads", "1"});
+    SCOPED_TRACE(w.expected);
+    expect_sentence(run(words), w.expected);
+    EXPECT_EQ(dir.names(), names);
+    EXPECT_TRUE(dir.read("case") == before);
+  }
+}
+
+// Arrays that a case may hold and the model does not read: the same result as without.
+TEST(BadCase, UnreadArraysOfTheFormatChangeNothing) {
+  const Folder dir;
+  TensorFile f = golden("freedom_reg0");
+  write(dir / "with", f);
+  for (const char* end : {"image_trs.weight", "image_trs.bias", "text_trs.weight", "text_trs.bias"}) f.tensors.erase("param." + std::string(end));
+  put_floats(f, "cns.pool", {3}, 1);
+  put_floats(f, "my.notes", {3}, NAN);
+  write(dir / "without", f);
+  for (const char* name : {"with", "without"}) {
+    const Result r = run({"step", "--in", dir / name, "--out", (dir / name) + ".result", "--threads", "1"});
+    EXPECT_EQ(r.code, 0) << r.err;
+  }
+  expect_same_tensors(dir / "with.result", dir / "without.result");
+}
+
+// The features pass through no folder: one that TMPDIR names wrongly is not asked for.
+TEST(BadCase, NoTemporaryFolderIsNeeded) {
+  const char* const set = std::getenv("TMPDIR");
+  const std::string had = set ? set : "";
+  ::setenv("TMPDIR", "/no/such/folder", 1);
+  const Result r = run({"step", "--in", std::string(CCDREC_SOURCE_DIR) + "/tests/golden/ccdrec.case.safetensors", "--print", "loss.total"});
+  if (set)
+    ::setenv("TMPDIR", had.c_str(), 1);
+  else
+    ::unsetenv("TMPDIR");
+  EXPECT_EQ(r.code, 0) << r.err;
+}
+
+}  // namespace
+}  // namespace ccdrec::test
