@@ -6,10 +6,10 @@
 
 namespace ccdrec {
 
-// Read `in`, compute on the device, write `out` (temporary name, renamed) unless it is empty; what was computed is given back. UserError: an array is
-// missing, has another shape or type, holds an index out of range or a value that is not finite; settings are wrong; the graph is not symmetric.
-void write_result(const std::string& path, const TensorFile&);
+// Read `in`, compute on the device, write `out` (temporary name, renamed) unless it is empty; what was computed is given back. UserError, and nothing is
+// written: what host/case_file.h refuses, settings that are wrong, a graph that is not symmetric, a result that is not finite.
 TensorFile run_step_case(const std::string& in, const std::string& out, const std::string& device, int threads);
 TensorFile run_reverse_case(const std::string& in, const std::string& out, const std::string& device, int threads);
+void write_result(const std::string& path, const TensorFile&);
 
 }  // namespace ccdrec
