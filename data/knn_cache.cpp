@@ -65,16 +65,6 @@ void write_cache(const std::string& path, uint64_t key, int64_t items, int64_t k
   f.commit();
 }
 
-// Memory of the device, given back when the scope ends.
-struct DeviceBlock {
-  Ctx& ctx;
-  const Ops& ops;
-  void* p;
-  DeviceBlock(Ctx& c, const Ops& o, size_t bytes) : ctx(c), ops(o), p(o.alloc(c, bytes)) {}
-  DeviceBlock(const DeviceBlock&) = delete;
-  ~DeviceBlock() { ops.free(ctx, p); }
-};
-
 }  // namespace
 
 KnnResult knn_lists(Ctx& ctx, const Ops& ops, const Feature& f, int64_t k, bool centre, uint32_t seed, const std::string& cache_dir) {

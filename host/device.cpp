@@ -52,13 +52,16 @@ std::unique_ptr<Device> make_device(const std::string& device, int threads, std:
                             : "of whole graphs by cuSPARSE");
     return dev;
   }
-  const int n = threads > 0 ? threads : std::max(1, omp_get_num_procs());
+  const int n = threads_of(threads);
   note = "device cpu with " + std::to_string(n) + (n == 1 ? " thread" : " threads") + ", dense kernels " + cpu::gemm_isa() +
          (device == "auto" && !gpu.emulated ? " (" + gpu.why + ")" : "") +
          (device == "auto" && spmm == "cusparse" ? "; spmm = cusparse has no influence on it" : "") +
          (device == "auto" && precision != "fp32" ? "; precision = " + precision + " has no influence on it" : "");
   return std::make_unique<Device>(cpu_ops(), n);
 }
+
+bool takes_gpu(const std::string& device) { return device != "cpu" && gpu_ops() && takes_gpu(device, gpu_info()); }
+int threads_of(int setting) { return setting > 0 ? setting : std::max(1, omp_get_num_procs()); }
 
 size_t gpu_memory_available(const std::string& device) {
   if (device == "cpu") return 0;

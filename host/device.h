@@ -21,7 +21,6 @@ class Device {
   void check_faults();  // GPU: throws std::logic_error for what an operation noted since the last call; waits
   const Ops& ops;
   Ctx ctx;
-  size_t bytes = 0, peak = 0;  // taken now, most ever
 };
 
 // `device` is auto | cpu | cuda; threads 0 = all cores; precision of a GPU's large products: fp32 | tf32 | bf16; whose sparse products: auto | own |
@@ -33,6 +32,8 @@ std::unique_ptr<Device> make_device(const std::string& device, int threads, std:
 void check_device(const std::string& device, const std::string& spmm = "auto");
 bool runs_on_gpu(const std::string& device);                  // what make_device would take
 SpmmBy spmm_choice(const std::string& spmm, const GpuInfo&);  // UserError where that GPU's build lacks it
+bool takes_gpu(const std::string& device);                    // whether make_device would
+int threads_of(int setting);                                  // of a CPU device
 // Bytes free on the GPU that make_device would take for this setting; 0 where it would take the CPU.
 size_t gpu_memory_available(const std::string& device);
 
@@ -76,8 +77,7 @@ class Array {
  public:
   Array() = default;
   Array(Device& dev, int64_t n) : dev_(&dev), n_(n), p_(static_cast<T*>(dev.ops.alloc(dev.ctx, size_t(n) * sizeof(T)))) {
-    dev.bytes += size_t(n) * sizeof(T);
-    if (dev.bytes > dev.peak) dev.peak = dev.bytes;
+    dev.ctx.count_array(n * int64_t(sizeof(T)));
   }
   Array(Device& dev, const std::vector<T>& host) : Array(dev, int64_t(host.size())) { upload(host.data(), n_); }
   Array(Array&& o) noexcept { swap(o); }
@@ -90,7 +90,7 @@ class Array {
   ~Array() {
     if (!dev_) return;
     dev_->ops.free(dev_->ctx, p_);
-    dev_->bytes -= size_t(n_) * sizeof(T);
+    dev_->ctx.count_array(-n_ * int64_t(sizeof(T)));
   }
 
   T* p() const { return p_; }

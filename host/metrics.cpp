@@ -4,7 +4,6 @@
 #include <cctype>
 #include <chrono>
 #include <cmath>
-#include <memory>
 
 #include "data/error.h"
 
@@ -93,6 +92,8 @@ Metrics ranking_metrics(const HeldOut& held, const int32_t* top, int64_t width, 
   return sums.mean();
 }
 
+int64_t users_at_once(DeviceKind device) { return device == DeviceKind::cuda ? 65536 : 4096; }
+
 EvalResult evaluate(Ctx& ctx, const Ops& ops, CMat hu, CMat hi, const Csr& mask, const HeldOut& valid, const HeldOut& test,
                     const std::vector<int>& ks) {
   const auto start = std::chrono::steady_clock::now();
@@ -105,21 +106,17 @@ EvalResult evaluate(Ctx& ctx, const Ops& ops, CMat hu, CMat hi, const Csr& mask,
     if (place_valid[size_t(test.users[j])] == none) users.push_back(test.users[j]);
   }
   const int64_t width = ks.empty() ? 1 : *std::max_element(ks.begin(), ks.end());
-  const int64_t at_once = ctx.device == DeviceKind::cuda ? 65536 : 4096;  // a GPU starts its lists anew in every call
-  const int64_t block = std::min<int64_t>(at_once, int64_t(users.size()));
-  const auto free_on = [&](void* p) { ops.free(ctx, p); };
-  const std::unique_ptr<void, decltype(free_on)> d_users(ops.alloc(ctx, size_t(block) * 4), free_on),
-      d_top(ops.alloc(ctx, size_t(block * width) * 4), free_on), d_score(ops.alloc(ctx, size_t(block * width) * 4), free_on);
+  const int64_t block = std::min<int64_t>(users_at_once(ctx.device), int64_t(users.size()));
+  const DeviceBlock d_users(ctx, ops, size_t(block) * 4), d_top(ctx, ops, size_t(block * width) * 4), d_score(ctx, ops, size_t(block * width) * 4);
   std::vector<int32_t> top(size_t(block * width));
   // Metrics add up in the order of each split's own users, so batch sizes change no bit: keep the lists of test, a few MB.
   Sums sum_valid(ks), sum_test(ks);
   std::vector<int32_t> test_top(test.users.size() * size_t(width), none);
   for (size_t first = 0; first < users.size(); first += size_t(block)) {
     const int64_t n = std::min<int64_t>(block, int64_t(users.size() - first));
-    ops.upload(ctx, d_users.get(), users.data() + first, size_t(n) * 4);
-    ops.score_topk(ctx, static_cast<int32_t*>(d_top.get()), static_cast<float*>(d_score.get()), hu, static_cast<int32_t*>(d_users.get()), n, hi,
-                   &mask, width);
-    ops.download(ctx, top.data(), d_top.get(), size_t(n * width) * 4);
+    ops.upload(ctx, d_users.p, users.data() + first, size_t(n) * 4);
+    ops.score_topk(ctx, static_cast<int32_t*>(d_top.p), static_cast<float*>(d_score.p), hu, static_cast<int32_t*>(d_users.p), n, hi, &mask, width);
+    ops.download(ctx, top.data(), d_top.p, size_t(n * width) * 4);
     for (int64_t j = 0; j < n; ++j) {
       const auto u = size_t(users[first + size_t(j)]);
       const int32_t* list = top.data() + j * width;

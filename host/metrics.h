@@ -32,6 +32,7 @@ struct EvalResult {
   Metrics valid, test;
   double seconds = 0;
 };
+int64_t users_at_once(DeviceKind);  // a batch at most; a GPU starts its lists anew in every call
 EvalResult evaluate(Ctx&, const Ops&, CMat hu, CMat hi, const Csr& train_mask_device, const HeldOut& valid, const HeldOut& test,
                     const std::vector<int>& ks);
 

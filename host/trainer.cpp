@@ -36,8 +36,9 @@ std::vector<float> modality_weights(const Settings& s, size_t count) {
   return w;
 }
 
-// Everything a run could stumble over, before anything is made for it.
-void check_settings(const Settings& s, const Dataset& data) {
+}  // namespace
+
+void Trainer::check_settings(const Settings& s, const Dataset& data) {
   const auto bad = [](const std::string& key, const std::string& got, const std::string& want) {
     throw UserError(key + " is " + got + ", expected " + want);
   };
@@ -59,8 +60,6 @@ void check_settings(const Settings& s, const Dataset& data) {
   if (shape.backbone.item_graph) modality_weights(s, data.features.size());
 }
 
-}  // namespace
-
 namespace {
 
 bool finite_so_far(Recommender& model) {
@@ -70,12 +69,6 @@ bool finite_so_far(Recommender& model) {
 }
 
 }  // namespace
-
-size_t MemoryPlan::total() const {
-  size_t sum = 0;
-  for (const PlanLine& l : lines) sum += l.bytes;
-  return sum;
-}
 
 Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settings), data(dataset) {
   check_settings(s, data);
@@ -125,7 +118,7 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
 Trainer::Trainer(const Settings& s, const Dataset& data) : impl_(std::make_unique<Impl>(s, data)) {}
 Trainer::~Trainer() = default;
 const std::vector<std::string>& Trainer::notes() const { return impl_->notes; }
-size_t Trainer::device_bytes() const { return impl_->device->peak; }
+size_t Trainer::device_bytes() const { return impl_->device->ctx.peak_bytes(); }
 Recommender& Trainer::model() { return *impl_->model; }
 Device& Trainer::device() { return *impl_->device; }
 
@@ -228,52 +221,6 @@ EvalResult Trainer::Impl::evaluate() {
   CMat hu, hi;
   model->represent(hu, hi);
   return ccdrec::evaluate(device->ctx, device->ops, hu, hi, model->train_csr(), valid, test, ks);
-}
-
-// The arrays that the constructors take, by formula: compared with what is really taken in the tests.
-MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
-  check_settings(s, data);
-  const Shape shape = model_shape(s);
-  const int64_t U = data.n_users, I = data.n_items, N = U + I, d = s.embedding_size, E = int64_t(data.train.size()),
-                B = std::min<int64_t>(s.train_batch_size, E);
-  const int64_t item_slots = B * (1 + s.n_neg), L = shape.backbone.layers;
-  int64_t features = 0, dense = shape.diffusion ? Denoiser::parameters(s, d) : 0, d_x = 0;
-  const bool on_gpu = gpu_memory_available(s.device) > 0;  // the CPU consumes the features' gradient where it is computed
-  if (shape.modalities)
-    for (const Feature& f : data.features)
-      features += I * f.matrix.cols(), dense += f.matrix.cols() * d + d, d_x += s.train_features && on_gpu ? item_slots * f.matrix.cols() : 0;
-  const auto M = int64_t(data.features.size());
-  const int64_t nodes =
-      4 + (shape.backbone.bare() ? 0 : 2) + L + (shape.backbone.wrapped ? 2 : 0);  // value, m, v, gradient; h, g; layers; ego and its gradient
-  int64_t graphs = (L > 0 ? 2 * E * 8 : 0) + E * 4;
-  if (shape.backbone.prune > 0) graphs += int64_t(2.0 * double(E) * (1 - s.dropout)) * 8 + 12 * E;
-  if (shape.backbone.item_graph) graphs += 2 * I * s.knn_k * M * 8;
-  int64_t step = (2 * B * (3 + s.n_neg)) * d;
-  if (shape.modalities) step += 2 * M * item_slots * d + d_x;
-  if (shape.diffusion) step += item_slots * d * 5 + Denoiser::saved_floats(s, d, item_slots, int(M));
-  if (shape.modality_reg > 0) step += (1 + M) * item_slots * d;
-  int64_t items = shape.backbone.item_graph ? shape.backbone.item_layers : 0;
-  if (shape.modalities) items += M;
-  if (shape.diffusion) items += shape.ndi && shape.cns ? 4 : 1;
-  MemoryPlan p;
-  const auto line = [&](const char* what, int64_t floats) { p.lines.push_back({what, size_t(std::max<int64_t>(0, floats)) * 4}); };
-  line("user and item tables with gradient and optimiser state", 4 * N * d + 2 * N);
-  line("propagated tables", (nodes - 4) * N * d);
-  if (dense) line("dense parameters with gradient and optimiser state", 4 * dense);
-  if (features)
-    line(s.train_features ? "features with optimiser state" : "features", features * (s.train_features ? 3 : 1) + (s.train_features ? 2 * M * I : 0));
-  line("item tables (projections, pools, item graph output)", items * I * d);
-  p.lines.push_back({"graphs", size_t(graphs) + size_t((L + 6) * N * 5)});
-  line("one step", step);
-  p.lines.push_back({"order, samples, optimiser coefficients", size_t(E) * 12 + size_t(s.epochs) * size_t((E + B - 1) / B) * 8});
-  // The item graph is built before the rest is taken, one modality at a time, from a copy of its features where they cannot be read in place.
-  size_t building = 0;
-  if (shape.backbone.item_graph)
-    for (const Feature& f : data.features)
-      if (!f.matrix.floats() || on_gpu) building = std::max(building, size_t(I * f.matrix.cols()) * 4);
-  if (building > p.total()) p.lines.push_back({"more while the item graph is built", building - p.total()});
-  p.lines.push_back({"evaluation and scratch", size_t(std::min<int64_t>(4096, U) * 50 * 12 + 4 * 1024 * 1024)});
-  return p;
 }
 
 }  // namespace ccdrec

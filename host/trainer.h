@@ -17,8 +17,8 @@ struct PlanLine {
   std::string what;
   size_t bytes;
 };
-struct MemoryPlan {             // known before training starts
-  std::vector<PlanLine> lines;  // parameters, gradients, optimiser, graphs, features, step
+struct MemoryPlan {             // of the device, known before training starts: plan.cpp
+  std::vector<PlanLine> lines;  // parameters, gradients, optimiser, graphs, features, step, evaluation, scratch
   size_t total() const;
 };
 
@@ -57,8 +57,9 @@ class Trainer {
   // Builds graphs (kNN through settings.graph_cache), takes all memory, initialises parameters. UserError for settings the data cannot serve.
   Trainer(const Settings&, const Dataset&);
   ~Trainer();
-  static MemoryPlan plan(const Settings&, const Dataset&);  // takes nothing
-  const std::vector<std::string>& notes() const;            // sentences for the log: tied kNN rows, kept edges, device, instruction set, ...
+  static void check_settings(const Settings&, const Dataset&);  // UserError for all that the data cannot serve; takes nothing
+  static MemoryPlan plan(const Settings&, const Dataset&);      // likewise
+  const std::vector<std::string>& notes() const;                // sentences for the log: tied kNN rows, kept edges, device, instruction set, ...
 
   TrainSummary run(const TrainHooks&);
   // All state of the run at this step. Parameters under PyTorch-style names (user_embedding.weight, item_id_embedding.weight, image_embedding.weight,
@@ -70,7 +71,7 @@ class Trainer {
   int epoch() const;                         // epoch to run next, or being run
   int64_t next_step() const;                 // > 0: in the middle of that epoch
 
-  size_t device_bytes() const;  // most memory taken on the device
+  size_t device_bytes() const;  // most memory taken on the device at a time: arrays, scratch, workspaces
   class Recommender& model();   // for tests and benches
   class Device& device();       // likewise
 

@@ -8,6 +8,19 @@
 
 namespace ccdrec {
 
+constexpr int kScratchSlots = 9;     // of a context; 0..7 are the running operation's, 8 the CUDA library calls
+size_t scratch_block(size_t bytes);  // what a slot takes when so much is asked of it: an eighth to spare, since batches vary a little
+
+// What operations of known sizes will ask of Ctx::scratch, before anything is taken: the most of each slot. Filled by the operations' *_scratch.
+struct ScratchPlan {
+  int threads = 1;  // as Ctx::threads
+  size_t slot[kScratchSlots] = {};
+  void need(int k, int64_t bytes) {
+    if (bytes > 0 && slot[k] < size_t(bytes)) slot[k] = size_t(bytes);
+  }
+  size_t bytes() const;  // that a context has taken once they have run
+};
+
 enum class DeviceKind { cpu, cuda };
 enum class SpmmBy { automatic, own, cusparse };  // whose full sparse products a GPU runs: spmm.h
 
@@ -29,19 +42,26 @@ struct Ctx {
   // Scratch of the calling operation: at least `bytes`, 64-byte aligned, contents undefined, one block per slot. Grows on first use and
   // is kept, so that no step allocates. Call it OUTSIDE parallel regions and cut it by thread there. Slots 0..7 belong to the running operation.
   void* scratch(int slot, size_t bytes);
-  size_t scratch_bytes() const;
+  size_t scratch_bytes() const;  // held by the slots, and by the backend beside them
 
-  static constexpr int kSlots = 10;            // 8 and 9: the CUDA library calls
-  struct Memory {                              // where scratch comes from: the device sets it before the first use
-    void* (*take)(Ctx&, size_t) = nullptr;     // null: host memory
-    void (*give_back)(Ctx&, void*) = nullptr;  //
-    void (*close)(Ctx&) = nullptr;             // called last by the destructor: closes `backend`
+  // Bytes of this device: scratch, and arrays, which those who take them count. `peak_bytes` is the most there ever was at a time.
+  void count_array(int64_t bytes);  // taken; < 0: given back
+  size_t array_bytes() const { return arrays_; }
+  size_t peak_bytes() const;
+
+  struct Memory {                                      // where scratch comes from: the device sets it before the first use
+    void* (*take)(Ctx&, size_t) = nullptr;             // null: host memory
+    void (*give_back)(Ctx&, void*, size_t) = nullptr;  //
+    size_t (*held)(const Ctx&) = nullptr;              // what the backend holds beside the slots: workspaces, outgrown blocks of recorded steps
+    void (*close)(Ctx&) = nullptr;                     // called last by the destructor: closes `backend`
   } memory;
   void fill_scratch(int byte);  // host memory only: tests poison what an operation may not rely on
 
  private:
-  void* block_[kSlots] = {};
-  size_t size_[kSlots] = {};
+  void note_peak();
+  void* block_[kScratchSlots] = {};
+  size_t size_[kScratchSlots] = {};
+  size_t arrays_ = 0, peak_ = 0;
 };
 
 // A shape an operation cannot take is a mistake of the calling code: throws std::logic_error naming expression, shape, file and line.

@@ -60,4 +60,6 @@ void encoder_backward(Ctx&, Mat d_e_t, const Mat* d_h, const EncoderGrads&, CMat
                       const EncoderParams&, RowList rows);
 void encoder_reverse(Ctx&, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const EncoderParams&, const Schedule&, uint32_t seed,
                      uint32_t epoch);
+void encoder_scratch(ScratchPlan&, int64_t rows, int modalities, int64_t d, int64_t inner);  // forward and backward
+void encoder_reverse_scratch(ScratchPlan&, int64_t items, int modalities, int64_t d, int64_t inner, int heads, int layers);
 }  // namespace ccdrec::cpu

@@ -59,4 +59,6 @@ void estimator_backward(Ctx&, Mat d_e_t, const Mat* d_h, const EstimatorGrads&, 
 // h: M matrices (I,d), the projections of all items.
 void reverse_process(Ctx&, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const EstimatorParams&, const Schedule&, uint32_t seed,
                      uint32_t epoch);
+void estimator_scratch(ScratchPlan&, int64_t rows, int modalities, int64_t d);  // forward and backward
+void reverse_process_scratch(ScratchPlan&, int64_t items, int modalities, int64_t d, int64_t T);
 }  // namespace ccdrec::cpu

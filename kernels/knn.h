@@ -12,4 +12,5 @@
 
 namespace ccdrec::cpu {
 void knn_cosine(Ctx&, int32_t* idx, int64_t* tied_rows, CMat x, int64_t k, bool centre, uint32_t seed);
-}
+void knn_cosine_scratch(ScratchPlan&, int64_t I, int64_t F, int64_t k, bool centre);
+}  // namespace ccdrec::cpu

@@ -75,6 +75,25 @@
   X(init_uniform)          /* initialiser                                          init.h */      \
   X(init_normal)           /* initialiser                                          init.h */
 
+// Scratch memory of the operations that take more of it than a few KB: NAME_scratch(plan, sizes) notes what NAME will ask for. An upper bound where the
+// sizes leave it open. The rest fit into what `group` takes.
+#define CCDREC_SCRATCH(X)     \
+  X(project_scratch)          \
+  X(project_backward_scratch) \
+  X(spmm_scratch)             \
+  X(group_scratch)            \
+  X(merge_rows_scratch)       \
+  X(estimator_scratch)        \
+  X(reverse_process_scratch)  \
+  X(encoder_scratch)          \
+  X(encoder_reverse_scratch)  \
+  X(shuffle_scratch)          \
+  X(prune_scratch)            \
+  X(candidates_scratch)       \
+  X(similar_negative_scratch) \
+  X(score_topk_scratch)       \
+  X(knn_cosine_scratch)
+
 namespace ccdrec {
 
 // One device: its operations, its memory and, where it has them, recorded steps. `alloc` zeroes and throws std::bad_alloc; copies are complete
@@ -82,7 +101,9 @@ namespace ccdrec {
 struct Ops {
 #define CCDREC_DECLARE(name) decltype(&cpu::name) name = nullptr;
   CCDREC_OPS(CCDREC_DECLARE)
+  CCDREC_SCRATCH(CCDREC_DECLARE)
 #undef CCDREC_DECLARE
+  size_t library_bytes = 0;  // that libraries take beside arrays and scratch
   void* (*alloc)(Ctx&, size_t bytes) = nullptr;
   void (*free)(Ctx&, void*) = nullptr;
   void (*upload)(Ctx&, void* device, const void* host, size_t bytes) = nullptr;
@@ -101,6 +122,21 @@ struct Ops {
 };
 
 const Ops& cpu_ops();
+
+// Memory of a device, counted by its context and given back when the scope ends.
+struct DeviceBlock {
+  Ctx& ctx;
+  const Ops& ops;
+  const size_t bytes;
+  void* const p;
+  DeviceBlock(Ctx& c, const Ops& o, size_t n) : ctx(c), ops(o), bytes(n), p(o.alloc(c, n)) { ctx.count_array(int64_t(n)); }
+  DeviceBlock(const DeviceBlock&) = delete;
+  DeviceBlock& operator=(const DeviceBlock&) = delete;
+  ~DeviceBlock() {
+    ops.free(ctx, p);
+    ctx.count_array(-int64_t(bytes));
+  }
+};
 
 // The GPU of this program: one of kernels/cuda (built with CUDA), tests/simt (the emulator) or kernels/no_gpu.cpp is linked in.
 struct GpuInfo {

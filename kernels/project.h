@@ -19,4 +19,7 @@ void project(Ctx&, Mat y, CMat x, RowList rows, CMat w, CMat b);
 void catch_up_project(Ctx&, Mat y, const Table& x, RowList rows, CMat w, CMat b, const AdamSchedule&, int64_t t);
 void project_backward(Ctx&, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList rows, CMat w);
 void project_backward_step(Ctx&, Mat dw, Mat db, CMat dy, const Table& x, RowList rows, CMat w, const AdamSchedule&, int64_t t);
+// At most `rows` rows: all of X in order, or `listed`, whose number then is the device's. Backward: `step` for project_backward_step.
+void project_scratch(ScratchPlan&, int64_t rows, int64_t F, int64_t d, bool listed);
+void project_backward_scratch(ScratchPlan&, int64_t rows, int64_t F, int64_t d, bool step);
 }  // namespace ccdrec::cpu

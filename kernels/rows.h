@@ -20,4 +20,6 @@ void split_rows(Ctx&, RowList users, RowList items, RowList nodes, int64_t n_use
 void merge_rows(Ctx&, RowList out, RowList a, RowList b);
 void fill_zero(Ctx&, Mat y);
 void zero_rows(Ctx&, Mat y, RowList rows);
+void group_scratch(ScratchPlan&, int64_t n);
+void merge_rows_scratch(ScratchPlan&, int64_t capacity);  // of both lists together
 }  // namespace ccdrec::cpu

@@ -45,4 +45,8 @@ void prune(Ctx&, const MutableCsr& out, const EdgeList&, double rho, Stream);
 void candidates(Ctx&, int32_t* out, int64_t count, int64_t n_items, Stream);
 void similar_negative(Ctx&, int32_t* out, int32_t* nan_flag, CMat pool, const int32_t* positives, const int32_t* users, int64_t batch,
                       const int32_t* cand, int64_t count, const Csr& train, int64_t k_top, bool cosine, const int32_t* fallback, Stream);
+void shuffle_scratch(ScratchPlan&, int64_t n);
+void prune_scratch(ScratchPlan&, int64_t edges, int64_t kept, int64_t nodes);
+void candidates_scratch(ScratchPlan&, int64_t count);
+void similar_negative_scratch(ScratchPlan&, int64_t batch, int64_t count, int64_t k_top, int64_t d);
 }  // namespace ccdrec::cpu

@@ -28,4 +28,5 @@ constexpr const char* kSpmmRule = "own kernels everywhere, until a GPU was measu
 namespace ccdrec::cpu {
 void spmm(Ctx&, Mat y, const Csr& a, CMat x, bool accumulate);
 void spmm_rows(Ctx&, Mat y, const Csr& a, CMat x, RowList rows, const uint8_t* mask, bool accumulate);
+void spmm_scratch(ScratchPlan&, int64_t rows, int64_t nnz, bool cusparse);  // of a whole graph
 }  // namespace ccdrec::cpu

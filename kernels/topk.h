@@ -10,4 +10,5 @@
 
 namespace ccdrec::cpu {
 void score_topk(Ctx&, int32_t* top, float* score, CMat hu, const int32_t* users, int64_t n, CMat hi, const Csr* mask, int64_t k);
-}
+void score_topk_scratch(ScratchPlan&, int64_t n, int64_t I, int64_t d, int64_t k);
+}  // namespace ccdrec::cpu

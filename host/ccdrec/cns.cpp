@@ -18,9 +18,14 @@ Pool pool_of_epoch(const Settings& s, int epoch) {
   return Pool(int(Pool::stage0) + stage);
 }
 
+int64_t Cns::candidates_of(const Settings& s, int64_t n_items) {
+  return std::max<int64_t>(1, int64_t(std::floor(s.candidate_ratio * double(n_items))));
+}
+int64_t Cns::drawn_from(const Settings& s, int64_t count) { return std::max<int64_t>(1, int64_t(std::floor(s.kappa * double(count)))); }
+
 Cns::Cns(Device& dev, const Settings& s, int64_t n_items) : dev_(dev), n_items_(n_items), cosine_(s.cns_cosine) {
-  count_ = std::max<int64_t>(1, int64_t(std::floor(s.candidate_ratio * double(n_items))));
-  k_ = std::max<int64_t>(1, int64_t(std::floor(s.kappa * double(count_))));
+  count_ = candidates_of(s, n_items);
+  k_ = drawn_from(s, count_);
   cand_ = Array<int32_t>(dev, count_);
   nan_flag_ = Array<int32_t>(dev, 1);
 }

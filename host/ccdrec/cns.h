@@ -15,6 +15,8 @@ Pool pool_of_epoch(const Settings&, int epoch);
 class Cns {
  public:
   Cns(Device&, const Settings&, int64_t n_items);
+  static int64_t candidates_of(const Settings&, int64_t n_items);  // C
+  static int64_t drawn_from(const Settings&, int64_t candidates);  // k, the most similar of them
   int64_t candidate_count() const { return count_; }
   int64_t k_top() const { return k_; }
   void draw_candidates(uint32_t seed, uint32_t epoch, uint32_t step);

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/normals.h"
+#include "kernels/cpu/product.h"
 #include "kernels/gemm.h"
 
 namespace ccdrec {
@@ -300,14 +301,28 @@ void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& g
   }
 }
 
+static constexpr int64_t kReverseItems = 512;  // at a time: bounds the memory, changes no bit
+static int64_t reverse_bytes(int64_t saved_floats, int64_t cap, int64_t d) { return (saved_floats + 3 * cap * d) * 4 + cap * 4; }
+
+void encoder_scratch(ScratchPlan& p, int64_t rows, int modalities, int64_t d, int64_t inner) {
+  const int64_t n = rows * (modalities + 2);
+  product_scratch(p, d, inner, false), product_scratch(p, inner, d, false), product_scratch(p, std::max(d, inner), n, true);
+  p.need(3, n * inner * 4), p.need(4, n * d * 4), p.need(5, 4 * n * d * 4), p.need(6, n * d * 4), p.need(7, n * inner * 4);
+}
+void encoder_reverse_scratch(ScratchPlan& p, int64_t items, int modalities, int64_t d, int64_t inner, int heads, int layers) {
+  const int64_t cap = std::min(kReverseItems, items), n = cap * (modalities + 2);
+  product_scratch(p, d, inner, false), product_scratch(p, inner, d, false);
+  p.need(2, reverse_bytes(encoder_saved_floats(cap, modalities, d, inner, heads, layers), cap, d));
+  p.need(5, n * d * 4), p.need(6, n * d * 4), p.need(7, n * inner * 4);
+}
+
 void encoder_reverse(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const EncoderParams& params,
                      const Schedule& schedule, uint32_t seed, uint32_t epoch) {
-  constexpr int64_t kChunk = 512;  // items at a time: bounds the memory, changes no bit
-  const int64_t n = q.rows, d = q.cols, T = schedule.steps, cap = std::min(kChunk, n), inner = params.layer[0].w1.cols;
+  const int64_t n = q.rows, d = q.cols, T = schedule.steps, cap = std::min(kReverseItems, n), inner = params.layer[0].w1.cols;
   CHECK_SHAPE(tau, T, d);
   if (n == 0) return;
   const int64_t saved_floats = encoder_saved_floats(cap, modalities, d, inner, params.heads, params.layers);
-  float* room = static_cast<float*>(ctx.scratch(2, size_t(saved_floats + 3 * cap * d) * sizeof(float) + size_t(cap) * sizeof(int32_t)));
+  float* room = static_cast<float*>(ctx.scratch(2, size_t(reverse_bytes(saved_floats, cap, d))));
   const EncoderSaved saved = encoder_saved(room, cap, modalities, d, inner, params.heads, params.layers);
   const Mat e{room + saved_floats, cap, d}, x0{e.p + cap * d, cap, d}, z{x0.p + cap * d, cap, d};
   int32_t* t_of = reinterpret_cast<int32_t*>(z.p + cap * d);

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "kernels/cpu/lanes.h"
+#include "kernels/cpu/product.h"
 #include "kernels/gemm.h"
 
 namespace ccdrec {
@@ -151,6 +152,12 @@ void estimator_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EstimatorGrad
       each8(d, [&](int64_t l, int64_t lanes) { put8(d_token + l, rstd * fma8(along, take8(x_c + l, lanes), take8(dx_c + l, lanes) - mean), lanes); });
     }
   }
+}
+
+void estimator_scratch(ScratchPlan& p, int64_t rows, int modalities, int64_t d) {
+  const int64_t K = modalities + 2;
+  product_scratch(p, d, d, false), product_scratch(p, d, rows * K, true);
+  p.need(5, rows * d * 4), p.need(6, rows * K * d * 4), p.need(7, 2 * d * d * 4);
 }
 
 }  // namespace ccdrec::cpu

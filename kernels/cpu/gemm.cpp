@@ -13,11 +13,18 @@ namespace {
 constexpr int64_t kTileCols = 256;
 constexpr int64_t kMaxGroups = 8;  // micro-tiles a tile is high; fewer when C is small, so that there is work for all threads
 constexpr int64_t kEnoughTiles = 16;
-constexpr int64_t kStrip = 8;  // panels packed together, so that rows are read a strip at a time
+constexpr int64_t kStrip = 8;                                // panels packed together, so that rows are read a strip at a time
+constexpr int64_t kLeftRoom = kMaxGroups * kMaxMr * kBlock;  // floats of a thread's transposed left operand
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
+
+void product_scratch(ScratchPlan& p, int64_t n, int64_t k, bool left_trans) {
+  const int64_t nr = micro_kernel().nr;
+  p.need(0, ceil_div(n, nr) * nr * k * 4);
+  if (left_trans) p.need(1, kLeftRoom * p.threads * 4);
+}
 
 // Right is packed whole, in blocks of 256 terms and panels of nr columns; then the tiles of C go to the threads. Within a tile and block a panel
 // (32 KB at most) stays in L1 while the rows pass by. A transposed left operand is packed strip by strip, 256 rows of features that lie pages apart, where
@@ -33,8 +40,7 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
   const int64_t mr = mk.mr, nr = mk.nr, groups = ceil_div(m, mr), panels = ceil_div(n, nr), col_tiles = ceil_div(n, kTileCols);
   const int64_t tile_groups = std::clamp<int64_t>(groups * col_tiles / kEnoughTiles, 1, kMaxGroups), row_tiles = ceil_div(groups, tile_groups);
   float* packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * k) * sizeof(float)));
-  const int64_t room = kMaxGroups * kMaxMr * kBlock;
-  float* packed_left = left.trans ? static_cast<float*>(ctx.scratch(1, size_t(room) * size_t(ctx.threads) * sizeof(float))) : nullptr;
+  float* packed_left = left.trans ? static_cast<float*>(ctx.scratch(1, size_t(kLeftRoom) * size_t(ctx.threads) * sizeof(float))) : nullptr;
   const int64_t tiles = row_tiles * col_tiles;
   std::atomic<int64_t> taken{0};
 
@@ -49,7 +55,7 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
       for (int64_t p = p0; right.trans && p < p1; ++p)
         pack_along(strip + (p - p0) * kc * nr, nr, right.p + p * nr * right.ld + k0, right.ld, kc, std::min(nr, n - p * nr));
     }
-    float* mine = left.trans ? packed_left + omp_get_thread_num() * room : nullptr;
+    float* mine = left.trans ? packed_left + omp_get_thread_num() * kLeftRoom : nullptr;
     const float* ahead[kBlock];
     for (int64_t tile = taken++, next; tile < tiles; tile = next) {
       next = taken++;

@@ -135,4 +135,9 @@ void knn_cosine(Ctx& ctx, int32_t* idx, int64_t* tied_rows, CMat x, int64_t k, b
   *tied_rows = tied;
 }
 
+void knn_cosine_scratch(ScratchPlan& p, int64_t I, int64_t F, int64_t k, bool) {
+  p.need(0, kCandidates * F * 4), p.need(1, p.threads * kRows * (kBlock + kCandidates) * 4), p.need(2, (I + F) * 4);
+  p.need(3, I * (std::min(k, I - 1) + 1) * int64_t(sizeof(Neighbour))), p.need(4, I * int64_t(sizeof(Nearest)));
+}
+
 }  // namespace ccdrec::cpu

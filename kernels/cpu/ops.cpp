@@ -15,6 +15,7 @@ const Ops& cpu_ops() {
     Ops t;
 #define CCDREC_FILL(name) t.name = &cpu::name;
     CCDREC_OPS(CCDREC_FILL)
+    CCDREC_SCRATCH(CCDREC_FILL)
 #undef CCDREC_FILL
     t.alloc = [](Ctx&, size_t bytes) -> void* {
       const size_t rounded = (bytes + 63) / 64 * 64;

@@ -22,4 +22,5 @@ struct Right {  // (k,n), or (n,k) when trans
 // when transposed).
 void product(Ctx&, Mat c, int64_t k, const Left&, const Right&, bool accumulate);
 
+void product_scratch(ScratchPlan&, int64_t n, int64_t k, bool left_trans);
 }  // namespace ccdrec::cpu

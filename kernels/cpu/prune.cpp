@@ -72,4 +72,8 @@ void prune(Ctx& ctx, const MutableCsr& out, const EdgeList& edges, double rho, S
   }
 }
 
+void prune_scratch(ScratchPlan& p, int64_t edges, int64_t, int64_t nodes) {
+  p.need(0, edges * 8), p.need(1, (edges + 1) * 8), p.need(2, int64_t(8) << 12), p.need(3, nodes * 8), p.need(4, nodes * 8);
+}
+
 }  // namespace ccdrec::cpu

@@ -56,6 +56,10 @@ struct Work {                         // of one thread
 
 static int64_t work_floats(int64_t M, int64_t width) { return (6 + 2 * M) * kTile * width + ((M + 2) * (M + 2) + M + 2) * kTile; }
 
+static int64_t padded(int64_t d) { return (d + 7) / 8 * 8; }
+static int64_t padded_steps(int64_t T) { return (T + 5) / 6 * 6; }
+static int64_t constants_of(int64_t width, int64_t T6) { return 2 * width * width + 2 * T6 * width; }
+
 static Work cut_work(float* p, int64_t M, int64_t width) {
   const int64_t tile = kTile * width;
   return {p,
@@ -103,7 +107,7 @@ static void scores(const Work& k, const Constants& c, int64_t M, int64_t width, 
 void reverse_process(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const EstimatorParams& params,
                      const Schedule& schedule, uint32_t seed, uint32_t epoch) {
   const int64_t n = q.rows, d = q.cols, M = modalities, K = M + 2, T = schedule.steps, tiles = (n + kTile - 1) / kTile;
-  const int64_t width = (d + 7) / 8 * 8, T6 = (T + 5) / 6 * 6;
+  const int64_t width = padded(d), T6 = padded_steps(T);
   CHECK_THAT(M >= 1 && M <= kMaxModalities && T >= 1);
   CHECK_SHAPE(tau, T, d);
   for (int64_t m = 0; m < M; ++m) CHECK_SHAPE(h[m], n, d);
@@ -112,7 +116,7 @@ void reverse_process(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int moda
   }
   for (const CMat& w : {params.wq, params.wk, params.wv}) CHECK_SHAPE(w, d, d);
 
-  const size_t constant_floats = size_t(2 * width * width + 2 * T6 * width), per_thread = size_t(work_floats(M, width) + M * M * kTile);
+  const size_t constant_floats = size_t(constants_of(width, T6)), per_thread = size_t(work_floats(M, width) + M * M * kTile);
   float* constants = static_cast<float*>(ctx.scratch(6, constant_floats * sizeof(float)));
   float* work = static_cast<float*>(ctx.scratch(7, per_thread * size_t(ctx.threads) * sizeof(float)));
   std::fill_n(constants, constant_floats, 0.0f);
@@ -178,6 +182,11 @@ void reverse_process(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int moda
       snapshot(pools, k.e, width, first, count, T - t + 1, T);
     }
   }
+}
+
+void reverse_process_scratch(ScratchPlan& p, int64_t, int modalities, int64_t d, int64_t T) {
+  const int64_t M = modalities, width = padded(d);
+  p.need(6, constants_of(width, padded_steps(T)) * 4), p.need(7, (work_floats(M, width) + M * M * kTile) * p.threads * 4);
 }
 
 }  // namespace ccdrec::cpu

@@ -111,4 +111,7 @@ void zero_rows(Ctx& ctx, Mat y, RowList rows) {
   for (int64_t j = 0; j < n; ++j) std::fill_n(y.row(rows.at(j)), y.cols, 0.0f);
 }
 
+void group_scratch(ScratchPlan& p, int64_t n) { p.need(0, n * 8), p.need(1, n * 8); }
+void merge_rows_scratch(ScratchPlan&, int64_t) {}
+
 }  // namespace ccdrec::cpu

@@ -32,16 +32,18 @@ int32_t draw_unseen(Stream s, uint32_t row, int64_t n, const Interacted& seen, I
     if (!seen.has(item(k)) && left-- == 0) return item(k);
 }
 
+struct Entry {  // of a shuffle
+  uint64_t key;
+  int64_t row;
+  bool operator<(const Entry& o) const { return key != o.key ? key < o.key : row < o.row; }
+};
+int bucket_bits(int64_t n) { return std::clamp(int(std::bit_width(uint64_t(n))) - 5, 1, 16); }
+
 }  // namespace
 
 // Sort by (key, row): rows are dealt into buckets by the leading bits of their keys, about 32 to each, and every bucket is sorted alone.
 void shuffle(Ctx& ctx, int32_t* order, int64_t n, Stream s) {
-  struct Entry {
-    uint64_t key;
-    int64_t row;
-    bool operator<(const Entry& o) const { return key != o.key ? key < o.key : row < o.row; }
-  };
-  const int bits = std::clamp(int(std::bit_width(uint64_t(n))) - 5, 1, 16);
+  const int bits = bucket_bits(n);
   const int64_t buckets = int64_t(1) << bits;
   uint64_t* key = static_cast<uint64_t*>(ctx.scratch(0, size_t(n) * sizeof(uint64_t)));
   Entry* entry = static_cast<Entry*>(ctx.scratch(1, size_t(n) * sizeof(Entry)));
@@ -89,5 +91,10 @@ void candidates(Ctx& ctx, int32_t* out, int64_t count, int64_t n_items, Stream s
   const uint64_t* sorted = sort_by_high_half(drawn, room, count, n_items);
   for (int64_t j = 0; j < count; ++j) out[j] = int32_t(sorted[j] >> 32);
 }
+
+void shuffle_scratch(ScratchPlan& p, int64_t n) {
+  p.need(0, n * 8), p.need(1, n * int64_t(sizeof(Entry))), p.need(2, ((int64_t(1) << bucket_bits(n)) + 1) * 8);
+}
+void candidates_scratch(ScratchPlan& p, int64_t count) { p.need(0, count * 8), p.need(1, count * 8); }
 
 }  // namespace ccdrec::cpu

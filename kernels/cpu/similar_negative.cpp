@@ -151,4 +151,10 @@ void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, cons
   if (nan) *nan_flag = 1;
 }
 
+void similar_negative_scratch(ScratchPlan& p, int64_t, int64_t count, int64_t, int64_t d) {
+  const MicroKernel& mk = micro_kernel();
+  const int64_t ld = (count + mk.nr - 1) / mk.nr * mk.nr;
+  p.need(0, ld * d * 4), p.need(1, ld * 4), p.need(2, p.threads * (mk.mr + 1) * ld * 4);
+}
+
 }  // namespace ccdrec::cpu

@@ -141,4 +141,9 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
   }
 }
 
+void score_topk_scratch(ScratchPlan& p, int64_t, int64_t I, int64_t d, int64_t k) {
+  const int64_t nr = micro_kernel().nr, kept = std::min(k, I), room = kept + std::max(kept, kItems);
+  p.need(0, (I + nr - 1) / nr * nr * d * 4), p.need(1, p.threads * kUsers * 2 * room * 4), p.need(2, p.threads * kept * 8);
+}
+
 }  // namespace ccdrec::cpu

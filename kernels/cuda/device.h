@@ -63,6 +63,7 @@ namespace ccdrec::cuda {
 
 #define CCDREC_DECLARE(name) decltype(::ccdrec::cpu::name) name;  // the same signature as on the CPU
 CCDREC_OPS(CCDREC_DECLARE)
+CCDREC_SCRATCH(CCDREC_DECLARE)
 #undef CCDREC_DECLARE
 
 constexpr unsigned kAll = 0xffffffffu;  // all lanes of a warp

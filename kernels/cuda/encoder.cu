@@ -471,7 +471,23 @@ void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& g
   launch(encoder_scatter, team_blocks(N, shift), kTeamThreads, 0, ctx, to, d_z, rows, room, K, shift);
 }
 
-// Tiles of items whose activations take kReverseBytes: bounds the memory, changes no bit. Nothing is kept for a backward.
+// Tiles of items whose activations take kReverseBytes: bounds the memory, changes no bit.
+static int64_t reverse_tile(int64_t n, int64_t K, int64_t d, int64_t inner) {
+  const int64_t fits = kReverseBytes / ((K * (5 * d + inner) + d) * int64_t(sizeof(float)));
+  return std::min(n, std::max<int64_t>(32, fits / 32 * 32));
+}
+
+void encoder_scratch(ScratchPlan& p, int64_t rows, int modalities, int64_t d, int64_t inner) {
+  const int64_t N = rows * (modalities + 2), sums = (kSums - 1) * d + inner;
+  for (const int slot : {0, 1, 5}) p.need(slot, N * d * 4);
+  p.need(2, N * inner * 4), p.need(3, N * inner * 4), p.need(4, 3 * N * d * 4), p.need(6, blocks_for(N, kEncoderChunk) * sums * 4);
+}
+void encoder_reverse_scratch(ScratchPlan& p, int64_t items, int modalities, int64_t d, int64_t inner, int, int) {
+  const int64_t tile = reverse_tile(items, modalities + 2, d, inner), N = tile * (modalities + 2);
+  p.need(0, N * d * 4), p.need(1, N * d * 4), p.need(2, N * inner * 4), p.need(3, 3 * N * d * 4), p.need(4, tile * d * 4);
+}
+
+// Tile by tile; nothing is kept for a backward.
 void encoder_reverse(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const EncoderParams& params,
                      const Schedule& schedule, uint32_t seed, uint32_t epoch) {
   const int64_t n = q.rows, d = q.cols, T = schedule.steps, inner = params.layer[0].w1.cols;
@@ -487,8 +503,7 @@ void encoder_reverse(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int moda
   for (int p = 0; p < 4; ++p)
     if (pools[p]) CHECK_SHAPE(pools[p], n, d);
   const int K = modalities + 2, shift = team_shift((d + 3) / 4);
-  const int64_t fits = kReverseBytes / int64_t((K * (5 * d + inner) + d) * int64_t(sizeof(float)));
-  const int64_t tile = std::min(n, std::max<int64_t>(32, fits / 32 * 32));
+  const int64_t tile = reverse_tile(n, K, d, inner);
   const Mat room_z = scratch(ctx, 0, tile * K, d), room_normed = scratch(ctx, 1, tile * K, d), room_act = scratch(ctx, 2, tile * K, inner);
   const Mat room_qkv = scratch(ctx, 3, 3 * tile * K, d), room_e = scratch(ctx, 4, tile, d);
   for (int64_t first = 0; first < n; first += tile) {

@@ -415,6 +415,22 @@ void estimator_forward(Ctx& ctx, Mat e0_hat, const EstimatorSaved& saved, const 
   });
 }
 
+namespace {
+struct WeightSums {  // chunks of rows whose (D,D) products are added up
+  int64_t tiles, D, chunk, g_chunks, v_chunks;
+};
+WeightSums weight_sums(int64_t n, int64_t K, int64_t d) {
+  const int64_t tiles = blocks_for(d, 64), chunk = 64 * tiles * tiles;  // partial sums take the same room for any d
+  return {tiles, 64 * tiles, chunk, blocks_for(n * K, chunk), blocks_for(n, chunk)};
+}
+}  // namespace
+
+void estimator_scratch(ScratchPlan& p, int64_t rows, int modalities, int64_t d) {
+  const WeightSums s = weight_sums(rows, modalities + 2, d);
+  const int64_t W = padded_width(d);
+  p.need(6, (2 * s.g_chunks + s.v_chunks) * s.D * s.D * 4), p.need(7, 2 * W * W * 4);
+}
+
 void estimator_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EstimatorGrads& grads, CMat d_e0_hat, const EstimatorTokens& in,
                         const EstimatorSaved& saved, const EstimatorParams& params, RowList rows) {
   const int64_t n = rows.capacity, d = d_e0_hat.cols;
@@ -438,8 +454,7 @@ void estimator_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EstimatorGrad
     launch((estimator_backward_items<S>), l.blocks, l.block, l.shared, ctx, to, d_e0_hat, saved, M, constants, rows, vec);
   });
 
-  const int64_t tiles = blocks_for(d, 64), D = 64 * tiles, chunk = 64 * tiles * tiles;  // partial sums take the same room for any d
-  const int64_t g_chunks = blocks_for(n * K, chunk), v_chunks = blocks_for(n, chunk);
+  const auto [tiles, D, chunk, g_chunks, v_chunks] = weight_sums(n, K, d);
   float* p = static_cast<float*>(ctx.scratch(6, size_t((2 * g_chunks + v_chunks) * D * D) * sizeof(float)));
   const Partials partials{p, p + g_chunks * D * D, p + 2 * g_chunks * D * D, D, chunk, g_chunks};
   launch(estimator_weight_partials, (Grid{g_chunks + v_chunks, tiles * tiles}), 256, 0, ctx, partials, saved.x, saved.u, saved.s, d_e0_hat, rows, K,

@@ -157,14 +157,27 @@ __global__ void knn_write_lists(int32_t* idx, unsigned long long* tied_rows, Lis
   }
 }
 
+struct Strips {  // of similarities; `room` neighbours are kept a row
+  int64_t room, rows, cols, ld;
+};
+Strips strips_of(int64_t I, int64_t k) {
+  const int64_t cols = std::min(I, kStripCols);
+  return {k == 1 ? 0 : std::min(k, I - 1),  // k-1 are kept; one more tells whether the cut fell between equals
+          std::min(I, kStripRows), cols, blocks_for(cols, kTile) * kTile};
+}
+
 }  // namespace
+
+void knn_cosine_scratch(ScratchPlan& p, int64_t I, int64_t F, int64_t k, bool centre) {
+  const Strips s = strips_of(I, k);
+  if (centre) p.need(0, F * 4);
+  p.need(1, I * 4), p.need(2, blocks_for(s.rows, kTile) * kTile * s.ld * 4), p.need(3, s.rows * s.room * 8), p.need(4, s.rows * s.room * 4);
+}
 
 void knn_cosine(Ctx& ctx, int32_t* idx, int64_t* tied_rows, CMat x, int64_t k, bool centre, uint32_t seed) {
   const int64_t I = x.rows, F = x.cols;
   CHECK_THAT(k >= 1 && k <= I);
-  const int64_t room = k == 1 ? 0 : std::min(k, I - 1);  // k-1 are kept; one more tells whether the cut fell between equals
-  const int64_t strip_rows = std::min(I, kStripRows), strip_cols = std::min(I, kStripCols);
-  const int64_t ld = blocks_for(strip_cols, kTile) * kTile;
+  const auto [room, strip_rows, strip_cols, ld] = strips_of(I, k);
   float* mean = centre ? static_cast<float*>(ctx.scratch(0, size_t(F) * sizeof(float))) : nullptr;
   float* inverse = static_cast<float*>(ctx.scratch(1, size_t(I) * sizeof(float)));
   float* s = static_cast<float*>(ctx.scratch(2, size_t(blocks_for(strip_rows, kTile) * kTile * ld) * sizeof(float)));

@@ -20,6 +20,7 @@ const Ops* gpu_ops() {
     Ops t;
 #define CCDREC_FILL(name) t.name = &cuda::name;
     CCDREC_OPS(CCDREC_FILL)
+    CCDREC_SCRATCH(CCDREC_FILL)
 #undef CCDREC_FILL
     t.advance_late = cuda::advance_late;
     cuda::fill_runtime(t);

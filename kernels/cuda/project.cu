@@ -195,4 +195,12 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
   adam_rows(ctx, x, rows, dx, false, s, t);
 }
 
+void project_scratch(ScratchPlan& p, int64_t rows, int64_t F, int64_t d, bool listed) {
+  if (listed) p.need(0, rows * F * 4), p.need(1, rows * d * 4);
+}
+void project_backward_scratch(ScratchPlan& p, int64_t rows, int64_t F, int64_t d, bool step) {
+  p.need(0, rows * F * 4), p.need(1, rows * d * 4), p.need(2, blocks_for(rows, kProjectChunk) * d * 4);
+  if (step) p.need(3, rows * F * 4);
+}
+
 }  // namespace ccdrec::cuda

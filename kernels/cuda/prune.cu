@@ -99,4 +99,10 @@ void prune(Ctx& ctx, const MutableCsr& out, const EdgeList& edges, double rho, S
   launch(prune_values, blocks_for(2 * n_keep, kPruneBlock), kPruneBlock, 0, ctx, out, user, item, item_sorted, n_keep, U);
 }
 
+void prune_scratch(ScratchPlan& p, int64_t edges, int64_t kept, int64_t) {
+  for (int slot = 0; slot < 4 && kept > 0 && kept < edges; ++slot) p.need(slot, edges * 4);
+  for (int slot = 4; slot < 8; ++slot) p.need(slot, kept * 4);
+  library::sort_scratch(p, edges, 4);
+}
+
 }  // namespace ccdrec::cuda

@@ -263,4 +263,9 @@ void reverse_process(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int moda
   });
 }
 
+void reverse_process_scratch(ScratchPlan& p, int64_t, int, int64_t d, int64_t T) {
+  const int64_t W = padded_width(d);
+  p.need(7, 2 * W * (W + T) * 4);
+}
+
 }  // namespace ccdrec::cuda

@@ -317,4 +317,11 @@ void zero_rows(Ctx& ctx, Mat y, RowList rows) {
     launch(zero_by_tile<float>, tiles(rows.capacity), kMoveThreads, 0, ctx, y.p, rows, y.cols);
 }
 
+void group_scratch(ScratchPlan& p, int64_t n) {
+  const int64_t keys = blocks_for(n, 4) * 4 * 4;
+  p.need(0, keys);
+  if (n > kMostCounted) p.need(1, keys), p.need(2, n * 4), library::sort_scratch(p, n, 4);
+}
+void merge_rows_scratch(ScratchPlan& p, int64_t capacity) { p.need(0, blocks_for(capacity, 4) * 4 * 4); }
+
 }  // namespace ccdrec::cuda

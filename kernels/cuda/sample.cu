@@ -138,4 +138,13 @@ void candidates(Ctx& ctx, int32_t* out, int64_t count, int64_t n_items, Stream s
   library::sort_keys(ctx, reinterpret_cast<uint32_t*>(out), drawn, count, bits_below(n_items));
 }
 
+void shuffle_scratch(ScratchPlan& p, int64_t n) {
+  p.need(0, n * 8), p.need(1, n * 8), p.need(2, n * 4);
+  library::sort_scratch(p, n, 8);
+}
+void candidates_scratch(ScratchPlan& p, int64_t count) {
+  p.need(0, count * 4);
+  library::sort_scratch(p, count, 4);
+}
+
 }  // namespace ccdrec::cuda

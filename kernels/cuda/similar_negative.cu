@@ -310,21 +310,28 @@ __global__ void __launch_bounds__(Strip::kThreads, 2)
 int64_t most_in_shared() {
   return std::min<int64_t>(4096, (chip().shared - int64_t(Strip::kSharedBytes)) / (kRows * int64_t(sizeof(uint32_t))) / 4 * 4);
 }
+struct Sample {  // of the candidates, and what a row's bracket may hold; stride 1: all of them, and no bracket
+  int64_t stride, sampled, room;
+};
+// Room for the widest bracket among the ranks below k, and a quarter more: a row that needs yet more is searched.
+Sample sample_of(int64_t count, int64_t k_top) {
+  const int64_t most = most_in_shared(), stride = count <= most ? 1 : std::max<int64_t>(4, blocks_for(count, most));
+  const int64_t sampled = (count - stride / 2 + stride - 1) / stride;
+  if (stride == 1) return {stride, sampled, 0};
+  const double share = std::min(0.5, double(k_top) / double(count));
+  const double widest = 2 * (kDeviations * std::sqrt(double(sampled) * share * (1 - share)) + 3);
+  return {stride, sampled, std::min(count, int64_t(widest * double(stride) * 1.25) + 64)};
+}
 
 template <bool kCosine>
 void choose(Ctx& ctx, const NegativeProblem& p) {
   const int64_t strips = blocks_for(p.batch, kRows);
-  const int64_t most = most_in_shared(), stride = p.count <= most ? 1 : std::max<int64_t>(4, blocks_for(p.count, most));
-  const int64_t sampled = (p.count - stride / 2 + stride - 1) / stride;
+  const auto [stride, sampled, room] = sample_of(p.count, p.k_top);
   const size_t shared = size_t(kRows * blocks_for(sampled, 4) * 4) * sizeof(uint32_t) + Strip::kSharedBytes;
   if (stride == 1) {
     launch(similar_negative_in_shared<kCosine>, strips, Strip::kThreads, shared, ctx, p, stride, sampled, nullptr);
     return;
   }
-  // Room for the widest bracket among the ranks below k, and a quarter more: a row that needs yet more is searched.
-  const double share = std::min(0.5, double(p.k_top) / double(p.count));
-  const double widest = 2 * (kDeviations * std::sqrt(double(sampled) * share * (1 - share)) + 3);
-  const int64_t room = std::min(p.count, int64_t(widest * double(stride) * 1.25) + 64);
   Bracket* const bracket = static_cast<Bracket*>(ctx.scratch(0, size_t(p.batch) * sizeof(Bracket)));
   uint64_t* const found = static_cast<uint64_t*>(ctx.scratch(1, size_t(p.batch * room) * sizeof(uint64_t)));
   launch(similar_negative_in_shared<kCosine>, strips, Strip::kThreads, shared, ctx, p, stride, sampled, bracket);
@@ -345,6 +352,11 @@ void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, cons
   CHECK_THAT(count >= 0 && count < (int64_t(1) << 31));
   const NegativeProblem p{pool, positives, users, batch, cand, count, train, k_top, fallback, s, ctx.late, out, nan_flag};
   cosine ? choose<true>(ctx, p) : choose<false>(ctx, p);
+}
+
+void similar_negative_scratch(ScratchPlan& p, int64_t batch, int64_t count, int64_t k_top, int64_t) {
+  const int64_t room = sample_of(count, k_top).room;
+  if (room > 0) p.need(0, batch * int64_t(sizeof(Bracket))), p.need(1, batch * room * 8);
 }
 
 }  // namespace ccdrec::cuda

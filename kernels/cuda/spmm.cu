@@ -60,4 +60,8 @@ void spmm(Ctx& ctx, Mat y, const Csr& a, CMat x, bool accumulate) {
     spmm_rows(ctx, y, a, x, RowList{nullptr, nullptr, a.rows}, nullptr, accumulate);
 }
 
+void spmm_scratch(ScratchPlan& p, int64_t rows, int64_t nnz, bool cusparse) {
+  if (cusparse) p.need(0, (rows + 1) * 4), p.need(8, rows + nnz);  // the latter as the emulator's; cuSPARSE says its own only when it is asked
+}
+
 }  // namespace ccdrec::cuda

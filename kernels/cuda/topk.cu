@@ -199,13 +199,22 @@ __global__ void score_topk_write(TopkProblem p, const uint64_t* key, const int32
 
 constexpr int64_t kJoinWarps = 4;
 
-void by_lists(Ctx& ctx, int32_t* top, float* score, TopkProblem p) {
-  const int64_t room = p.kept + std::max<int64_t>(p.kept, 192) + Square::kN;  // after a cut, two tiles at least find room
-  const int64_t item_tiles = blocks_for(p.hi.rows, Square::kN), user_tiles = blocks_for(p.n, Square::kM);
+struct ListSizes {
+  int64_t room, splits, most_blocks, at_once;  // entries of a user's list; ranges of the items; blocks; users
+};
+ListSizes list_sizes(int64_t n, int64_t I, int64_t kept) {
+  const int64_t room = kept + std::max<int64_t>(kept, 192) + Square::kN;  // after a cut, two tiles at least find room
+  const int64_t item_tiles = blocks_for(I, Square::kN), user_tiles = blocks_for(n, Square::kM);
   // Few users: their items in ranges of eight tiles or more, so that there is work for all blocks.
   const int64_t splits = std::max<int64_t>(1, std::min(kTopkBlocks / std::max<int64_t>(user_tiles, 1), item_tiles / 8));
   const int64_t most_blocks = std::clamp<int64_t>(kListBytes / (Square::kM * room * 8), 1, kTopkBlocks);
-  const int64_t at_once = std::max<int64_t>(Square::kM, kBestBytes / std::max<int64_t>(splits * p.kept * 8, 1) / Square::kM * Square::kM);
+  const int64_t at_once = std::max<int64_t>(Square::kM, kBestBytes / std::max<int64_t>(splits * kept * 8, 1) / Square::kM * Square::kM);
+  return {room, splits, most_blocks, at_once};
+}
+int64_t sorted_at_once(int64_t n, int64_t I) { return std::max<int64_t>(1, std::min(n, kSortedAtOnce / I)); }
+
+void by_lists(Ctx& ctx, int32_t* top, float* score, TopkProblem p) {
+  const auto [room, splits, most_blocks, at_once] = list_sizes(p.n, p.hi.rows, p.kept);
   int sorted = 1;
   while (sorted < p.kept) sorted *= 2;
   const size_t join_shared = size_t(kJoinWarps) * (size_t(sorted) * sizeof(uint64_t) + kSelectBins * sizeof(uint32_t));
@@ -224,7 +233,7 @@ void by_lists(Ctx& ctx, int32_t* top, float* score, TopkProblem p) {
 }
 
 void by_sorting(Ctx& ctx, int32_t* top, float* score, TopkProblem p) {
-  const int64_t I = p.hi.rows, at_once = std::max<int64_t>(1, std::min(p.n, kSortedAtOnce / I)), entries = at_once * I;
+  const int64_t I = p.hi.rows, at_once = sorted_at_once(p.n, I), entries = at_once * I;
   uint64_t* const keys = static_cast<uint64_t*>(ctx.scratch(0, size_t(entries) * sizeof(uint64_t)));
   uint64_t* const sorted_keys = static_cast<uint64_t*>(ctx.scratch(1, size_t(entries) * sizeof(uint64_t)));
   int32_t* const items = static_cast<int32_t*>(ctx.scratch(2, size_t(entries) * sizeof(int32_t)));
@@ -252,6 +261,19 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
   if (mask) CHECK_SHAPE(*mask, hu.rows, I);
   const TopkProblem p{hu, hi, users, n, mask ? *mask : Csr{}, k, std::min(k, I)};
   p.kept <= kMostInLists ? by_lists(ctx, top, score, p) : by_sorting(ctx, top, score, p);
+}
+
+void score_topk_scratch(ScratchPlan& p, int64_t n, int64_t I, int64_t, int64_t k) {
+  const int64_t kept = std::min(k, I);
+  if (kept > kMostInLists) {
+    const int64_t entries = sorted_at_once(n, I) * I;
+    p.need(0, entries * 8), p.need(1, entries * 8), p.need(2, entries * 4), p.need(3, entries * 4);
+    library::sort_scratch(p, entries, 8);
+    return;
+  }
+  const ListSizes s = list_sizes(n, I, kept);
+  const int64_t users = std::min(s.at_once, n), blocks = std::min(s.most_blocks, blocks_for(users, Square::kM) * s.splits);
+  p.need(0, blocks * Square::kM * s.room * 8), p.need(1, users * s.splits * kept * 8), p.need(2, 4);
 }
 
 }  // namespace ccdrec::cuda

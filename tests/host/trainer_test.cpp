@@ -271,20 +271,6 @@ TEST(Trainer, FreedomWithoutModalityTermsLeavesFeaturesAlone) {
   t.run({});
 }
 
-TEST(Trainer, PlannedMemoryIsWhatIsTaken) {
-  for (const Named& m : trainer_models) {
-    SCOPED_TRACE(m.name);
-    const Folder dir;
-    const Dataset data = random_data(dir, 700, 500, 6, {96, 40});
-    Settings s = trainer_settings(m);
-    s.train_batch_size = 256;
-    const MemoryPlan plan = Trainer::plan(s, data);
-    const double planned = double(plan.total() - plan.lines.back().bytes);  // the last line is an allowance for evaluation and scratch
-    Trainer t(s, data);
-    EXPECT_NEAR(planned / double(t.device_bytes()), 1.0, 0.12);
-  }
-}
-
 TEST(Trainer, SettingsTheDataCannotServeAreOneSentence) {
   const Folder dir;
   const Dataset data = random_data(dir, 20, 15, 3, {});

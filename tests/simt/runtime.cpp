@@ -170,13 +170,14 @@ void open_gpu(Ctx& ctx, const char*) {
     if (p) std::memset(p, static_cast<simt::Backend*>(c.backend)->config.poison, bytes);
     return p;
   };
-  ctx.memory.give_back = [](Ctx& c, void* p) {
+  ctx.memory.give_back = [](Ctx& c, void* p, size_t bytes) {
     auto* b = static_cast<simt::Backend*>(c.backend);
     if (p && b->recordings > 0)
-      b->outgrown.push_back(p);
+      b->outgrown.push_back(p), b->held += bytes;
     else
       simt::DeviceMemory::get().give_back(p);
   };
+  ctx.memory.held = [](const Ctx& c) { return static_cast<const simt::Backend*>(c.backend)->held; };
   ctx.memory.close = [](Ctx& c) {
     for (void* p : static_cast<simt::Backend*>(c.backend)->outgrown) simt::DeviceMemory::get().give_back(p);
     delete static_cast<simt::Backend*>(c.backend);

@@ -81,7 +81,8 @@ struct Backend {
   int64_t launches = 0;
   int64_t sparse_products = 0;       // asked of the stand-in for cuSPARSE
   int64_t recordings = 0;            // kept ones: their launches hold addresses of scratch,
-  std::vector<void*> outgrown = {};  // which then outlives its growth
+  std::vector<void*> outgrown = {};  // which then outlives its growth,
+  size_t held = 0;                   // so many bytes
 };
 
 // Throws KernelError for a launch that a GPU would refuse.

@@ -9,6 +9,9 @@
 
 namespace ccdrec::cuda {
 
+// What NVIDIA advises for Hopper. With a workspace of its own and one stream cuBLAS gives the same bits.
+constexpr size_t kBlasRoom = size_t(32) << 20;
+
 struct Backend {
   cublasHandle_t blas = nullptr;
   cublasComputeType_t compute = CUBLAS_COMPUTE_32F;
@@ -17,6 +20,7 @@ struct Backend {
   bool recording = false;       //
   int recordings = 0;           // alive: they hold addresses of scratch memory, so none of it may be given back
   std::vector<void*> outgrown;  // scratch blocks kept for them
+  size_t held = 0;              // bytes of blas_room and these
 };
 inline Backend& backend(Ctx& ctx) { return *static_cast<Backend*>(ctx.backend); }
 inline cudaStream_t stream(const Ctx& ctx) { return static_cast<cudaStream_t>(ctx.stream); }

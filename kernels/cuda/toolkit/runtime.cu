@@ -182,6 +182,9 @@ void set_late(Ctx& ctx, const Late& l) {
   CHECK_CUDA(cudaStreamSynchronize(stream(ctx)));
 }
 
+// What the libraries take without being asked for it: their kernels, loaded when first used, and 2 MB steps of cudaMalloc. An allowance, not measured.
+constexpr size_t kLibraryCode = size_t(64) << 20;
+
 __global__ void probe() {}
 
 }  // namespace
@@ -216,6 +219,7 @@ void fill_runtime(Ops& t) {
   t.alloc = alloc, t.free = free_memory, t.upload = upload, t.download = download;
   t.wait = wait, t.enter = enter, t.leave = leave, t.take_fault = take_fault;
   t.record = record, t.replay = replay, t.forget = forget, t.set_late = set_late;
+  t.library_bytes = kBlasRoom + kLibraryCode;
 }
 
 }  // namespace cuda
@@ -279,12 +283,13 @@ void open_gpu(Ctx& ctx, const char* precision) {
     CHECK_CUDA(cudaMalloc(&block, bytes));
     return block;
   };
-  ctx.memory.give_back = [](Ctx& c, void* block) {
+  ctx.memory.give_back = [](Ctx& c, void* block, size_t bytes) {
     if (block && backend(c).recordings > 0)
-      backend(c).outgrown.push_back(block);
+      backend(c).outgrown.push_back(block), backend(c).held += bytes;
     else
       (void)cudaFree(block);
   };
+  ctx.memory.held = [](const Ctx& c) { return static_cast<const Backend*>(c.backend)->held; };
   ctx.memory.close = [](Ctx& c) {
     std::unique_ptr<Backend> mine(static_cast<Backend*>(c.backend));
     (void)cudaStreamSynchronize(stream(c));

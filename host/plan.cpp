@@ -1,0 +1,161 @@
+// What a run will take of its device, by formula: arrays as the constructors take them, scratch as the operations ask for it. The tests compare it with
+// what is really taken, on both devices.
+#include <algorithm>
+
+#include "host/metrics.h"
+#include "host/models/recommender.h"
+#include "host/trainer.h"
+
+namespace ccdrec {
+namespace {
+
+// Users that an evaluation ranks: those of either split.
+int64_t evaluated_users(const Dataset& data) {
+  std::vector<bool> seen(static_cast<size_t>(data.n_users));
+  for (const auto* split : {&data.valid, &data.test})
+    for (const Pair& p : *split) seen[size_t(p.user)] = true;
+  return std::count(seen.begin(), seen.end(), true);
+}
+
+int64_t widest_list(const Settings& s) {
+  const std::string metric = metric_key(s.valid_metric);
+  int64_t k = std::stoi(metric.substr(metric.find('@') + 1));
+  for (const int cut : s.topk) k = std::max<int64_t>(k, cut);
+  return k;
+}
+
+// Letters as in types.h, and what the two parts of the plan share.
+struct Sizes {
+  Sizes(const Settings& s, const Dataset& data)
+      : shape(model_shape(s)),
+        on_gpu(takes_gpu(s.device)),
+        U(data.n_users),
+        I(data.n_items),
+        N(U + I),
+        d(s.embedding_size),
+        E(int64_t(data.train.size())),
+        B(std::min<int64_t>(s.train_batch_size, E)),
+        M(int64_t(data.features.size())),
+        item_slots(B * (1 + s.n_neg)),
+        kept_edges(int64_t(double(E) * (1 - shape.backbone.prune))),
+        evaluated(evaluated_users(data)),
+        ranked(std::min(users_at_once(on_gpu ? DeviceKind::cuda : DeviceKind::cpu), evaluated)),
+        k(widest_list(s)) {}
+  Shape shape;
+  bool on_gpu;
+  int64_t U, I, N, d, E, B, M, item_slots, kept_edges;
+  int64_t evaluated, ranked, k;  // users of an evaluation, of one batch of it; items of a list
+};
+
+// Scratch grows to the most that any operation asks for, slot by slot. On a GPU a block that is outgrown once steps are recorded stays beside the larger
+// one: of what an epoch runs, only a late first evaluation and the candidates of the model's own pool can come after that.
+size_t scratch_bytes(const Ops& ops, const Sizes& z, const Settings& s, const Dataset& data) {
+  ScratchPlan p;
+  p.threads = threads_of(s.threads);
+  const bool diffusion = z.shape.diffusion, encoder = s.estimator == "transformer", curricular = (z.shape.cns || z.shape.ndi) && s.omega != 0;
+  const int M = int(z.M);
+  const int64_t inner = 4 * z.d, C = Cns::candidates_of(s, z.I), rows = z.on_gpu ? z.item_slots : std::min(z.item_slots, z.I);
+  const auto evaluation = [&] {
+    const auto whole_graph = [&](int64_t n, int64_t nnz) {
+      const SpmmBy by = s.spmm == "auto" ? spmm_rule(nnz, n, z.d) : s.spmm == "cusparse" ? SpmmBy::cusparse : SpmmBy::own;
+      ops.spmm_scratch(p, n, nnz, by == SpmmBy::cusparse);
+    };
+    if (z.shape.backbone.layers > 0) whole_graph(z.N, 2 * z.E);
+    if (z.shape.backbone.item_graph) whole_graph(z.I, z.I * s.knn_k * z.M);
+    for (const int64_t n : {z.ranked, z.evaluated % std::max<int64_t>(z.ranked, 1)}) ops.score_topk_scratch(p, n, z.I, z.d, z.k);
+  };
+
+  if (z.shape.backbone.item_graph)
+    for (const Feature& f : data.features) ops.knn_cosine_scratch(p, z.I, f.matrix.cols(), s.knn_k, s.knn_center);
+  ops.shuffle_scratch(p, z.E);
+  if (z.shape.backbone.prune > 0) ops.prune_scratch(p, z.E, z.kept_edges, z.N);
+  if (z.shape.backbone.item_graph && !z.shape.backbone.wrapped) ops.merge_rows_scratch(p, 2 * z.I);
+  ops.group_scratch(p, z.B * (2 + s.n_neg + (curricular ? 1 : 0)));
+  if (z.shape.modalities)
+    for (const Feature& f : data.features) {
+      ops.project_scratch(p, rows, f.matrix.cols(), z.d, true);
+      ops.project_backward_scratch(p, rows, f.matrix.cols(), z.d, s.train_features);
+      if (diffusion) ops.project_scratch(p, z.I, f.matrix.cols(), z.d, false);
+    }
+  if (diffusion && !encoder) ops.estimator_scratch(p, rows, M, z.d), ops.reverse_process_scratch(p, z.I, M, z.d, s.timesteps);
+  if (diffusion && encoder) {
+    ops.encoder_scratch(p, rows, M, z.d, inner);
+    ops.encoder_reverse_scratch(p, z.I, M, z.d, inner, s.estimator_heads, s.estimator_layers);
+  }
+  if (z.shape.cns && curricular) ops.candidates_scratch(p, C), ops.similar_negative_scratch(p, z.B, C, Cns::drawn_from(s, C), z.d);
+  if (s.eval_step <= 1) evaluation();
+
+  size_t outgrown = 0;
+  const auto then = [&](auto&& more) {
+    const ScratchPlan before = p;
+    more();
+    for (int k = 0; k < kScratchSlots && ops.record; ++k)
+      if (p.slot[k] > scratch_block(before.slot[k])) outgrown += scratch_block(before.slot[k]);
+  };
+  if (z.shape.cns && curricular) then([&] { ops.group_scratch(p, z.B * (2 + s.n_neg) + C); });
+  if (s.eval_step > 1) then(evaluation);
+  return p.bytes() + outgrown;
+}
+
+}  // namespace
+
+size_t MemoryPlan::total() const {
+  size_t sum = 0;
+  for (const PlanLine& l : lines) sum += l.bytes;
+  return sum;
+}
+
+MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
+  check_settings(s, data);
+  const Sizes z(s, data);
+  const Shape& shape = z.shape;
+  const int64_t U = z.U, I = z.I, N = z.N, d = z.d, E = z.E, B = z.B, M = z.M, item_slots = z.item_slots, L = shape.backbone.layers;
+  const Ops& ops = z.on_gpu ? *gpu_ops() : cpu_ops();
+  int64_t features = 0, dense = shape.diffusion ? Denoiser::parameters(s, d) : 0;
+  if (shape.modalities)
+    for (const Feature& f : data.features) features += I * f.matrix.cols(), dense += f.matrix.cols() * d + d;
+  const int64_t nodes =
+      4 + (shape.backbone.bare() ? 0 : 2) + L + (shape.backbone.wrapped ? 2 : 0);  // value, m, v, gradient; h, g; layers; ego and its gradient
+  const auto csr = [](int64_t rows, int64_t nnz) { return 8 * (rows + 1) + 8 * nnz; };
+  int64_t graphs = csr(U, E);
+  if (L > 0) graphs += csr(N, 2 * E);
+  if (shape.backbone.prune > 0) graphs += csr(N, 2 * z.kept_edges) + 12 * E;
+  if (shape.backbone.item_graph) graphs += 2 * csr(I, I * s.knn_k * M);
+  int64_t lists = (L + 1) * 5 * N + 8 * N + 8 * I;  // rows a step touches: a list and a mask for each layer; at either end, by users and items
+  if (shape.backbone.item_graph) lists += (shape.backbone.item_layers + 1) * 5 * I;
+  int64_t step = (2 * B * (3 + s.n_neg)) * d;
+  if (shape.modalities) step += 2 * M * item_slots * d;
+  if (shape.diffusion) step += item_slots * (d * 5 + 1) + Denoiser::saved_floats(s, d, item_slots, int(M)) + s.timesteps * (d + 5);
+  if (shape.ndi && !shape.cns) step += B * d;
+  if (shape.modality_reg > 0) step += (1 + M) * item_slots * d;
+  const int64_t C = shape.cns ? Cns::candidates_of(s, I) : 0, node_ids = B * (2 + s.n_neg) + std::max(B, C);
+  step += 4 * node_ids + 3 * B * (3 + s.n_neg) + (shape.modalities ? 3 : 0) * item_slots + item_slots + 2 * B + C;  // ids, and slots in groups
+  int64_t items = shape.backbone.item_graph ? shape.backbone.item_layers : 0;
+  if (shape.modalities) items += M;
+  if (shape.diffusion) items += (shape.ndi && shape.cns ? 4 : 1) + (shape.dma ? 0 : 1);
+  MemoryPlan p;
+  const auto line = [&](const char* what, int64_t floats) { p.lines.push_back({what, size_t(std::max<int64_t>(0, floats)) * 4}); };
+  line("user and item tables with gradient and optimiser state", 4 * N * d + 2 * N);
+  line("propagated tables", (nodes - 4) * N * d);
+  if (dense) line("dense parameters with gradient and optimiser state", 4 * dense);
+  if (features)
+    line(s.train_features ? "features with optimiser state" : "features", features * (s.train_features ? 3 : 1) + (s.train_features ? 2 * M * I : 0));
+  line("item tables (projections, pools, item graph output)", items * I * d);
+  p.lines.push_back({"graphs", size_t(graphs + lists)});
+  line("one step", step);
+  p.lines.push_back({"order, samples, optimiser coefficients", size_t(E * 12 + I * 4) + size_t(s.epochs) * size_t((E + B - 1) / B) * 8});
+  // Users, lists and scores of a batch of users; on the CPU also the lists that the metrics are computed from.
+  const size_t ranking = size_t(z.ranked) * (4 + 8 * size_t(z.k)) + (z.on_gpu ? 0 : size_t(z.ranked + z.evaluated) * size_t(z.k) * 4);
+  p.lines.push_back({"evaluation", ranking});
+  // The item graph is built before the rest is taken, one modality at a time, from a copy of its features where they cannot be read in place.
+  size_t building = 0;
+  if (shape.backbone.item_graph)
+    for (const Feature& f : data.features)
+      building = std::max(building, size_t(I * s.knn_k) * 4 + (!f.matrix.floats() || z.on_gpu ? size_t(I * f.matrix.cols()) * 4 : 0));
+  if (building > p.total()) p.lines.push_back({"more while the item graph is built", building - p.total()});
+  p.lines.push_back({"scratch", scratch_bytes(ops, z, s, data)});
+  if (ops.library_bytes) p.lines.push_back({"libraries", ops.library_bytes});
+  return p;
+}
+
+}  // namespace ccdrec
