@@ -8,6 +8,7 @@
 #include "data/error.h"
 #include "data/safe_file.h"
 #include "host/cli/interrupt.h"
+#include "host/cli/memory.h"
 #include "host/cli/run_options.h"
 #include "host/device.h"
 #include "host/models/recommender.h"
@@ -30,7 +31,7 @@ int run_case(const CaseOptions& o, Io& io) {
   check_device(s.device, s.spmm);
   settle_data_folder(config);
   const Dataset data = load_data(s, uses_features(s), io);
-  refuse_if_too_large(Trainer::plan(s, data), s);
+  refuse_if_too_large(Trainer::plan(s, data), s, data, free_memory(s));
   SafeFile(o.out);  // a place that refuses says so now and not after the training
   Trainer trainer(s, data);
   const int64_t step = o.reverse ? 0 : o.step;

@@ -27,7 +27,7 @@ constexpr const char* kFirstSteps =
     "4 training diverged, 130 interrupted after the state was saved.";
 
 int out_of_memory(std::ostream& err) {
-  err << "ccdrec: out of memory; the memory plan printed before training says what needs it\n";
+  err << "ccdrec: out of memory; `ccdrec train --plan` with the options of a run says what it takes and how much is free\n";
   return kFault;
 }
 

@@ -1,13 +1,9 @@
 #include "host/cli/run_options.h"
 
-#include <fmt/format.h>
-
 #include <filesystem>
 
 #include "data/error.h"
 #include "data/path.h"
-#include "host/device.h"
-#include "host/machine.h"
 
 namespace ccdrec::cli {
 
@@ -47,25 +43,6 @@ void settle_data_folder(Config& config) {
   if (!s.dataset.empty() && config.origin["data_path"] != "-d" && is_folder(inner)) s.data_path = inner;
   if (s.data_path.empty() && !s.dataset.empty()) s.data_path = s.dataset;
   s.data_path = find_data_folder(s.data_path);
-}
-
-void refuse_if_too_large(const MemoryPlan& plan, const Settings& s) {
-  const uint64_t available = this_machine().available_bytes, limit = uint64_t(s.mem_limit_gb * 1e9);
-  std::string largest;
-  size_t most = 0;
-  for (const PlanLine& line : plan.lines)
-    if (line.bytes > most) most = line.bytes, largest = line.what;
-  const auto refuse = [&](const std::string& against) {
-    throw UserError(fmt::format(
-        "this run needs {} and {}; the largest part is '{}' ({}): try a smaller train_batch_size or embedding_size, or train_features=false",
-        describe_bytes(plan.total()), against, largest, describe_bytes(most)));
-  };
-  if (limit && plan.total() > limit) refuse(fmt::format("mem_limit_gb = {:g} allows {}", s.mem_limit_gb, describe_bytes(limit)));
-  if (const uint64_t on_gpu = gpu_memory_available(s.device)) {
-    if (plan.total() > on_gpu) refuse(fmt::format("the GPU has {} available", describe_bytes(on_gpu)));
-  } else if (available && plan.total() > available) {
-    refuse(fmt::format("the machine has {} available", describe_bytes(available)));
-  }
 }
 
 }  // namespace ccdrec::cli

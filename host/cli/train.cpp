@@ -13,6 +13,7 @@
 #include "host/checkpoint.h"
 #include "host/cli/cli.h"
 #include "host/cli/interrupt.h"
+#include "host/cli/memory.h"
 #include "host/cli/run_options.h"
 #include "host/device.h"
 #include "host/machine.h"
@@ -44,18 +45,6 @@ Config configure(const TrainOptions& o) {
   if (!o.run_dir.empty()) s.run_dir = o.run_dir, config.origin["run_dir"] = "--run-dir";
   if (!o.resume.empty()) s.run_dir = o.resume, config.origin["run_dir"] = "--resume";
   return config;
-}
-
-// One line per part and the total against what is free; refuses what cannot fit, before anything is taken.
-std::vector<std::string> memory_lines(const MemoryPlan& plan) {
-  std::vector<std::vector<std::string>> rows;
-  for (const PlanLine& line : plan.lines) rows.push_back({"  " + line.what, describe_bytes(line.bytes)});
-  rows.push_back({"  total", describe_bytes(plan.total())});
-  std::vector<std::string> lines = {fmt::format("memory plan ({} available)", describe_bytes(this_machine().available_bytes))};
-  const std::string table = format_table(rows);
-  Lines of_table(table);
-  for (std::string_view line; of_table.next(line);) lines.emplace_back(line);
-  return lines;
 }
 
 double phase(const EpochReport& e, const char* name) {
@@ -183,13 +172,14 @@ int train(const TrainOptions& o, Io& io) {
   settle_data_folder(config);
   const Dataset data = load_data(s, uses_features(s), io);
   const MemoryPlan plan = Trainer::plan(s, data);
-  const std::vector<std::string> plan_lines = memory_lines(plan);
+  const FreeMemory free = free_memory(s);
+  const std::vector<std::string> plan_lines = memory_lines(plan, free);
   if (o.plan) {
     for (const std::string& line : plan_lines) io.out << line << '\n';
-    refuse_if_too_large(plan, s);
+    refuse_if_too_large(plan, s, data, free);
     return kDone;
   }
-  refuse_if_too_large(plan, s);
+  refuse_if_too_large(plan, s, data, free);
   const bool recording = !o.record.empty();
   if (recording) {
     Recorder::check(s, data);

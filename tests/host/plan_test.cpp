@@ -1,6 +1,8 @@
-// The memory plan against what training takes on each device.
+// The memory plan: against what training takes on each device, and the sentence for a run that does not fit.
 #include <gtest/gtest.h>
 
+#include "data/error.h"
+#include "host/cli/memory.h"
 #include "host/device.h"
 #include "tests/host/tiny_data.h"
 #include "tests/host/trained.h"
@@ -83,6 +85,88 @@ TEST(Plan, CoversTheSortOfLargeBatches) {
   const Named large{"BPR, two batches",
                     [](Settings& s) { s.model = "BPR", s.train_batch_size = 3200, s.n_neg = 2, s.epochs = 2, s.embedding_size = 4; }};
   for (const std::string& device : devices_here()) expect_planned(large, data, device);
+}
+
+// --- the sentence ------------------------------------------------------------------------------------------------------------------------
+
+std::string refusal(const Settings& s, const Dataset& data, const cli::FreeMemory& free) {
+  try {
+    cli::refuse_if_too_large(Trainer::plan(s, data), s, data, free);
+  } catch (const UserError& e) { return e.what(); }
+  return "";
+}
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+// The number after `key` in the sentence.
+int64_t offered(const std::string& text, const std::string& key) {
+  const size_t at = text.find(key);
+  return at == std::string::npos ? -1 : std::stoll(text.substr(at + key.size()));
+}
+
+TEST(TooLarge, TheLargestBatchThatFitsIsNamed) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 400, 300, 10, {96, 40});
+  for (const std::string& device : devices_here()) {
+    Settings s = plan_settings([](Settings& z) { z.train_batch_size = 2048; }, device);
+    const size_t whole = Trainer::plan(s, data).total();
+    EXPECT_EQ(refusal(s, data, {whole, false}), "");
+    const cli::FreeMemory free{whole * 3 / 4, device == "cuda"};
+    const std::string said = refusal(s, data, free);
+    EXPECT_TRUE(has(said, device == "cuda" ? "and the GPU has" : "and the machine has")) << said;
+    EXPECT_FALSE(has(said, "train_features")) << said;
+    s.train_batch_size = int(offered(said, "train_batch_size="));
+    ASSERT_GT(s.train_batch_size, 0) << said;
+    EXPECT_EQ(refusal(s, data, free), "");
+    ++s.train_batch_size;
+    EXPECT_NE(refusal(s, data, free), "") << said;
+  }
+}
+
+TEST(TooLarge, AnotherSettingIsNamedWhereTheBatchIsNotWhatTakesMemory) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 3000, 2000, 3, {64});
+  // The tables.
+  Settings s = plan_settings([](Settings& z) { z.model = "BPR", z.embedding_size = 256, z.train_batch_size = 16; }, "cpu");
+  const cli::FreeMemory half{Trainer::plan(s, data).total() / 2, false};
+  const std::string said = refusal(s, data, half);
+  EXPECT_FALSE(has(said, "train_features")) << "BPR reads none: " << said;
+  s.embedding_size = int(offered(said, "; embedding_size="));
+  ASSERT_GT(s.embedding_size, 0) << said;
+  EXPECT_EQ(s.embedding_size % 4, 0);
+  EXPECT_EQ(refusal(s, data, half), "");
+  s.embedding_size += 4;
+  EXPECT_NE(refusal(s, data, half), "") << said;
+  // The features' optimiser state.
+  const Dataset wide = random_data(dir, 300, 800, 3, {2000});
+  s = plan_settings([](Settings& z) { z.train_batch_size = 16; }, "cpu");
+  const cli::FreeMemory third{Trainer::plan(s, wide).total() * 6 / 10, false};
+  const std::string frozen = refusal(s, wide, third);
+  EXPECT_TRUE(has(frozen, "; train_features=false would fit (")) << frozen;
+  EXPECT_TRUE(has(frozen, "the largest part is 'features with optimiser state'")) << frozen;
+  s.train_features = false;
+  EXPECT_EQ(refusal(s, wide, third), "");
+}
+
+TEST(TooLarge, NothingThatFitsIsSaidToo) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 400, 300, 5, {96});
+  const auto said = [&](const char* model) {
+    Settings s = plan_settings([](Settings&) {}, "cpu");
+    s.model = model;
+    return refusal(s, data, {1000, false});
+  };
+  EXPECT_TRUE(has(said("BPR"), "; no train_batch_size or embedding_size would fit")) << said("BPR");
+  EXPECT_FALSE(has(said("BPR"), "train_features")) << said("BPR");
+  EXPECT_TRUE(has(said("CCDRec"), "; no train_batch_size or embedding_size would fit, nor would train_features=false")) << said("CCDRec");
+}
+
+TEST(TooLarge, TheHeadingNamesTheMemoryThatIsMeant) {
+  const MemoryPlan plan{{{"tables", 2000000}, {"scratch", 1000000}}};
+  EXPECT_EQ(cli::memory_lines(plan, {80000000000, true})[0], "memory plan (80.00 GB available on the GPU)");
+  const std::vector<std::string> lines = cli::memory_lines(plan, {4000000, false});
+  EXPECT_EQ(lines[0], "memory plan (4.0 MB available)");
+  ASSERT_EQ(lines.size(), 4u);
+  EXPECT_TRUE(has(lines[3], "total") && has(lines[3], "3.0 MB")) << lines[3];
 }
 
 }  // namespace
