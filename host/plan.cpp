@@ -1,5 +1,5 @@
-// What a run will take of its device, by formula: arrays as the constructors take them, scratch as the operations ask for it. The tests compare it with
-// what is really taken, on both devices.
+// What a run will take of its device, by formula: arrays as the constructors take them, scratch as the operations ask for it. The tests compare it
+// with what is really taken, on both devices.
 #include <algorithm>
 
 #include "host/metrics.h"
@@ -47,8 +47,8 @@ struct Sizes {
   int64_t evaluated, ranked, k;  // users of an evaluation, of one batch of it; items of a list
 };
 
-// Scratch grows to the most that any operation asks for, slot by slot. On a GPU a block that is outgrown once steps are recorded stays beside the larger
-// one: of what an epoch runs, only a late first evaluation and the candidates of the model's own pool can come after that.
+// Scratch grows to the most that any operation asks for, slot by slot. On a GPU a block that is outgrown once steps are recorded stays beside the
+// larger one: of what an epoch runs, only a late first evaluation and the candidates of the model's own pool can come after that.
 size_t scratch_bytes(const Ops& ops, const Sizes& z, const Settings& s, const Dataset& data) {
   ScratchPlan p;
   p.threads = threads_of(s.threads);

@@ -75,8 +75,8 @@
   X(init_uniform)          /* initialiser                                          init.h */      \
   X(init_normal)           /* initialiser                                          init.h */
 
-// Scratch memory of the operations that take more of it than a few KB: NAME_scratch(plan, sizes) notes what NAME will ask for. An upper bound where the
-// sizes leave it open. The rest fit into what `group` takes.
+// Scratch memory of the operations that take more of it than a few KB: NAME_scratch(plan, sizes) notes what NAME will ask for, an upper bound where
+// the sizes leave it open. The rest fit into what `group` takes.
 #define CCDREC_SCRATCH(X)     \
   X(project_scratch)          \
   X(project_backward_scratch) \

@@ -182,7 +182,8 @@ void set_late(Ctx& ctx, const Late& l) {
   CHECK_CUDA(cudaStreamSynchronize(stream(ctx)));
 }
 
-// What the libraries take without being asked for it: their kernels, loaded when first used, and 2 MB steps of cudaMalloc. An allowance, not measured.
+// What the libraries take without being asked for it: their kernels, loaded when first used, and cudaMalloc's steps of 2 MB. An allowance, not
+// measured.
 constexpr size_t kLibraryCode = size_t(64) << 20;
 
 __global__ void probe() {}
