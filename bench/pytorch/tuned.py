@@ -68,10 +68,26 @@ class Product(torch.autograd.Function):
 
 
 def total_loss(P, Q, users, items, e_0, e0_hat, projection, u, positives, negatives, curricular, frozen, distinct, count, s):
-    """models.losses with its arguments spelt out, for the compiler."""
-    r = SimpleNamespace(P=P, Q=Q, users=users, items=items, e_0=e_0, e0_hat=e0_hat, projection=projection)
-    batch = SimpleNamespace(users=u, positives=positives, negatives=negatives, curricular=curricular, frozen=frozen)
-    return M.losses(r, batch, SimpleNamespace(items=distinct, count=count), s)["loss.total"]
+    """models.losses, total alone: one product a pair (h_u . (h_p - h_n)) and a gather for each operand, whose way back is one index_add."""
+    B, n_neg = len(u), len(negatives)
+    rows = lambda x, at: x.index_select(0, at)   # noqa: E731
+    bpr = M.bpr_eps if s.model in ("BPR", "LightGCN") else M.bpr_log
+    h_u, h_p = rows(users, u), rows(items, positives)
+    above = lambda p, others: sum(bpr((h_u * (p - x)).sum(1)) for x in others) / len(others)   # noqa: E731
+    total = above(h_p, [rows(items, n) for n in negatives])
+    if s.model == "CCDRec" and (frozen is not None or curricular is not None):
+        total = (1 - s.omega) * total + s.omega * above(h_p, [frozen if frozen is not None else rows(items, curricular)])
+    if e0_hat is not None:
+        gap = e_0 - e0_hat
+        total = total + s.lambda_dm * ((count.to(gap)[:, None] * gap * gap).sum() / ((1 + n_neg) * B * gap.shape[1]))
+    if s.model in ("BPR", "LightGCN") and s.reg_weight > 0:
+        norm = torch.linalg.vector_norm
+        total = total + s.reg_weight / B * (norm(rows(P, u)) + norm(rows(Q, positives)) + sum(norm(rows(Q, n)) for n in negatives) / n_neg)
+    elif projection and s.reg_weight > 0:
+        at = torch.searchsorted(distinct, torch.cat([positives[None], negatives]))
+        for h in projection.values():
+            total = total + s.reg_weight * above(rows(h, at[0]), [rows(h, x) for x in at[1:]])
+    return total
 
 
 class Tuned(Form):
