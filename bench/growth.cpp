@@ -174,7 +174,8 @@ int run(int argc, char** argv) {
 
   GrowthReport r;
   if (!o.prepare && !o.fresh && fs::exists(o.out + ".json")) r = growth_from_json(nlohmann::json::parse(read_text(o.out + ".json")));
-  r.threads = o.threads > 0 ? o.threads : this_machine().cores;
+  const bool begun = !r.points.empty();
+  if (!begun) r.threads = o.threads > 0 ? o.threads : this_machine().cores, measured_here(r);
   if (r.command.empty()) {  // a later call adds to the points of the first, or shows them
     r.command = "build/bench_growth";
     for (int i = 1; i < argc; ++i) r.command += " " + std::string(argv[i]);
@@ -193,6 +194,9 @@ int run(int argc, char** argv) {
           continue;
         }
         if (r.find(model, z)) continue;
+        if (begun && r.machine.at("cpu") != this_machine().cpu)
+          throw UserError(o.out + ".json was measured on " + r.machine.at("cpu").get<std::string>() +
+                          ", and points of two machines do not belong together; choose another --out, or --fresh");
         r.points.push_back(run_child(o, model, z));
         const Point& p = r.points.back();
         std::cerr << fmt::format("{}, {} x{}: {:.2f} s, {:.0f} MB\n", model, s.name, scale, p.seconds.at("epoch"), p.peak_mb);

@@ -32,12 +32,14 @@ std::vector<Size> sizes_of_first_series();
 
 struct GrowthReport {
   std::string command;
+  nlohmann::json machine, build;  // where its points were measured, by what
   int threads = 0;
   Ceilings ceilings;
   std::vector<double> row_ns;  // of random rows out of tables as large as those of the first series (random_rows.h), a scale each
   std::vector<Point> points;
   const Point* find(const std::string& model, const Size&) const;
 };
+void measured_here(GrowthReport&);  // this machine, this build
 nlohmann::json growth_json(const GrowthReport&);
 GrowthReport growth_from_json(const nlohmann::json&);
 nlohmann::json to_json(const Point&);

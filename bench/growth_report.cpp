@@ -132,14 +132,19 @@ Point point_from_json(const nlohmann::json& j) {
   return p;
 }
 
-nlohmann::json growth_json(const GrowthReport& r) {
+void measured_here(GrowthReport& r) {
   const Machine m = this_machine();
   const Build b = this_build();
+  r.machine = {{"cpu", m.cpu}, {"cores", m.cores}, {"isa", m.isa}, {"memory_bytes", m.memory_bytes}, {"threads", r.threads}};
+  r.build = {{"version", b.version}, {"commit", b.commit}, {"compiler", b.compiler}, {"flags", b.flags}};
+}
+
+nlohmann::json growth_json(const GrowthReport& r) {
   nlohmann::json points = nlohmann::json::array();
   for (const Point& p : r.points) points.push_back(to_json(p));
   return {{"command", r.command},
-          {"machine", {{"cpu", m.cpu}, {"cores", m.cores}, {"isa", m.isa}, {"memory_bytes", m.memory_bytes}, {"threads", r.threads}}},
-          {"build", {{"version", b.version}, {"commit", b.commit}, {"compiler", b.compiler}, {"flags", b.flags}}},
+          {"machine", r.machine},
+          {"build", r.build},
           {"ceilings",
            {{"memory_gb_s", r.ceilings.memory_gbs}, {"root_and_division_g_s", r.ceilings.root_grate}, {"fma_gflop_s", r.ceilings.fma_gflops}}},
           {"random_row_ns", r.row_ns},
@@ -148,7 +153,7 @@ nlohmann::json growth_json(const GrowthReport& r) {
 
 GrowthReport growth_from_json(const nlohmann::json& j) {
   GrowthReport r;
-  r.command = j.at("command");
+  r.command = j.at("command"), r.machine = j.at("machine"), r.build = j.at("build"), r.threads = r.machine.at("threads");
   const auto& c = j.at("ceilings");
   r.ceilings.memory_gbs = c.at("memory_gb_s"), r.ceilings.root_grate = c.at("root_and_division_g_s"), r.ceilings.fma_gflops = c.at("fma_gflop_s");
   r.row_ns = j.value("random_row_ns", std::vector<double>());
@@ -173,11 +178,11 @@ std::vector<std::string> too_steep(const GrowthReport& r) {
 }
 
 std::string growth_markdown(const GrowthReport& r) {
-  const Machine m = this_machine();
-  const Build b = this_build();
+  const auto text = [](const nlohmann::json& of, const char* key) { return of.at(key).get<std::string>(); };
   std::string s = fmt::format("# Growth: epoch time and memory up to the Electronics set's size\n\n    {}\n\n", r.command);
-  s += fmt::format("Machine: {}, {} cores, {} threads used, {}, {}. Build: {} {}, {}.\n\n", m.cpu, m.cores, r.threads, m.isa,
-                   describe_bytes(m.memory_bytes), b.version, b.commit, b.compiler);
+  s += fmt::format("Machine: {}, {} cores, {} threads used, {}, {}. Build: {} {}, {}.\n\n", text(r.machine, "cpu"), r.machine.at("cores").get<int>(),
+                   r.threads, text(r.machine, "isa"), describe_bytes(r.machine.at("memory_bytes").get<size_t>()), text(r.build, "version"),
+                   text(r.build, "commit"), text(r.build, "compiler"));
   s += "![epoch time and memory](growth.svg)\n\n";
   s += fmt::format(
       "Generated data with features 4,096 and 384 wide. Exponents are slopes on logarithms by least squares over the four sizes. `needed` is the "

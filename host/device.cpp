@@ -16,8 +16,6 @@ bool takes_gpu(const std::string& device, const GpuInfo& gpu) { return device ==
 
 }  // namespace
 
-bool runs_on_gpu(const std::string& device) { return device != "cpu" && takes_gpu(device, gpu_info()); }
-
 SpmmBy spmm_choice(const std::string& spmm, const GpuInfo& gpu) {
   if (spmm == "auto") return SpmmBy::automatic;
   if (spmm == "own") return SpmmBy::own;

@@ -30,7 +30,6 @@ std::unique_ptr<Device> make_device(const std::string& device, int threads, std:
 
 // UserError when the device cannot be had, or not with that setting; takes nothing.
 void check_device(const std::string& device, const std::string& spmm = "auto");
-bool runs_on_gpu(const std::string& device);                  // what make_device would take
 SpmmBy spmm_choice(const std::string& spmm, const GpuInfo&);  // UserError where that GPU's build lacks it
 bool takes_gpu(const std::string& device);                    // whether make_device would
 int threads_of(int setting);                                  // of a CPU device

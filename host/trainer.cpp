@@ -46,7 +46,7 @@ void Trainer::check_settings(const Settings& s, const Dataset& data) {
   const Shape shape = model_shape(s);
   if (shape.diffusion) check_estimator(s);
   constexpr int kWidestOnGpu = 512;  // kernels/cuda/estimator.h: a row stays in the registers of a warp
-  if (shape.diffusion && s.embedding_size > kWidestOnGpu && s.estimator == "attention" && runs_on_gpu(s.device))
+  if (shape.diffusion && s.embedding_size > kWidestOnGpu && s.estimator == "attention" && takes_gpu(s.device))
     bad("embedding_size", std::to_string(s.embedding_size), "at most " + std::to_string(kWidestOnGpu) + " on a GPU with the estimator attention");
   if (data.train.empty()) throw UserError("data set " + data.name + " has no training rows; x_label 0 marks them");
   const bool needs_features = shape.modalities || shape.backbone.item_graph;

@@ -11,6 +11,7 @@ using namespace bench;
 // One model measured in one series, with time ~ x^time, the floor ~ x^needed and memory ~ x^memory.
 GrowthReport grown(const Series& s, double time, double needed, double memory) {
   GrowthReport r;
+  r.threads = 2, measured_here(r);
   r.ceilings = {10, 100, 1, 50, 50};
   for (const int scale : s.scales) {
     Point p;
@@ -63,6 +64,9 @@ TEST(Growth, AReportSurvivesItsFile) {
   const GrowthReport r = grown(series("items"), 1, 1, 1), back = growth_from_json(growth_json(r));
   ASSERT_EQ(back.points.size(), r.points.size());
   EXPECT_EQ(growth_svg(back), growth_svg(r));
+  GrowthReport elsewhere = r;
+  elsewhere.machine["cpu"] = "another processor";  // not the one that shows the report
+  EXPECT_NE(growth_markdown(growth_from_json(growth_json(elsewhere))).find("Machine: another processor"), std::string::npos);
   EXPECT_TRUE(back.find("FREEDOM", size_of(series("items"), "FREEDOM", 4)));
 }
 
