@@ -43,7 +43,7 @@ const Ops& poisoned_ops() {
 
 std::vector<Device> simt_devices() {
   std::vector<Device> all;
-  constexpr int64_t kLarge = 227 * 1024, kMiddle = 163 * 1024, kSmall = cuda::kLeastShared;
+  [[maybe_unused]] constexpr int64_t kLarge = 227 * 1024, kMiddle = 163 * 1024, kSmall = cuda::kLeastShared;
   const auto add = [&](const char* name, simt::Order order, int poison, int64_t shared) {
     all.push_back({std::string("simt, ") + name, &poisoned_ops(), 1, "simt",
                    [=](Ctx& ctx) {
