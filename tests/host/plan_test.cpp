@@ -62,7 +62,7 @@ const Named planned_models[] = {
     {"DMA and NDI", [](Settings& s) { s.cns = false; }},
 };
 
-TEST(Plan, CoversArraysAndScratchOfTrainingAndEvaluation) {
+TEST(SlowPlan, CoversArraysAndScratchOfTrainingAndEvaluation) {
   const Folder dir;
   const Dataset data = random_data(dir, 100, 530, 4, {40, 12});
   for (const std::string& device : devices_here())
@@ -70,7 +70,7 @@ TEST(Plan, CoversArraysAndScratchOfTrainingAndEvaluation) {
 }
 
 // More candidates than stay in shared memory: a GPU keeps what lies in each row's bracket.
-TEST(Plan, CoversTheListsOfManyCandidates) {
+TEST(SlowPlan, CoversTheListsOfManyCandidates) {
   const Folder dir;
   const Dataset data = random_data(dir, 24, 4110, 4, {8});
   const Named many{"CCDRec, 4110 candidates",
