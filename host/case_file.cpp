@@ -114,17 +114,18 @@ Extents CaseFile::shape(const std::string& name, const Extents& want) const {
   return got;
 }
 
-std::vector<float> CaseFile::values(const std::string& name) const {
+// What is stored as Narrow or as Wide, as T.
+template <class T, class Narrow, class Wide>
+std::vector<T> CaseFile::either(const std::string& name, const char* narrow, const char* wide) const {
   const TensorData& t = at(name);
-  std::vector<float> v;
-  if (t.dtype == "F32") {
-    v = as<float>(t);
-  } else if (t.dtype == "F64") {
-    const std::vector<double> wide = as<double>(t);
-    v.assign(wide.begin(), wide.end());
-  } else {
-    fail(fmt::format("array '{}' has type {}, expected F32 or F64", name, t.dtype));
-  }
+  const auto converted = [](const auto& v) { return std::vector<T>(v.begin(), v.end()); };
+  if (t.dtype == narrow) return converted(as<Narrow>(t));
+  if (t.dtype == wide) return converted(as<Wide>(t));
+  fail(fmt::format("array '{}' has type {}, expected {} or {}", name, t.dtype, narrow, wide));
+}
+
+std::vector<float> CaseFile::values(const std::string& name) const {
+  const std::vector<float> v = either<float, float, double>(name, "F32", "F64");
   for (size_t k = 0; k < v.size(); ++k)
     if (!std::isfinite(v[k])) fail(fmt::format("array '{}' is not finite at position {}, expected a number of float32's range", name, k));
   return v;
@@ -144,16 +145,7 @@ std::vector<float> CaseFile::squares(const std::string& name, const Extents& wan
 
 std::vector<int32_t> CaseFile::indices(const std::string& name, const Extents& want, int64_t limit) const {
   shape(name, want);
-  const TensorData& t = at(name);
-  std::vector<int64_t> v;
-  if (t.dtype == "I64") {
-    v = as<int64_t>(t);
-  } else if (t.dtype == "I32") {
-    const std::vector<int32_t> narrow = as<int32_t>(t);
-    v.assign(narrow.begin(), narrow.end());
-  } else {
-    fail(fmt::format("array '{}' has type {}, expected I32 or I64", name, t.dtype));
-  }
+  const std::vector<int64_t> v = either<int64_t, int32_t, int64_t>(name, "I32", "I64");
   for (size_t k = 0; k < v.size(); ++k)
     if (v[k] < 0 || v[k] >= limit) fail(fmt::format("array '{}' has {} at position {}, expected 0 to {}", name, v[k], k, limit - 1));
   return {v.begin(), v.end()};

@@ -37,6 +37,8 @@ class CaseFile {
   std::string meta(const std::string& key, const std::string& otherwise = "") const;
   nlohmann::json json(const std::string& key, const char* otherwise) const;
   const TensorData& at(const std::string& name) const;
+  template <class T, class Narrow, class Wide>
+  std::vector<T> either(const std::string& name, const char* narrow, const char* wide) const;
   std::vector<float> values(const std::string& name) const;
   std::string path_;
   TensorFile file_;
