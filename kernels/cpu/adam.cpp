@@ -31,6 +31,13 @@ inline V8 sqrt8(const V8& v) {
 #endif
 }
 
+// The hardware's prefetchers stop at the end of a page: at the beginning of each the first lines of the next are asked for.
+inline void ask_next_page(const float* p, const float* m, const float* v, int64_t j, int64_t n) {
+  constexpr int64_t kPage = 1024;
+  if (j % kPage == 0 && j + kPage < n)
+    for (const float* next : {p + j + kPage, m + j + kPage, v + j + kPage}) __builtin_prefetch(next), __builtin_prefetch(next + kLine);
+}
+
 // Eight elements and the one definition of a step. A replay keeps them in registers: only p, m, v themselves chain from step to step, one add or
 // fma each, so divide and square root of successive steps overlap and their throughput is the limit.
 struct Element8 {
@@ -43,51 +50,95 @@ struct Element8 {
   void move(const AdamHyper& h, AdamCoef c) { p = p - splat8(c.c1) * m / fma8(sqrt8(v), splat8(c.c2), splat8(h.eps)); }
 };
 
-// Bit for bit: a step would turn -0 into +0. Zero-gradient steps change nothing where m and v are zero.
-inline bool at_rest(const Element8& e) {
-  uint64_t m[4], v[4];
-  std::memcpy(m, &e.m, sizeof m), std::memcpy(v, &e.v, sizeof v);
-  return (m[0] | m[1] | m[2] | m[3] | v[0] | v[1] | v[2] | v[3]) == 0;
-}
+// G eights side by side: what one waits for, the others fill. `last`: the lanes of the last that are elements. Four, or a root of two by fma as below,
+// replay faster in registers, not in an epoch: a row's loads then lie further apart than a core looks ahead.
+template <int G>
+struct Eights {
+  Element8 e[G];
+  int64_t last;
+  int64_t lanes(int q) const { return q + 1 < G ? 8 : last; }
+  Eights(const float* p, const float* m, const float* v, int64_t lanes_of_last) : last(lanes_of_last) {
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q) e[q] = {p ? take8(p + 8 * q, lanes(q)) : V8{}, take8(m + 8 * q, lanes(q)), take8(v + 8 * q, lanes(q))};
+  }
+  void store(float* p, float* m, float* v) const {
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q) {
+      if (p) put8(p + 8 * q, e[q].p, lanes(q));
+      if (m) put8(m + 8 * q, e[q].m, lanes(q)), put8(v + 8 * q, e[q].v, lanes(q));
+    }
+  }
+  // Bit for bit: a step would turn -0 into +0. Zero-gradient steps change nothing where m and v are zero.
+  bool at_rest() const {
+    uint64_t any = 0;
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q) {
+      uint64_t m[4], v[4];
+      std::memcpy(m, &e[q].m, sizeof m), std::memcpy(v, &e[q].v, sizeof v);
+      any |= m[0] | m[1] | m[2] | m[3] | v[0] | v[1] | v[2] | v[3];
+    }
+    return any == 0;
+  }
+  void decay(const AdamHyper& h) {
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q) e[q].moments(h, V8{});
+  }
+  void moments(const AdamHyper& h, const float* g) {
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q) e[q].moments(h, take8(g + 8 * q, lanes(q)));
+  }
+  void move(const AdamHyper& h, AdamCoef c) {
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q) e[q].move(h, c);
+  }
+};
 
-// Calls f(first element, how many) for each eight of n.
+// Calls f(how many eights, first element, lanes of the last) for n elements.
 template <class F>
-inline void by_eight(int64_t n, F&& f) {
+inline void by_eights(int64_t n, F&& f) {
+#if defined(__AVX2__) && defined(__FMA__)
+  constexpr int kSide = 2;
+#else
+  constexpr int kSide = 1;  // spelled out, eight lanes fill the registers alone
+#endif
   int64_t j = 0;
-  for (; j + 8 <= n; j += 8) f(j, 8);
-  if (j < n) f(j, n - j);
+  for (; j + 8 * kSide <= n; j += 8 * kSide) f(std::integral_constant<int, kSide>(), j, int64_t(8));
+  for (; j < n; j += 8) f(std::integral_constant<int, 1>(), j, std::min<int64_t>(8, n - j));
 }
 
 void step_by_eight(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t t) {
-  by_eight(n, [&](int64_t j, int64_t lanes) {
-    Element8 e{take8(p + j, lanes), take8(m + j, lanes), take8(v + j, lanes)};
-    if (!g && at_rest(e)) return;
-    e.moments(s.hyper, g ? take8(g + j, lanes) : V8{});
+  by_eights(n, [&](auto side, int64_t j, int64_t lanes) {
+    Eights<side()> e(p + j, m + j, v + j, lanes);
+    if (!g && e.at_rest()) return;
+    if (g)
+      e.moments(s.hyper, g + j);
+    else
+      e.decay(s.hyper);
     e.move(s.hyper, s.coef[t - 1]);
-    put8(p + j, e.p, lanes), put8(m + j, e.m, lanes), put8(v + j, e.v, lanes);
+    e.store(p + j, m + j, v + j);
   });
 }
 
 void gradient_by_eight(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t moments, int64_t t) {
-  by_eight(n, [&](int64_t j, int64_t lanes) {
-    Element8 e{p ? take8(p + j, lanes) : V8{}, take8(m + j, lanes), take8(v + j, lanes)};
-    for (int64_t u = moments + 1; u < t; ++u) e.moments(s.hyper, V8{});
-    e.moments(s.hyper, take8(g + j, lanes));
-    if (p) e.move(s.hyper, s.coef[t - 1]), put8(p + j, e.p, lanes);
-    put8(m + j, e.m, lanes), put8(v + j, e.v, lanes);
+  by_eights(n, [&](auto side, int64_t j, int64_t lanes) {
+    Eights<side()> e(p ? p + j : nullptr, m + j, v + j, lanes);
+    for (int64_t u = moments + 1; u < t; ++u) e.decay(s.hyper);
+    e.moments(s.hyper, g + j);
+    if (p) e.move(s.hyper, s.coef[t - 1]);
+    e.store(p ? p + j : nullptr, m + j, v + j);
   });
 }
 
 void catch_up_by_eight(float* p, float* m, float* v, int64_t n, const AdamSchedule& s, Reached at, int64_t t, bool keep) {
-  by_eight(n, [&](int64_t j, int64_t lanes) {
-    Element8 e{take8(p + j, lanes), take8(m + j, lanes), take8(v + j, lanes)};
-    if (at_rest(e)) return;
+  by_eights(n, [&](auto side, int64_t j, int64_t lanes) {
+    ask_next_page(p, m, v, j, n);
+    Eights<side()> e(p + j, m + j, v + j, lanes);
+    if (e.at_rest()) return;
     if (at.value < at.moments) e.move(s.hyper, s.coef[at.moments - 1]);
     int64_t u = at.moments + 1;
-    for (; u <= at.value; ++u) e.moments(s.hyper, V8{});
-    for (; u <= t; ++u) e.moments(s.hyper, V8{}), e.move(s.hyper, s.coef[u - 1]);
-    put8(p + j, e.p, lanes);
-    if (keep) put8(m + j, e.m, lanes), put8(v + j, e.v, lanes);
+    for (; u <= at.value; ++u) e.decay(s.hyper);
+    for (; u <= t; ++u) e.decay(s.hyper), e.move(s.hyper, s.coef[u - 1]);
+    e.store(p + j, keep ? m + j : nullptr, v + j);
   });
 }
 
@@ -237,14 +288,11 @@ AVX512 void gradient_by_sixteens(float* p, float* m, float* v, const float* g, i
         gradient_sixteens<kByUnit, side()>(p ? p + j : nullptr, m + j, v + j, g + j, in, s, moments, t);
       });
 }
-// The hardware's prefetchers stop at the end of a page: at the beginning of each the first lines of the next are asked for.
 template <int kByUnit>
 AVX512 void catch_up_by_sixteens(float* p, float* m, float* v, int64_t n, const AdamSchedule& s, Reached at, int64_t t, bool keep) {
   by_sixteens(
       n, [&](auto side, int64_t j, __mmask16 in) __attribute__((target("avx512f"), always_inline)) {
-        constexpr int64_t kPage = 1024;
-        if (j % kPage == 0 && j + kPage < n)
-          for (const float* next : {p + j + kPage, m + j + kPage, v + j + kPage}) __builtin_prefetch(next), __builtin_prefetch(next + kLine);
+        ask_next_page(p, m, v, j, n);
         catch_up_sixteens<kByUnit, side()>(p + j, m + j, v + j, in, s, at, t, keep);
       });
 }
