@@ -88,7 +88,7 @@ class Published(Form):
 
     def optimise(self, diffusion):
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=False)
+        self.optimizer.zero_grad()     # as released: since PyTorch 2.0 the gradients are dropped, not overwritten with zeros
 
     def run_batch(self, batch, choose):
         loss = super().run_batch(batch, choose).item()
