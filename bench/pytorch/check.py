@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import data as D
-import golden as G
+import golden_results as G
 import metrics
 import models as M
 import safetensors_io as st

@@ -220,7 +220,7 @@ def bpr_log(x):
 
 def losses(r, batch, diffusion, s, tap=lambda x: x):
     """The terms of the loss, weights included, and the rows they are made of. batch: users, positives (B), negatives (n_neg,B), and
-    curricular (B), or frozen (B,d), or neither. `tap` sees every tensor on its way into a term, once a use (golden.py measures masses there)."""
+    curricular (B), or frozen (B,d), or neither. `tap` sees every tensor on its way into a term, once a use (golden_results.py measures masses there)."""
     u, pos, neg = batch.users, batch.positives, batch.negatives
     zero = r.P.new_zeros(())
     bpr = bpr_eps if s.model in ("BPR", "LightGCN") else bpr_log

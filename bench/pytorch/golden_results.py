@@ -1,0 +1,255 @@
+"""What comes of a golden case (golden_cases.py): the result by autograd, in float64 or float32, and the masses of its arrays.
+
+Mass of a forward array: the same sums with absolute values (layers, projections, softmax-weighted values, dot products), the largest of
+a row.
+Mass of a gradient: sum over k of |dL/dy_k| |dy_k/dtheta|, y_k the elements of all rows on their way into a loss term, each use by itself
+(h_u once with the positive and once with each negative, and so on). For everything linear between the row and the parameter that is the
+sum of the absolute values of the terms; inside the estimator, where terms cancel once more, it is a lower bound. It is never 0 where
+opposite terms cancel, as in the biases of FREEDOM's modality branch. Again the largest of a row.
+Pools: a row's mass is the sum of its absolute terms in the last reverse step.
+"""
+import functools
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+import models as M
+
+
+def arguments(arrays, metadata, dtype=torch.float64):
+    """-> (p, graphs, batch, diffusion, modalities, settings) of models.step, from a case's arrays; p's trained tensors want gradients."""
+    s = M.settings(**json.loads(metadata["settings"]))
+    modalities = json.loads(metadata["modalities"])
+    a = {n: torch.tensor(x).to(dtype if x.dtype.kind == "f" else torch.int64) for n, x in arrays.items()}
+    p = {n[6:]: x for n, x in a.items() if n.startswith("param.")}
+    for n in M.trained(p, s):
+        p[n].requires_grad_(True)
+    U = len(p["user_embedding.weight"]) if "user_embedding.weight" in p else 0
+    I = len(p["item_id_embedding.weight"])
+
+    def dense(which, n):
+        if f"graph.{which}.index" in a:
+            return torch.zeros(n, n, dtype=dtype).index_put_(tuple(a[f"graph.{which}.index"]), a[f"graph.{which}.value"], accumulate=True)
+
+    graphs = SimpleNamespace(user_item=dense("user_item", U + I), item_item=dense("item_item", I))
+    batch = SimpleNamespace(**{n: a.get(f"batch.{n}") for n in ("users", "positives", "negatives", "curricular", "frozen")})
+    diffusion = SimpleNamespace(**{n: a.get(f"diffusion.{n}") for n in ("items", "t", "noise")})
+    if diffusion.items is not None:
+        drawn = torch.cat([batch.positives, batch.negatives.flatten()])
+        diffusion.count = (drawn[None] == diffusion.items[:, None]).sum(1)
+    return p, graphs, batch, diffusion, modalities, s
+
+
+class DenseOps(M.Ops):
+    """Products with dense matrices: tiny cases, any dtype, and batched gradients."""
+    propagate = staticmethod(functools.partial(M.propagate, mm=torch.mm))
+    item_mm = staticmethod(torch.mm)
+
+
+def watching():
+    """DenseOps that remember: -> (ops, namespace of layers [Ego_0 .. Ego_L] and Hhat, None where the model has none)."""
+    seen = SimpleNamespace(layers=[], Hhat=None)
+
+    class Watching(DenseOps):
+        @staticmethod
+        def propagate(A, ego, L):
+            seen.layers = [ego]
+            for _ in range(L):
+                seen.layers.append(A @ seen.layers[-1])
+            return sum(seen.layers) / (L + 1)
+
+        @staticmethod
+        def item_mm(S, x):
+            seen.Hhat = S @ x
+            return seen.Hhat
+
+    return Watching, seen
+
+
+def reached(graphs, batch, U, L, wrapped):
+    """What a batch reaches: ([(N) mask of the rows of Ego_l that are read, l = 0..L], (I) mask of those of Hhat)."""
+    items = [batch.positives, batch.negatives.flatten()] + ([batch.curricular] if batch.curricular is not None else [])
+    rows = torch.zeros(len(graphs.user_item), dtype=torch.bool)
+    rows[batch.users], rows[U + torch.cat(items)] = True, True
+    layers = [rows]
+    for _ in range(L):
+        layers.insert(0, layers[0] | (graphs.user_item[layers[0]] != 0).any(0))
+    return layers, layers[0 if wrapped else L][U:]
+
+
+def inner_arrays(out, seen):
+    """name -> tensor of the step's graph: the arrays between parameters and losses that have a gradient in the result."""
+    inner = {n: x for n, x in out.items() if n.startswith(("h.", "projection.")) or n in ("e_t", "e0_hat")}
+    if seen.Hhat is not None:
+        inner["hhat"] = seen.Hhat
+    return {**inner, "ego.0": seen.layers[0]}
+
+
+def estimator_arrays(e_t, projections, tau, W_q, W_k, W_v):
+    """Normalised tokens (n,K,d), attention (n,K,K), sum_c w_c x_c (n,d), and the masses of a row of each."""
+    d = e_t.shape[1]
+    token = torch.stack([e_t, *projections, tau.expand_as(e_t)], 1)
+    x = torch.nn.functional.layer_norm(token, (d,), eps=1e-5)
+    q, k = x @ W_q.T, x @ W_k.T
+    a = torch.softmax(q @ k.transpose(1, 2) / np.sqrt(d), dim=2)
+    w = a.mean(1, keepdim=True)
+    rstd = (token.var(-1, correction=0, keepdim=True) + 1e-5).rsqrt()
+    score = (x.abs() @ W_q.T.abs()) @ (x.abs() @ W_k.T.abs()).transpose(1, 2) / np.sqrt(d)
+    mass = {"x": (token.abs() + token.abs().mean(-1, keepdim=True)) * rstd, "a": a * (1 + score), "s": (w @ x.abs()).squeeze(1)}
+    return {"x": x, "a": a, "s": (w @ x).squeeze(1)}, mass
+
+
+def step_result(arrays, metadata, dtype=torch.float64, everything=False):
+    """name -> tensor: the result of a step as docs/step-format.md lists it; `everything`: all of it, else without what watching() sees."""
+    p, graphs, batch, diffusion, modalities, s = arguments(arrays, metadata, dtype)
+    ops, seen = watching() if everything else (DenseOps, None)
+    out = M.step(p, graphs, batch, diffusion, modalities, s, ops)
+    names = M.trained(p, s)
+    inner = inner_arrays(out, seen) if everything else {}
+    grads = torch.autograd.grad(out["loss.total"], [p[n] for n in names] + list(inner.values()), allow_unused=True)
+    out.update({f"grad.{n}": g for n, g in zip(inner, grads[len(names):])})
+    if everything:
+        L, wrapped = len(seen.layers) - 1, s.model == "CCDRec"
+        layers, of_hhat = reached(graphs, batch, len(p["user_embedding.weight"]), L, wrapped)
+        # rows that are not reached are zero in the result; Ego_0 is the tables themselves where nothing is put in their place
+        out.update({f"ego.{l}": x * rows[:, None] if l or wrapped else x for l, (x, rows) in enumerate(zip(seen.layers, layers))})
+        if seen.Hhat is not None:
+            out["hhat"] = seen.Hhat * of_hhat[:, None]
+        out.update({f"score.{n[2:]}": (out["h.users"] * x).sum(-1) for n, x in out.items() if n.startswith("h.") and n != "h.users"})
+        if "e_t" in out:
+            out["schedule.sqrt_abar"], out["schedule.sqrt_1m_abar"] = M.noise_levels(s.timesteps, s.noise_schedule, dtype, out["e_t"].device)
+            tau = M.time_table(s.timesteps, out["e_t"].shape[1], dtype, out["e_t"].device)[diffusion.t]
+            of_estimator, _ = estimator_arrays(out["e_t"], [out[f"projection.{m}"] for m in modalities], tau, *M.estimator_weights(p))
+            out.update({f"estimator.{n}": x for n, x in of_estimator.items()})
+    t = int(metadata["t"])
+    for n, g in zip(names, grads):
+        g = torch.zeros_like(p[n]) if g is None else g
+        m, v = (torch.tensor(arrays[f"adam.{x}.{n}"]).to(dtype) if f"adam.{x}.{n}" in arrays else torch.zeros_like(g) for x in "mv")
+        out[f"grad.{n}"] = g
+        out[f"new.{n}"] = M.adam(p[n], g, m, v, t, s.learning_rate)[0]
+    return {n: x.detach() for n, x in out.items()}
+
+
+def step_mass(arrays, metadata, everything=False):
+    """name -> tensor: the masses of the result's arrays (none for new.*)."""
+    p, graphs, batch, diffusion, modalities, s = arguments(arrays, metadata)
+    taps = []
+
+    def tap(x):
+        y = x.view_as(x)
+        taps.append(y)
+        return y
+
+    ops, seen = watching() if everything else (DenseOps, None)
+    out = M.step(p, graphs, batch, diffusion, modalities, s, ops, tap)
+    to = {**{n: p[n] for n in M.trained(p, s)}, **(inner_arrays(out, seen) if everything else {})}
+    taps = [y for y in taps if y.requires_grad]
+    mass = {f"mass.grad.{n}": torch.zeros_like(x) for n, x in to.items()}
+    for y, g in zip(taps, torch.autograd.grad(out["loss.total"], taps, retain_graph=True)):
+        one = torch.diag(g.flatten()).view(-1, *g.shape)      # row k: element k of the gradient alone
+        for n, terms in zip(to, torch.autograd.grad(y, list(to.values()), one, retain_graph=True, allow_unused=True, is_grads_batched=True)):
+            if terms is not None:
+                mass[f"mass.grad.{n}"] += terms.abs().sum(0)
+
+    with torch.no_grad():                                     # the forward sums with absolute values
+        p = {n: x.detach() for n, x in p.items()}
+        P, Q, u = p["user_embedding.weight"].abs(), p["item_id_embedding.weight"].abs(), batch.users
+        if out_projections := {n: None for n in out if n.startswith("projection.")}:
+            for m in modalities:
+                x, w, b = (p[f"{m}_{n}"].abs() for n in ("embedding.weight", "trs.weight", "trs.bias"))
+                out_projections[f"projection.{m}"] = x[diffusion.items] @ w.T + b
+            mass.update({f"mass.{n}": x for n, x in out_projections.items()})
+        users, items = P, Q
+        if s.model != "BPR":
+            Hhat = Q
+            for _ in range(s.n_mm_layers if s.model != "LightGCN" else 0):
+                Hhat = graphs.item_item @ Hhat
+            ego = Hhat if s.model == "CCDRec" else Q
+            if "e_t" in out:
+                keep, blur = M.noise_levels(s.timesteps, s.noise_schedule, torch.float64, Q.device)
+                t = diffusion.t
+                mass["mass.e_t"] = keep[t][:, None] * Q[diffusion.items] + blur[t][:, None] * diffusion.noise.abs()
+                tau = M.time_table(s.timesteps, Q.shape[1], torch.float64, Q.device)[t]
+                mass["mass.e0_hat"] = estimate_mass(out["e_t"], [out[n] for n in out_projections], tau, *M.estimator_weights(p))
+                if s.dma:
+                    ego = ego.clone()
+                    ego[diffusion.items] = (1 - s.mu) * Hhat[diffusion.items] + s.mu * mass["mass.e0_hat"]
+            H = ops.propagate(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers)
+            users, items = H[:len(P)], H[len(P):] + (Hhat if s.model != "LightGCN" else 0)
+        rows = {"h.users": users[u], "h.positives": items[batch.positives], "h.negatives": items[batch.negatives]}
+        if "h.curricular" in out:
+            rows["h.curricular"] = items[batch.curricular]
+        mass.update({f"mass.{n}": x for n, x in rows.items()})
+        if everything:
+            L, wrapped = s.n_ui_layers, s.model == "CCDRec"
+            layers, of_hhat = reached(graphs, batch, len(P), L, wrapped)
+            mass.update({f"mass.ego.{l}": x * reach[:, None] if l or wrapped else x for l, (x, reach) in enumerate(zip(seen.layers, layers))})
+            if seen.Hhat is not None:
+                mass["mass.hhat"] = Hhat * of_hhat[:, None]
+            mass.update({f"mass.score.{n[2:]}": (rows["h.users"] * x).sum(-1) for n, x in rows.items() if n != "h.users"})
+            if "e_t" in out:
+                _, of_estimator = estimator_arrays(out["e_t"], [out[n] for n in out_projections], tau, *M.estimator_weights(p))
+                mass.update({f"mass.estimator.{n}": x for n, x in of_estimator.items()})
+        # losses: a log-sigmoid changes at most as much as its argument, whose mass is that of the dot products
+        dots = lambda c: (rows["h.users"] * (rows["h.positives"] + c)).sum(-1).mean()   # noqa: E731
+        last = batch.frozen.abs() if batch.frozen is not None else rows.get("h.curricular")
+        omega = s.omega if s.model == "CCDRec" and last is not None else 0.0
+        mass["mass.loss.bpr"] = out["loss.bpr"] + (1 - omega) * dots(rows["h.negatives"])
+        mass["mass.loss.bpr_curricular"] = out["loss.bpr_curricular"] + (omega * dots(last) if omega else 0)
+        mass["mass.loss.align"] = out["loss.align"] * 2
+        if "e_t" in out:
+            gap = (out["e_t"] - out["e_t"]) + Q[diffusion.items] + mass["mass.e0_hat"]
+            mass["mass.loss.align"] = s.lambda_dm * (diffusion.count[:, None] * gap ** 2).sum() / diffusion.count.sum() / gap.shape[1]
+        mass["mass.loss.reg"] = out["loss.reg"]
+        if s.model in ("FREEDOM", "CCDRec") and s.reg_weight > 0:
+            at = torch.searchsorted(diffusion.items, torch.cat([batch.positives[None], batch.negatives]))
+            for h in out_projections.values():
+                mass["mass.loss.reg"] = mass["mass.loss.reg"] + s.reg_weight * (rows["h.users"] * (h[at[0]] + h[at[1:]])).sum(-1).mean()
+        mass["mass.loss.total"] = sum(mass[f"mass.loss.{n}"] for n in ("bpr", "bpr_curricular", "align", "reg"))
+    for n in ("bpr", "bpr_curricular", "align", "reg"):
+        del mass[f"mass.loss.{n}"]
+    mass = {n: (x.amax(-1, keepdim=x.dim() == 1) if x.dim() else x).detach() for n, x in mass.items()}
+    if everything and "e_t" in out:                           # each number of a schedule by itself
+        mass["mass.schedule.sqrt_abar"], mass["mass.schedule.sqrt_1m_abar"] = keep, blur
+    return mass
+
+
+def estimate_mass(e_t, projections, tau, W_q, W_k, W_v):
+    """Absolute terms of sum_c (mean_r a_rc) (token_c W_v), per item and component."""
+    d = e_t.shape[1]
+    token = torch.nn.functional.layer_norm(torch.stack([e_t, *projections, tau.expand_as(e_t)], 1), (d,), eps=1e-5)
+    a = torch.softmax((token @ W_q.T) @ (token @ W_k.T).transpose(1, 2) / np.sqrt(d), dim=2)
+    return (a.mean(1, keepdim=True) @ token.abs()).squeeze(1) @ W_v.T.abs()
+
+
+def reverse_result(arrays, metadata, dtype=torch.float64, everything=False):
+    p, _, _, _, modalities, s = arguments(arrays, metadata, dtype)
+    p = {n: x.detach() for n, x in p.items()}
+    noise = torch.tensor(arrays["noise.steps"]).to(dtype)
+    all_items = torch.arange(len(p["item_id_embedding.weight"]))
+    projections = [M.Ops.project(p, m, all_items) for m in modalities]
+    steps = iter(range(1, 1 + s.timesteps))
+    mass, x0, mass_x0 = {0: None}, {}, {}
+
+    def estimator(e, h, tau, *w):          # notes the mass of the state each call leads to: |A| mass(x0) + |B| |e| (+ sigma |z|)
+        j = next(steps)
+        t, c = s.timesteps - j + 1, M.schedule(s.timesteps, s.noise_schedule, s.noise_prediction_form)
+        x0[t], mass_x0[t] = M.estimate(e, h, tau, *w), estimate_mass(e, h, tau, *w)
+        mass[j] = abs(c.A[t]) * mass_x0[t] + c.B[t] * e.abs() + c.sigma[t] * noise[t - 1].abs()
+        return x0[t]
+
+    start = torch.tensor(arrays["noise.start"]).to(dtype)
+    pools = M.reverse(p, projections, s, start, lambda t: noise[t - 1], estimator)
+    keep, blur = M.noise_levels(s.timesteps, s.noise_schedule, dtype, start.device)
+    mass[0] = keep[-1] * p["item_id_embedding.weight"].abs() + blur[-1] * start.abs()
+    out = {f"pool.{j}": x for j, x in enumerate(pools)}
+    of_out = {f"mass.pool.{j}": mass[n].amax(-1) for j, n in enumerate(M.pool_steps(s.timesteps))}
+    if everything:
+        c, T = M.schedule(s.timesteps, s.noise_schedule, s.noise_prediction_form), range(1, 1 + s.timesteps)
+        numbers = {n: torch.tensor(x[1:], dtype=dtype) for n, x in (("a", c.A), ("b", c.B), ("sigma", c.sigma))}
+        numbers.update(sqrt_abar=keep, sqrt_1m_abar=blur)
+        out.update({"x0": torch.stack([x0[t] for t in T]), **{f"schedule.{n}": x for n, x in numbers.items()}})
+        of_out.update({"mass.x0": torch.stack([mass_x0[t].amax(-1) for t in T]), **{f"mass.schedule.{n}": x.abs() for n, x in numbers.items()}})
+    return out, of_out

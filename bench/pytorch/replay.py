@@ -1,0 +1,353 @@
+"""A recorded run (docs/run-format.md), taken apart and repeated with the baseline's own mathematics. parity.py says what is taken from the record and
+what is compared; this computes and collects what is wrong."""
+import itertools
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+import data as D
+import models as M
+import safetensors_io as st
+
+PARTS = ("bpr", "bpr_curricular", "align", "reg")
+LOSS = 1e-4          # relative, of the whole loss and of each part; a part may also differ by LOSS_OF_ALL of the whole
+LOSS_OF_ALL = 1e-6
+NEIGHBOUR = 1e-6     # of a cosine similarity: neighbours that close to the last one may be either's
+ROUNDING = 1e-5      # of the mass of an inner product, the sum of the absolute values of its terms: similarities and scores
+MOVED = 1e-2         # of the learning rate: how far a parameter may end from ours ...
+STRAYED = 1e-3       # ... but for this share: elements whose gradient was rounding at some step move by the learning rate in a direction it chose
+K = 20
+
+
+class Unusable(Exception):
+    """What makes going on pointless."""
+
+
+class Ops(M.Ops):
+    """Graphs are pairs of CSR matrices, one and its transpose."""
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, pair, x):
+            ctx.pair = pair
+            return pair[0] @ x
+
+        @staticmethod
+        def backward(ctx, g):
+            return None, ctx.pair[1] @ g.contiguous()
+
+    propagate = staticmethod(lambda A, ego, L: M.propagate(A, ego, L, Ops.Product.apply))
+    item_mm = staticmethod(Product.apply)
+
+
+class Run:
+    """The arrays and the metadata of a record, in the types of the replay."""
+
+    def __init__(self, path):
+        self.arrays, meta = st.load(path)
+        if meta.get("format") != "ccdrec-run" or meta.get("version") != "1":
+            raise SystemExit(f"{path}: format {meta.get('format')!r}, version {meta.get('version')!r}; expected a record of `ccdrec train --record`")
+        self.settings, self.modalities, self.epochs = (json.loads(meta[k]) for k in ("settings", "modalities", "epochs"))
+        self.about = {k: meta[k] for k in ("data", "program")}
+
+    def baseline_settings(self):
+        s = self.settings
+        for key, plain in (("estimator", "attention"), ("backbone", "FREEDOM"), ("precision", "fp32"), ("knn_center", False), ("mm_weights", [])):
+            if s.get(key, plain) != plain:
+                raise SystemExit(f"{key} is {s[key]!r}: the baseline has {plain!r} only")
+        return M.settings(**{k: v for k, v in s.items() if k in M.DEFAULTS})
+
+    def of(self, epoch, name):
+        return self.arrays.get(f"epoch.{epoch}.{name}")
+
+
+class Replay:
+    def __init__(self, run, data, dtype):
+        self.run, self.data, self.dtype, self.s = run, data, dtype, run.baseline_settings()
+        self.wrong = []                                # sentences
+        self.seen = SimpleNamespace(steps=0, loss=0.0, loss_at="", part=0.0, part_at="", negatives=0, flips=[], gap=0.0, users=0, near=[],
+                                    tie=0.0, recall=[], other_rows=[], parameters=0, strayed=0, farthest=0.0)
+        s, U, I = self.s, data.U, data.I   # noqa: E741
+        a = run.arrays
+        self.p = {n[8:]: torch.tensor(x).to(dtype) for n, x in a.items() if n.startswith("initial.")}
+        for m in run.modalities:
+            self.p[f"{m}_embedding.weight"] = torch.tensor(data.features[m]).to(dtype)
+        self.moments = {n: (torch.zeros_like(x), torch.zeros_like(x)) for n, x in self.p.items()}
+        self.t, self.pools = 0, None
+        shapes = (tuple(self.p["user_embedding.weight"].shape), tuple(self.p["item_id_embedding.weight"].shape))
+        if shapes != ((U, s.embedding_size), (I, s.embedding_size)):
+            raise SystemExit(f"the record has tables {shapes}, the data {U} users and {I} items: not the folder of this run")
+        self.full = self.item = None
+        if s.model != "BPR":
+            self.full = self.sparse(*D.user_item_graph(data.pair_u, data.pair_i, U, I), U + I)
+        if s.model in ("FREEDOM", "CCDRec"):
+            self.item = self.sparse(*self.item_graph(), I)
+        self.train_rows = np.sort(data.train_u * np.int64(I) + data.train_i)
+        self.occurs = np.zeros(I, bool)
+        self.occurs[data.train_items] = True
+
+    def sparse(self, index, value, n):
+        return D.csr(index, value.to(self.dtype), n, n), D.csr(*D.transpose(index, value.to(self.dtype)), n, n)
+
+    def item_graph(self):
+        """The recorded item graph, checked against our own from the features: a row may differ only by neighbours that tie to within rounding."""
+        s, names, I = self.s, list(self.data.features), self.data.I   # noqa: E741
+        x = [torch.nn.functional.normalize(torch.from_numpy(self.data.features[m]).double(), dim=1, eps=1e-12) for m in names]
+        share = [w / (s.knn_k + D.EPS) for w in D.modality_weights(names, s.mm_image_weight)]
+        ours = D.item_graph(dict(zip(names, x)), s.knn_k, s.mm_image_weight)
+        index, value = (torch.tensor(self.run.arrays[f"graph.item_item.{n}"]) for n in ("index", "value"))
+        index = index.long()
+        rows = [{} for _ in range(I)]
+        for (i, j), v in zip(index.T.tolist(), value.tolist()):
+            rows[i][j] = v
+        for (i, j), v in zip(ours[0].T.tolist(), ours[1].tolist()):     # what is left of a row that is the same: nothing
+            if abs(rows[i].get(j, 0) - v) <= 1e-6 * v:
+                del rows[i][j]
+            else:
+                rows[i][-1 - j] = v
+        subsets = [c for n in range(len(x) + 1) for c in itertools.combinations(range(len(x)), n)]
+        for i in (i for i in range(I) if rows[i]):
+            self.seen.other_rows.append(i)
+            sim = [y @ y[i] for y in x]
+            last = [torch.topk(y, s.knn_k).values[-1].item() for y in sim]
+
+            def explained(j, v):
+                """Whether j can be a neighbour in just those modalities whose shares add up to v."""
+                return any(abs(sum(share[m] for m in c) - v) <= 1e-6 * max(v, share[0]) and
+                           all((1 if m in c else -1) * (sim[m][j].item() - last[m]) >= -NEIGHBOUR for m in range(len(x))) for c in subsets)
+
+            if not all(explained(*(j, v) if j >= 0 else (-1 - j, rows[i].get(-1 - j, 0))) for j, v in rows[i].items()):
+                self.complain(f"item graph, row {i}: neighbours {sorted(j for j in rows[i] if j >= 0)}, expected {sorted(-1 - j for j in rows[i] if j < 0)}")
+        return index, value
+
+    def complain(self, text):
+        self.wrong.append(text)
+
+    def in_training(self, users, items):
+        key = users * np.int64(self.data.I) + items
+        at = np.searchsorted(self.data.key, key).clip(max=len(self.data.key) - 1)
+        return self.data.key[at] == key
+
+    # ------------------------------------------------------------------------------------------------------------ an epoch
+
+    def epoch(self, e):
+        s, run = self.s, self.run
+        pool = run.epochs[e]["negatives"]
+        if s.model == "CCDRec" and s.cns and pool != self.planned_pool(e):
+            self.complain(f"epoch {e}: negatives from {pool}, the curriculum has {self.planned_pool(e)}")
+        graphs = SimpleNamespace(user_item=self.pruned(e), item_item=self.item)
+        users, positives, negatives = (run.of(e, n).astype(np.int64) for n in ("users", "positives", "negatives"))
+        if not np.array_equal(np.sort(users * np.int64(self.data.I) + positives), self.train_rows):
+            self.complain(f"epoch {e}: its rows are not the training rows, each once")
+        owned = self.in_training(np.broadcast_to(users, negatives.shape), negatives)
+        has_all = np.diff(self.data.start)[users] == len(self.data.train_items)
+        if (owned & ~has_all).any() or not self.occurs[negatives].all():
+            self.complain(f"epoch {e}: random negatives that the user has, or that nobody has")
+        B = min(s.train_batch_size, len(users))
+        for k, first in enumerate(range(0, len(users), B)):
+            self.step(e, k, slice(first, first + B), pool, graphs, users, positives, negatives)
+        if M.diffuses(s):
+            everything = torch.arange(self.data.I)
+            with torch.no_grad():
+                projections = [M.Ops.project(self.p, m, everything) for m in run.modalities]
+            noise = torch.tensor(run.of(e, "reverse.steps")).to(self.dtype)
+            self.pools = M.reverse(self.p, projections, s, torch.tensor(run.of(e, "reverse.start")).to(self.dtype), lambda t: noise[t - 2])
+        if run.epochs[e]["evaluated"]:
+            self.evaluate(e)
+
+    def planned_pool(self, e):
+        s = self.s
+        if e == 0 or s.omega == 0:
+            return "random"
+        if e > s.tau_end or not s.ndi:
+            return "model"
+        first = s.first_stage or s.dtau
+        return ("3T/4", "T/2", "T/4", "0")[0 if e < first else min(3, 1 + (e - first) // s.dtau)]
+
+    def pruned(self, e):
+        """The training graph of the epoch, from its edges: distinct training pairs, as many as rho leaves."""
+        data, edges = self.data, self.run.of(e, "edges")
+        rho = self.s.dropout if self.s.model in ("FREEDOM", "CCDRec") else 0
+        if rho <= 0:
+            return self.full
+        u, i = edges.astype(np.int64)
+        want = D.kept_edges(len(data.pair_u), rho)
+        if len(u) != want:
+            self.complain(f"epoch {e}: {len(u)} edges kept, expected {want}")
+        foreign = int((~self.in_training(u, i)).sum()) + len(u) - len(np.unique(u * np.int64(data.I) + i))
+        if foreign:
+            self.complain(f"epoch {e}: {foreign} kept edges are no training pair, or kept twice")
+        return self.sparse(*D.user_item_graph(u, i, data.U, data.I), data.U + data.I)
+
+    # -------------------------------------------------------------------------------------------------------------- a step
+
+    def step(self, e, k, rows, pool, graphs, users, positives, negatives):
+        s, run = self.s, self.run
+        t = lambda x: torch.as_tensor(np.ascontiguousarray(x))   # noqa: E731
+        batch = SimpleNamespace(users=t(users[rows]), positives=t(positives[rows]), negatives=t(negatives[:, rows]), curricular=None, frozen=None)
+        diffusion = self.diffusion(e, k, batch)
+        p = {n: x.detach().requires_grad_(n in M.trained(self.p, s)) for n, x in self.p.items()}
+        r = M.represent(p, graphs, diffusion, run.modalities, s, Ops)
+        if run.of(e, "curricular") is not None:
+            chosen = t(run.of(e, "curricular")[rows].astype(np.int64))
+            if s.cns:
+                table = r.items.detach() if pool == "model" else self.pools[("3T/4", "T/2", "T/4", "0").index(pool)]
+                self.check_negatives(e, k, rows, batch, chosen, table)
+            elif self.in_training(users[rows], chosen.numpy()).any():
+                self.complain(f"epoch {e}, step {k}: negatives of NDI that their user has")
+            if s.ndi and not s.cns and s.ndi_negative == "pool":
+                batch.frozen = self.pools[3][chosen]
+            else:
+                batch.curricular = chosen
+        out = M.losses(r, batch, diffusion, s)
+        self.compare_losses(e, k, [out[f"loss.{n}"].item() for n in PARTS])
+        names = [n for n in p if p[n].requires_grad]
+        grads = torch.autograd.grad(out["loss.total"], [p[n] for n in names], allow_unused=True)
+        self.t += 1
+        for n, g in zip(names, grads):
+            g = torch.zeros_like(p[n]) if g is None else g
+            theta, *self.moments[n] = M.adam(p[n].detach(), g, *self.moments[n], self.t, s.learning_rate)
+            self.p[n] = theta
+        self.seen.steps += 1
+
+    def diffusion(self, e, k, batch):
+        s = self.s
+        if not M.needs_projection(s):
+            return None
+        items, count = torch.unique(torch.cat([batch.positives, batch.negatives.flatten()]), return_counts=True)
+        a, b = self.run.of(e, "first_item")[k:k + 2]
+        if not np.array_equal(items.numpy(), self.run.of(e, "items")[a:b]):
+            raise Unusable(f"epoch {e}, step {k}: the items are not the distinct ones of the batch")
+        d = SimpleNamespace(items=items, count=count, t=None, noise=None)
+        if M.diffuses(s):
+            steps = self.run.of(e, "t")[a:b].astype(np.int64)
+            half = len(steps) // 2 + 1
+            if s.mirrored_timesteps and not np.array_equal(steps[half:], s.timesteps - 1 - steps[:len(steps) - half]):
+                self.complain(f"epoch {e}, step {k}: the second half of the diffusion steps does not mirror the first")
+            d.t, d.noise = torch.tensor(steps), torch.tensor(self.run.of(e, "noise")[a:b]).to(self.dtype)
+        return d
+
+    def compare_losses(self, e, k, ours):
+        theirs = self.run.of(e, "losses")[k]
+        whole = abs(sum(ours))
+        off = abs(sum(ours) - theirs.sum()) / whole
+        if not off <= self.seen.loss:
+            self.seen.loss, self.seen.loss_at = off, f"epoch {e}, step {k}"
+        if not off <= LOSS:
+            self.complain(f"epoch {e}, step {k}: loss {theirs.sum():.9g}, expected {sum(ours):.9g}")
+        for name, x, y in zip(PARTS, ours, theirs):
+            gap = abs(x - y)
+            if x and not gap / abs(x) <= self.seen.part:
+                self.seen.part, self.seen.part_at = gap / abs(x), f"{name}, epoch {e}, step {k}"
+            if not gap <= LOSS * abs(x) + LOSS_OF_ALL * whole:
+                self.complain(f"epoch {e}, step {k}: {name} {y:.9g}, expected {x:.9g}")
+
+    def check_negatives(self, e, k, rows, batch, chosen, table):
+        """Each chosen item: a candidate, not the user's own, as similar as the one at the drawn rank."""
+        s, data = self.s, self.data
+        candidates = self.run.of(e, "candidates")[k].astype(np.int64)
+        rank = self.run.of(e, "ranks")[rows]
+        C = len(candidates)
+        if C != max(1, math.floor(s.candidate_ratio * data.I)) or (np.diff(candidates) < 0).any():
+            self.complain(f"epoch {e}, step {k}: candidates of the wrong number or order")
+        users, row = batch.users.numpy(), np.arange(len(rank))
+        seen = self.in_training(np.repeat(users, C), np.tile(candidates, len(users))).reshape(len(users), C)
+        x, y = table[batch.positives], table[torch.tensor(candidates)]
+        sim, mass = x @ y.T, x.abs() @ y.abs().T
+        if s.cns_cosine:                                # the positive's own norm changes no order
+            norm = y.norm(dim=1).clamp(min=1e-12)
+            sim, mass = sim / norm, mass / norm
+        sim, mass = sim.double().numpy(), mass.double().numpy()
+        allowed = np.where(seen, -np.inf, sim)
+        order = np.argsort(-allowed, axis=1, kind="stable")
+        admissible = (~seen).sum(1)
+        k_top = max(1, math.floor(s.kappa * C))
+        chosen = chosen.numpy()
+        none = admissible == 0
+        if not np.array_equal(rank == -1, none) or (rank >= np.minimum(k_top, np.maximum(admissible, 1))).any():
+            self.complain(f"epoch {e}, step {k}: drawn ranks out of range")
+        if (chosen[none] != batch.negatives[0].numpy()[none]).any():
+            self.complain(f"epoch {e}, step {k}: no candidate is admissible, and not the random negative stands")
+        at = order[row, rank.clip(min=0)]               # our own choice
+        found = np.searchsorted(candidates, chosen).clip(max=C - 1)
+        legal = none | ((candidates[found] == chosen) & ~seen[row, found])
+        for b in np.flatnonzero(~legal)[:3]:
+            self.complain(f"epoch {e}, step {k}, row {b}: item {chosen[b]} is no admissible candidate of user {users[b]}")
+        live = legal & ~none
+        gap = np.abs(sim[row, found] - sim[row, at]) / np.maximum(mass[row, found], mass[row, at])
+        for b in np.flatnonzero(live & (candidates[at] != chosen)):
+            self.seen.flips.append(dict(epoch=e, step=k, row=int(b), user=int(users[b]), chosen=int(chosen[b]), ours=int(candidates[at[b]]),
+                                        gap=float(gap[b])))
+            if not gap[b] <= ROUNDING:
+                self.complain(f"epoch {e}, step {k}, row {b}: item {chosen[b]} is not at the drawn rank {rank[b]}, item {candidates[at[b]]} is; their "
+                              f"similarities differ by {gap[b]:.2g} of their mass")
+        self.seen.negatives += int(live.sum())
+        self.seen.gap = max(self.seen.gap, float(gap[live].max(initial=0)))
+
+    # ---------------------------------------------------------------------------------------------------------- evaluation
+
+    def evaluate(self, e):
+        """Recall@20 of every user of both splits, from our own scores and from the recorded lists."""
+        run, data = self.run, self.data
+        graphs = SimpleNamespace(user_item=self.full, item_item=self.item)
+        H_u, H_i = M.final_tables(self.p, graphs, self.s, self.pools and self.pools[3], Ops)
+        users, theirs = run.of(e, "list.users").astype(np.int64), run.of(e, "list.items").astype(np.int64)
+        if not np.array_equal(users, np.unique(np.concatenate([data.held["valid"][0], data.held["test"][0]]))):
+            self.complain(f"epoch {e}: the lists are not those of the users with held-out items")
+        near = {}
+        ours = np.empty((len(users), K), np.int64)
+        for b, u in enumerate(users):
+            score = H_i @ H_u[u]
+            score[torch.tensor(data.items_of(u))] = -math.inf
+            ours[b] = torch.topk(score, K).indices.numpy()
+            odd = np.setxor1d(ours[b], theirs[b])
+            if not len(odd):
+                continue
+            # What is on one list alone must score as the last place does.
+            last = ours[b, -1]
+            mass = H_i[torch.tensor(np.append(odd, last))].abs() @ H_u[u].abs()
+            tie = float(((score[torch.tensor(odd)] - score[last]).abs() / torch.maximum(mass[:-1], mass[-1])).max()) if theirs[b].min() >= 0 else math.inf
+            near[int(u)] = tie
+            self.seen.tie = max(self.seen.tie, tie)
+            if not tie <= ROUNDING:
+                self.complain(f"epoch {e}, user {u}: another list of {K}, by items whose scores differ by {tie:.2g} of their mass")
+        place = {int(u): b for b, u in enumerate(users)}
+        for split in ("valid", "test"):
+            held = {}
+            for u, i in zip(*data.held[split]):
+                held.setdefault(int(u), set()).add(int(i))
+            recall = [np.array([len(w.intersection(x[place[u]].tolist())) / len(w) for u, w in held.items()]) for x in (ours, theirs)]
+            for u, x, y in zip(held, *recall):
+                if x != y and u not in near:
+                    self.complain(f"epoch {e}, {split}, user {u}: Recall@{K} {y}, expected {x}")
+            differ = [u for u, x, y in zip(held, *recall) if x != y]
+            stated = run.epochs[e][split].get(f"recall@{K}")
+            if stated is not None and not abs(stated - recall[1].mean()) <= 1e-12:
+                self.complain(f"epoch {e}, {split}: Recall@{K} is stated as {stated}, its lists have {recall[1].mean()}")
+            self.seen.recall.append(dict(epoch=e, split=split, ours=float(recall[0].mean()), recorded=float(recall[1].mean()), differ=differ))
+            self.seen.users += len(held)
+        self.seen.near += [dict(epoch=e, user=u, gap=x) for u, x in near.items()]
+
+    def compare_parameters(self):
+        far, total, worst = 0, 0, 0.0
+        for n, x in self.p.items():
+            y = self.run.arrays.get(f"final.{n}")
+            if y is None:
+                continue
+            off = (x.double().numpy() - y.astype(np.float64).reshape(x.shape)) / self.s.learning_rate
+            off = np.maximum(np.abs(off) - 1e-6 * np.abs(y).reshape(x.shape) / self.s.learning_rate, 0)
+            far, total, worst = far + int((~(off <= MOVED)).sum()), total + off.size, max(worst, float(off.max()))
+        self.seen.parameters, self.seen.strayed, self.seen.farthest = total, far, worst
+        if not far <= STRAYED * total:
+            self.complain(f"{far} of {total} parameters end more than {MOVED:g} of the learning rate from ours, at most {STRAYED:.1%} may")
+
+    def all(self):
+        try:
+            for e in range(len(self.run.epochs)):
+                self.epoch(e)
+            self.compare_parameters()
+        except Unusable as end:
+            self.complain(str(end))
+        return self
