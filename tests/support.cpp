@@ -40,4 +40,11 @@ std::vector<Device> fast_devices() {
   return all;
 }
 
+std::vector<Device> one_of_each_family() {
+  std::vector<Device> all = devices();
+  std::map<std::string, int> seen;
+  std::erase_if(all, [&](const Device& d) { return ++seen[d.family] > 1; });
+  return all;
+}
+
 }  // namespace ccdrec::test

@@ -131,7 +131,89 @@ TEST(Golden, ReverseProcessAgreesWithTheIndependentProgram) {
     }
 }
 
-struct Selection {  // similar_negative.safetensors (bench/pytorch/golden.py)
+// The operation that training runs, the whole chain in one call, against the same answers. It draws its normals itself and these are given, so it is
+// asked for one step at a time: at all others it leaves e as it is (0 x0 + 1 e + 0 z), and sigma z is added here.
+struct Chain {
+  TensorFile given;
+  nlohmann::json settings;
+  int64_t I, d;
+  int T;
+  std::vector<float> tau, q, weight[3];
+  std::vector<std::vector<float>> h;
+
+  explicit Chain(const std::string& path) : given(read_safetensors(path)), settings(nlohmann::json::parse(given.metadata.at("settings"))) {
+    const TensorData& table = given.tensors.at("param.item_id_embedding.weight");
+    I = table.shape[0], d = table.shape[1], T = settings.value("timesteps", 20), tau = time_embedding(T, d);
+    q.assign(table.f32(), table.f32() + I * d);
+    for (int w = 0; w < 3; ++w) {
+      const float* stored = given.tensors.at(std::string("param.estimator.w_") + "qkv"[w] + ".weight").f32();  // (out,in), as PyTorch has it
+      for (int64_t k = 0; k < d * d; ++k) weight[w].push_back(stored[k % d * d + k / d]);
+    }
+    for (const std::string m : nlohmann::json::parse(given.metadata.at("modalities"))) {
+      const TensorData& x = given.tensors.at("param." + m + "_embedding.weight");
+      const float *w = given.tensors.at("param." + m + "_trs.weight").f32(), *b = given.tensors.at("param." + m + "_trs.bias").f32();
+      h.emplace_back();
+      for (int64_t k = 0; k < I * d; ++k) {
+        double sum = b[k % d];
+        for (int64_t f = 0; f < x.shape[1]; ++f) sum += double(x.f32()[k / d * x.shape[1] + f]) * w[k % d * x.shape[1] + f];
+        h.back().push_back(float(sum));
+      }
+    }
+  }
+  std::vector<float> step(const Device& dev, const std::vector<float>& e, int t, float a, float b) const {
+    std::vector<float> one(size_t(T), 1.0f), zero(size_t(T), 0.0f), as = zero, bs = one, next(e.size(), NAN);
+    as[size_t(t - 1)] = a, bs[size_t(t - 1)] = b;
+    CMat hs[kMaxModalities];
+    for (size_t m = 0; m < h.size(); ++m) hs[m] = cmat(h[m], I, d);
+    const Mat pools[4] = {{}, {}, {}, mat(next, I, d)};
+    DeviceCtx ctx(dev);
+    dev.ops->reverse_process(ctx, pools, cmat(e, I, d), hs, int(h.size()), cmat(tau, T, d),
+                             {cmat(weight[0], d, d), cmat(weight[1], d, d), cmat(weight[2], d, d)},
+                             {T, one.data(), zero.data(), as.data(), bs.data(), zero.data()}, 1, 1);
+    return next;
+  }
+  std::vector<std::vector<float>> pools(const Device& dev) const {
+    const HostSchedule s = make_schedule(settings.value("noise_schedule", "linear"), T, settings.value("noise_prediction_form", false));
+    const float *start = given.tensors.at("noise.start").f32(), *noise = given.tensors.at("noise.steps").f32();
+    std::vector<float> e(q.size());
+    for (size_t k = 0; k < e.size(); ++k) e[k] = std::fma(s.sqrt_abar.back(), q[k], s.sqrt_1m_abar.back() * start[k]);
+    std::vector<std::vector<float>> out(4);
+    for (int done = 0; done <= T; ++done) {
+      const int t = T - done + 1;
+      if (done > 0) {
+        e = step(dev, e, t, s.a[size_t(t - 1)], s.b[size_t(t - 1)]);
+        for (size_t k = 0; k < e.size() && t > 1; ++k) e[k] = std::fma(s.sigma[size_t(t - 1)], noise[size_t(t - 1) * e.size() + k], e[k]);
+      }
+      const int at[] = {T / 4, T / 2, 3 * T / 4, T};
+      for (size_t p = 0; p < 4; ++p)
+        if (done == at[p]) out[p] = e;
+    }
+    return out;
+  }
+};
+
+TEST(Golden, TheChainOfTrainingAgreesWithTheIndependentProgram) {
+  std::set<int> steps;
+  for (const std::string& name : golden_names("reverse")) {
+    const Chain chain(kGolden + "/" + name + ".case.safetensors");
+    const TensorFile want = read_safetensors(kGolden + "/" + name + ".want.safetensors");
+    steps.insert(chain.T);
+    for (const Device& dev : one_of_each_family()) {
+      SCOPED_TRACE(name + " on " + dev.name);
+      const std::vector<std::vector<float>> got = chain.pools(dev);
+      for (size_t p = 0; p < 4; ++p) {
+        const std::string pool = "pool." + std::to_string(p);
+        const std::vector<double> value = values(want.tensors.at(pool)), mass = values(want.tensors.at("mass." + pool));
+        std::vector<Ref> refs;
+        for (size_t k = 0; k < value.size(); ++k) refs.push_back({value[k], mass[k / size_t(chain.d)]});
+        EXPECT_TRUE(close(got[p], refs, 1e-6)) << pool;
+      }
+    }
+  }
+  EXPECT_EQ(steps, (std::set<int>{1, 4, 5, 20}));
+}
+
+struct Selection {  // similar_negative.safetensors (bench/pytorch/golden_cases.py)
   TensorFile file = read_safetensors(kGolden + "/similar_negative.safetensors");
   std::vector<int64_t> row_ptr;
   std::vector<int32_t> col;

@@ -103,9 +103,9 @@ void check_forward(const Case& c, const std::vector<Device>& devs) {
     Problem p = fresh;
     DeviceCtx ctx(dev);
     dev.ops->estimator_forward(ctx, mat(p.e0, p.cap, c.d), p.saved(), p.tokens(), p.params(), p.rows());
-    EXPECT_TRUE(close(p.e0, out, 5e-6));
-    EXPECT_TRUE(close(p.a, a, 5e-6));
-    EXPECT_TRUE(close(p.s, s, 5e-6));
+    EXPECT_TRUE(close(p.e0, out, 1e-6));
+    EXPECT_TRUE(close(p.a, a, 1e-6));
+    EXPECT_TRUE(close(p.s, s, 1e-6));
     EXPECT_TRUE(close(p.x, x, 1e-6));
     EXPECT_TRUE(same(dev, "e0_hat", p.e0) && same(dev, "a", p.a) && same(dev, "s", p.s) && same(dev, "x", p.x) && same(dev, "y", p.y));
     for (int64_t i = c.n * c.d; i < p.cap * c.d; ++i) EXPECT_EQ(p.e0[size_t(i)], kCanary) << "row past the count written";
