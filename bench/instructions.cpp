@@ -6,14 +6,14 @@
 //   bench_instructions --case CCDRec --scale 2     one epoch inside counted_epoch(): what callgrind runs
 //
 // Judged, for the whole epoch and for every operation that makes up 1 % of it:
-//   - the count, against the reference's, where that came from the same compiler and C library;
+//   - the count, against the reference's, where that came from the same compiler and C library; what comes or goes counts as well;
 //   - the growth from x1 to x2, always. Users, items and interactions double; the batch doubles with them (the number of steps stays) and the
 //     candidate set does not grow. All that a model asks for then doubles: what more than doubles is the program's own.
+#include "bench/instructions.h"
+
 #include <fmt/format.h>
 #include <gnu/libc-version.h>
 
-#include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -42,7 +42,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr double kTolerance = 0.03, kMostGrowth = 2.1, kShare = 0.01;
 const std::vector<std::string> kModels = {"CCDRec", "FREEDOM", "LightGCN", "BPR"};  // the longest first: they run side by side
 
 struct Options {
@@ -99,72 +98,8 @@ Counts count(const Options& o, const std::string& model, int scale) {
 // What the numbers depend on besides the sources.
 std::string toolchain() { return this_build().compiler + ", glibc " + gnu_get_libc_version(); }
 
-struct Line {
-  std::string model, what;
-  int64_t x1 = 0, x2 = 0;
-};
-
-std::vector<Line> lines_of(const std::string& model, const Counts& x1, const Counts& x2) {
-  std::vector<Line> lines = {{model, "epoch", x1.total, x2.total}};
-  int64_t rest1 = x1.total, rest2 = x2.total;
-  for (const auto& [name, n] : x2.operations) {
-    const auto at = x1.operations.find(name);
-    const int64_t n1 = at == x1.operations.end() ? 0 : at->second;
-    if (double(n) < kShare * double(x2.total)) continue;
-    lines.push_back({model, name, n1, n});
-    rest1 -= n1, rest2 -= n;
-  }
-  std::sort(lines.begin() + 1, lines.end(), [](const Line& a, const Line& b) { return a.x2 > b.x2; });
-  lines.push_back({model, "all else", rest1, rest2});
-  return lines;
-}
-
-// Prints the table and returns the sentences of what is wrong.
-std::vector<std::string> judge(const std::vector<Line>& lines, const json& reference) {
-  const bool same = reference.value("toolchain", "") == toolchain();
-  std::vector<std::string> wrong;
-  fmt::print("{:9} {:20} {:>14} {:>14} {:>8} {:>13}\n", "model", "", "x1", "x2", "growth", "x2 : reference");
-  for (const Line& l : lines) {
-    const std::string what = l.model + ", " + l.what;
-    const double growth = double(l.x2) / double(std::max<int64_t>(l.x1, 1));
-    std::string beside = "-";
-    bool off = false;
-    if (const json* r = reference.contains(l.model) && reference[l.model].contains(l.what) ? &reference[l.model][l.what] : nullptr) {
-      const double at1 = double(l.x1) / (*r)[0].get<double>() - 1, at2 = double(l.x2) / (*r)[1].get<double>() - 1;
-      const double worst = std::fabs(at1) > std::fabs(at2) ? at1 : at2;
-      beside = fmt::format("{:+.2f} %", 100 * at2);
-      off = std::fabs(worst) > kTolerance;
-      if (off && same)
-        wrong.push_back(worst > 0 ? fmt::format("{}: {:.1f} % more instructions than the reference; at most {:.0f} % are let through", what,
-                                                100 * worst, 100 * kTolerance)
-                                  : fmt::format("{}: {:.1f} % fewer instructions than the reference; keep the gain: make instructions UPDATE=1", what,
-                                                -100 * worst));
-    } else if (same) {
-      wrong.push_back(what + ": the reference has no such line; make instructions UPDATE=1");
-    }
-    if (growth > kMostGrowth) {
-      off = true;
-      wrong.push_back(fmt::format("{}: {:.3f} times the instructions for twice the data, expected at most {:g}: something is not linear", what,
-                                  growth, kMostGrowth));
-    }
-    fmt::print("{:9} {:20} {:>14} {:>14} {:>8.3f} {:>13}{}\n", l.model, l.what, thousands(l.x1), thousands(l.x2), growth, beside, off ? "  <--" : "");
-  }
-  if (!same && !reference.empty())
-    fmt::print("\nCounted with {}, the reference with {}: counts are shown, only the growth is judged.\n", toolchain(),
-               reference.value("toolchain", "an unknown compiler"));
-  return wrong;
-}
-
-json read_reference(const Options& o) {
-  try {
-    return json::parse(read_text(o.reference));
-  } catch (const json::exception& e) {
-    throw UserError(o.reference + " is no JSON (" + e.what() + "); write it anew with make instructions UPDATE=1");
-  }
-}
-
 int check(const Options& o) {
-  const json reference = o.update ? json::object() : read_reference(o);
+  const json reference = o.update ? json::object() : parse_reference(read_text(o.reference), o.reference);
   fs::create_directories(o.room);
   for (int scale : {1, 2}) generate(o, scale);
   std::vector<Counts> counts(2 * kModels.size());
@@ -177,16 +112,14 @@ int check(const Options& o) {
   }
   for (const std::string& sentence : failed)
     if (!sentence.empty()) throw UserError(sentence);
-  std::vector<Line> lines;
+  std::vector<CountedLine> lines;
   for (size_t m = 0; m < kModels.size(); ++m)
-    for (Line& l : lines_of(kModels[m], counts[2 * m + 1], counts[2 * m])) lines.push_back(std::move(l));
-  const std::vector<std::string> wrong = judge(lines, reference);
-  if (!wrong.empty()) std::cout << "\n";
+    for (CountedLine& l : lines_of(kModels[m], counts[2 * m + 1], counts[2 * m], reference)) lines.push_back(std::move(l));
+  const auto [table, wrong] = judge(lines, reference, toolchain());
+  std::cout << table << (wrong.empty() ? "" : "\n");
   for (const std::string& sentence : wrong) std::cout << "instructions: " << sentence << "\n";
   if (o.update) {
-    json j = {{"toolchain", toolchain()}};
-    for (const Line& l : lines) j[l.model][l.what] = {l.x1, l.x2};
-    write_text(o.reference, j.dump(1) + "\n");
+    write_text(o.reference, as_reference(lines, toolchain()).dump(1) + "\n");
     std::cout << "\nwrote " << o.reference << "\n";
   }
   if (wrong.empty()) std::cout << "\ninstructions: as the reference says, and no part of an epoch grows faster than the data\n";

@@ -17,8 +17,8 @@ if(bench_sources)
   add_executable(bench_kernels ${bench_sources})
   target_link_libraries(bench_kernels PRIVATE ccdrec_ceilings ccdrec_data ccdrec_gpu ccdrec_build_info ccdrec_yardstick fmt::fmt benchmark::benchmark benchmark::benchmark_main)
 endif()
-# What more than one of them uses: their command line and callgrind's output; the floors and the reports.
-add_library(ccdrec_bench STATIC bench/arguments.cpp bench/callgrind.cpp)
+# What more than one of them or a test uses: their command line, callgrind's output and what it means; the floors and the reports.
+add_library(ccdrec_bench STATIC bench/arguments.cpp bench/callgrind.cpp bench/instructions_report.cpp)
 target_link_libraries(ccdrec_bench PUBLIC ccdrec_flags CLI11::CLI11 nlohmann_json::nlohmann_json fmt::fmt)
 add_library(ccdrec_reports STATIC bench/epoch_report.cpp bench/floors.cpp bench/growth_report.cpp bench/gpu/report.cpp bench/gpu/noted.cpp)
 target_link_libraries(ccdrec_reports PUBLIC ccdrec_bench ccdrec_host)
