@@ -87,7 +87,7 @@ assemble() {  # the report, from what the phases have left so far
     echo '| phase | result | seconds |'
     echo '|---|---|---:|'
     printf '%s\n' "${phases[@]}"
-    for part in tests kernels parity epochs-baby epochs-clothing epochs-elec memcheck pytorch; do
+    for part in tests kernels parity parity-tf32 parity-bf16 epochs-baby epochs-clothing epochs-elec memcheck pytorch; do
       if [ -s "$work/$part.md" ]; then echo; cat "$work/$part.md"; fi
     done
   } >"$report.md"
@@ -96,7 +96,7 @@ assemble() {  # the report, from what the phases have left so far
     local comma="" row part
     for row in "${phases[@]}"; do printf '%s"%s"' "$comma" "$(echo "$row" | tr -d '\000-\037' | sed 's/["\\]/ /g')"; comma=", "; done
     printf ']'
-    for part in kernels parity epochs-baby epochs-clothing epochs-elec pytorch; do
+    for part in kernels parity parity-tf32 parity-bf16 epochs-baby epochs-clothing epochs-elec pytorch; do
       if [ -s "$work/$part.json" ]; then printf ',\n"%s": ' "$part"; cat "$work/$part.json"; fi
     done
     printf '}\n'
@@ -147,7 +147,14 @@ if want tests; then
     grep -hE '^\[  (PASSED|FAILED)' "$work/tests.log" | sort | uniq -c | sed 's/^/    /'; } >"$work/tests.md"
 fi
 if want kernels; then phase kernels 110 $build/bench_gpu --out "$work/kernels"; keep kernels; fi
-if want parity; then phase parity 110 $build/bench_parity --preset baby --out "$work/parity"; keep parity; fi
+if want parity; then
+  phase parity 110 $build/bench_parity --preset baby --out "$work/parity"
+  for precision in tf32 bf16; do  # in short: the models that have large products, one epoch
+    phase "parity-$precision" 45 $build/bench_parity --preset baby --epochs 1 --models FREEDOM,CCDRec --precision $precision --out "$work/parity-$precision"
+    cat "$work/parity-$precision.log" >>"$work/parity.log" 2>/dev/null
+  done
+  keep parity
+fi
 epochs() {  # PRESET [bench_epoch's words]
   local preset=$1
   shift

@@ -10,7 +10,7 @@ namespace ccdrec::cuda::library {
 // Slot 8 of a sort of n keys, with values or without: CUB moves both through a second copy and counts digits by block.
 inline void sort_scratch(ScratchPlan& p, int64_t n, int64_t key_bytes) { p.need(8, n * (key_bytes + 4) + n / 4 + 65536); }
 
-// C = op(A) op(B) or += ; row-major, as gemm.h. FP32 unless the context was opened with another precision.
+// C = op(A) op(B) or += ; row-major, as gemm.h. FP32 unless the context was opened with another precision (kernels/precision.h).
 void gemm(Ctx&, Mat c, CMat a, bool trans_a, CMat b, bool trans_b, bool accumulate);
 // `count` products of the same shape, `stride` floats apart (0: the same matrix for all).
 void gemm_strided(Ctx&, Mat c, int64_t c_stride, CMat a, bool trans_a, int64_t a_stride, CMat b, bool trans_b, int64_t b_stride, int64_t count,

@@ -17,6 +17,15 @@ void take_room(Ctx& ctx, int64_t n, size_t of_one) {
   if (n) ctx.scratch(8, size_t(n) * of_one);
 }
 
+// x with so many explicit bits of its mantissa, to nearest, of two the even one: a factor as TF32 (10) and BF16 (7) products take it.
+float shortened(float x, int bits) {
+  if (bits == 23 || !std::isfinite(x)) return x;
+  const int drop = 23 - bits;
+  uint32_t b = simt::from_bits<uint32_t>(simt::to_bits(x));
+  b += (uint32_t(1) << (drop - 1)) - 1 + ((b >> drop) & 1);
+  return simt::from_bits<float>(b & ~((uint32_t(1) << drop) - 1));
+}
+
 template <class Key>
 void sort_both(Ctx& ctx, Key* keys_out, int32_t* values_out, const Key* keys, const int32_t* values, int64_t n, int bits) {
   CHECK_THAT(keys_out + n <= keys || keys + n <= keys_out);
@@ -52,13 +61,15 @@ void gemm_strided(Ctx& ctx, Mat c, int64_t c_stride, CMat a, bool trans_a, int64
   const int64_t m = c.rows, n = c.cols, k = trans_a ? a.rows : a.cols;
   CHECK_SHAPE(a, trans_a ? k : m, trans_a ? m : k);
   CHECK_SHAPE(b, trans_b ? n : k, trans_b ? k : n);
+  const int bits = static_cast<simt::Backend*>(ctx.backend)->mantissa;
   simt::submit(ctx, [=] {
     for (int64_t s = 0; s < count; ++s)
       for (int64_t i = 0; i < m; ++i)
         for (int64_t j = 0; j < n; ++j) {
           float sum = 0;
           for (int64_t l = 0; l < k; ++l)
-            sum = std::fma((a.p + s * a_stride)[trans_a ? l * m + i : i * k + l], (b.p + s * b_stride)[trans_b ? j * k + l : l * n + j], sum);
+            sum = std::fma(shortened((a.p + s * a_stride)[trans_a ? l * m + i : i * k + l], bits),
+                           shortened((b.p + s * b_stride)[trans_b ? j * k + l : l * n + j], bits), sum);
           float& out = (c.p + s * c_stride)[i * n + j];
           out = accumulate ? out + sum : sum;
         }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels/cuda/chip.h"
+#include "kernels/precision.h"
 #include "tests/simt/simt.h"
 
 namespace ccdrec {
@@ -158,9 +159,11 @@ GpuInfo gpu_info() {
   return g;
 }
 
-void open_gpu(Ctx& ctx, const char*) {
+void open_gpu(Ctx& ctx, const char* precision) {
   ctx.device = DeviceKind::cuda;
-  ctx.backend = new simt::Backend{simt::default_config()};
+  auto* backend = new simt::Backend{simt::default_config()};
+  backend->mantissa = mantissa_bits(precision);
+  ctx.backend = backend;
   ctx.late = new Late;
   ctx.fault = new int32_t(0);
   ctx.memory.take = [](Ctx& c, size_t bytes) -> void* {

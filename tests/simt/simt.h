@@ -80,6 +80,7 @@ struct Backend {
   std::vector<std::function<void()>>* recording = nullptr;
   int64_t launches = 0;
   int64_t sparse_products = 0;       // asked of the stand-in for cuSPARSE
+  int mantissa = 23;                 // explicit bits that the stand-in for cuBLAS leaves of a factor: kernels/precision.h
   int64_t recordings = 0;            // kept ones: their launches hold addresses of scratch,
   std::vector<void*> outgrown = {};  // which then outlives its growth,
   size_t held = 0;                   // so many bytes
