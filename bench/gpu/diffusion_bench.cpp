@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include "bench/gpu/bench.h"
+#include "kernels/cuda/estimator_weights.h"
 #include "kernels/encoder.h"
+#include "kernels/precision.h"
 
 namespace ccdrec::bench {
 namespace {
@@ -58,6 +60,41 @@ struct Encoder {
   explicit Encoder(Device& dev) : w(dev, 1, kLayerFloats) { params.layer[0] = cut<CMat>(static_cast<const float*>(w.a.p())); }
 };
 
+// What two ways that should agree came to: sums of `terms` products, so many times over.
+void expect_equal(Bench& b, const std::string& what, const Array<float>& one, const Array<float>& other, int64_t terms) {
+  const std::vector<float> x = one.host(), y = other.host();
+  double most = 1e-30, off = 0;
+  for (size_t e = 0; e < x.size(); ++e) {
+    most = std::max({most, std::fabs(double(x[e])), std::fabs(double(y[e]))});
+    if (!(std::fabs(double(x[e]) - y[e]) <= off)) off = std::fabs(double(x[e]) - y[e]);
+  }
+  if (!(off <= 2 * sum_error(terms) * most)) b.failed(what, fmt::format("the two ways differ by {:.1e} of the largest element", off / most));
+}
+
+// The weight gradients alone, ours and by the library: which of the two the estimator should call. Operations of the four products counted once.
+void weight_gradients(Bench& b, CMat d_e0, const EstimatorSaved& saved, const EstimatorParams& params, RowList rows) {
+  Device& dev = b.dev();
+  const int64_t n = rows.capacity;
+  const double tokens = double(n) * kTokens, flop = 2.0 * d * d * (tokens + double(n) + 2 * d), bytes = 4.0 * d * 2 * (tokens + double(n));
+  Matrix dw(dev, 3 * d, d), by_library(dev, 3 * d, d), dg(dev, d, d);
+  const auto part = [](Matrix& m, int k) { return m.mat().slice(k * d, d); };
+  const std::string shape = fmt::format("{} items, 4 tokens", n);
+  const auto library = [&] {
+    dev.ops.gemm(dev.ctx, dg, saved.x, true, saved.u, false, false);
+    dev.ops.gemm(dev.ctx, part(by_library, 0), dg, false, params.wk, false, true);
+    dev.ops.gemm(dev.ctx, part(by_library, 1), dg, true, params.wq, false, true);
+    dev.ops.gemm(dev.ctx, part(by_library, 2), saved.s, true, d_e0, false, true);
+  };
+  const auto ours = [&] {
+    cuda::estimator_weight_gradients(dev.ctx, {part(dw, 0), part(dw, 1), part(dw, 2)}, d_e0, saved, params, rows, int(kTokens));
+  };
+  ours(), library();
+  expect_equal(b, "weight gradients", dw.array(), by_library.array(), n * kTokens + d);
+  const double cublas = b.measure("estimator_backward", "its weight gradients by cuBLAS, " + shape, bytes, flop, library).warm;
+  Line& l = b.measure("estimator_backward", "its weight gradients, " + shape, bytes, flop, ours);
+  l.at_least("cuBLAS on the same products (over 100 %: ours is faster)", cublas / l.warm);
+}
+
 void estimator(Bench& b) {
   Device& dev = b.dev();
   const int64_t n = b.n(kBatchItems);
@@ -74,6 +111,7 @@ void estimator(Bench& b) {
   const EstimatorGrads grads{dw.mat().slice(0, d), dw.mat().slice(d, d), dw.mat().slice(2 * d, d)};
   b.measure("estimator_backward", fmt::format("{} items, 4 tokens", n), 4.0 * double(n) * d * (8 + 1 + 3 + 1), 4.0 * double(n) * 5 * d * d,
             [&] { dev.ops.estimator_backward(dev.ctx, d_e, d_h, grads, d_e0, tokens.in, saved, a.params, rows); });
+  weight_gradients(b, d_e0, saved, a.params, rows);
 }
 
 void encoder(Bench& b) {

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "kernels/cuda/estimator.h"
+#include "kernels/cuda/estimator_weights.h"
 
 namespace ccdrec::cuda {
 namespace {
@@ -271,6 +272,12 @@ __global__ void __launch_bounds__(kItemWarps* kWarp)
   }
 }
 
+// Why these products are not cuBLAS's. How many rows count is known on the device alone (RowList): the library would add up the whole capacity, for
+// which x, u, s and d_e0_hat would have to be padded with zeros, a pass that reads and writes 4 d (2K + 2) bytes a row once more. Then four calls,
+// two of them d x d x d, with dG in memory between, against the two launches here, which read those rows once; the price is 32 KB of partial sums
+// per 64 tokens and 16 per 64 items (d = 64), written and read again. bench_gpu measures both ways; "by cuBLAS" leaves the padding out, so the
+// library has the better of it there.
+
 // Sums over items of outer products, in chunks: dG = x^T u over the n K tokens and dW_v = s^T d_e0_hat over the n items. `Partials` holds one (D,D)
 // matrix a chunk, D = d up to a multiple of 64; dG also transposed, since dW_k needs its columns.
 struct Partials {
@@ -454,6 +461,14 @@ void estimator_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EstimatorGrad
     launch((estimator_backward_items<S>), l.blocks, l.block, l.shared, ctx, to, d_e0_hat, saved, M, constants, rows, vec);
   });
 
+  estimator_weight_gradients(ctx, grads, d_e0_hat, saved, params, rows, K);
+}
+
+void estimator_weight_gradients(Ctx& ctx, const EstimatorGrads& grads, CMat d_e0_hat, const EstimatorSaved& saved, const EstimatorParams& params,
+                                RowList rows, int K) {
+  const int64_t n = rows.capacity, d = d_e0_hat.cols;
+  if (n == 0) return;
+  const bool vec = d % 4 == 0 && aligned16(d_e0_hat.p) && aligned16(saved.x.p) && aligned16(saved.u.p) && aligned16(saved.s.p);
   const auto [tiles, D, chunk, g_chunks, v_chunks] = weight_sums(n, K, d);
   float* p = static_cast<float*>(ctx.scratch(6, size_t((2 * g_chunks + v_chunks) * D * D) * sizeof(float)));
   const Partials partials{p, p + g_chunks * D * D, p + 2 * g_chunks * D * D, D, chunk, g_chunks};

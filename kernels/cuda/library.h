@@ -27,6 +27,9 @@ void sort_keys(Ctx&, uint64_t* out, const uint64_t* in, int64_t n, int bits = 64
 void sort_pairs(Ctx&, uint32_t* keys_out, int32_t* values_out, const uint32_t* keys, const int32_t* values, int64_t n, int bits = 32);
 void sort_pairs(Ctx&, uint64_t* keys_out, int32_t* values_out, const uint64_t* keys, const int32_t* values, int64_t n, int bits = 64);
 
+// Each of `segments` stretches of `length` for itself. No operation sorts so: it is what bench_gpu holds knn_cosine against.
+void sort_segments(Ctx&, uint32_t* keys_out, int32_t* values_out, const uint32_t* keys, const int32_t* values, int64_t segments, int64_t length);
+
 // out[j] = in[0] + .. + in[j-1], j < n. In place is allowed.
 void exclusive_sum(Ctx&, int32_t* out, const int32_t* in, int64_t n);
 void exclusive_sum(Ctx&, int64_t* out, const int32_t* in, int64_t n);

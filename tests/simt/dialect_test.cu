@@ -702,6 +702,19 @@ TEST(Library, SortsAreStableAndHeedTheirBits) {
   });
 }
 
+TEST(Library, SegmentsAreSortedEachForItself) {
+  on_every_gpu([&](const Device& dev, Ctx& ctx) {
+    const std::vector<uint32_t> keys{3, 1, 2, 0xffffffffu, 9, 9, 7, 8, 0};
+    const std::vector<int32_t> values{0, 1, 2, 3, 4, 5, 6, 7, 8};
+    Array<uint32_t> from(dev, ctx, keys), to(dev, ctx, keys.size());
+    Array<int32_t> v(dev, ctx, values), w(dev, ctx, values.size());
+    library::sort_segments(ctx, to, w, from, v, 3, 3);
+    EXPECT_EQ(to.get(), (std::vector<uint32_t>{1, 2, 3, 9, 9, 0xffffffffu, 0, 7, 8}));
+    EXPECT_EQ(w.get(), (std::vector<int32_t>{1, 2, 0, 4, 5, 3, 8, 6, 7}));
+    library::sort_segments(ctx, to, w, from, v, 0, 3), library::sort_segments(ctx, to, w, from, v, 3, 0);
+  });
+}
+
 TEST(Library, ScansMayWorkInPlace) {
   on_every_gpu([&](const Device& dev, Ctx& ctx) {
     Draw g;

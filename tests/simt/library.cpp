@@ -108,6 +108,11 @@ void sort_pairs(Ctx& ctx, uint64_t* keys_out, int32_t* values_out, const uint64_
   sort_both(ctx, keys_out, values_out, keys, values, n, bits);
 }
 
+void sort_segments(Ctx& ctx, uint32_t* keys_out, int32_t* values_out, const uint32_t* keys, const int32_t* values, int64_t segments, int64_t length) {
+  for (int64_t s = 0; s < segments; ++s)
+    sort_both(ctx, keys_out + s * length, values_out + s * length, keys + s * length, values + s * length, length, 32);
+}
+
 void exclusive_sum(Ctx& ctx, int32_t* out, const int32_t* in, int64_t n) { sum_before(ctx, out, in, n); }
 void exclusive_sum(Ctx& ctx, int64_t* out, const int32_t* in, int64_t n) { sum_before(ctx, out, in, n); }
 void inclusive_sum(Ctx& ctx, int32_t* out, const int32_t* in, int64_t n) {

@@ -1,8 +1,10 @@
 // cuBLAS and CUB device-wide behind library.h.
 #include <thrust/iterator/counting_iterator.h>
+#include <thrust/iterator/transform_iterator.h>
 
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
+#include <cub/device/device_segmented_radix_sort.cuh>
 #include <cub/device/device_select.cuh>
 #include <stdexcept>
 
@@ -21,6 +23,11 @@ void with_room(Ctx& ctx, Call&& call) {
   void* room = ctx.scratch(8, bytes ? bytes : 1);
   CHECK_CUDA(call(room, bytes));
 }
+
+struct FirstOf {  // the place where a segment begins
+  int64_t length;
+  __host__ __device__ int64_t operator()(int64_t segment) const { return segment * length; }
+};
 
 // Handle and workspace at the first product: most contexts of the tests need none. A step's first run is direct, so none is opened while recording.
 void open_blas(Ctx& ctx) {
@@ -81,6 +88,16 @@ void sort_pairs(Ctx& ctx, uint64_t* keys_out, int32_t* values_out, const uint64_
     with_room(ctx, [&](void* room, size_t& bytes) {
       return cub::DeviceRadixSort::SortPairs(room, bytes, keys, keys_out, values, values_out, n, 0, bits, stream(ctx));
     });
+}
+
+void sort_segments(Ctx& ctx, uint32_t* keys_out, int32_t* values_out, const uint32_t* keys, const int32_t* values, int64_t segments, int64_t length) {
+  if (segments == 0 || length == 0) return;
+  const thrust::counting_iterator<int64_t> number(0);
+  const auto begin = thrust::make_transform_iterator(number, FirstOf{length}), end = begin + 1;
+  with_room(ctx, [&](void* room, size_t& bytes) {
+    return cub::DeviceSegmentedRadixSort::SortPairs(room, bytes, keys, keys_out, values, values_out, segments * length, segments, begin, end, 0, 32,
+                                                    stream(ctx));
+  });
 }
 
 void exclusive_sum(Ctx& ctx, int32_t* out, const int32_t* in, int64_t n) {
