@@ -8,9 +8,7 @@
 namespace ccdrec::bench {
 
 double tie_error(const ItemScores& x, const ItemScores& y, int64_t d) { return sum_error(d) * (x.mass + y.mass); }
-double tie_limit(const ItemScores& x, const ItemScores& y, int64_t d) {
-  return std::fabs((x.cpu - y.cpu) - (x.gpu - y.gpu)) + tie_error(x, y, d);
-}
+double tie_limit(const ItemScores& x, const ItemScores& y, int64_t d) { return std::fabs((x.cpu - y.cpu) - (x.gpu - y.gpu)) + tie_error(x, y, d); }
 bool is_tie(const ItemScores& x, const ItemScores& y, int64_t d) {  // `<=` throughout: a NaN is no tie
   const double e = tie_error(x, y, d);
   return y.cpu - x.cpu <= e && x.gpu - y.gpu <= e;

@@ -31,7 +31,8 @@ struct Ranked {
   }
   Flips flips(const std::vector<int32_t>& cpu, const std::vector<int32_t>& gpu) const {
     Flips f;
-    add_flips(f, "user 3", cpu, gpu, [&](int32_t i) { return of[size_t(i)]; }, d);
+    add_flips(
+        f, "user 3", cpu, gpu, [&](int32_t i) { return of[size_t(i)]; }, d);
     return f;
   }
 };

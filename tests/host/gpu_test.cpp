@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 
+#include "bench/gpu/agreement.h"
 #include "data/error.h"
 #include "host/device.h"
 #include "host/models/recommender.h"
@@ -91,6 +92,43 @@ TEST(Gpu, TrainsAsTheCpuDoes) {
       EXPECT_LE(std::sqrt(off), 5e-3 * std::sqrt(norm) + 1e-12)
           << name;  // Adam turns the sign of a rounding into a step: whole tensors, not elements
     }
+  }
+}
+
+// precision = tf32 and bf16: the run says so, models without large products are those of fp32 bit for bit, and the losses of the others move, but by no
+// more than the mantissas say.
+TEST(SlowGpu, PrecisionLowersTheLargeProductsAndNothingElse) {
+  if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
+  for (const Named& m : {kModels[0], kModels[2], kModels[4]}) {
+    SCOPED_TRACE(m.name);
+    const Folder dir;
+    const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+    const auto losses = [&](const char* precision) {
+      Settings s = small(m, "cuda");
+      s.precision = precision, s.epochs = 2;
+      Trainer t(s, data);
+      EXPECT_NE(t.notes()[0].find(std::string("large products in ") + precision), std::string::npos) << t.notes()[0];
+      std::vector<double> loss;
+      TrainHooks log;
+      log.on_epoch = [&](const EpochReport& r) { loss.push_back(r.loss); };
+      t.run(log);
+      return loss;
+    };
+    const auto fp32 = losses("fp32");
+    double moved[2] = {0, 0};
+    for (const bool half : {false, true}) {
+      const char* const precision = half ? "bf16" : "tf32";
+      const auto lowered = losses(precision);
+      ASSERT_EQ(lowered.size(), fp32.size());
+      for (size_t e = 0; e < fp32.size(); ++e) bench::keep_worst(moved[half], std::fabs(lowered[e] - fp32[e]) / fp32[e]);
+      if (std::string(m.name) == "BPR") {
+        EXPECT_EQ(lowered, fp32) << precision;
+        continue;
+      }
+      EXPECT_LE(moved[half], bench::loss_limit(precision)) << precision;
+      if (gpu_info().emulated) { EXPECT_GT(moved[half], 0) << precision; }
+    }
+    std::printf("%s: losses move by %.1e in tf32, %.1e in bf16\n", m.name, moved[0], moved[1]);
   }
 }
 
