@@ -119,6 +119,7 @@ int64_t Trainer::next_step() const { return impl_->next_step; }
 // Called right after an evaluation: the representations it ranked with are still in place.
 void Trainer::save_best(const std::string& path) {
   Impl& z = *impl_;
+  const Range range(*z.device, RangeId::write, z.epoch);
   Recommender& model = *z.model;
   Writer out(z.device->ctx.device == DeviceKind::cpu);
   for (const Window& w : windows(model)) out.add("", w, *w.value);
@@ -132,6 +133,7 @@ void Trainer::save_best(const std::string& path) {
 
 void Trainer::save_state(const std::string& path) {
   Impl& z = *impl_;
+  const Range range(*z.device, RangeId::write, z.epoch);
   Recommender& model = *z.model;
   model.flush();  // every row at step t: exact, and the steps of the rows need not be stored
   Writer out(z.device->ctx.device == DeviceKind::cpu);
@@ -151,6 +153,7 @@ void Trainer::save_state(const std::string& path) {
 
 void Trainer::load_state(const std::string& path) {
   Impl& z = *impl_;
+  const Range range(*z.device, RangeId::read);
   Recommender& model = *z.model;
   const TensorFile file = read_safetensors(path);
   const auto meta = [&](const std::string& key) { return meta_of(file, key, path); };

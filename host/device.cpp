@@ -59,6 +59,7 @@ std::unique_ptr<Device> make_device(const std::string& device, int threads, std:
 }
 
 bool takes_gpu(const std::string& device) { return device != "cpu" && gpu_ops() && takes_gpu(device, gpu_info()); }
+const Ops* ops_for_ranges(const std::string& device) { return takes_gpu(device) ? gpu_ops() : nullptr; }
 int threads_of(int setting) { return setting > 0 ? setting : std::max(1, omp_get_num_procs()); }
 
 size_t gpu_memory_available(const std::string& device) {
@@ -73,8 +74,13 @@ void Device::check_faults() {
   if (f) throw std::logic_error("an operation on the GPU noted fault " + std::to_string(f) + " (kernels/cuda/device.h, Fault)");
 }
 
-Phase::Phase(Device& dev, std::map<std::string, double>& into, const char* name, bool timed)
-    : dev_(dev), range_(dev, name), into_(into), name_(name), timed_(timed || !dev.gpu()), start_(std::chrono::steady_clock::now()) {}
+Phase::Phase(Device& dev, std::map<std::string, double>& into, RangeId id, bool timed, int64_t payload)
+    : dev_(dev),
+      range_(dev, id, payload),
+      into_(into),
+      name_(text_of(id).name),
+      timed_(timed || !dev.gpu()),
+      start_(std::chrono::steady_clock::now()) {}
 
 Phase::~Phase() {
   if (timed_ && dev_.gpu() && !std::uncaught_exceptions()) {

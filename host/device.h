@@ -35,28 +35,30 @@ bool takes_gpu(const std::string& device);                    // whether make_de
 int threads_of(int setting);                                  // of a CPU device
 // Bytes free on the GPU that make_device would take for this setting; 0 where it would take the CPU.
 size_t gpu_memory_available(const std::string& device);
+const Ops* ops_for_ranges(const std::string& device);  // of the GPU that make_device would take, null where it would take the CPU
 
 // A range for profilers and nothing else.
 class Range {
  public:
-  Range(const Device& dev, const char* name, int64_t payload = -1) : ops_(dev.ops) {
-    if (ops_.enter) ops_.enter(name, payload);
+  Range(const Device& dev, RangeId id, int64_t payload = -1) : Range(&dev.ops, id, payload) {}
+  Range(const Ops* ops, RangeId id, int64_t payload = -1) : ops_(ops && ops->enter ? ops : nullptr) {  // before there is a device; null: none
+    if (ops_) ops_->enter(id, payload);
   }
   ~Range() {
-    if (ops_.leave) ops_.leave();
+    if (ops_) ops_->leave();
   }
   Range(const Range&) = delete;
   Range& operator=(const Range&) = delete;
 
  private:
-  const Ops& ops_;
+  const Ops* const ops_;
 };
 
-// A named stretch of work: a range for profilers, and its seconds added to a map when the scope ends. On a GPU operations return before they are
-// done: with `timed` the scope waits for them, without it nothing is added.
+// A stretch of work: a range for profilers, and its seconds added to a map under the range's name when the scope ends. On a GPU operations return
+// before they are done: with `timed` the scope waits for them, without it nothing is added.
 class Phase {
  public:
-  Phase(Device&, std::map<std::string, double>& into, const char* name, bool timed);
+  Phase(Device&, std::map<std::string, double>& into, RangeId, bool timed, int64_t payload);
   ~Phase();
   Phase(const Phase&) = delete;
   Phase& operator=(const Phase&) = delete;
@@ -65,9 +67,9 @@ class Phase {
   Device& dev_;
   Range range_;
   std::map<std::string, double>& into_;
-  const char* name_;
-  bool timed_;
-  std::chrono::steady_clock::time_point start_;
+  const char* const name_;
+  const bool timed_;
+  const std::chrono::steady_clock::time_point start_;
 };
 
 // An array on a device. Zeroed when taken. Moves, does not copy.

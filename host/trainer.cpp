@@ -85,7 +85,7 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
   if (shape.backbone.item_graph) {
     std::vector<std::vector<int32_t>> knn;
     for (const Feature& f : data.features) {
-      const Range range(*device, "knn");
+      const Range range(*device, RangeId::knn);
       KnnResult r = knn_lists(device->ctx, device->ops, f, s.knn_k, s.knn_center, s.seed, s.graph_cache);
       notes.push_back("item graph of " + f.name + ": " + std::to_string(s.knn_k) + " neighbours each, " + std::to_string(r.tied_rows) + " of " +
                       std::to_string(data.n_items) + " rows tie at the last one" + (r.from_cache ? " (from the cache)" : ""));
@@ -145,7 +145,7 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
     const bool gpu = z.device->gpu();
     model.set_timed(gpu && epochs_here++ == 0);
     const double start = now();
-    const Range range(*z.device, "epoch", epoch);
+    const Range range(*z.device, RangeId::epoch, epoch);
     model.begin_epoch(epoch);
     if (z.next_step > 0) model.set_losses(z.partial);  // resumed in the middle: order and graph are functions of (seed, epoch)
     for (int64_t step = z.next_step; step < steps; ++step) {
@@ -217,7 +217,7 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
 }
 
 EvalResult Trainer::Impl::evaluate() {
-  const Range range(*device, "evaluation", epoch);
+  const Range range(*device, RangeId::evaluation, epoch);
   CMat hu, hi;
   model->represent(hu, hi);
   return ccdrec::evaluate(device->ctx, device->ops, hu, hi, model->train_csr(), valid, test, ks);

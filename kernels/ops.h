@@ -17,6 +17,7 @@
 #include "kernels/knn.h"
 #include "kernels/project.h"
 #include "kernels/propagate.h"
+#include "kernels/ranges.h"
 #include "kernels/rows.h"
 #include "kernels/sample.h"
 #include "kernels/spmm.h"
@@ -110,8 +111,8 @@ struct Ops {
   void (*download)(Ctx&, void* host, const void* device, size_t bytes) = nullptr;
 
   // A device whose operations return before they are done (null on the CPU).
-  void (*wait)(Ctx&) = nullptr;                                // until all is done; throws what went wrong since
-  void (*enter)(const char* name, int64_t payload) = nullptr;  // a range for profilers, closed by `leave`; payload: the epoch or step, -1 none
+  void (*wait)(Ctx&) = nullptr;                       // until all is done; throws what went wrong since
+  void (*enter)(RangeId, int64_t payload) = nullptr;  // a range for profilers, closed by `leave`; payload: the epoch or step, -1 none
   void (*leave)() = nullptr;
   int32_t (*take_fault)(Ctx&) = nullptr;                               // Ctx::fault, set back to 0; waits
   void* (*record)(Ctx&, const std::function<void()>& step) = nullptr;  // the operations that `step` calls, not run; late.h. Nothing may be allocated

@@ -5,6 +5,7 @@
 #include "data/error.h"
 #include "data/path.h"
 #include "host/cli/cli.h"
+#include "host/device.h"
 
 namespace ccdrec::cli {
 namespace {
@@ -36,6 +37,7 @@ Dataset load_data(const Settings& s, bool need_features, Io& io) {
   options.user_field = s.user_id_field, options.item_field = s.item_id_field, options.label_field = s.inter_splitting_label;
   options.need_features = need_features;
   options.modalities = s.modalities;
+  const Range range(ops_for_ranges(s.device), RangeId::read);
   Dataset data = load_dataset(s.data_path, options);
   for (const std::string& warning : data.warnings) io.err << "note: " << warning << '\n';
   return data;

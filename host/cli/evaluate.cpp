@@ -80,6 +80,7 @@ int evaluate_run(const EvaluateOptions& o, Io& io) {
   const Matrix hu = upload(run.hu), hi = upload(run.hi);
   const auto ranked = [&](const std::vector<Pair>& masked, const HeldOut& v, const HeldOut& t) {
     const OwnedCsr mask(device, pairs_by_user(masked, run.data.n_users, run.data.n_items));
+    const Range range(device, RangeId::evaluation);
     return evaluate(device.ctx, device.ops, hu, hi, mask.view(), v, t, ks);
   };
   EvalResult result = ranked(run.data.train, valid, test);

@@ -38,7 +38,10 @@ Recommender::Recommender(Device& dev, const Settings& s, const Dataset& data, co
       d_(s.embedding_size),
       n_neg_(s.n_neg) {
   const int64_t item_slots = batch_ * (1 + n_neg_);
-  if (shape_.modalities) modal_ = std::make_unique<Modalities>(dev, data.features, arena_, d_, item_slots, s.train_features, seed_);
+  if (shape_.modalities) {
+    const Range range(dev, RangeId::read);  // the files are mapped: their pages come now
+    modal_ = std::make_unique<Modalities>(dev, data.features, arena_, d_, item_slots, s.train_features, seed_);
+  }
   if (shape_.diffusion) dma_ = std::make_unique<Dma>(dev, arena_, s, d_, item_slots, modal_->count());
   arena_.take(dev);
   if (modal_) modal_->init(arena_);
@@ -81,11 +84,12 @@ Recommender::Recommender(Device& dev, const Settings& s, const Dataset& data, co
 }
 
 void Recommender::begin_epoch(int epoch) {
+  place_ = epoch;
   {
-    Phase phase(dev_, seconds_, "prune", timed_);
+    const Phase phase = phase_of(RangeId::prune);
     backbone_->begin_epoch(epoch);
   }
-  Phase phase(dev_, seconds_, "sample", timed_);
+  const Phase phase = phase_of(RangeId::sample);
   dev_.ops.shuffle(dev_.ctx, order_.p(), n_train_, Stream{seed_, Use::shuffle, uint32_t(epoch), 0});
   set_losses({});
 }
@@ -156,8 +160,20 @@ void Recommender::plan_batch(int epoch, int64_t step) {
 
 // The batch, its negatives and, where the pool is already there, its curricular negatives.
 void Recommender::sample(const Moment& now) {
-  Phase phase(dev_, seconds_, "sample", timed_);
+  const Phase phase = phase_of(RangeId::sample);
   if (given_) return;
+  sample_uniform(now);
+  if (!curricular_ || !shape_.cns) return;
+  const Range range(dev_, RangeId::cns, place_);
+  cns_->draw_candidates(seed_, now.epoch, now.step);
+  if (pool_ != Pool::model)
+    cns_->choose(items_.p() + rows_ * (1 + n_neg_), ndi_->pool(int(pool_) - int(Pool::stage0)), items_.p(), users_.p(), rows_, train_.view(),
+                 items_.p() + rows_, seed_, now.epoch, now.step);
+}
+
+// Rows of the epoch's order with their random negatives, and without the sampler the curricular ones, which are random items then.
+void Recommender::sample_uniform(const Moment& now) {
+  const Range range(dev_, RangeId::uniform, place_);
   int32_t* const positives = items_.p();
   int32_t* const negatives = items_.p() + rows_;
   int32_t* const chosen = items_.p() + rows_ * (1 + n_neg_);
@@ -165,16 +181,9 @@ void Recommender::sample(const Moment& now) {
   dev_.ops.take(dev_.ctx, positives, train_item_.p(), order_.p(), now.first, rows_);
   dev_.ops.negatives(dev_.ctx, negatives, users_.p(), rows_, n_neg_, now.first, train_.view(), train_items_.p(), train_items_.n(),
                      Stream{seed_, Use::neg_uniform, now.epoch, now.step});
-  if (!curricular_) return;
-  if (shape_.cns) {
-    cns_->draw_candidates(seed_, now.epoch, now.step);
-    if (pool_ != Pool::model)
-      cns_->choose(chosen, ndi_->pool(int(pool_) - int(Pool::stage0)), positives, users_.p(), rows_, train_.view(), negatives, seed_, now.epoch,
-                   now.step);
-  } else {
-    dev_.ops.unseen_items(dev_.ctx, chosen, users_.p(), rows_, train_.view(), I_, Stream{seed_, Use::ndi_item, now.epoch, now.step});
-    if (frozen_curricular_) dev_.ops.gather_rows(dev_.ctx, frozen_, ndi_->e0_hat(), chosen, rows_);
-  }
+  if (!curricular_ || shape_.cns) return;
+  dev_.ops.unseen_items(dev_.ctx, chosen, users_.p(), rows_, train_.view(), I_, Stream{seed_, Use::ndi_item, now.epoch, now.step});
+  if (frozen_curricular_) dev_.ops.gather_rows(dev_.ctx, frozen_, ndi_->e0_hat(), chosen, rows_);
 }
 
 // Node ids of the slots, [users | positives | negatives | curricular].
@@ -190,11 +199,12 @@ void Recommender::forward(const Moment& now) {
   catch_up();
   propagate(now);
   if (c_later) {
-    Phase phase(dev_, seconds_, "sample", timed_);
+    const Phase phase = phase_of(RangeId::sample);
+    const Range range(dev_, RangeId::cns, place_);
     cns_->choose(items_.p() + rows_ * (1 + n_neg_), backbone_->item_representations(), items_.p(), users_.p(), rows_, train_.view(),
                  items_.p() + rows_, seed_, now.epoch, now.step);
   }
-  Phase phase(dev_, seconds_, "forward", timed_);
+  const Phase phase = phase_of(RangeId::forward);
   slot_count_ = rows_ * (2 + n_neg_ + (c_is_node ? 1 : 0));
   if (c_later) {
     name_slots(c_is_node);
@@ -208,7 +218,7 @@ void Recommender::forward(const Moment& now) {
 
 // The distinct nodes and items the batch reads.
 void Recommender::list_rows(bool c_is_node, bool c_later) {
-  Phase phase(dev_, seconds_, "forward", timed_);
+  const Phase phase = phase_of(RangeId::forward);
   name_slots(c_is_node && !c_later);
   int64_t n = rows_ * (2 + n_neg_ + (c_is_node && !c_later ? 1 : 0));
   if (c_later) {  // every candidate's representation is needed
@@ -225,13 +235,13 @@ void Recommender::list_rows(bool c_is_node, bool c_later) {
 
 // Adam's zero-gradient steps that those rows have missed: dense Adam would have taken them one by one.
 void Recommender::catch_up() {
-  Phase phase(dev_, seconds_, "optimiser", timed_);
+  const Phase phase = phase_of(RangeId::optimiser);
   backbone_->catch_up(t_);
 }
 
 // Projections, estimator, fusion and propagation for those rows.
 void Recommender::propagate(const Moment& now) {
-  Phase phase(dev_, seconds_, "forward", timed_);
+  const Phase phase = phase_of(RangeId::forward);
   const CMat hhat = backbone_->items();
   // The features catch up as they are read: that part of their optimiser's work is counted here, not in its phase.
   if (shape_.modalities) modal_->project(arena_, item_list_.rows, t_);
@@ -244,7 +254,7 @@ void Recommender::propagate(const Moment& now) {
 }
 
 void Recommender::backward() {
-  Phase phase(dev_, seconds_, "backward", timed_);
+  const Phase phase = phase_of(RangeId::backward);
   arena_.zero_grad(dev_);
   double* const loss = losses_.p();
   const Mat h = slots_, d_h = d_slots_.top(slot_count_);
@@ -296,7 +306,7 @@ void Recommender::modality_terms(double* loss, Mat d_u, CMat h_u) {
 }
 
 void Recommender::update() {
-  Phase phase(dev_, seconds_, "optimiser", timed_);
+  const Phase phase = phase_of(RangeId::optimiser);
   ++t_;
   backbone_->update(adam_, t_);
   if (modal_ && keep_gradients_) modal_->update(item_list_.rows, t_);
@@ -305,7 +315,7 @@ void Recommender::update() {
 
 void Recommender::forward_backward(int epoch, int64_t step) {
   plan_batch(epoch, step);
-  keep_gradients_ = true;
+  keep_gradients_ = true, place_ = step;
   run_batch({uint32_t(epoch), uint32_t(step), step * batch_});
 }
 void Recommender::run_batch(const Moment& now) {
@@ -318,7 +328,8 @@ void Recommender::run_batch(const Moment& now) {
 // memory finds its size. What differs between batches of a kind are the late values (kernels/late.h).
 void Recommender::step(int epoch, int64_t step) {
   plan_batch(epoch, step);
-  keep_gradients_ = false;
+  keep_gradients_ = false, place_ = step;
+  const Range range(dev_, RangeId::step, step);  // around the launch of a replay too: inside it there are no ranges
   const Moment now{uint32_t(epoch), uint32_t(step), step * batch_};
   const BatchKind kind{rows_, int(pool_), curricular_};
   const auto known = recorded_.find(kind);
@@ -345,7 +356,6 @@ void Recommender::step(int epoch, int64_t step) {
   }
   if (late_.epoch != now.epoch || late_.step != now.step || late_.first != now.first || late_.t != t_)
     dev_.ops.set_late(dev_.ctx, {now.epoch, now.step, now.first, t_});
-  const Range range(dev_, "step", step);  // of its launch: inside a replay there are no ranges
   dev_.ops.replay(dev_.ctx, known->second);
   ++t_;
   late_ = {now.epoch, now.step + 1, now.first + batch_, t_};
@@ -353,15 +363,16 @@ void Recommender::step(int epoch, int64_t step) {
 
 // Every row brought up to the last step: before anything outside a step reads the tables.
 void Recommender::flush() {
-  Phase phase(dev_, seconds_, "optimiser", timed_);
+  const Phase phase = phase_of(RangeId::optimiser);
   backbone_->flush(t_);
   if (modal_) modal_->flush(t_);
 }
 
 void Recommender::end_epoch(int epoch) {
+  place_ = epoch;
   flush();
   if (!shape_.diffusion) return;
-  Phase phase(dev_, seconds_, "reverse", timed_);
+  const Phase phase = phase_of(RangeId::reverse);
   ndi_->run(arena_, *modal_, *dma_, backbone_->item_table(), seed_, epoch);
 }
 

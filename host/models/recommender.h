@@ -93,10 +93,12 @@ class Recommender {
     uint32_t epoch, step;
     int64_t first;  // step * batch
   };
+  Phase phase_of(RangeId id) { return {dev_, seconds_, id, timed_, place_}; }
   using BatchKind = std::tuple<int64_t, int, bool>;  // rows, pool, curricular
   void plan_batch(int epoch, int64_t step);
   void run_batch(const Moment&);
   void sample(const Moment&);
+  void sample_uniform(const Moment&);
   void forward(const Moment&);
   void list_rows(bool c_is_node, bool c_later);
   void catch_up();
@@ -142,6 +144,7 @@ class Recommender {
   std::vector<Matrix> d_modal_slots_;
   Array<double> losses_;
   bool timed_ = false;
+  int64_t place_ = -1;                   // what ranges of profilers carry: the epoch, within a step its number
   std::map<BatchKind, void*> recorded_;  // null: seen, not yet recorded
   Late late_{};                          // what the device holds, once set
   std::map<std::string, double> seconds_;

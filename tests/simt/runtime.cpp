@@ -13,6 +13,7 @@
 
 #include "kernels/cuda/chip.h"
 #include "kernels/precision.h"
+#include "tests/simt/ranges.h"
 #include "tests/simt/simt.h"
 
 namespace ccdrec {
@@ -80,6 +81,15 @@ DeviceAccess::~DeviceAccess() {
   if (!DeviceMemory::kApart && --m.open == 0) m.protect(PROT_NONE);
 }
 
+namespace {
+Ranges* watched = nullptr;
+}
+RangeWatch::RangeWatch() {
+  if (watched) throw std::logic_error("two watches over the ranges at a time");
+  watched = &kept;
+}
+RangeWatch::~RangeWatch() { watched = nullptr; }
+
 }  // namespace simt
 
 namespace cuda {
@@ -89,6 +99,7 @@ namespace {
 
 using simt::DeviceAccess;
 using simt::DeviceMemory;
+using simt::watched;
 simt::Backend& backend(Ctx& ctx) { return *static_cast<simt::Backend*>(ctx.backend); }
 using Recording = std::vector<std::function<void()>>;
 
@@ -113,8 +124,20 @@ void fill_runtime(Ops& t) {
     if (bytes) std::memcpy(host, device, bytes);
   };
   t.wait = [](Ctx&) {};
-  t.enter = [](const char*, int64_t) {};
-  t.leave = [] {};
+  t.enter = [](RangeId id, int64_t payload) {
+    if (!watched) return;
+    watched->open.push_back(int(watched->all.size()));
+    watched->all.push_back({id, payload, watched->open.size() > 1 ? watched->open[watched->open.size() - 2] : -1});
+  };
+  t.leave = [] {
+    if (!watched) return;
+    if (watched->open.empty()) {
+      ++watched->closed_too_often;
+      return;
+    }
+    watched->all[size_t(watched->open.back())].closed = true;
+    watched->open.pop_back();
+  };
   t.take_fault = [](Ctx& ctx) {
     const int32_t f = *ctx.fault;
     *ctx.fault = 0;

@@ -2,7 +2,6 @@
 #include <nvtx3/nvToolsExt.h>
 #include <nvtx3/nvToolsExtCudaRt.h>
 
-#include <cstring>
 #include <iterator>
 #include <memory>
 #include <mutex>
@@ -73,43 +72,31 @@ void allow_shared(const void* kernel, size_t bytes) {
 
 namespace {
 
-// Ranges of the domain `ccdrec`, named as the log names the phases; registered strings, since profilers select by those alone.
-struct RangeName {
-  const char *name, *category;
-  nvtxStringHandle_t string = nullptr;
-};
-RangeName kRanges[] = {{"epoch", "train"},
-                       {"step", "train"},
-                       {"prune", "graph/prune"},
-                       {"sample", "sample"},
-                       {"forward", "train/forward"},
-                       {"backward", "train/backward"},
-                       {"optimiser", "train/optimizer"},
-                       {"reverse", "diffusion/reverse"},
-                       {"evaluation", "eval/score_topk"},
-                       {"knn", "graph/knn"}};
-nvtxDomainHandle_t domain() {
-  static const nvtxDomainHandle_t d = [] {
-    const nvtxDomainHandle_t made = nvtxDomainCreateA("ccdrec");
-    uint32_t category = 0;
-    for (RangeName& r : kRanges) r.string = nvtxDomainRegisterStringA(made, r.name), nvtxDomainNameCategoryA(made, ++category, r.category);
-    return made;
-  }();
-  return d;
-}
-void enter(const char* name, int64_t payload) {
-  nvtxEventAttributes_t a = {};
-  a.version = NVTX_VERSION, a.size = NVTX_EVENT_ATTRIB_STRUCT_SIZE;
-  const nvtxDomainHandle_t d = domain();
-  a.messageType = NVTX_MESSAGE_TYPE_ASCII, a.message.ascii = name;
-  for (uint32_t k = 0; k < std::size(kRanges); ++k) {
-    if (std::strcmp(kRanges[k].name, name) != 0) continue;
-    a.category = k + 1, a.messageType = NVTX_MESSAGE_TYPE_REGISTERED, a.message.registered = kRanges[k].string;
+// The domain `ccdrec`: categories named once, ranges as registered strings, since profilers select by those alone.
+struct Profiled {
+  nvtxDomainHandle_t domain = nvtxDomainCreateA("ccdrec");
+  nvtxStringHandle_t name[std::size(kRangeTexts)] = {};
+  Profiled() {
+    for (uint32_t k = 0; k < std::size(kRangeTexts); ++k) {
+      name[k] = nvtxDomainRegisterStringA(domain, kRangeTexts[k].name);
+      const uint32_t category = category_number(RangeId(k));
+      if (category == k + 1) nvtxDomainNameCategoryA(domain, category, kRangeTexts[k].category);
+    }
   }
+  static const Profiled& get() {
+    static const Profiled p;
+    return p;
+  }
+};
+void enter(RangeId id, int64_t payload) {
+  const Profiled& p = Profiled::get();
+  nvtxEventAttributes_t a = {};
+  a.version = NVTX_VERSION, a.size = NVTX_EVENT_ATTRIB_STRUCT_SIZE, a.category = category_number(id);
+  a.messageType = NVTX_MESSAGE_TYPE_REGISTERED, a.message.registered = p.name[size_t(id)];
   if (payload >= 0) a.payloadType = NVTX_PAYLOAD_TYPE_INT64, a.payload.llValue = payload;
-  nvtxDomainRangePushEx(d, &a);
+  nvtxDomainRangePushEx(p.domain, &a);
 }
-void leave() { nvtxDomainRangePop(domain()); }
+void leave() { nvtxDomainRangePop(Profiled::get().domain); }
 
 void wait(Ctx& ctx) {
   CHECK_CUDA(cudaGetLastError());
