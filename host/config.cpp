@@ -103,7 +103,7 @@ void check_width(const Settings& s, const std::string& origin) {
 void check_together(const Settings& s, const std::map<std::string, std::string>& origin) {
   const auto where = [&](const char* key) { return origin.at(key); };
   const std::string metric = metric_key(s.valid_metric);
-  const int k = std::atoi(metric.substr(metric.find('@') + 1).c_str());
+  const int k = metric_cutoff(metric);
   if (std::find(s.topk.begin(), s.topk.end(), k) == s.topk.end())
     throw UserError(fmt::format("valid_metric = {} ({}) needs {} among topk = [{}] ({})", s.valid_metric, where("valid_metric"), k,
                                 fmt::join(s.topk, ", "), where("topk")));

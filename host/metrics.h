@@ -22,18 +22,43 @@ struct HeldOut {
 };
 HeldOut held_out(const std::vector<Pair>&);
 
-// top: (users.size(), width) ranked item ids, -1 = none. Adds up in the order of users; width >= max k.
+// What lists are cut at: topk and the k of the metric that stops a run, ascending. A list is as long as the largest, and never longer than the items.
+std::vector<int> cutoffs(const std::vector<int>& topk, const std::string& valid_metric);
+int64_t list_width(const std::vector<int>& ks, int64_t n_items);
+std::string longer_than_items(const std::vector<int>& ks, int64_t n_items);  // a sentence on those that are; else empty
+
+// top: (users.size(), width) ranked item ids, -1 = none; ranks beyond the width hold nothing. Adds up in the order of users.
 Metrics ranking_metrics(const HeldOut&, const int32_t* top, int64_t width, const std::vector<int>& ks);
+constexpr int kMetricStems = 4;                   // recall, ndcg, precision, map
 double round4(double);                            // what early stopping compares
 std::string metric_key(const std::string& name);  // "Recall@20" -> "recall@20"; UserError for an unknown metric
+int metric_cutoff(const std::string& key);        // of "recall@20": 20
 
-// Full ranking of both splits in one pass: every user of either split is scored once (the mask, training items, is the same), in batches of users.
 struct EvalResult {
   Metrics valid, test;
   double seconds = 0;
 };
-int64_t users_at_once(DeviceKind);  // a batch at most; a GPU starts its lists anew in every call
+// A batch at most: a GPU starts its lists anew in every call, and lists of so many items must find room.
+int64_t users_at_once(DeviceKind, int64_t width);
+
+// Full ranking of both splits in one pass: every user of either split is scored once (the mask, training items, is the same), in batches of users.
+// What it needs of the device it takes when it is made; a run takes nothing and waits once for each batch, for its lists.
+class Evaluation {
+ public:
+  Evaluation(Ctx&, const Ops&, int64_t n_users, int64_t n_items, const HeldOut& valid, const HeldOut& test, const std::vector<int>& ks,
+             int64_t at_once = 0);  // users of a batch; 0: users_at_once
+  EvalResult run(CMat hu, CMat hi, const Csr& train_mask_device) const;
+
+ private:
+  Ctx& ctx_;
+  const Ops& ops_;
+  HeldOut valid_, test_;
+  std::vector<int> ks_;
+  std::vector<int32_t> place_valid_, place_test_, users_;  // places in each split, -1 = none; those scored
+  int64_t width_, block_;
+  DeviceBlock d_users_, d_top_, d_score_;
+};
 EvalResult evaluate(Ctx&, const Ops&, CMat hu, CMat hi, const Csr& train_mask_device, const HeldOut& valid, const HeldOut& test,
-                    const std::vector<int>& ks);
+                    const std::vector<int>& ks);  // one run
 
 }  // namespace ccdrec

@@ -17,13 +17,6 @@ int64_t evaluated_users(const Dataset& data) {
   return std::count(seen.begin(), seen.end(), true);
 }
 
-int64_t widest_list(const Settings& s) {
-  const std::string metric = metric_key(s.valid_metric);
-  int64_t k = std::stoi(metric.substr(metric.find('@') + 1));
-  for (const int cut : s.topk) k = std::max<int64_t>(k, cut);
-  return k;
-}
-
 // Letters as in types.h, and what the two parts of the plan share.
 struct Sizes {
   Sizes(const Settings& s, const Dataset& data)
@@ -38,31 +31,25 @@ struct Sizes {
         M(int64_t(data.features.size())),
         item_slots(B * (1 + s.n_neg)),
         kept_edges(int64_t(double(E) * (1 - shape.backbone.prune))),
+        k(list_width(cutoffs(s.topk, s.valid_metric), I)),
         evaluated(evaluated_users(data)),
-        ranked(std::min(users_at_once(on_gpu ? DeviceKind::cuda : DeviceKind::cpu), evaluated)),
-        k(widest_list(s)) {}
+        ranked(std::min(users_at_once(on_gpu ? DeviceKind::cuda : DeviceKind::cpu, k), evaluated)) {}
   Shape shape;
   bool on_gpu;
   int64_t U, I, N, d, E, B, M, item_slots, kept_edges;
-  int64_t evaluated, ranked, k;  // users of an evaluation, of one batch of it; items of a list
+  int64_t k, evaluated, ranked;  // items of a list; users of an evaluation, of one batch of it
 };
 
-// Scratch grows to the most that any operation asks for, slot by slot. On a GPU a block that is outgrown once steps are recorded stays beside the
-// larger one: of what an epoch runs, only a late first evaluation and the candidates of the model's own pool can come after that.
-size_t scratch_bytes(const Ops& ops, const Sizes& z, const Settings& s, const Dataset& data) {
+// The most that any operation asks for, slot by slot.
+ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, const Dataset& data) {
   ScratchPlan p;
   p.threads = threads_of(s.threads);
   const bool diffusion = z.shape.diffusion, encoder = s.estimator == "transformer", curricular = (z.shape.cns || z.shape.ndi) && s.omega != 0;
   const int M = int(z.M);
   const int64_t inner = 4 * z.d, C = Cns::candidates_of(s, z.I), rows = z.on_gpu ? z.item_slots : std::min(z.item_slots, z.I);
-  const auto evaluation = [&] {
-    const auto whole_graph = [&](int64_t n, int64_t nnz) {
-      const SpmmBy by = s.spmm == "auto" ? spmm_rule(nnz, n, z.d) : s.spmm == "cusparse" ? SpmmBy::cusparse : SpmmBy::own;
-      ops.spmm_scratch(p, n, nnz, by == SpmmBy::cusparse);
-    };
-    if (z.shape.backbone.layers > 0) whole_graph(z.N, 2 * z.E);
-    if (z.shape.backbone.item_graph) whole_graph(z.I, z.I * s.knn_k * z.M);
-    for (const int64_t n : {z.ranked, z.evaluated % std::max<int64_t>(z.ranked, 1)}) ops.score_topk_scratch(p, n, z.I, z.d, z.k);
+  const auto whole_graph = [&](int64_t n, int64_t nnz) {
+    const SpmmBy by = s.spmm == "auto" ? spmm_rule(nnz, n, z.d) : s.spmm == "cusparse" ? SpmmBy::cusparse : SpmmBy::own;
+    ops.spmm_scratch(p, n, nnz, by == SpmmBy::cusparse);
   };
 
   if (z.shape.backbone.item_graph)
@@ -83,18 +70,11 @@ size_t scratch_bytes(const Ops& ops, const Sizes& z, const Settings& s, const Da
     ops.encoder_reverse_scratch(p, z.I, M, z.d, inner, s.estimator_heads, s.estimator_layers);
   }
   if (z.shape.cns && curricular) ops.candidates_scratch(p, C), ops.similar_negative_scratch(p, z.B, C, Cns::drawn_from(s, C), z.d);
-  if (s.eval_step <= 1) evaluation();
-
-  size_t outgrown = 0;
-  const auto then = [&](auto&& more) {
-    const ScratchPlan before = p;
-    more();
-    for (int k = 0; k < kScratchSlots && ops.record; ++k)
-      if (p.slot[k] > scratch_block(before.slot[k])) outgrown += scratch_block(before.slot[k]);
-  };
-  if (z.shape.cns && curricular) then([&] { ops.group_scratch(p, z.B * (2 + s.n_neg) + C); });
-  if (s.eval_step > 1) then(evaluation);
-  return p.bytes() + outgrown;
+  if (z.shape.cns && curricular) ops.group_scratch(p, z.B * (2 + s.n_neg) + C);  // the candidates of the model's own pool
+  if (z.shape.backbone.layers > 0) whole_graph(z.N, 2 * z.E);
+  if (z.shape.backbone.item_graph) whole_graph(z.I, z.I * s.knn_k * z.M);
+  for (const int64_t n : {z.ranked, z.evaluated % std::max<int64_t>(z.ranked, 1)}) ops.score_topk_scratch(p, n, z.I, z.d, z.k);
+  return p;
 }
 
 }  // namespace
@@ -103,6 +83,11 @@ size_t MemoryPlan::total() const {
   size_t sum = 0;
   for (const PlanLine& l : lines) sum += l.bytes;
   return sum;
+}
+
+ScratchPlan Trainer::scratch(const Settings& s, const Dataset& data) {
+  const Sizes z(s, data);
+  return scratch_plan(z.on_gpu ? *gpu_ops() : cpu_ops(), z, s, data);
 }
 
 MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
@@ -144,8 +129,9 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   p.lines.push_back({"graphs", size_t(graphs + lists)});
   line("one step", step);
   p.lines.push_back({"order, samples, optimiser coefficients", size_t(E * 12 + I * 4) + size_t(s.epochs) * size_t((E + B - 1) / B) * 8});
-  // Users, lists and scores of a batch of users; on the CPU also the lists that the metrics are computed from.
-  const size_t ranking = size_t(z.ranked) * (4 + 8 * size_t(z.k)) + (z.on_gpu ? 0 : size_t(z.ranked + z.evaluated) * size_t(z.k) * 4);
+  // Users; lists and scores of a batch of them; on the CPU also the lists that the metrics are computed from, and a test user's metrics.
+  size_t ranking = size_t(z.evaluated) * 4 + size_t(z.ranked * z.k) * 8;
+  if (!z.on_gpu) ranking += size_t(z.ranked * z.k) * 4 + size_t(z.evaluated) * kMetricStems * 8 * cutoffs(s.topk, s.valid_metric).size();
   p.lines.push_back({"evaluation", ranking});
   // The item graph is built before the rest is taken, one modality at a time, from a copy of its features where they cannot be read in place.
   size_t building = 0;
@@ -153,7 +139,7 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
     for (const Feature& f : data.features)
       building = std::max(building, size_t(I * s.knn_k) * 4 + (!f.matrix.floats() || z.on_gpu ? size_t(I * f.matrix.cols()) * 4 : 0));
   if (building > p.total()) p.lines.push_back({"more while the item graph is built", building - p.total()});
-  p.lines.push_back({"scratch", scratch_bytes(ops, z, s, data)});
+  p.lines.push_back({"scratch", scratch_plan(ops, z, s, data).bytes()});
   if (ops.library_bytes) p.lines.push_back({"libraries", ops.library_bytes});
   return p;
 }

@@ -16,7 +16,7 @@
 namespace ccdrec {
 
 void recommend(Ctx& ctx, const Ops& ops, CMat hu, CMat hi, const HostCsr& mask, const std::vector<int32_t>& users, int64_t k, const ListSink& give) {
-  constexpr int64_t at_once = 4096;  // users of one pass: lists of a batch are all that is kept
+  const int64_t at_once = std::min<int64_t>(4096, users_at_once(ctx.device, k));  // lists of a batch are all that is kept
   const int64_t block = std::min<int64_t>(at_once, int64_t(users.size()));
   if (block == 0) return;
   const auto release = [&](void* p) { ops.free(ctx, p); };
@@ -188,7 +188,9 @@ ForeignLists read_recommendations(const std::string& path, const Dataset& data) 
 }
 
 Metrics foreign_metrics(const ForeignLists& lists, const HeldOut& held, const std::vector<int>& ks, int64_t* missing) {
-  const int64_t width = *std::max_element(ks.begin(), ks.end());
+  size_t longest = 0;
+  for (const std::vector<int32_t>& list : lists.of_user) longest = std::max(longest, list.size());
+  const int64_t width = list_width(ks, int64_t(longest));
   std::vector<int32_t> top(held.users.size() * size_t(width), -1);
   *missing = 0;
   for (size_t j = 0; j < held.users.size(); ++j) {

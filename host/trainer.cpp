@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 
@@ -60,21 +59,12 @@ void Trainer::check_settings(const Settings& s, const Dataset& data) {
   if (shape.backbone.item_graph) modality_weights(s, data.features.size());
 }
 
-namespace {
-
-bool finite_so_far(Recommender& model) {
-  bool finite = !model.saw_nan();
-  for (const double x : model.losses().sum) finite = finite && std::isfinite(x);
-  return finite;
-}
-
-}  // namespace
-
 Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settings), data(dataset) {
   check_settings(s, data);
   std::string note;
   device = make_device(s.device, s.threads, note, s.precision, s.spmm);
   notes.push_back(note);
+  if (device->gpu()) device->ctx.reserve(Trainer::scratch(s, data));  // once: no step and no evaluation takes memory
   const Shape shape = model_shape(s);
   Graphs graphs;
   graphs.train = pairs_by_user(data.train, data.n_users, data.n_items);
@@ -104,13 +94,12 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
   if (shape.backbone.prune > 0)
     notes.push_back("training graph: " + std::to_string(model->backbone().kept_edges()) + " of " + std::to_string(graphs.train.nnz()) +
                     " edges kept per epoch");
-  valid = held_out(data.valid), test = held_out(data.test);
   metric = metric_key(s.valid_metric);
-  ks = s.topk;
-  const int cut = std::stoi(metric.substr(metric.find('@') + 1));
-  if (std::find(ks.begin(), ks.end(), cut) == ks.end()) ks.push_back(cut);
-  std::sort(ks.begin(), ks.end());
-  if (valid.users.empty())
+  const std::vector<int> ks = cutoffs(s.topk, s.valid_metric);
+  evaluation = std::make_unique<Evaluation>(device->ctx, device->ops, data.n_users, data.n_items, held_out(data.valid), held_out(data.test), ks);
+  if (const std::string longer = longer_than_items(ks, data.n_items); !longer.empty()) notes.push_back(longer);
+  blind = data.valid.empty();
+  if (blind)
     notes.push_back("no validation rows: nothing to stop early by, so all " + std::to_string(s.epochs) +
                     " epochs are trained and the last model evaluated is kept as the best");
 }
@@ -129,7 +118,7 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
   TrainSummary& sum = z.summary;
   sum.reason = StopReason::running;
   int epochs_here = 0;
-  const bool blind = z.valid.users.empty();  // no validation: the latest model evaluated stands as the best
+  const bool blind = z.blind;
   const auto out_of_patience = [&] {
     if (blind || z.failures <= z.s.stopping_step) return false;
     sum.reason = StopReason::early;
@@ -151,7 +140,7 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
     for (int64_t step = z.next_step; step < steps; ++step) {
       model.step(epoch, step);
       z.epoch = epoch, z.next_step = step + 1;
-      if (!gpu && !finite_so_far(model)) {  // on a GPU asked once per epoch: a step waits for nothing
+      if (!gpu && !model.state().finite()) {  // on a GPU asked once per epoch: a step waits for nothing
         sum.reason = StopReason::diverged;
         sum.message =
             "the loss is no longer finite at epoch " + std::to_string(epoch) + ", step " + std::to_string(step) + "; try a smaller learning_rate";
@@ -167,15 +156,14 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
       }
     }
     model.end_epoch(epoch);
-    if (gpu) {
-      z.device->check_faults();
-      if (!finite_so_far(model)) {
-        sum.reason = StopReason::diverged;
-        sum.message = "the loss is no longer finite in epoch " + std::to_string(epoch) + "; try a smaller learning_rate";
-        return sum;
-      }
+    const EpochState state = model.state();  // the one wait of an epoch on a GPU
+    if (state.fault) z.device->check_faults();
+    if (gpu && !state.finite()) {
+      sum.reason = StopReason::diverged;
+      sum.message = "the loss is no longer finite in epoch " + std::to_string(epoch) + "; try a smaller learning_rate";
+      return sum;
     }
-    const EpochLosses l = model.losses();
+    const EpochLosses& l = state.losses;
     static const char* const parts[] = {"bpr", "bpr_curricular", "align", "reg"};
     for (int k = 0; k < EpochLosses::count; ++k) report.losses[parts[k]] = l.sum[k] / double(steps), report.loss += l.sum[k] / double(steps);
     report.negatives = model.negatives_name();
@@ -220,7 +208,7 @@ EvalResult Trainer::Impl::evaluate() {
   const Range range(*device, RangeId::evaluation, epoch);
   CMat hu, hi;
   model->represent(hu, hi);
-  return ccdrec::evaluate(device->ctx, device->ops, hu, hi, model->train_csr(), valid, test, ks);
+  return evaluation->run(hu, hi, model->train_csr());
 }
 
 }  // namespace ccdrec

@@ -59,6 +59,7 @@ class Trainer {
   ~Trainer();
   static void check_settings(const Settings&, const Dataset&);  // UserError for all that the data cannot serve; takes nothing
   static MemoryPlan plan(const Settings&, const Dataset&);      // likewise
+  static ScratchPlan scratch(const Settings&, const Dataset&);  // its part that operations ask for: a GPU takes it before anything else
   const std::vector<std::string>& notes() const;                // sentences for the log: tied kNN rows, kept edges, device, instruction set, ...
 
   TrainSummary run(const TrainHooks&);

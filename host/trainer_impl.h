@@ -1,5 +1,6 @@
 // What a Trainer holds; shared with the checkpoint code and nobody else.
 #pragma once
+#include "host/metrics.h"
 #include "host/models/recommender.h"
 #include "host/trainer.h"
 
@@ -13,8 +14,8 @@ struct Trainer::Impl {
   const Dataset& data;
   std::unique_ptr<Device> device;
   std::unique_ptr<Recommender> model;
-  HeldOut valid, test;
-  std::vector<int> ks;
+  std::unique_ptr<Evaluation> evaluation;
+  bool blind = false;  // no validation rows: the latest model evaluated stands as the best
   std::string metric;  // what early stopping watches, e.g. recall@20
   std::vector<std::string> notes;
 

@@ -42,7 +42,9 @@ struct Ctx {
   // Scratch of the calling operation: at least `bytes`, 64-byte aligned, contents undefined, one block per slot. Grows on first use and
   // is kept, so that no step allocates. Call it OUTSIDE parallel regions and cut it by thread there. Slots 0..7 belong to the running operation.
   void* scratch(int slot, size_t bytes);
-  size_t scratch_bytes() const;  // held by the slots, and by the backend beside them
+  void reserve(const ScratchPlan&);  // the slots as large as planned, so that none grows later
+  ScratchPlan asked() const;         // the most that operations have asked of each slot
+  size_t scratch_bytes() const;      // held by the slots, and by the backend beside them
 
   // Bytes of this device: scratch, and arrays, which those who take them count. `peak_bytes` is the most there ever was at a time.
   void count_array(int64_t bytes);  // taken; < 0: given back
@@ -57,10 +59,18 @@ struct Ctx {
   } memory;
   void fill_scratch(int byte);  // host memory only: tests poison what an operation may not rely on
 
+  // What the host asked of a GPU's runtime, counted where it is asked: the tests say how many of each an epoch and an evaluation make.
+  struct Calls {
+    int64_t waits = 0;        // that wait for the device: synchronisation, copies that are complete when they return, memory given back
+    int64_t allocations = 0;  // of device memory, arrays and scratch
+    int64_t recordings = 0;   // steps captured as graphs
+  } calls;
+
  private:
   void note_peak();
+  void grow(int slot, size_t bytes);
   void* block_[kScratchSlots] = {};
-  size_t size_[kScratchSlots] = {};
+  size_t size_[kScratchSlots] = {}, asked_[kScratchSlots] = {};
   size_t arrays_ = 0, peak_ = 0;
 };
 

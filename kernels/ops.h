@@ -97,6 +97,13 @@
 
 namespace ccdrec {
 
+struct Piece {  // of device memory, and where on the host it is wanted
+  void* host;
+  const void* device;
+  size_t bytes;
+};
+constexpr size_t kMostRead = 256;
+
 // One device: its operations, its memory and, where it has them, recorded steps. `alloc` zeroes and throws std::bad_alloc; copies are complete
 // when they return.
 struct Ops {
@@ -109,6 +116,7 @@ struct Ops {
   void (*free)(Ctx&, void*) = nullptr;
   void (*upload)(Ctx&, void* device, const void* host, size_t bytes) = nullptr;
   void (*download)(Ctx&, void* host, const void* device, size_t bytes) = nullptr;
+  void (*read)(Ctx&, const Piece*, int n) = nullptr;  // several downloads, at most kMostRead bytes together, for one wait
 
   // A device whose operations return before they are done (null on the CPU).
   void (*wait)(Ctx&) = nullptr;                       // until all is done; throws what went wrong since
@@ -118,7 +126,7 @@ struct Ops {
   void* (*record)(Ctx&, const std::function<void()>& step) = nullptr;  // the operations that `step` calls, not run; late.h. Nothing may be allocated
   void (*replay)(Ctx&, void* recording) = nullptr;                     // runs them
   void (*forget)(Ctx&, void* recording) = nullptr;                     //
-  void (*set_late)(Ctx&, const Late&) = nullptr;                       // before the first replay of an epoch
+  void (*set_late)(Ctx&, const Late&) = nullptr;        // before the first replay of an epoch; an operation, as the next: it waits for nothing
   void (*advance_late)(Ctx&, int64_t batch) = nullptr;  // an operation of its own: step + 1, first + batch, t + 1. Last in a recorded step
 };
 

@@ -40,10 +40,4 @@ void Cns::choose(int32_t* out, CMat pool, const int32_t* positives, const int32_
                             Stream{seed, Use::cns_rank, epoch, step});
 }
 
-bool Cns::saw_nan() const {
-  int32_t flag = 0;
-  nan_flag_.download(&flag, 1);
-  return flag != 0;
-}
-
 }  // namespace ccdrec

@@ -24,7 +24,7 @@ class Cns {
   // out (B): the curricular negative of each row, from the given pool (I,d).
   void choose(int32_t* out, CMat pool, const int32_t* positives, const int32_t* users, int64_t batch, const Csr& train, const int32_t* fallback,
               uint32_t seed, uint32_t epoch, uint32_t step);
-  bool saw_nan() const;  // reads the device
+  const int32_t* nan_flag() const { return nan_flag_.p(); }  // on the device; not 0: a similarity was no number
 
  private:
   Device& dev_;

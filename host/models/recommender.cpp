@@ -1,6 +1,7 @@
 #include "host/models/recommender.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "data/error.h"
 
@@ -91,13 +92,20 @@ void Recommender::begin_epoch(int epoch) {
   }
   const Phase phase = phase_of(RangeId::sample);
   dev_.ops.shuffle(dev_.ctx, order_.p(), n_train_, Stream{seed_, Use::shuffle, uint32_t(epoch), 0});
-  set_losses({});
+  dev_.ops.fill_zero(dev_.ctx, {reinterpret_cast<float*>(losses_.p()), 1, 2 * EpochLosses::count});  // no copy: the host would wait for it
 }
 
-EpochLosses Recommender::losses() const {
-  EpochLosses l;
-  losses_.download(l.sum, EpochLosses::count);
-  return l;
+bool EpochState::finite() const {
+  return !saw_nan && std::all_of(losses.sum, losses.sum + EpochLosses::count, [](double x) { return std::isfinite(x); });
+}
+EpochState Recommender::state() const {
+  EpochState s;
+  Piece list[3] = {{s.losses.sum, losses_.p(), sizeof s.losses.sum}};
+  int n = 1;
+  if (cns_) list[n++] = {&s.saw_nan, cns_->nan_flag(), sizeof s.saw_nan};
+  if (dev_.ctx.fault) list[n++] = {&s.fault, dev_.ctx.fault, sizeof s.fault};
+  dev_.ops.read(dev_.ctx, list, n);
+  return s;
 }
 void Recommender::set_losses(const EpochLosses& l) { losses_.upload(l.sum, EpochLosses::count); }
 

@@ -32,6 +32,13 @@ struct EpochLosses {  // sums over steps; slots of the device accumulator
   double sum[count] = {};
 };
 
+struct EpochState {  // what a device notes while an epoch runs
+  EpochLosses losses;
+  int32_t saw_nan = 0;  // a similarity was none
+  int32_t fault = 0;    // Ctx::fault
+  bool finite() const;
+};
+
 struct BatchDraws {                                              // what chance decided for a batch, on the host
   std::vector<int32_t> users, positives, negatives, curricular;  // (B), (B), (n_neg,B), (B) or empty: the batch has none
   std::vector<float> frozen;                                     // (B,d): the pool's rows where they stand for h_c; else empty
@@ -51,11 +58,11 @@ class Recommender {
   void step(int epoch, int64_t step);  // one batch; step is zero-based within the epoch
   void end_epoch(int epoch);           // flush; reverse process
   void flush();
-  EpochLosses losses() const;  // sums so far in this epoch: reads the device
+  EpochLosses losses() const { return state().losses; }  // sums so far in this epoch: reads the device
+  EpochState state() const;                              // likewise, with all that may have gone wrong: one wait for everything
   void set_losses(const EpochLosses&);
   const char* negatives_name() const { return pool_name(pool_); }  // where the last batch's curricular negatives came from
   Pool pool() const { return pool_; }                              // likewise
-  bool saw_nan() const { return cns_ && cns_->saw_nan(); }
 
   // Representations of all users and items with the full graph (and ehat_0 fused in): views valid until the next step.
   void represent(CMat& hu, CMat& hi);

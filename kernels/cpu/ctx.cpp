@@ -22,17 +22,30 @@ Ctx::~Ctx() {
   if (memory.close) memory.close(*this);
 }
 
+void Ctx::grow(int slot, size_t bytes) {
+  if (size_[slot] >= bytes) return;
+  memory.give_back ? memory.give_back(*this, block_[slot], size_[slot]) : std::free(block_[slot]);
+  block_[slot] = nullptr, size_[slot] = 0;
+  const size_t rounded = scratch_block(bytes);
+  block_[slot] = memory.take ? memory.take(*this, rounded) : std::aligned_alloc(64, rounded);
+  if (!block_[slot]) throw std::bad_alloc();
+  size_[slot] = rounded;
+  note_peak();
+}
+
 void* Ctx::scratch(int slot, size_t bytes) {
-  if (size_[slot] < bytes) {
-    memory.give_back ? memory.give_back(*this, block_[slot], size_[slot]) : std::free(block_[slot]);
-    block_[slot] = nullptr, size_[slot] = 0;
-    const size_t rounded = scratch_block(bytes);
-    block_[slot] = memory.take ? memory.take(*this, rounded) : std::aligned_alloc(64, rounded);
-    if (!block_[slot]) throw std::bad_alloc();
-    size_[slot] = rounded;
-    note_peak();
-  }
+  asked_[slot] = std::max(asked_[slot], bytes);
+  grow(slot, bytes);
   return block_[slot];
+}
+void Ctx::reserve(const ScratchPlan& p) {
+  for (int k = 0; k < kScratchSlots; ++k) grow(k, p.slot[k]);
+}
+ScratchPlan Ctx::asked() const {
+  ScratchPlan p;
+  p.threads = threads;
+  std::copy_n(asked_, kScratchSlots, p.slot);
+  return p;
 }
 
 void Ctx::fill_scratch(int byte) {

@@ -34,6 +34,9 @@ const Ops& cpu_ops() {
     t.download = [](Ctx&, void* host, const void* device, size_t bytes) {
       if (bytes) std::memcpy(host, device, bytes);
     };
+    t.read = [](Ctx&, const Piece* list, int n) {
+      for (int k = 0; k < n; ++k) std::memcpy(list[k].host, list[k].device, list[k].bytes);
+    };
     return t;
   }();
   return table;

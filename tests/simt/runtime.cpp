@@ -106,24 +106,37 @@ using Recording = std::vector<std::function<void()>>;
 }  // namespace
 
 void fill_runtime(Ops& t) {
-  t.alloc = [](Ctx&, size_t bytes) -> void* {
+  t.alloc = [](Ctx& ctx, size_t bytes) -> void* {
     if (bytes == 0) return nullptr;
+    ++ctx.calls.allocations;
     if (DeviceMemory::kApart) return std::calloc(1, bytes);  // without room to spare: AddressSanitizer sees an access outside
     const DeviceAccess access;
     void* p = DeviceMemory::get().take(bytes);
     std::memset(p, 0, bytes);
     return p;
   };
-  t.free = [](Ctx&, void* p) { DeviceMemory::get().give_back(p); };
-  t.upload = [](Ctx&, void* device, const void* host, size_t bytes) {
+  t.free = [](Ctx& ctx, void* p) {
+    ctx.calls.waits += p != nullptr;
+    DeviceMemory::get().give_back(p);
+  };
+  t.upload = [](Ctx& ctx, void* device, const void* host, size_t bytes) {
+    ++ctx.calls.waits;
     const DeviceAccess access;
     if (bytes) std::memcpy(device, host, bytes);
   };
-  t.download = [](Ctx&, void* host, const void* device, size_t bytes) {
+  t.download = [](Ctx& ctx, void* host, const void* device, size_t bytes) {
+    ++ctx.calls.waits;
     const DeviceAccess access;
     if (bytes) std::memcpy(host, device, bytes);
   };
-  t.wait = [](Ctx&) {};
+  t.read = [](Ctx& ctx, const Piece* list, int n) {
+    ++ctx.calls.waits;
+    const DeviceAccess access;
+    size_t bytes = 0;
+    for (int k = 0; k < n; ++k) std::memcpy(list[k].host, list[k].device, list[k].bytes), bytes += list[k].bytes;
+    check_that(bytes <= kMostRead, "at most kMostRead bytes", __FILE__, __LINE__);
+  };
+  t.wait = [](Ctx& ctx) { ++ctx.calls.waits; };
   t.enter = [](RangeId id, int64_t payload) {
     if (!watched) return;
     watched->open.push_back(int(watched->all.size()));
@@ -139,6 +152,7 @@ void fill_runtime(Ops& t) {
     watched->open.pop_back();
   };
   t.take_fault = [](Ctx& ctx) {
+    ++ctx.calls.waits;
     const int32_t f = *ctx.fault;
     *ctx.fault = 0;
     return f;
@@ -153,7 +167,7 @@ void fill_runtime(Ops& t) {
       throw;
     }
     backend(ctx).recording = nullptr;
-    ++backend(ctx).recordings;
+    ++backend(ctx).recordings, ++ctx.calls.recordings;
     return list.release();
   };
   t.replay = [](Ctx&, void* r) {
@@ -162,10 +176,10 @@ void fill_runtime(Ops& t) {
   };
   t.forget = [](Ctx& ctx, void* r) {
     if (!r) return;
+    ++ctx.calls.waits;
     delete static_cast<Recording*>(r);
     --backend(ctx).recordings;
   };
-  t.set_late = [](Ctx& ctx, const Late& l) { *const_cast<Late*>(ctx.late) = l; };
 }
 
 }  // namespace cuda
@@ -191,6 +205,7 @@ void open_gpu(Ctx& ctx, const char* precision) {
   ctx.fault = new int32_t(0);
   ctx.memory.take = [](Ctx& c, size_t bytes) -> void* {
     if (static_cast<simt::Backend*>(c.backend)->recording) throw std::runtime_error("scratch memory grew while a step was recorded");
+    ++c.calls.allocations;
     const simt::DeviceAccess access;
     void* p = simt::DeviceMemory::get().take(bytes);
     if (p) std::memset(p, static_cast<simt::Backend*>(c.backend)->config.poison, bytes);
@@ -201,7 +216,7 @@ void open_gpu(Ctx& ctx, const char* precision) {
     if (p && b->recordings > 0)
       b->outgrown.push_back(p), b->held += bytes;
     else
-      simt::DeviceMemory::get().give_back(p);
+      gpu_ops()->free(c, p);
   };
   ctx.memory.held = [](const Ctx& c) { return static_cast<const simt::Backend*>(c.backend)->held; };
   ctx.memory.close = [](Ctx& c) {

@@ -17,6 +17,7 @@ struct Backend {
   cublasComputeType_t compute = CUBLAS_COMPUTE_32F;
   void* blas_room = nullptr;    // given to cuBLAS once: it allocates nothing while a step is recorded
   void* sparse = nullptr;       // cusparseHandle_t
+  char* landing = nullptr;      // kMostRead bytes of page-locked host memory: a copy to any other would wait for itself
   bool recording = false;       //
   int recordings = 0;           // alive: they hold addresses of scratch memory, so none of it may be given back
   std::vector<void*> outgrown;  // scratch blocks kept for them

@@ -98,27 +98,52 @@ void enter(RangeId id, int64_t payload) {
 }
 void leave() { nvtxDomainRangePop(Profiled::get().domain); }
 
-void wait(Ctx& ctx) {
-  CHECK_CUDA(cudaGetLastError());
+// Every way to wait for the device is counted (Ctx::calls), here and in tests/simt/runtime.cpp alike.
+void synchronise(Ctx& ctx) {
+  ++ctx.calls.waits;
   CHECK_CUDA(cudaStreamSynchronize(stream(ctx)));
 }
+void wait(Ctx& ctx) {
+  CHECK_CUDA(cudaGetLastError());
+  synchronise(ctx);
+}
 
-void* alloc(Ctx& ctx, size_t bytes) {
-  if (bytes == 0) return nullptr;
+void* take_memory(Ctx& ctx, size_t bytes) {
+  ++ctx.calls.allocations;
   void* p = nullptr;
   CHECK_CUDA(cudaMalloc(&p, bytes));
+  return p;
+}
+void* alloc(Ctx& ctx, size_t bytes) {
+  if (bytes == 0) return nullptr;
+  void* const p = take_memory(ctx, bytes);
   CHECK_CUDA(cudaMemsetAsync(p, 0, bytes, stream(ctx)));
   return p;
 }
-void free_memory(Ctx&, void* p) { (void)cudaFree(p); }  // waits for the device; called by destructors, so it throws nothing
+void free_memory(Ctx& ctx, void* p) {  // called by destructors, so it throws nothing
+  ctx.calls.waits += p != nullptr;     // as cudaFree does
+  (void)cudaFree(p);
+}
 
 void upload(Ctx& ctx, void* device, const void* host, size_t bytes) {
   if (bytes) CHECK_CUDA(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream(ctx)));
-  CHECK_CUDA(cudaStreamSynchronize(stream(ctx)));
+  synchronise(ctx);
 }
 void download(Ctx& ctx, void* host, const void* device, size_t bytes) {
   if (bytes) CHECK_CUDA(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, stream(ctx)));
-  CHECK_CUDA(cudaStreamSynchronize(stream(ctx)));
+  synchronise(ctx);
+}
+void read(Ctx& ctx, const Piece* list, int n) {
+  char* const landing = backend(ctx).landing;
+  size_t at = 0;
+  for (int k = 0; k < n; ++k) {
+    check_that(at + list[k].bytes <= kMostRead, "at most kMostRead bytes", __FILE__, __LINE__);
+    CHECK_CUDA(cudaMemcpyAsync(landing + at, list[k].device, list[k].bytes, cudaMemcpyDeviceToHost, stream(ctx)));
+    at += list[k].bytes;
+  }
+  synchronise(ctx);
+  at = 0;
+  for (int k = 0; k < n; at += list[k++].bytes) std::memcpy(list[k].host, landing + at, list[k].bytes);
 }
 
 int32_t take_fault(Ctx& ctx) {
@@ -152,21 +177,17 @@ void* record(Ctx& ctx, const std::function<void()>& step) {
   const cudaError_t e = cudaGraphInstantiate(&r->exec, graph, 0);
   (void)cudaGraphDestroy(graph);
   CHECK_CUDA(e);
-  ++b.recordings;
+  ++b.recordings, ++ctx.calls.recordings;
   return r.release();
 }
 void replay(Ctx& ctx, void* r) { CHECK_CUDA(cudaGraphLaunch(static_cast<Recording*>(r)->exec, stream(ctx))); }
 void forget(Ctx& ctx, void* r) {
   if (!r) return;
+  ++ctx.calls.waits;
   (void)cudaStreamSynchronize(stream(ctx));
   (void)cudaGraphExecDestroy(static_cast<Recording*>(r)->exec);
   delete static_cast<Recording*>(r);
   --backend(ctx).recordings;
-}
-
-void set_late(Ctx& ctx, const Late& l) {
-  CHECK_CUDA(cudaMemcpyAsync(const_cast<Late*>(ctx.late), &l, sizeof l, cudaMemcpyHostToDevice, stream(ctx)));
-  CHECK_CUDA(cudaStreamSynchronize(stream(ctx)));
 }
 
 // What the libraries take without being asked for it: their kernels, loaded when first used, and cudaMalloc's steps of 2 MB. An allowance, not
@@ -204,9 +225,9 @@ std::string version_text(int v) { return std::to_string(v / 1000) + "." + std::t
 }  // namespace
 
 void fill_runtime(Ops& t) {
-  t.alloc = alloc, t.free = free_memory, t.upload = upload, t.download = download;
+  t.alloc = alloc, t.free = free_memory, t.upload = upload, t.download = download, t.read = read;
   t.wait = wait, t.enter = enter, t.leave = leave, t.take_fault = take_fault;
-  t.record = record, t.replay = replay, t.forget = forget, t.set_late = set_late;
+  t.record = record, t.replay = replay, t.forget = forget;
   t.library_bytes = kBlasRoom + kLibraryCode;
 }
 
@@ -264,18 +285,17 @@ void open_gpu(Ctx& ctx, const char* precision) {
   CHECK_CUDA(cudaMalloc(&fault, sizeof(int32_t)));
   CHECK_CUDA(cudaMemsetAsync(late, 0, sizeof(Late), s));
   CHECK_CUDA(cudaMemsetAsync(fault, 0, sizeof(int32_t), s));
+  CHECK_CUDA(cudaMallocHost(reinterpret_cast<void**>(&backend(ctx).landing), kMostRead));
   ctx.late = static_cast<Late*>(late), ctx.fault = static_cast<int32_t*>(fault);
   ctx.memory.take = [](Ctx& c, size_t bytes) -> void* {
     if (backend(c).recording) throw std::runtime_error("scratch memory grew while a step was recorded");
-    void* block = nullptr;
-    CHECK_CUDA(cudaMalloc(&block, bytes));
-    return block;
+    return take_memory(c, bytes);
   };
   ctx.memory.give_back = [](Ctx& c, void* block, size_t bytes) {
     if (block && backend(c).recordings > 0)
       backend(c).outgrown.push_back(block), backend(c).held += bytes;
     else
-      (void)cudaFree(block);
+      free_memory(c, block);
   };
   ctx.memory.held = [](const Ctx& c) { return static_cast<const Backend*>(c.backend)->held; };
   ctx.memory.close = [](Ctx& c) {
@@ -285,6 +305,7 @@ void open_gpu(Ctx& ctx, const char* precision) {
     if (mine->blas) (void)cublasDestroy(mine->blas);
     close_sparse(*mine);
     (void)cudaFree(mine->blas_room), (void)cudaFree(const_cast<Late*>(c.late)), (void)cudaFree(c.fault);
+    (void)cudaFreeHost(mine->landing);
     (void)cudaStreamDestroy(stream(c));
   };
 }
