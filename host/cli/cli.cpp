@@ -10,6 +10,7 @@
 
 #include "data/error.h"
 #include "host/machine.h"
+#include "kernels/device_memory.h"
 
 namespace ccdrec::cli {
 namespace {
@@ -28,6 +29,15 @@ constexpr const char* kFirstSteps =
 
 int out_of_memory(std::ostream& err) {
   err << "ccdrec: out of memory; `ccdrec train --plan` with the options of a run says what it takes and how much is free\n";
+  return kFault;
+}
+
+// Met although the plan had found room: another program holds the memory, or a command other than train asked for it.
+int out_of_device_memory(const DeviceOutOfMemory& e, std::ostream& err) {
+  err << "ccdrec: out of memory on the GPU: " << e.call() << (e.asked() ? " asked for " + describe_bytes(e.asked()) : " found no room") << " and "
+      << describe_bytes(e.free())
+      << " are free; free the GPU of other programs, lower train_batch_size or embedding_size, or use --device cpu (`ccdrec train --plan` with the "
+         "options of a run says what it takes and what would fit)\n";
   return kFault;
 }
 
@@ -73,7 +83,9 @@ int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& 
   } catch (const UserError& e) {
     err << "ccdrec: " << one_line(e.what()) << '\n';
     return kUserMistake;
-  } catch (const std::bad_alloc&) { return out_of_memory(err); } catch (const std::length_error&) {  // an array longer than any memory
+  } catch (const DeviceOutOfMemory& e) { return out_of_device_memory(e, err); } catch (const std::bad_alloc&) {
+    return out_of_memory(err);
+  } catch (const std::length_error&) {  // an array longer than any memory
     return out_of_memory(err);
   } catch (const std::logic_error& e) {
     err << "ccdrec: a fault of the program, not of its input: " << one_line(e.what()) << "; please report it with the command\n";

@@ -7,11 +7,11 @@
 #include <cstring>
 #include <map>
 #include <memory>
-#include <new>
 #include <stdexcept>
 #include <vector>
 
 #include "kernels/cuda/chip.h"
+#include "kernels/device_memory.h"
 #include "kernels/precision.h"
 #include "tests/simt/ranges.h"
 #include "tests/simt/simt.h"
@@ -31,6 +31,7 @@ struct DeviceMemory {
   char* base = nullptr;
   size_t used = 0;
   int open = 0;
+  size_t held = 0;  // given out
   std::map<size_t, std::vector<void*>> free;
   std::map<void*, size_t> size;
 
@@ -41,9 +42,20 @@ struct DeviceMemory {
   void protect(int how) const {
     if (used && mprotect(base, (used + 4095) / 4096 * 4096, how) != 0) throw std::runtime_error("mprotect of the emulated device memory failed");
   }
-  void* take(size_t bytes) {  // contents undefined
-    if (kApart) return std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+  // Contents undefined. As cudaMalloc on a GPU of `limit` bytes (0: of the reserved range); counted by the context.
+  void* take(Ctx& ctx, size_t bytes, bool zeroed) {
+    ++ctx.calls.allocations;
+    const size_t most = static_cast<Backend*>(ctx.backend)->config.memory, limit = most ? most : kRange;
     const size_t n = (bytes + kPiece - 1) / kPiece * kPiece;
+    if (bytes > limit || held + n > limit) throw DeviceOutOfMemory("cudaMalloc (emulated)", bytes, limit - std::min(limit, held));
+    void* const p = kApart ? apart(bytes, zeroed) : piece(n);
+    held += n;
+    size[p] = n;
+    return p;
+  }
+  // An allocation of its own, without room to spare where it starts as zeros: AddressSanitizer sees an access outside.
+  static void* apart(size_t bytes, bool zeroed) { return zeroed ? std::calloc(1, bytes) : std::aligned_alloc(64, (bytes + 63) / 64 * 64); }
+  void* piece(size_t n) {
     if (auto& kept = free[n]; !kept.empty()) {
       void* p = kept.back();
       kept.pop_back();
@@ -51,26 +63,30 @@ struct DeviceMemory {
     }
     if (!base) {
       void* p = mmap(nullptr, kRange, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-      if (p == MAP_FAILED) throw std::bad_alloc();
+      if (p == MAP_FAILED) throw std::runtime_error("no room to reserve for the emulated device memory");
       base = static_cast<char*>(p);
     }
-    if (used + n > kRange) throw std::bad_alloc();
+    if (used + n > kRange) throw std::runtime_error("the emulated device memory is in too many pieces");  // kept by size
     void* p = base + used;
     used += n;
-    size[p] = n;
     if (open) protect(PROT_READ | PROT_WRITE);
     return p;
   }
   void give_back(void* p) {
     if (!p) return;
+    const auto at = size.find(p);
+    held -= at->second;
     if (kApart)
       std::free(p);
     else
-      free[size.at(p)].push_back(p);
+      free[at->second].push_back(p);
+    size.erase(at);
   }
 };
 
 }  // namespace
+
+size_t memory_held() { return DeviceMemory::get().held; }
 
 DeviceAccess::DeviceAccess() {
   DeviceMemory& m = DeviceMemory::get();
@@ -108,11 +124,9 @@ using Recording = std::vector<std::function<void()>>;
 void fill_runtime(Ops& t) {
   t.alloc = [](Ctx& ctx, size_t bytes) -> void* {
     if (bytes == 0) return nullptr;
-    ++ctx.calls.allocations;
-    if (DeviceMemory::kApart) return std::calloc(1, bytes);  // without room to spare: AddressSanitizer sees an access outside
     const DeviceAccess access;
-    void* p = DeviceMemory::get().take(bytes);
-    std::memset(p, 0, bytes);
+    void* p = DeviceMemory::get().take(ctx, bytes, true);
+    if (!DeviceMemory::kApart) std::memset(p, 0, bytes);
     return p;
   };
   t.free = [](Ctx& ctx, void* p) {
@@ -205,9 +219,8 @@ void open_gpu(Ctx& ctx, const char* precision) {
   ctx.fault = new int32_t(0);
   ctx.memory.take = [](Ctx& c, size_t bytes) -> void* {
     if (static_cast<simt::Backend*>(c.backend)->recording) throw std::runtime_error("scratch memory grew while a step was recorded");
-    ++c.calls.allocations;
     const simt::DeviceAccess access;
-    void* p = simt::DeviceMemory::get().take(bytes);
+    void* p = simt::DeviceMemory::get().take(c, bytes, false);
     if (p) std::memset(p, static_cast<simt::Backend*>(c.backend)->config.poison, bytes);
     return p;
   };

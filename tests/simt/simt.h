@@ -48,7 +48,9 @@ struct Config {
   int poison = 0xff;  // byte that shared memory and scratch start with
   uint32_t seed = 1;  // of Order::random
   int64_t shared = cuda::Chip{}.shared;
+  size_t memory = 0;  // bytes that all contexts may hold together when this one asks for more; 0: no limit
 };
+size_t memory_held();  // by all contexts, bytes
 // The shared memory that a block of the emulated chip may have, in bytes (kernels/cuda/chip.h): asked for when a launch is prepared.
 void use_shared(int64_t bytes);
 int64_t most_shared();

@@ -26,6 +26,10 @@ struct Backend {
 inline Backend& backend(Ctx& ctx) { return *static_cast<Backend*>(ctx.backend); }
 inline cudaStream_t stream(const Ctx& ctx) { return static_cast<cudaStream_t>(ctx.stream); }
 
+// Device memory, counted by the context; DeviceOutOfMemory says how much was asked for and is free.
+void* take_memory(Ctx&, size_t bytes);
+size_t free_memory_now();  // bytes; 0: the GPU does not say
+
 void close_sparse(Backend&);  // sparse.cu
 
 void check_blas(cublasStatus_t, const char* what, const char* file, int line);

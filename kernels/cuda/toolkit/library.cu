@@ -36,7 +36,7 @@ void open_blas(Ctx& ctx) {
   if (b.recording) throw std::runtime_error("cuBLAS was first needed while a step was recorded");
   CHECK_BLAS(cublasCreate(&b.blas));
   CHECK_BLAS(cublasSetStream(b.blas, stream(ctx)));
-  CHECK_CUDA(cudaMalloc(&b.blas_room, kBlasRoom));
+  b.blas_room = take_memory(ctx, kBlasRoom);
   b.held += kBlasRoom;
   CHECK_BLAS(cublasSetWorkspace(b.blas, b.blas_room, kBlasRoom));
 }

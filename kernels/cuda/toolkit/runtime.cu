@@ -5,7 +5,6 @@
 #include <iterator>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
@@ -17,6 +16,7 @@
 #include "kernels/cuda/toolkit/backend.h"
 #include "kernels/cuda/toolkit/delayed.h"
 #include "kernels/cuda/toolkit/why.h"
+#include "kernels/device_memory.h"
 
 #ifndef CCDREC_CUDA_ARCHITECTURES
 #define CCDREC_CUDA_ARCHITECTURES "unknown"
@@ -25,16 +25,22 @@
 namespace ccdrec {
 namespace cuda {
 
+size_t free_memory_now() {
+  size_t free = 0, all = 0;
+  return cudaMemGetInfo(&free, &all) == cudaSuccess ? free : 0;
+}
+
 void check_cuda(cudaError_t e, const char* what, const char* file, int line) {
   if (e == cudaSuccess) return;
   (void)cudaGetLastError();
-  if (e == cudaErrorMemoryAllocation) throw std::bad_alloc();
+  if (e == cudaErrorMemoryAllocation) throw DeviceOutOfMemory(what, 0, free_memory_now());
   throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what + ": " + cudaGetErrorName(e) + " (" + cudaGetErrorString(e) +
                            ")");
 }
 
 void check_blas(cublasStatus_t s, const char* what, const char* file, int line) {
   if (s == CUBLAS_STATUS_SUCCESS) return;
+  if (s == CUBLAS_STATUS_ALLOC_FAILED) throw DeviceOutOfMemory(what, 0, free_memory_now());
   throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what + ": " + cublasGetStatusString(s));
 }
 
@@ -68,6 +74,18 @@ void allow_shared(const void* kernel, size_t bytes) {
   if (bytes <= so_far) return;
   CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)));
   so_far = bytes;
+}
+
+void* take_memory(Ctx& ctx, size_t bytes) {
+  ++ctx.calls.allocations;
+  void* p = nullptr;
+  const cudaError_t e = cudaMalloc(&p, bytes);
+  if (e == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();  // or the next launch would report it again
+    throw DeviceOutOfMemory("cudaMalloc", bytes, free_memory_now());
+  }
+  CHECK_CUDA(e);
+  return p;
 }
 
 namespace {
@@ -108,12 +126,6 @@ void wait(Ctx& ctx) {
   synchronise(ctx);
 }
 
-void* take_memory(Ctx& ctx, size_t bytes) {
-  ++ctx.calls.allocations;
-  void* p = nullptr;
-  CHECK_CUDA(cudaMalloc(&p, bytes));
-  return p;
-}
 void* alloc(Ctx& ctx, size_t bytes) {
   if (bytes == 0) return nullptr;
   void* const p = take_memory(ctx, bytes);
@@ -280,9 +292,7 @@ void open_gpu(Ctx& ctx, const char* precision) {
   const std::string p = precision;
   b->compute = p == "tf32" ? CUBLAS_COMPUTE_32F_FAST_TF32 : p == "bf16" ? CUBLAS_COMPUTE_32F_FAST_16BF : CUBLAS_COMPUTE_32F;
   ctx.device = DeviceKind::cuda, ctx.stream = s, ctx.backend = b.release();
-  void *late = nullptr, *fault = nullptr;
-  CHECK_CUDA(cudaMalloc(&late, sizeof(Late)));
-  CHECK_CUDA(cudaMalloc(&fault, sizeof(int32_t)));
+  void *const late = take_memory(ctx, sizeof(Late)), *const fault = take_memory(ctx, sizeof(int32_t));
   CHECK_CUDA(cudaMemsetAsync(late, 0, sizeof(Late), s));
   CHECK_CUDA(cudaMemsetAsync(fault, 0, sizeof(int32_t), s));
   CHECK_CUDA(cudaMallocHost(reinterpret_cast<void**>(&backend(ctx).landing), kMostRead));

@@ -14,6 +14,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/toolkit/backend.h"
+#include "kernels/device_memory.h"
 
 namespace ccdrec::cuda {
 
@@ -22,6 +23,7 @@ namespace {
 
 void check_sparse(cusparseStatus_t s, const char* what, const char* file, int line) {
   if (s == CUSPARSE_STATUS_SUCCESS) return;
+  if (s == CUSPARSE_STATUS_ALLOC_FAILED) throw DeviceOutOfMemory(what, 0, free_memory_now());
   throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what + ": " + cusparseGetErrorName(s) + " (" +
                            cusparseGetErrorString(s) + ")");
 }
