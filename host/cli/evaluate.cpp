@@ -42,6 +42,10 @@ void print_metrics(const Metrics& valid, const Metrics& test, const std::vector<
   io.out << format_table(rows);
 }
 
+void note_longer_than_items(const std::vector<int>& ks, const Dataset& data, Io& io) {
+  if (const std::string note = longer_than_items(ks, data.n_items); !note.empty()) io.err << "note: " << note << '\n';
+}
+
 int evaluate_lists(const EvaluateOptions& o, Io& io) {
   Settings s;
   if (!o.run.empty()) s = RunFolder::open(o.run).config().settings;
@@ -50,6 +54,7 @@ int evaluate_lists(const EvaluateOptions& o, Io& io) {
   const Dataset data = load_data(s, false, io);
   const std::vector<int> ks = parse_topk(o.topk, {5, 10, 20, 50});
   const ForeignLists lists = read_recommendations(o.recs, data);
+  note_longer_than_items(ks, data, io);
   for (const std::string& warning : lists.warnings) io.err << "note: " << warning << '\n';
   int64_t no_valid = 0, no_test = 0;
   const HeldOut held_valid = held_out(data.valid), held_test = held_out(data.test);
@@ -68,6 +73,7 @@ int evaluate_lists(const EvaluateOptions& o, Io& io) {
 int evaluate_run(const EvaluateOptions& o, Io& io) {
   const TrainedRun run = load_run(o.run, o.data, io);
   const std::vector<int> ks = parse_topk(o.topk, run.config.settings.topk);
+  note_longer_than_items(ks, run.data, io);
   std::string note;
   const std::unique_ptr<Device> owner = make_device(o.device, o.threads, note);
   Device& device = *owner;

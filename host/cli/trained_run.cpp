@@ -68,8 +68,8 @@ std::vector<int> parse_topk(const std::string& text, const std::vector<int>& sta
   for (std::string item; std::getline(in, item, ',');) {
     int k = 0;
     const auto [end, error] = std::from_chars(item.data(), item.data() + item.size(), k);
-    if (error != std::errc() || end != item.data() + item.size() || k < 1 || k > 10000)
-      throw UserError(fmt::format("--topk {}: expected list lengths 1 .. 10000 separated by commas, e.g. 5,10,20", text));
+    if (error != std::errc() || end != item.data() + item.size() || k < 1)
+      throw UserError(fmt::format("--topk {}: expected list lengths from 1 to 2147483647 separated by commas, e.g. 5,10,20", text));
     ks.insert(k);
   }
   return {ks.begin(), ks.end()};

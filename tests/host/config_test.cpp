@@ -84,6 +84,7 @@ TEST(Config, NumbersAsYamlWritersWriteThem) {
   EXPECT_EQ(of({"seed=4294967295"}).settings.seed, 4294967295u);
   EXPECT_EQ(of({"topk=[20, 5, 10]"}).settings.topk, (std::vector<int>{5, 10, 20}));
   EXPECT_EQ(of({"topk=20"}).settings.topk, (std::vector<int>{20}));
+  EXPECT_EQ(of({"topk=[2147483647, 20]"}).settings.topk, (std::vector<int>{20, 2147483647}));
   for (const char* yes : {"true", "True", "yes", "on", "1"}) EXPECT_TRUE(of({std::string("knn_center=") + yes}).settings.knn_center);
 }
 
@@ -109,6 +110,7 @@ TEST(Config, ValuesOutOfRangeNameKeyValueAndExpectation) {
                         {"noise_schedule=linaer", "did you mean linear?"},
                         {"topk=[]", "a list of integers"},
                         {"topk=[0]", "a list of integers"},
+                        {"topk=[20, 2147483648]", "a list of integers"},
                         {"valid_metric=Recal@20", "Recall, NDCG"},
                         {"valid_metric=Recall@7", "needs 7 among topk"},
                         {"mm_weights=[0.5, 0.4]", "sum to 1"},
