@@ -50,20 +50,27 @@ fi
 nvcc=$(command -v nvcc)
 cublas=("-DCMAKE_CUDA_COMPILER=$nvcc")
 toolkit=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
-in_toolkit() { find -L "$toolkit" -name "$1" -print -quit 2>/dev/null | grep -q .; }
+# Beside the toolkit first, which is where packages of the same version lie. What find could not look into does not count.
+in_toolkit() { [ -n "$(find -L "$toolkit" -name "$1" -print -quit 2>/dev/null)" ]; }
+somewhere() {
+  local found
+  found=$(find -L "$(dirname "$toolkit")" -maxdepth 4 -name "$1" -print -quit 2>/dev/null)
+  [ -n "$found" ] || found=$(find / -xdev -name "$1" -print -quit 2>/dev/null)
+  echo "$found"
+}
 if ! in_toolkit libcublas.so || ! in_toolkit cublas_v2.h; then
-  lib=$(find / -xdev -name 'libcublas.so.1[0-9]' -print -quit 2>/dev/null)
-  header=$(find / -xdev -name cublas_v2.h -print -quit 2>/dev/null)
+  lib=$(somewhere 'libcublas.so.1[0-9]')
+  header=$(somewhere cublas_v2.h)
   if [ -z "$lib" ] || [ -z "$header" ]; then echo "gpu.sh: cuBLAS (libcublas.so and cublas_v2.h) was not found on this machine" >&2; exit 2; fi
-  cublas=("-DCUDA_cublas_LIBRARY=$lib" "-DCUDA_cublasLt_LIBRARY=$(dirname "$lib")/libcublasLt.so.${lib##*.}")
+  cublas+=("-DCUDA_cublas_LIBRARY=$lib" "-DCUDA_cublasLt_LIBRARY=$(dirname "$lib")/libcublasLt.so.${lib##*.}")
   export CPLUS_INCLUDE_PATH="$(dirname "$header")${CPLUS_INCLUDE_PATH:+:$CPLUS_INCLUDE_PATH}" LD_LIBRARY_PATH="$(dirname "$lib"):${LD_LIBRARY_PATH:-}"
 fi
 
 # cuSPARSE likewise; without it the build has one sparse product instead of two, and the report says so.
 if ! in_toolkit libcusparse.so || ! in_toolkit cusparse.h; then
-  lib=$(find / -xdev -name 'libcusparse.so.1[0-9]' -print -quit 2>/dev/null)
-  header=$(find / -xdev -name cusparse.h -print -quit 2>/dev/null)
-  jit=$(find / -xdev -name 'libnvJitLink.so.1[0-9]' -print -quit 2>/dev/null)  # what libcusparse runs with
+  lib=$(somewhere 'libcusparse.so.1[0-9]')
+  header=$(somewhere cusparse.h)
+  jit=$(somewhere 'libnvJitLink.so.1[0-9]')  # what libcusparse runs with
   if [ -n "$lib" ] && [ -n "$header" ] && [ -n "$jit" ]; then
     cublas+=("-DCUDA_cusparse_LIBRARY=$lib" "-DCCDREC_CUSPARSE_INCLUDE=$(dirname "$header")")
     export CPLUS_INCLUDE_PATH="$(dirname "$header")${CPLUS_INCLUDE_PATH:+:$CPLUS_INCLUDE_PATH}" LD_LIBRARY_PATH="$(dirname "$lib"):$(dirname "$jit"):${LD_LIBRARY_PATH:-}"
