@@ -6,6 +6,7 @@
 #include <cub/device/device_scan.cuh>
 #include <cub/device/device_segmented_radix_sort.cuh>
 #include <cub/device/device_select.cuh>
+#include <cuda/std/functional>
 #include <stdexcept>
 
 #include "kernels/cuda/device.h"
