@@ -46,7 +46,7 @@ set(gpu_of_tests ccdrec_gpu)
 set(simt_tests "")
 if(CCDREC_HAVE_SIMT)
   set(gpu_of_tests ccdrec_simt)
-  set(simt_tests tests/simt/simt_test.cpp tests/simt/devices.cpp)
+  set(simt_tests tests/simt/simt_test.cpp tests/simt/refused_test.cpp tests/simt/devices.cpp)
 endif()
 # Compiled once, linked into two programs: the devices are those of tests/support.cpp.
 file(GLOB kernel_tests CONFIGURE_DEPENDS tests/kernels/*_test.cpp)

@@ -16,6 +16,15 @@ struct OnChip {
   OnChip& operator=(const OnChip&) = delete;
 };
 
+// Tests hand vectors of the host to operations (simt.h), which programs may not.
+struct VectorsAllowed {
+  const bool before = simt::host_heap_allowed();
+  VectorsAllowed() { simt::host_heap_allowed() = true; }
+  ~VectorsAllowed() { simt::host_heap_allowed() = before; }
+  VectorsAllowed(const VectorsAllowed&) = delete;
+  VectorsAllowed& operator=(const VectorsAllowed&) = delete;
+};
+
 // An operation as the table holds it, with all scratch memory poisoned before it starts: what an earlier operation left there is not to be read.
 template <auto F>
 struct Poisoned;
@@ -23,6 +32,7 @@ template <class... A, void (*F)(Ctx&, A...)>
 struct Poisoned<F> {
   static void call(Ctx& ctx, A... args) {
     const OnChip chip(static_cast<simt::Backend*>(ctx.backend)->config.shared);
+    const VectorsAllowed vectors;
     simt::submit(ctx, [&ctx] { ctx.fill_scratch(static_cast<simt::Backend*>(ctx.backend)->config.poison); });  // in every replay as well
     F(ctx, static_cast<A>(args)...);
   }

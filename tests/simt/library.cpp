@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "tests/simt/simt.h"
@@ -15,6 +17,22 @@ namespace {
 // The toolkit's calls need room, which may not grow while a step is recorded: it is asked for here too.
 void take_room(Ctx& ctx, int64_t n, size_t of_one) {
   if (n) ctx.scratch(8, size_t(n) * of_one);
+}
+
+// Addresses handed over, in order.
+template <class... T>
+void check_arguments(const char* who, const T&... v) {
+  int argument = 0;
+  (simt::check_argument(who, "kernels/cuda/library.h", 0, ++argument, v), ...);
+}
+
+// cuBLAS and cuSPARSE are opened by their first call, which takes memory: not while a step is recorded.
+enum Opened { kBlas, kSparse };
+void open_library(Ctx& ctx, Opened which) {
+  auto* b = static_cast<simt::Backend*>(ctx.backend);
+  if (b->recording && !b->library_open[which])
+    throw std::runtime_error(std::string(which == kBlas ? "cuBLAS" : "cuSPARSE") + " was first needed while a step was recorded");
+  b->library_open[which] = true;
 }
 
 // x with so many explicit bits of its mantissa, to nearest, of two the even one: a factor as TF32 (10) and BF16 (7) products take it.
@@ -30,6 +48,7 @@ template <class Key>
 void sort_both(Ctx& ctx, Key* keys_out, int32_t* values_out, const Key* keys, const int32_t* values, int64_t n, int bits) {
   CHECK_THAT(keys_out + n <= keys || keys + n <= keys_out);
   CHECK_THAT(!values_out || values_out + n <= values || values + n <= values_out);
+  check_arguments("sort", keys_out, values_out, keys, values);
   take_room(ctx, n, sizeof(Key) + sizeof(int32_t));
   simt::submit(ctx, [=] {
     const Key mask = bits >= int(sizeof(Key)) * 8 ? ~Key(0) : (Key(1) << bits) - 1;
@@ -44,6 +63,7 @@ void sort_both(Ctx& ctx, Key* keys_out, int32_t* values_out, const Key* keys, co
 }
 template <class Out>
 void sum_before(Ctx& ctx, Out* out, const int32_t* in, int64_t n) {
+  check_arguments("exclusive_sum", out, in);
   take_room(ctx, n, 1);
   simt::submit(ctx, [=] {
     Out sum = 0;
@@ -61,6 +81,9 @@ void gemm_strided(Ctx& ctx, Mat c, int64_t c_stride, CMat a, bool trans_a, int64
   const int64_t m = c.rows, n = c.cols, k = trans_a ? a.rows : a.cols;
   CHECK_SHAPE(a, trans_a ? k : m, trans_a ? m : k);
   CHECK_SHAPE(b, trans_b ? n : k, trans_b ? k : n);
+  if (m == 0 || n == 0 || count == 0) return;
+  check_arguments("gemm", c, a, b);
+  if (k > 0) open_library(ctx, kBlas);
   const int bits = static_cast<simt::Backend*>(ctx.backend)->mantissa;
   simt::submit(ctx, [=] {
     for (int64_t s = 0; s < count; ++s)
@@ -85,6 +108,8 @@ void spmm(Ctx& ctx, Mat y, const Csr& a, const int32_t* row_ptr, CMat x, bool ac
   CHECK_SHAPE(x, a.cols, x.cols);
   CHECK_SHAPE(y, a.rows, x.cols);
   CHECK_THAT(a.nnz > 0 && (y.p + y.size() <= x.p || x.p + x.size() <= y.p));
+  check_arguments("spmm", y, a, row_ptr, x);
+  open_library(ctx, kSparse);
   take_room(ctx, a.rows + a.nnz, 1);
   ++static_cast<simt::Backend*>(ctx.backend)->sparse_products;
   simt::submit(ctx, [=] {
@@ -116,10 +141,12 @@ void sort_segments(Ctx& ctx, uint32_t* keys_out, int32_t* values_out, const uint
 void exclusive_sum(Ctx& ctx, int32_t* out, const int32_t* in, int64_t n) { sum_before(ctx, out, in, n); }
 void exclusive_sum(Ctx& ctx, int64_t* out, const int32_t* in, int64_t n) { sum_before(ctx, out, in, n); }
 void inclusive_sum(Ctx& ctx, int32_t* out, const int32_t* in, int64_t n) {
+  check_arguments("inclusive_sum", out, in);
   take_room(ctx, n, 1);
   simt::submit(ctx, [=] { std::partial_sum(in, in + n, out); });
 }
 void select_flagged(Ctx& ctx, int32_t* out, int64_t* count, const uint8_t* flag, int64_t n) {
+  check_arguments("select_flagged", out, count, flag);
   take_room(ctx, n, 1);
   simt::submit(ctx, [=] {
     int64_t found = 0;
@@ -130,11 +157,13 @@ void select_flagged(Ctx& ctx, int32_t* out, int64_t* count, const uint8_t* flag,
 }
 
 void fill(Ctx& ctx, void* p, int byte, size_t bytes) {
+  if (bytes) check_arguments("fill", p);
   simt::submit(ctx, [=] {
     if (bytes) std::memset(p, byte, bytes);
   });
 }
 void copy(Ctx& ctx, void* to, const void* from, size_t bytes) {
+  if (bytes) check_arguments("copy", to, from);
   simt::submit(ctx, [=] {
     if (bytes) std::memcpy(to, from, bytes);
   });

@@ -1,7 +1,9 @@
 // The emulator as a device: host memory, and recordings that are lists of launches.
 #include "kernels/cuda/runtime.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -72,6 +74,7 @@ struct DeviceMemory {
     if (open) protect(PROT_READ | PROT_WRITE);
     return p;
   }
+  bool holds(const void* p) const { return p >= base && p < base + kRange; }
   void give_back(void* p) {
     if (!p) return;
     const auto at = size.find(p);
@@ -97,6 +100,44 @@ DeviceAccess::~DeviceAccess() {
   if (!DeviceMemory::kApart && --m.open == 0) m.protect(PROT_NONE);
 }
 
+// The program's own memory, from the linker.
+extern const char program_begin asm("__executable_start"), program_end asm("_end");
+
+namespace {
+
+const char* top_of_stack() {
+  pthread_attr_t attributes;
+  void* low = nullptr;
+  size_t size = 0;
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return nullptr;
+  pthread_attr_getstack(&attributes, &low, &size);
+  pthread_attr_destroy(&attributes);
+  return static_cast<const char*>(low) + size;
+}
+
+}  // namespace
+
+bool& host_heap_allowed() {
+  static bool allowed = false;
+  return allowed;
+}
+
+// A word that lies in device memory or is no address of the host passes; of a pointer only device memory is sure where the heap is not allowed.
+void check_reach(const char* who, const char* file, int line, int argument, const void* address, bool word) {
+  static thread_local const char* const top = top_of_stack();
+  const bool heap_too = !host_heap_allowed() && !DeviceMemory::kApart;
+  const char* what = nullptr;
+  if (address >= __builtin_frame_address(0) && address < top)
+    what = "the stack";
+  else if (address >= &program_begin && address < &program_end)
+    what = "the program's own data";
+  else if (heap_too && (word ? address >= &program_end && address < sbrk(0) : address && !DeviceMemory::get().holds(address)))
+    what = "the heap";
+  if (!what) return;
+  throw KernelError(std::string(who) + " (" + file + ":" + std::to_string(line) + "): argument " + std::to_string(argument) + " has an address of " +
+                    what + " of the host, which a GPU does not reach");
+}
+
 namespace {
 Ranges* watched = nullptr;
 }
@@ -119,38 +160,56 @@ using simt::watched;
 simt::Backend& backend(Ctx& ctx) { return *static_cast<simt::Backend*>(ctx.backend); }
 using Recording = std::vector<std::function<void()>>;
 
+// What CUDA refuses while a stream is captured: the call fails and the recording with it, whatever becomes of the error.
+bool spoils(Ctx& ctx, const char* what) {
+  simt::Backend& b = backend(ctx);
+  if (b.recording && b.spoiled.empty()) b.spoiled = std::string(what) + " while a step was recorded: a GPU refuses it, and the recording is lost";
+  return b.recording;
+}
+void refuse_in_recording(Ctx& ctx, const char* what) {
+  if (spoils(ctx, what)) throw std::runtime_error(backend(ctx).spoiled);
+}
+
 }  // namespace
 
 void fill_runtime(Ops& t) {
   t.alloc = [](Ctx& ctx, size_t bytes) -> void* {
     if (bytes == 0) return nullptr;
+    refuse_in_recording(ctx, "memory was taken");
     const DeviceAccess access;
     void* p = DeviceMemory::get().take(ctx, bytes, true);
     if (!DeviceMemory::kApart) std::memset(p, 0, bytes);
     return p;
   };
-  t.free = [](Ctx& ctx, void* p) {
+  t.free = [](Ctx& ctx, void* p) {  // called by destructors, so it throws nothing
+    if (p) spoils(ctx, "memory was given back");
     ctx.calls.waits += p != nullptr;
     DeviceMemory::get().give_back(p);
   };
   t.upload = [](Ctx& ctx, void* device, const void* host, size_t bytes) {
+    refuse_in_recording(ctx, "an upload was waited for");
     ++ctx.calls.waits;
     const DeviceAccess access;
     if (bytes) std::memcpy(device, host, bytes);
   };
   t.download = [](Ctx& ctx, void* host, const void* device, size_t bytes) {
+    refuse_in_recording(ctx, "a download was waited for");
     ++ctx.calls.waits;
     const DeviceAccess access;
     if (bytes) std::memcpy(host, device, bytes);
   };
   t.read = [](Ctx& ctx, const Piece* list, int n) {
+    refuse_in_recording(ctx, "a read was waited for");
     ++ctx.calls.waits;
     const DeviceAccess access;
     size_t bytes = 0;
     for (int k = 0; k < n; ++k) std::memcpy(list[k].host, list[k].device, list[k].bytes), bytes += list[k].bytes;
     check_that(bytes <= kMostRead, "at most kMostRead bytes", __FILE__, __LINE__);
   };
-  t.wait = [](Ctx& ctx) { ++ctx.calls.waits; };
+  t.wait = [](Ctx& ctx) {
+    refuse_in_recording(ctx, "the device was waited for");
+    ++ctx.calls.waits;
+  };
   t.enter = [](RangeId id, int64_t payload) {
     if (!watched) return;
     watched->open.push_back(int(watched->all.size()));
@@ -166,14 +225,17 @@ void fill_runtime(Ops& t) {
     watched->open.pop_back();
   };
   t.take_fault = [](Ctx& ctx) {
+    refuse_in_recording(ctx, "the fault was asked for");
     ++ctx.calls.waits;
+    const DeviceAccess access;
     const int32_t f = *ctx.fault;
     *ctx.fault = 0;
     return f;
   };
   t.record = [](Ctx& ctx, const std::function<void()>& step) -> void* {
+    refuse_in_recording(ctx, "a recording was begun");
     auto list = std::make_unique<Recording>();
-    backend(ctx).recording = list.get();
+    backend(ctx).recording = list.get(), backend(ctx).spoiled.clear();
     try {
       step();
     } catch (...) {
@@ -181,15 +243,18 @@ void fill_runtime(Ops& t) {
       throw;
     }
     backend(ctx).recording = nullptr;
+    if (!backend(ctx).spoiled.empty()) throw std::runtime_error(backend(ctx).spoiled);
     ++backend(ctx).recordings, ++ctx.calls.recordings;
     return list.release();
   };
-  t.replay = [](Ctx&, void* r) {
+  t.replay = [](Ctx& ctx, void* r) {
+    refuse_in_recording(ctx, "a recording was replayed");
     const DeviceAccess access;
     for (const auto& work : *static_cast<Recording*>(r)) work();
   };
   t.forget = [](Ctx& ctx, void* r) {
     if (!r) return;
+    spoils(ctx, "a recording was given up");
     ++ctx.calls.waits;
     delete static_cast<Recording*>(r);
     --backend(ctx).recordings;
@@ -215,8 +280,9 @@ void open_gpu(Ctx& ctx, const char* precision) {
   auto* backend = new simt::Backend{simt::default_config()};
   backend->mantissa = mantissa_bits(precision);
   ctx.backend = backend;
-  ctx.late = new Late;
-  ctx.fault = new int32_t(0);
+  const simt::DeviceAccess while_opened;
+  ctx.late = new (simt::DeviceMemory::get().take(ctx, sizeof(Late), true)) Late;
+  ctx.fault = new (simt::DeviceMemory::get().take(ctx, sizeof(int32_t), true)) int32_t(0);
   ctx.memory.take = [](Ctx& c, size_t bytes) -> void* {
     if (static_cast<simt::Backend*>(c.backend)->recording) throw std::runtime_error("scratch memory grew while a step was recorded");
     const simt::DeviceAccess access;
@@ -235,8 +301,8 @@ void open_gpu(Ctx& ctx, const char* precision) {
   ctx.memory.close = [](Ctx& c) {
     for (void* p : static_cast<simt::Backend*>(c.backend)->outgrown) simt::DeviceMemory::get().give_back(p);
     delete static_cast<simt::Backend*>(c.backend);
-    delete c.late;
-    delete c.fault;
+    simt::DeviceMemory::get().give_back(const_cast<Late*>(c.late));
+    simt::DeviceMemory::get().give_back(c.fault);
   };
 }
 

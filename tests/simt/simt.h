@@ -7,6 +7,7 @@
 //     aligned as their element type and no better: a float4 in an array of floats crashes or is reported by UndefinedBehaviorSanitizer
 //   * barriers and collectives check who takes part, where, and with which mask; a block that cannot go on is reported by kernel and line
 //   * there are integer atomics only
+//   * what CUDA refuses of the host is refused: addresses of the host in a launch, and calls that may not stand in a recording
 // What it cannot catch is listed in tests/simt/simt_test.cpp.
 #pragma once
 #include <algorithm>
@@ -76,6 +77,10 @@ class DeviceAccess {
   DeviceAccess& operator=(const DeviceAccess&) = delete;
 };
 
+// Whether launches may hand over any heap memory of the host: the operation tests do, whose vectors are pinned memory on a real GPU (tests/cuda). Never
+// the stack or the program's own data. False unless set.
+bool& host_heap_allowed();
+
 // What Ctx::backend points to. While `recording` is set, launches are kept there instead of being run: the emulated CUDA graph.
 struct Backend {
   Config config;
@@ -86,6 +91,8 @@ struct Backend {
   int64_t recordings = 0;            // kept ones: their launches hold addresses of scratch,
   std::vector<void*> outgrown = {};  // which then outlives its growth,
   size_t held = 0;                   // so many bytes
+  std::string spoiled = {};          // what was asked of CUDA while recording that it refuses: the recording is lost
+  bool library_open[2] = {};         // cuBLAS, cuSPARSE: opened by their first call, which may not stand in a recording
 };
 
 // Throws KernelError for a launch that a GPU would refuse.
@@ -95,6 +102,19 @@ void run_kernel(const Config&, const char* kernel, const char* file, int line, D
                 const std::function<void()>& body);
 // Runs it now, or notes it for the recording under way.
 void submit(Ctx&, std::function<void()> work);
+// Throws KernelError for an address in an argument that a GPU does not reach. `word`: of a structure, it may be a number.
+void check_reach(const char* who, const char* file, int line, int argument, const void* address, bool word);
+// Looked at are pointers and structures of words without padding (views, lists, graphs); others would need their fields named.
+template <class T>
+void check_argument(const char* who, const char* file, int line, int argument, const T& v) {
+  if constexpr (std::is_pointer_v<T>) {
+    check_reach(who, file, line, argument, reinterpret_cast<const void*>(v), false);
+  } else if constexpr (std::is_class_v<T> && std::has_unique_object_representations_v<T> && alignof(T) == sizeof(void*)) {
+    const void* words[sizeof(T) / sizeof(void*)];
+    std::memcpy(words, &v, sizeof v);
+    for (const void* w : words) check_reach(who, file, line, argument, w, true);
+  }
+}
 
 struct Site {  // of a barrier or collective
   const char *what, *file;
@@ -146,7 +166,10 @@ void launch_named(const char* name, const char* file, int line, void (*kernel)(P
   if (grid.d.x == 0 || grid.d.y == 0 || grid.d.z == 0) return;
   simt::check_geometry(name, file, line, grid.d, block, shared);
   const simt::Config config = static_cast<simt::Backend*>(ctx.backend)->config;
-  simt::submit(ctx, [=, values = std::tuple<P...>(static_cast<P>(args)...)] {
+  std::tuple<P...> given(static_cast<P>(args)...);
+  int argument = 0;
+  std::apply([&](const P&... v) { (simt::check_argument(name, file, line, ++argument, v), ...); }, given);
+  simt::submit(ctx, [=, values = std::move(given)] {
     simt::run_kernel(config, name, file, line, grid.d, block, shared, [&] { std::apply(kernel, values); });
   });
 }

@@ -13,7 +13,9 @@
 //   * memory that other threads see late: missing __threadfence, volatile, or a barrier between write and read that the order happens to
 //     respect in both directions. Every store is seen by everybody at once
 //   * host code that reads results without waiting: launches are done when they return. (Host code that touches device memory at all is a
-//     segmentation fault here too, but for the operation tests, which hand vectors of the host to the operations.)
+//     segmentation fault here too, but for the operation tests, which hand vectors of the host to the operations. What a GPU refuses of the host,
+//     refused_test.cpp has.)
+//   * addresses of the host in a structure with floats or padding, and of vectors too large for the heap in any structure
 //   * accesses outside an array without a sanitizer; with one, those that land in another allocation, or inside a larger one (a row too far
 //     in a matrix). Of vectors in shared arrays of scalars those of 16 bytes are seen, those of 8 are not
 //   * threads that spin until another one writes: they hang, on a GPU they may or may not
@@ -151,8 +153,8 @@ Visits visit(const Config& c, int blocks, int block) {
   Ctx ctx;
   open(ctx, c);
   Visits v{std::vector<int>(size_t(blocks * block)), std::vector<int>(size_t(blocks * block / 32 * 3))};
-  int n[2] = {};
-  launch(visits, blocks, block, 0, ctx, v.threads.data(), v.warps.data(), n);
+  std::vector<int> n(2);
+  launch(visits, blocks, block, 0, ctx, v.threads.data(), v.warps.data(), n.data());
   EXPECT_EQ(n[0], blocks * block);
   EXPECT_EQ(n[1], blocks * block / 32 * 3);
   return v;
@@ -702,8 +704,9 @@ TEST(Planted, LateValueReadTooEarly) {
       const Ops& ops = *gpu_ops();
       Ctx ctx;
       open(ctx, c);
-      int out = -1;
-      const auto step = [&] { launch(write_step, 1, 32, 0, ctx, &out, bug ? ctx.late->step : kLateStep, ctx.late); };
+      test::Cell<int> out = -1;
+      const uint32_t now = 3;
+      const auto step = [&] { launch(write_step, 1, 32, 0, ctx, &out, bug ? now : kLateStep, ctx.late); };
       ops.set_late(ctx, Late{0, 3, 0, 0});
       step();
       EXPECT_EQ(out, 3) << "called directly, both are right";
