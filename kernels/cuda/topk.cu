@@ -130,7 +130,7 @@ __device__ inline void write_rank(const TopkProblem& p, int32_t* top, float* sco
 }
 
 // A user's ranges joined, sorted and written out.
-// Geometry  one warp a user; bitonic sort of 2^m >= kept entries in shared memory.
+// Geometry  one warp a user; bitonic sort of 2^m >= kept entries, two at least, in shared memory.
 // Traffic   8 kept splits bytes a user, a few times (L2), and 8 k out.
 __global__ void score_topk_join(TopkProblem p, int64_t splits, int sorted, uint64_t* best, int32_t* top, float* score) {
   const int lane = int(threadIdx.x) % kWarp, warp = int(threadIdx.x) / kWarp;
@@ -215,7 +215,7 @@ int64_t sorted_at_once(int64_t n, int64_t I) { return std::max<int64_t>(1, std::
 
 void by_lists(Ctx& ctx, int32_t* top, float* score, TopkProblem p) {
   const auto [room, splits, most_blocks, at_once] = list_sizes(p.n, p.hi.rows, p.kept);
-  int sorted = 1;
+  int sorted = 2;  // the counts behind a list are read 16 bytes at a time: it is a multiple of two entries
   while (sorted < p.kept) sorted *= 2;
   const size_t join_shared = size_t(kJoinWarps) * (size_t(sorted) * sizeof(uint64_t) + kSelectBins * sizeof(uint32_t));
   const TopkProblem all = p;

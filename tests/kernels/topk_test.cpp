@@ -26,6 +26,7 @@ const Case kCases[] = {{"no users", 5, 9, 8, 0, 3, 0},
                        {"a tile", 64, 128, 16, 64, 32, 20},
                        {"one beyond", 65, 129, 17, 65, 33, 20},
                        {"items in ranges", 20, 2900, 20, 17, 50, 2000},
+                       {"k is 1, items in ranges", 20, 2100, 16, 17, 1, 300},
                        {"the longest list", 6, 1100, 4, 5, 512, 300},
                        {"longer than lists", 70, 700, 5, 67, 513, 690},
                        {"d is 1", 60, 300, 1, 100, 20, 40}};
