@@ -97,7 +97,8 @@ __device__ inline void insert(uint64_t* rank, int32_t* id, int64_t room, uint64_
     const uint64_t r = p >= 0 ? rank[p] : 0;
     const int32_t at = p >= 0 ? id[p] : 0;
     const bool moves = p >= 0 && (x_rank != r ? x_rank > r : x_id < at);
-    moved = __popc(__ballot_sync(kAll, moves));  // no lane writes before all have read: the vote needs what was read
+    moved = __popc(__ballot_sync(kAll, moves));
+    __syncwarp();  // no lane writes before all have read: the vote needs the ranks, and the ids only where these are equal
     if (moves && p + 1 < room) rank[p + 1] = r, id[p + 1] = at;
   }
   if (lane == 0 && top < room) rank[top] = x_rank, id[top] = x_id;

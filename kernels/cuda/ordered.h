@@ -131,6 +131,7 @@ __device__ inline uint64_t warp_select(int64_t n, int rank, uint32_t* bins, Get&
     }
     __syncwarp();
     const uint64_t mine = lane < taken ? few[lane] : 0;
+    __syncwarp();  // shuffles and votes order no memory: the caller may select again, and the counts start from zero
     int better = 0;
     for (int l = 0; l < taken; ++l) better += __shfl_sync(kAll, mine, l) > mine;
     const int owner = __ffs(int(__ballot_sync(kAll, lane < taken && better == w.left))) - 1;
