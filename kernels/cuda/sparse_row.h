@@ -6,33 +6,48 @@ namespace ccdrec::cuda {
 
 constexpr int kRowsPerBlock = 8;       // one warp each
 constexpr int64_t kMostBlocks = 4096;  // more take turns: most lists are far shorter than their capacity, and empty blocks are not free
+constexpr int kAhead = 8;              // reads of X's rows that a warp has under way
 constexpr int kChunk = 256;            // edges of a long row that one warp adds up before partial sums are joined
 
-// acc[v] += sum over edges first .. last-1, in order, of val[e] * X[col[e], j0 + V*lane + v]; columns whose mask byte is 0 are not read.
-// A warp reads 32 edges at once (coalesced) and passes them round; each row of X is one coalesced read.
+// The next kReads of the `left` wanted edges, which are taken off `wanted`: all their rows are asked for before the first is used, with no branch
+// between the reads. Past the last edge it is that one's row again, which is not added. `mine`: this lane's edge, weight above column.
+template <int kReads, int V>
+__device__ inline void add_next(float (&acc)[V], uint64_t mine, unsigned& wanted, int left, const float* x_j, int width) {
+  float w[kReads], x_c[kReads][V];
+#pragma unroll
+  for (int k = 0; k < kReads; ++k) {
+    const uint64_t edge = __shfl_sync(kAll, mine, __ffs(int(wanted)) - 1);
+    const float* const from = x_j + int64_t(int32_t(edge)) * width;
+    w[k] = __uint_as_float(uint32_t(edge >> 32));
+    if constexpr (V == 2) {
+      const float2 two = *reinterpret_cast<const float2*>(from);
+      x_c[k][0] = two.x, x_c[k][1] = two.y;
+    } else {
+      x_c[k][0] = *from;
+    }
+    if (left > k + 1) wanted &= wanted - 1;
+  }
+#pragma unroll
+  for (int k = 0; k < kReads; ++k)
+    for (int v = 0; v < V; ++v) acc[v] = k < left ? fmaf(w[k], x_c[k][v], acc[v]) : acc[v];
+}
+
+// acc[v] += sum over edges first .. last-1, in order, of val[e] * X[col[e], j + v]; columns whose mask byte is 0 are not read.
+// A warp reads 32 edges at once (coalesced) and passes the wanted ones round; a row of X is one coalesced read, and kAhead of them are under way. A lane
+// past the row's end reads its beginning, for nothing.
 template <int V>
 __device__ inline void add_edges(float (&acc)[V], const int32_t* col, const float* val, int64_t first, int64_t last, const float* x, int64_t d,
                                  int64_t j, bool in_row, const uint8_t* mask) {
-  const int lane = int(threadIdx.x) % kWarp;
+  const int lane = int(threadIdx.x) % kWarp, width = int(d);
+  const float* const x_j = x + (in_row ? j : 0);
   for (int64_t base = first; base < last; base += kWarp) {
     const bool have = base + lane < last;
     const int32_t c_mine = have ? col[base + lane] : 0;
-    const float w_mine = have ? val[base + lane] : 0.0f;
-    const unsigned wanted = __ballot_sync(kAll, have && (!mask || mask[c_mine]));
-    const int n = int(last - base < kWarp ? last - base : kWarp);
-#pragma unroll 4
-    for (int e = 0; e < n; ++e) {
-      const int32_t c = __shfl_sync(kAll, c_mine, e);
-      const float w = __shfl_sync(kAll, w_mine, e);
-      if (!((wanted >> e) & 1) || !in_row) continue;
-      const float* x_c = x + c * d + j;
-      if constexpr (V == 2) {
-        const float2 two = *reinterpret_cast<const float2*>(x_c);
-        acc[0] = fmaf(w, two.x, acc[0]), acc[1] = fmaf(w, two.y, acc[1]);
-      } else {
-        acc[0] = fmaf(w, x_c[0], acc[0]);
-      }
-    }
+    const uint64_t mine = uint64_t(have ? __float_as_uint(val[base + lane]) : 0) << 32 | uint32_t(c_mine);
+    unsigned wanted = __ballot_sync(kAll, have && (!mask || mask[c_mine]));
+    int left = __popc(wanted);
+    for (; left > kAhead / 2; left -= kAhead) add_next<kAhead>(acc, mine, wanted, left, x_j, width);
+    if (left > 0) add_next<kAhead / 2>(acc, mine, wanted, left, x_j, width);
   }
 }
 
