@@ -175,25 +175,39 @@ __global__ void zero_by_tile(float* y, RowList rows, int64_t width) {
 constexpr int kRowGroups = 8;
 constexpr int kSlotChunk = 128;  // slots of a long group that one warp adds up
 
-// The rows of slots first .. last-1 in order, columns c .. c+V-1. The sum starts from -0, which changes no bit of what is added to it.
+// The rows of the slots that lanes e .. e+kReads-1 hold, in order: all are asked for before the first is used, with no branch between the reads.
+template <int kReads, int V>
+__device__ inline void add_next_slots(float (&sum)[V], int32_t mine, int e, const float* x_c, int64_t cols) {
+  float x_s[kReads][V];
+#pragma unroll
+  for (int k = 0; k < kReads; ++k) {
+    const float* const from = x_c + __shfl_sync(kAll, mine, e + k) * cols;
+    if constexpr (V == 2) {
+      const float2 two = *reinterpret_cast<const float2*>(from);
+      x_s[k][0] = two.x, x_s[k][1] = two.y;
+    } else {
+      x_s[k][0] = *from;
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < kReads; ++k)
+    for (int v = 0; v < V; ++v) sum[v] += x_s[k][v];
+}
+
+// The rows of slots first .. last-1 in order, columns c .. c+V-1. The sum starts from -0, which changes no bit of what is added to it. A lane past the
+// row's end adds up its beginning, for nothing.
 template <int V>
 __device__ inline void add_slots(float (&sum)[V], const int32_t* slot, int32_t first, int32_t last, CMat x, int64_t c, bool in_row) {
   const int lane = int(threadIdx.x) % kWarp;
+  const float* const x_c = x.p + (in_row ? c : 0);
   for (int v = 0; v < V; ++v) sum[v] = -0.0f;
   for (int32_t base = first; base < last; base += kWarp) {
     const int32_t mine = base + lane < last ? slot[base + lane] : 0;
     const int n = int(last - base < kWarp ? last - base : kWarp);
-#pragma unroll 4
-    for (int e = 0; e < n; ++e) {
-      const float* from = x.row(__shfl_sync(kAll, mine, e)) + c;
-      if (!in_row) continue;
-      if constexpr (V == 2) {
-        const float2 two = *reinterpret_cast<const float2*>(from);
-        sum[0] += two.x, sum[1] += two.y;
-      } else {
-        sum[0] += from[0];
-      }
-    }
+    int e = 0;
+    for (; e + 4 <= n; e += 4) add_next_slots<4>(sum, mine, e, x_c, x.cols);
+    if (n & 2) add_next_slots<2>(sum, mine, e, x_c, x.cols), e += 2;
+    if (n & 1) add_next_slots<1>(sum, mine, e, x_c, x.cols);
   }
 }
 
