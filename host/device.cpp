@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <stdexcept>
 
@@ -11,6 +12,12 @@
 namespace ccdrec {
 
 namespace {
+
+// cuBLAS obeys this variable before what a program asks of it, and does not tell.
+std::string overridden() {
+  const char* const value = std::getenv("NVIDIA_TF32_OVERRIDE");
+  return value && *value ? std::string(" (unless NVIDIA_TF32_OVERRIDE=") + value + ", set in the environment, has cuBLAS do otherwise)" : "";
+}
 
 bool takes_gpu(const std::string& device, const GpuInfo& gpu) { return device == "cuda" || (device == "auto" && gpu.usable && !gpu.emulated); }
 
@@ -44,7 +51,7 @@ std::unique_ptr<Device> make_device(const std::string& device, int threads, std:
       open_gpu(dev->ctx, precision.c_str());
     } catch (const std::exception& e) { throw UserError(std::string("device is ") + device + ", but the GPU cannot be opened: " + e.what()); }
     dev->ctx.spmm = spmm_choice(spmm, gpu);
-    note = "device cuda: " + gpu.name + ", large products in " + precision + ", sparse products " +
+    note = "device cuda: " + gpu.name + ", large products in " + precision + overridden() + ", sparse products " +
            (spmm == "auto"  ? "auto (" + std::string(kSpmmRule) + ")"
             : spmm == "own" ? "by own kernels"
                             : "of whole graphs by cuSPARSE");

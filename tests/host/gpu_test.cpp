@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 
@@ -191,6 +192,19 @@ TEST(Gpu, WhoseSparseProductsIsASetting) {
   EXPECT_EQ(sentence([&] { spmm_choice("cusp", with); }), "spmm is 'cusp', expected auto, own or cusparse");
   std::string note;
   EXPECT_EQ(make_device("cpu", 1, note, "fp32", "cusparse")->ctx.spmm, SpmmBy::automatic) << "the CPU has one";
+}
+
+// cuBLAS obeys the variable whatever the run asks for: the line that says which precision was used must not hide that.
+TEST(Gpu, TheRunSaysWhereTheEnvironmentOverridesItsPrecision) {
+  if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
+  std::string plain, overridden;
+  make_device("cuda", 1, plain, "fp32", "own");
+  setenv("NVIDIA_TF32_OVERRIDE", "1", 1);
+  make_device("cuda", 1, overridden, "fp32", "own");
+  unsetenv("NVIDIA_TF32_OVERRIDE");
+  EXPECT_NE(plain.find("large products in fp32, sparse"), std::string::npos) << plain;
+  EXPECT_NE(overridden.find("fp32 (unless NVIDIA_TF32_OVERRIDE=1, set in the environment, has cuBLAS do otherwise), sparse"), std::string::npos)
+      << overridden;
 }
 
 // Steps as they come, against recorded and replayed ones: the same bits, and the recordings are really used.
