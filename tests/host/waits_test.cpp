@@ -48,7 +48,7 @@ std::vector<Calls> epochs_of(Trainer& t) {
 // An epoch that is timed waits at the end of every phase: pruning and shuffling, seven a step, the flush and the reverse process.
 int64_t phases(Trainer& t) { return 2 + kStepPhases * t.model().steps_per_epoch() + 1 + (t.model().shape().diffusion ? 1 : 0); }
 
-TEST(Waits, ACapturedEpochWaitsOnceAndAnEvaluationOnceAndNeitherTakesMemory) {
+TEST(SlowWaits, ACapturedEpochWaitsOnceAndAnEvaluationOnceAndNeitherTakesMemory) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
   for (const Named& m : kCounted) {
     const Folder dir;
@@ -75,7 +75,7 @@ TEST(Waits, ACapturedEpochWaitsOnceAndAnEvaluationOnceAndNeitherTakesMemory) {
 }
 
 // A resumed run times its first epoch, or the rest of it, and then waits as any other.
-TEST(Waits, AResumedRunWaitsInItsFirstEpochOnly) {
+TEST(SlowWaits, AResumedRunWaitsInItsFirstEpochOnly) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});

@@ -233,7 +233,7 @@ void check_chain(const Case& c, bool noise_form, const std::vector<Device>& devs
   }
 }
 
-TEST(Reverse, EveryStepMatchesDoubleFromTheSameState) {
+TEST(SlowReverse, EveryStepMatchesDoubleFromTheSameState) {
   for (const Device& dev : one_of_each_family()) {
     const auto check = [&](Case c, bool noise_form) {
       if (dev.family == "simt") c.n = std::min<int64_t>(c.n, 19);  // two warps, a few items short of a third
