@@ -326,17 +326,7 @@ void check_reverse(const Case& c, const Problem& p, int64_t compared, const std:
   const EncoderRef f(p);
   std::vector<Vec> want(4);
   for (int64_t i = n - std::min(n, compared); i < n; ++i) {
-    auto normals = [&](Use use, int t) {
-      Vec z;
-      for (uint32_t b = 0; b < groups; ++b) {
-        const Draw4 v = draw(Stream{seed, use, epoch, uint32_t(t)}, uint32_t(i), b);
-        float x[4];
-        normal_pair(v.v[0], v.v[1], x[0], x[1]);
-        normal_pair(v.v[2], v.v[3], x[2], x[3]);
-        z.insert(z.end(), x, x + 4);
-      }
-      return z;
-    };
+    auto normals = [&](Use use, int t) { return normals_of(Stream{seed, use, epoch, uint32_t(t)}, i, groups); };
     auto row = [&](const std::vector<float>& from, int64_t r) { return Vec(from.begin() + r * c.d, from.begin() + (r + 1) * c.d); };
     Vec e = row(p.e_t, i), z = normals(Use::reverse_start, kSteps);
     for (size_t j = 0; j < e.size(); ++j) e[j] = std::sqrt(host.abar.back()) * e[j] + std::sqrt(1 - host.abar.back()) * z[j];

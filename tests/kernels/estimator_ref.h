@@ -10,6 +10,19 @@ using Vec = std::vector<double>;
 
 inline Vec doubles(const std::vector<float>& v) { return Vec(v.begin(), v.end()); }
 
+// The first 4 `draws` normals of an item.
+inline Vec normals_of(const Stream& s, int64_t item, size_t draws) {
+  Vec z;
+  for (uint32_t b = 0; b < draws; ++b) {
+    const Draw4 v = draw(s, uint32_t(item), b);
+    float x[4];
+    normal_pair(v.v[0], v.v[1], x[0], x[1]);
+    normal_pair(v.v[2], v.v[3], x[2], x[3]);
+    z.insert(z.end(), x, x + 4);
+  }
+  return z;
+}
+
 // Y (n,p) = X (n,m) W (m,p), or X W^T with W (p,m).
 inline Vec times(const Vec& x, const Vec& w, size_t n, size_t m, size_t p, bool trans_w = false) {
   Vec y(n * p, 0.0);

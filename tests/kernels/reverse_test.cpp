@@ -62,17 +62,7 @@ struct Chain {
   size_t d = size_t(p.c.d);
   EstimatorRef f{size_t(p.c.M + 2), d, doubles(p.wq), doubles(p.wk), doubles(p.wv)};
 
-  Vec normals(Use use, int t, int64_t item) const {
-    Vec z;
-    for (uint32_t s = 0; s < (d + 3) / 4; ++s) {
-      const Draw4 v = draw(Stream{seed, use, epoch, uint32_t(t)}, uint32_t(item), s);
-      float n[4];
-      normal_pair(v.v[0], v.v[1], n[0], n[1]);
-      normal_pair(v.v[2], v.v[3], n[2], n[3]);
-      z.insert(z.end(), n, n + 4);
-    }
-    return z;
-  }
+  Vec normals(Use use, int t, int64_t item) const { return normals_of(Stream{seed, use, epoch, uint32_t(t)}, item, (d + 3) / 4); }
   std::vector<Ref> start(int64_t i) const {
     const Vec z = normals(Use::reverse_start, p.c.T, i);
     const double abar = p.host.abar.back();
