@@ -5,10 +5,10 @@
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/cpu/adam16.h"
 #include "kernels/cpu/adam_row.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/microkernel.h"
-#include "kernels/cpu/root16.h"
 
 namespace ccdrec {
 
@@ -145,30 +145,6 @@ void catch_up_by_eight(float* p, float* m, float* v, int64_t n, const AdamSchedu
 constexpr AdamRow kByEight = {step_by_eight, gradient_by_eight, catch_up_by_eight};
 
 #if defined(__x86_64__)
-// The same step on sixteen elements, bit for bit. Divide and square root share one slow unit; a square root made of fma (root16.h) leaves it to the
-// divisions and overlaps with them: 3.9 G steps a second on a core where the two instructions together reach 2.1 (Xeon with AVX-512, replayed steps).
-// On AMD's Zen 4 that unit is faster and fma of this width are half as fast: there two of four roots go each way (kByUnit): 4.9 G, 4.0 with all of them
-// by fma, 3.3 with none.
-// 0.999^4000 = 2^-5.8: what was fit before a replay stays above 2^-96 throughout, unless beta2 is smaller than that.
-constexpr float kLeast = 0x1p-90f, kMost = 0x1p120f, kLeastBeta2 = 0.999f;
-constexpr int64_t kMostReplayed = 4000;
-AVX512 inline bool fit(__m512 v) {  // a NaN is not
-  return (_mm512_cmp_ps_mask(v, _mm512_set1_ps(kLeast), _CMP_GE_OQ) & _mm512_cmp_ps_mask(v, _mm512_set1_ps(kMost), _CMP_LE_OQ)) == 0xffff;
-}
-
-struct Element16 {
-  __m512 p, m, v;
-  AVX512 void moments(const AdamHyper& h, __m512 g) {
-    const float rest1 = float(1.0 - double(h.beta1)), rest2 = float(1.0 - double(h.beta2));
-    m = _mm512_fmadd_ps(_mm512_set1_ps(h.beta1), m, _mm512_mul_ps(_mm512_set1_ps(rest1), g));
-    v = _mm512_fmadd_ps(_mm512_set1_ps(h.beta2), v, _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(rest2), g), g));
-  }
-  AVX512 void move(const AdamHyper& h, AdamCoef c, __m512 root) {
-    const __m512 below = _mm512_fmadd_ps(root, _mm512_set1_ps(c.c2), _mm512_set1_ps(h.eps));
-    p = _mm512_sub_ps(p, _mm512_div_ps(_mm512_mul_ps(_mm512_set1_ps(c.c1), m), below));
-  }
-};
-
 // G sixteens side by side: what one waits for, the others fill. `in`: the lanes of the last that are elements. Four together take 10 to 15 % less time
 // than one after another (rows of 4,096 out of memory that missed none to seven steps).
 template <int G>
@@ -204,9 +180,8 @@ struct Sixteens {
     return fits;
   }
   AVX512 void decay(const AdamHyper& h) {
-    const __m512 zero = _mm512_setzero_ps();
 #pragma GCC unroll 4
-    for (int q = 0; q < G; ++q) e[q].moments(h, zero);
+    for (int q = 0; q < G; ++q) e[q].decay(h);
   }
   AVX512 void moments(const AdamHyper& h, const float* g) {
 #pragma GCC unroll 4
@@ -258,7 +233,7 @@ template <int kByUnit, int G>
 AVX512 inline void catch_up_sixteens(float* p, float* m, float* v, __mmask16 in, const AdamSchedule& s, Reached at, int64_t t, bool keep) {
   Sixteens<G> e(p, m, v, in);
   if (e.at_rest()) return;
-  if (e.all_fit() && s.hyper.beta2 >= kLeastBeta2 && t - at.moments <= kMostReplayed)
+  if (e.all_fit() && stays_fit(s.hyper, t - at.moments))
     e.template catch_up<kByUnit>(s, at, t);
   else
     e.template catch_up<G>(s, at, t);

@@ -6,25 +6,12 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
+#include "kernels/cpu/tile512.h"
 #include "kernels/ctx.h"
 
 namespace ccdrec::cpu {
 namespace {
-
-// A[r,t] of a tile: rows in place, or a panel. One pointer instead of mr leaves registers: with twelve pointers and a stride the compiler kept some of
-// them in vector registers, and each move back took a cycle from the fma.
-template <int mr>
-float term(const float* const* rows, int r, int64_t t) {
-  return rows[r][t];
-}
-template <int mr>
-float term(const float* panel, int r, int64_t t) {
-  return panel[t * mr + r];
-}
 
 // The definition of the tile. Without fma instructions std::fma is a call: slow, and right.
 template <class A>
@@ -93,36 +80,17 @@ __attribute__((target("avx2,fma"))) void avx2(float* c, int64_t ldc, A a, const 
   }
 }
 
-// 24 accumulators, 2 registers of B, 1 of A: 27 of 32.
 template <class A>
-__attribute__((target("avx512f"))) void avx512(float* c, int64_t ldc, A a, const float* b, int64_t k, bool add, const Ahead& ahead) {
-  constexpr int mr = 12, nr = 32;
-  __m512 sum[mr][2];
-#pragma GCC unroll 12
-  for (int r = 0; r < mr; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-  const auto add_term = [&](int64_t t) __attribute__((always_inline, target("avx512f"))) {
-    const __m512 b0 = _mm512_loadu_ps(b + t * nr), b1 = _mm512_loadu_ps(b + t * nr + 16);
-#pragma GCC unroll 12
-    for (int r = 0; r < mr; ++r) {
-      const __m512 a_r = _mm512_set1_ps(term<mr>(a, r, t));
-      sum[r][0] = _mm512_fmadd_ps(a_r, b0, sum[r][0]);
-      sum[r][1] = _mm512_fmadd_ps(a_r, b1, sum[r][1]);
-    }
-  };
+AVX512 void avx512(float* c, int64_t ldc, A a, const float* b, int64_t k, bool add, const Ahead& ahead) {
+  Tile512 tile;
   int64_t t = 0;
   for (int64_t i = 0; i < ahead.n; ++i)
-    for (int64_t l = 0; l < ahead.lines && t + 2 <= k; ++l, t += 2) add_term(t), add_term(t + 1), __builtin_prefetch(ahead.row[i] + kLine * l);
-  for (; t < k; ++t) add_term(t);
-#pragma GCC unroll 12
-  for (int r = 0; r < mr; ++r) {
-    float* c_r = c + r * ldc;
-    if (add) {
-      sum[r][0] = _mm512_add_ps(_mm512_loadu_ps(c_r), sum[r][0]);
-      sum[r][1] = _mm512_add_ps(_mm512_loadu_ps(c_r + 16), sum[r][1]);
+    for (int64_t l = 0; l < ahead.lines && t + 2 <= k; ++l, t += 2) {
+      tile.add_term(a, b, t), tile.add_term(a, b, t + 1);
+      __builtin_prefetch(ahead.row[i] + kLine * l);
     }
-    _mm512_storeu_ps(c_r, sum[r][0]);
-    _mm512_storeu_ps(c_r + 16, sum[r][1]);
-  }
+  for (; t < k; ++t) tile.add_term(a, b, t);
+  tile.store(c, ldc, add);
 }
 #endif
 

@@ -3,8 +3,9 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 
-#include "kernels/cpu/adam_row.h"
+#include "kernels/cpu/beside.h"
 #include "kernels/cpu/product.h"
 
 namespace ccdrec::cpu {
@@ -37,7 +38,7 @@ void project(Ctx& ctx, Mat y, CMat x, RowList rows, CMat w, CMat b) {
   product(ctx, y.slice(0, n), F, {x.p, F, rows.idx, false}, {w.p, d, false}, true);
 }
 
-// A thread takes as many rows as a register tile is high, brings them up to date as long streams and multiplies them out of L2.
+// A thread takes as many rows as a register tile is high. While they are multiplied out of L2 the rows that it takes next are brought up to date.
 void catch_up_project(Ctx& ctx, Mat y, const Table& x, RowList rows, CMat w, CMat b, const AdamSchedule& s, int64_t t) {
   const int64_t n = rows.n(), F = x.value.cols, d = w.cols;
   CHECK_THAT(y.rows >= n && y.cols == d);
@@ -48,28 +49,31 @@ void catch_up_project(Ctx& ctx, Mat y, const Table& x, RowList rows, CMat w, CMa
   CHECK_THAT(t >= 0 && t <= s.steps);
   if (n == 0) return;
   const MicroKernel& mk = micro_kernel();
-  const AdamRow& adam_row = adam_row_here();
   const int64_t mr = mk.mr, nr = mk.nr, panels = ceil_div(d, nr);
   float* const packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * F) * sizeof(float)));  // W; rows k0.. from k0 * panels * nr on
+  std::atomic<int64_t> taken{0};
 #pragma omp parallel num_threads(ctx.threads)
   {
 #pragma omp for
     for (int64_t k0 = 0; k0 < F; k0 += kBlock) pack_across(packed + k0 * panels * nr, nr, w.row(k0), d, nullptr, std::min(kBlock, F - k0), 0, d);
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t j = 0; j < n; j += mr) {
+    Replays next_rows(x, s, t);
+    int64_t j = mr * taken++;
+    next_rows.take(rows, j, std::min(j + mr, n), F * panels);
+    for (int64_t next; j < n; j = next) {
+      next_rows.finish();
+      next = mr * taken++;
+      next_rows.take(rows, next, std::min(next + mr, n), F * panels);
       const int64_t here = std::min(mr, n - j);
       const float* a[kMaxMr];
       for (int64_t i = 0; i < here; ++i) {
-        const int64_t r = rows.at(j + i);
-        bring_up(adam_row, x, r, s, t);
-        a[i] = x.value.row(r);
+        a[i] = x.value.row(rows.at(j + i));
         std::copy_n(b.p, d, y.row(j + i));  // the sums start from the bias
       }
       std::fill(a + here, a + mr, a[0]);            // beyond the edge: any row
       for (int64_t k0 = 0; k0 < F; k0 += kBlock) {  // as product: blocks of terms added in order
         const int64_t kc = std::min(kBlock, F - k0);
         for (int64_t q = 0; q < panels; ++q)
-          partial_tile(mk, y.row(j) + q * nr, d, here, std::min(nr, d - q * nr), a, packed + k0 * panels * nr + q * kc * nr, kc, true);
+          next_rows.tile(y.row(j) + q * nr, d, here, std::min(nr, d - q * nr), a, packed + k0 * panels * nr + q * kc * nr, kc, true);
         for (int64_t i = 0; i < mr; ++i) a[i] += kc;
       }
     }
@@ -90,8 +94,7 @@ void project_backward(Ctx& ctx, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList
 }
 
 // dW is a product of its own. Then a thread takes as many rows as a register tile is high: their gradient (mr,F) is computed into its L2 from the packed
-// W^T and enters the moments from there, row by row, so that m and v pass as long streams. The products leave memory idle: meanwhile the moments of the
-// first of these rows are asked for.
+// W^T, and enters the moments from there beside the product of the rows it takes next, row by row, so that m and v pass as long streams.
 void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, RowList rows, CMat w, const AdamSchedule& s, int64_t t) {
   const int64_t n = rows.n(), F = x.value.cols, d = dy.cols;
   CHECK_THAT(dy.rows >= n);
@@ -109,33 +112,29 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
   product(ctx, dw, n, {x.value.p, F, rows.idx, true}, {dy.p, d, false}, true);
 
   const MicroKernel& mk = micro_kernel();
-  const AdamRow& adam_row = adam_row_here();
-  const bool at_once = moves_at_once(n, x.value.rows);
   const int64_t mr = mk.mr, nr = mk.nr, panels = ceil_div(F, nr);
   float* const w_t = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * d) * sizeof(float)));  // panel q: columns q*nr.. of W^T, k-major
-  float* const room = static_cast<float*>(ctx.scratch(1, size_t(mr * F * ctx.threads) * sizeof(float)));
+  float* const room = static_cast<float*>(ctx.scratch(1, size_t(2 * mr * F * ctx.threads) * sizeof(float)));
 #pragma omp parallel num_threads(ctx.threads)
   {
 #pragma omp for
     for (int64_t q = 0; q < panels; ++q) pack_along(w_t + q * nr * d, nr, w.row(q * nr), d, d, std::min(nr, F - q * nr));
-    float* const g = room + omp_get_thread_num() * mr * F;
-#pragma omp for schedule(dynamic, 1)
+    float *g = room + omp_get_thread_num() * 2 * mr * F, *g_before = g + mr * F;
+    Gradients rows_before(x, s, t, moves_at_once(n, x.value.rows));
+#pragma omp for schedule(dynamic, 1) nowait
     for (int64_t j = 0; j < n; j += mr) {
-      const int64_t here = std::min(mr, n - j), asked_ahead = std::min(here, mr / 4);  // more of them keep W waiting
-      for (int64_t e0 = 0; e0 < d; e0 += kBlock) {                                     // as product: blocks of terms added in order
+      const int64_t here = std::min(mr, n - j);
+      for (int64_t e0 = 0; e0 < d; e0 += kBlock) {  // as product: blocks of terms added in order
         const float* a[kMaxMr];
         for (int64_t i = 0; i < mr; ++i) a[i] = dy.row(j + std::min(i, here - 1)) + e0;
-        for (int64_t q = 0; q < panels; ++q) {
-          for (int64_t i = 0; i < asked_ahead; ++i)
-            for (int64_t c = q * nr; c < std::min(F, (q + 1) * nr); c += kLine) {
-              const int64_t at = rows.at(j + i) * F + c;
-              __builtin_prefetch(x.m.p + at, 0, 2), __builtin_prefetch(x.v.p + at, 0, 2);
-            }
-          partial_tile(mk, g + q * nr, F, here, std::min(nr, F - q * nr), a, w_t + q * nr * d + e0 * nr, std::min(kBlock, d - e0), e0 > 0);
-        }
+        for (int64_t q = 0; q < panels; ++q)
+          rows_before.tile(g + q * nr, F, here, std::min(nr, F - q * nr), a, w_t + q * nr * d + e0 * nr, std::min(kBlock, d - e0), e0 > 0);
       }
-      for (int64_t i = 0; i < here; ++i) take_gradient(adam_row, x, rows.at(j + i), g + i * F, s, t, at_once);
+      rows_before.finish();
+      rows_before.take(rows, j, j + here, g, d * panels);
+      std::swap(g, g_before);
     }
+    rows_before.finish();
   }
   add_column_sums(db, dy, n);
 }
@@ -144,7 +143,7 @@ void project_scratch(ScratchPlan& p, int64_t, int64_t F, int64_t d, bool) { prod
 void project_backward_scratch(ScratchPlan& p, int64_t rows, int64_t F, int64_t d, bool step) {
   const MicroKernel& mk = micro_kernel();
   product_scratch(p, d, rows, true);
-  if (step) p.need(0, ceil_div(F, mk.nr) * mk.nr * d * 4), p.need(1, mk.mr * F * p.threads * 4);
+  if (step) p.need(0, ceil_div(F, mk.nr) * mk.nr * d * 4), p.need(1, 2 * mk.mr * F * p.threads * 4);
 }
 
 }  // namespace ccdrec::cpu

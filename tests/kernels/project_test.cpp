@@ -141,7 +141,7 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && !std::memcmp(a.data(), b.data(), a.size() * sizeof(float));
 }
 
-constexpr int64_t kSteps = 9;
+constexpr int64_t kSteps = 30;
 AdamSchedule schedule() {
   static const std::vector<AdamCoef> coef = [] {
     std::vector<AdamCoef> c;
@@ -151,7 +151,8 @@ AdamSchedule schedule() {
   return {coef.data(), kSteps, {}};
 }
 
-// X as a table of a case: its rows are behind by different numbers of steps, and no row has reached the last.
+// X as a table of a case: its rows are behind by different numbers of steps, and no row has reached the last. Some have had no gradient yet, some have
+// moments out of the range of a root made of fma, some values are -0.
 struct Waiting {
   std::vector<float> x, m, v;
   std::vector<int32_t> value_at, moments_at;
@@ -160,6 +161,9 @@ struct Waiting {
     for (size_t r = 0; r < value_at.size(); ++r) {
       value_at[r] = g.below(int32_t(kSteps));
       moments_at[r] = std::min(g.below(value_at[r] + 2), int32_t(kSteps) - 1);
+      if (r % 5 == 1) std::fill_n(m.begin() + int64_t(r) * c.F, c.F, 0.0f), std::fill_n(v.begin() + int64_t(r) * c.F, c.F, 0.0f);
+      if (r % 5 == 2) v[r * size_t(c.F)] = 1e-40f, m[r * size_t(c.F)] = -1e-40f;
+      if (r % 3 == 1) x[r * size_t(c.F)] = -0.0f;
     }
   }
   Table table(const Case& c) { return {mat(x, c.R, c.F), mat(m, c.R, c.F), mat(v, c.R, c.F), value_at.data(), moments_at.data()}; }
