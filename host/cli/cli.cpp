@@ -9,6 +9,8 @@
 #include <stdexcept>
 
 #include "data/error.h"
+#include "data/text.h"
+#include "host/config.h"
 #include "host/machine.h"
 #include "kernels/device_memory.h"
 
@@ -46,6 +48,16 @@ std::string one_line(std::string text) {
   return text;
 }
 
+// The first word, where it is no command; nothing: the parser's own sentence.
+std::string unknown_command(CLI::App& app, int argc, const char* const* argv) {
+  std::vector<std::string> names;
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(sub->get_name());
+  const char* const* const word = std::find_if(argv + 1, argv + argc, [](const char* w) { return *w != '-'; });
+  if (word == argv + argc || std::find(names.begin(), names.end(), *word) != names.end()) return {};
+  const std::string near = nearest(*word, names);
+  return "'" + shown(*word) + "' is no command" + (near.empty() ? "" : "; did you mean '" + near + "'?");
+}
+
 }  // namespace
 
 int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& err) {
@@ -76,7 +88,8 @@ int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& 
     return code;
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e, out, err);  // --help, --version
-    err << "ccdrec: " << e.what() << " (see `ccdrec";
+    const std::string word = app.get_subcommands().empty() ? unknown_command(app, argc, argv) : "";
+    err << "ccdrec: " << (word.empty() ? e.what() : word) << " (see `ccdrec";
     for (const CLI::App* sub : app.get_subcommands()) err << ' ' << sub->get_name();
     err << " --help`)\n";
     return kUserMistake;

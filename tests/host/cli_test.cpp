@@ -28,7 +28,10 @@ TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
     const char* expected;
   };
   const Case cases[] = {
-      {{"tarin"}, "ccdrec: "},
+      {{"tarin"}, "ccdrec: 'tarin' is no command; did you mean 'train'? (see `ccdrec --help`)"},
+      {{"stepp", "--in", "x"}, "'stepp' is no command; did you mean 'step'?"},
+      {{"photosynthesis"}, "'photosynthesis' is no command (see"},
+      {{"--tarin"}, "ccdrec: "},
       {{"train", "--sed", "3"}, "--sed"},
       {{"train", "-d", "/no/such/folder"}, "no such data folder"},
       {{"train", "--set", "learning_rat=1"}, "did you mean 'learning_rate'?"},
