@@ -15,7 +15,7 @@
 #include "bench/arguments.h"
 #include "bench/command.h"
 #include "bench/epoch_report.h"
-#include "bench/floors.h"
+#include "bench/work.h"
 #include "data/error.h"
 #include "data/synth.h"
 #include "data/text.h"

@@ -2,15 +2,14 @@
 
 #include <fmt/format.h>
 
+#include "bench/work.h"
 #include "data/text.h"
 #include "host/machine.h"
 
 namespace ccdrec::bench {
 namespace {
 
-double floor_seconds(const Timing& t, const Ceilings& c) {
-  return t.flop / (c.fma_gflops * 1e9) + t.bytes / (c.memory_gbs * 1e9) + t.roots / (c.root_grate * 1e9);
-}
+WorkSeconds seconds_of(const Timing& t, const Ceilings& c) { return bench::seconds_of(Work{t.flop, t.bytes, t.roots}, c); }
 
 const Timing* find(const std::vector<CaseResult>& cases, const std::string& name, const std::string& phase) {
   for (const CaseResult& c : cases) {
@@ -107,7 +106,10 @@ nlohmann::json report_json(const Report& r) {
   for (const CaseResult& c : r.cases) {
     cases.push_back(to_json(c));
     if (!r.gpu.empty()) continue;
-    for (auto& p : cases.back()["phases"]) p["floor_s"] = floor_seconds({0, 0, 0, p["flop"], p["bytes"], p["roots"]}, r.ceilings);
+    for (auto& p : cases.back()["phases"]) {
+      const WorkSeconds work = seconds_of(Timing{0, 0, 0, p["flop"], p["bytes"], p["roots"]}, r.ceilings);
+      p["in_turn_s"] = work.in_turn(), p["largest_s"] = work.largest();
+    }
   }
   for (const Target& t : targets(r)) {
     if (t.got > 0) goals.push_back({{"what", t.what}, {"unit", t.unit}, {"target", t.target}, {"measured", t.got}, {"met", t.got <= t.target}});
@@ -179,10 +181,10 @@ std::string report_markdown(const Report& r) {
   s += fmt::format("| `cpu::gemm` 1024 x 4096 x 64, a projection | {:.0f} GFLOP/s ({:.0f} % of fma) |\n\n", r.ceilings.gemm_proj_gflops,
                    100 * r.ceilings.gemm_proj_gflops / r.ceilings.fma_gflops);
   if (r.with_targets) s += "## Targets\n\n" + targets_markdown(targets(r)) + "\n";
-  s += "## Phases\n\n`floor` = flop / fma rate + bytes / memory bandwidth + Adam's roots / their rate, from the formulas of `bench/floors.cpp`: what "
-       "an exact program "
-       "that keeps nothing in the caches from step to step cannot go below on this machine. The optimiser's phase includes the steps that rows had "
-       "missed.\n";
+  s +=
+      "## Phases\n\n`in turn` = flop / fma rate + bytes / memory bandwidth + Adam's roots / their rate, from the formulas of `bench/work.cpp`: one "
+      "resource after another, a model and not a bound, since a core computes while it waits for memory and caches keep something from step to step. "
+      "`largest` is the longest of the three alone. The optimiser's phase includes the steps that rows had missed.\n";
   for (const CaseResult& c : r.cases) {
     s += fmt::format("\n### {} ({})\n\n", c.name, c.setting);
     if (c.timed_steps > 0) {
@@ -197,11 +199,13 @@ std::string report_markdown(const Report& r) {
     s += fmt::format("Set up in {:.2f} s (graphs, kNN{}, initialisation). Peak memory {:.0f} MB.{}\n\n", c.setup_seconds,
                      c.knn_cached ? " lists from the cache" : "", c.peak_mb,
                      c.negatives.empty() ? "" : " Curricular negatives from: " + c.negatives + ".");
-    s += "| phase | seconds | min | max | floor | times floor | GFLOP | GB | G roots |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+    s +=
+        "| phase | seconds | min | max | in turn | times it | largest | GFLOP | GB | G roots |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
     for (const auto& [name, t] : c.phases) {
-      const double floor = floor_seconds(t, r.ceilings);
-      s += fmt::format("| {} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {} | {:.1f} | {:.2f} | {:.2f} |\n", name, t.median, t.min, t.max, floor,
-                       floor >= 1e-3 ? fmt::format("{:.1f}", t.median / floor) : "", t.flop / 1e9, t.bytes / 1e9, t.roots / 1e9);
+      const WorkSeconds work = seconds_of(t, r.ceilings);
+      const double in_turn = work.in_turn();
+      s += fmt::format("| {} | {:.3f} | {:.3f} | {:.3f} | {:.3f} | {} | {:.3f} | {:.1f} | {:.2f} | {:.2f} |\n", name, t.median, t.min, t.max, in_turn,
+                       in_turn >= 1e-3 ? fmt::format("{:.1f}", t.median / in_turn) : "", work.largest(), t.flop / 1e9, t.bytes / 1e9, t.roots / 1e9);
     }
   }
   return s;

@@ -11,7 +11,7 @@ namespace ccdrec::bench {
 
 struct Timing {
   double median = 0, min = 0, max = 0;    // seconds an epoch
-  double flop = 0, bytes = 0, roots = 0;  // what cannot be avoided (floors.h)
+  double flop = 0, bytes = 0, roots = 0;  // of the work (work.h)
 };
 struct CaseResult {
   std::string name, setting;                           // "CCDRec", "B 512, T 20"

@@ -18,7 +18,7 @@ struct Point {
   Size size;
   int64_t steps = 0, timed = 0;           // an epoch has; were timed (fewer: the epoch is extrapolated)
   std::map<std::string, double> seconds;  // by phase, "epoch" their sum
-  double flop = 0, bytes = 0, roots = 0;  // of the epoch, what cannot be avoided (floors.h)
+  double flop = 0, bytes = 0, roots = 0;  // of the epoch (work.h)
   double peak_mb = 0;
 };
 struct Series {

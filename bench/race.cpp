@@ -14,7 +14,7 @@
 #include "bench/arguments.h"
 #include "bench/ceilings.h"
 #include "bench/command.h"
-#include "bench/floors.h"
+#include "bench/work.h"
 #include "data/error.h"
 #include "host/config.h"
 #include "host/device.h"

@@ -17,10 +17,10 @@ if(bench_sources)
   add_executable(bench_kernels ${bench_sources})
   target_link_libraries(bench_kernels PRIVATE ccdrec_ceilings ccdrec_data ccdrec_gpu ccdrec_build_info ccdrec_yardstick fmt::fmt benchmark::benchmark benchmark::benchmark_main)
 endif()
-# What more than one of them or a test uses: their command line, callgrind's output and what it means; the floors and the reports.
+# What more than one of them or a test uses: their command line, callgrind's output and what it means; the work of an epoch and the reports.
 add_library(ccdrec_bench STATIC bench/arguments.cpp bench/callgrind.cpp bench/instructions_report.cpp)
 target_link_libraries(ccdrec_bench PUBLIC ccdrec_flags CLI11::CLI11 nlohmann_json::nlohmann_json fmt::fmt)
-add_library(ccdrec_reports STATIC bench/epoch_report.cpp bench/floors.cpp bench/growth_report.cpp bench/gpu/report.cpp bench/gpu/noted.cpp bench/gpu/agreement.cpp)
+add_library(ccdrec_reports STATIC bench/epoch_report.cpp bench/work.cpp bench/growth_report.cpp bench/gpu/report.cpp bench/gpu/noted.cpp bench/gpu/agreement.cpp)
 target_link_libraries(ccdrec_reports PUBLIC ccdrec_bench ccdrec_host)
 if(EXISTS ${PROJECT_SOURCE_DIR}/bench/epoch.cpp)
   add_executable(bench_epoch bench/epoch.cpp)

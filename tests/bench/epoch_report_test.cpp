@@ -54,5 +54,19 @@ TEST(EpochReport, TheCpuHasTargetsOfItsOwn) {
   EXPECT_EQ(s.find("training steps of an epoch"), std::string::npos);
 }
 
+TEST(EpochReport, TheWorkOfAPhaseIsShownInTurnAndItsLargestPartBeside) {
+  Report r;
+  r.ceilings = {10, 100, 1, 50, 50};  // GB/s, GFLOP/s, G roots a second
+  CaseResult c;
+  c.name = "CCDRec", c.phases = {{"epoch", {5.6, 5, 6, 30e9, 20e9, 0.5e9}}};  // 0.3 s, 2 s, 0.5 s
+  r.cases = {c};
+  const std::string s = report_markdown(r);
+  EXPECT_NE(s.find("| epoch | 5.600 | 5.000 | 6.000 | 2.800 | 2.0 | 2.000 | 30.0 | 20.00 | 0.50 |"), std::string::npos) << s;
+  EXPECT_EQ(s.find("floor"), std::string::npos);
+  const nlohmann::json phase = report_json(r)["cases"][0]["phases"][0];
+  EXPECT_DOUBLE_EQ(phase["in_turn_s"], 2.8);
+  EXPECT_DOUBLE_EQ(phase["largest_s"], 2);
+}
+
 }  // namespace
 }  // namespace ccdrec::test

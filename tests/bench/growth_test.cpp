@@ -8,7 +8,7 @@ namespace ccdrec::test {
 namespace {
 using namespace bench;
 
-// One model measured in one series, with time ~ x^time, the floor ~ x^needed and memory ~ x^memory.
+// One model measured in one series, with time ~ x^time, the counted work ~ x^needed and memory ~ x^memory.
 GrowthReport grown(const Series& s, double time, double needed, double memory) {
   GrowthReport r;
   r.threads = 2, measured_here(r);
@@ -68,6 +68,13 @@ TEST(Growth, AReportSurvivesItsFile) {
   elsewhere.machine["cpu"] = "another processor";  // not the one that shows the report
   EXPECT_NE(growth_markdown(growth_from_json(growth_json(elsewhere))).find("Machine: another processor"), std::string::npos);
   EXPECT_TRUE(back.find("FREEDOM", size_of(series("items"), "FREEDOM", 4)));
+}
+
+TEST(Growth, TheWorkIsShownInTurnAndItsLargestPartBeside) {
+  GrowthReport r = grown(series("data"), 1, 1, 1);  // 10 GB/s, 100 GFLOP/s, 1 G/s
+  for (Point& p : r.points) p.flop = 30e9, p.bytes = 20e9, p.roots = 0.5e9;
+  EXPECT_NE(growth_markdown(r).find(" | 2.80 | 2.00 | "), std::string::npos) << growth_markdown(r);
+  EXPECT_EQ(growth_markdown(r).find("floor"), std::string::npos);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "bench/floors.h"
+#include "bench/work.h"
 
 #include <algorithm>
 #include <vector>
@@ -124,6 +124,12 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   evaluation += {2 * users * I * d + layers * 2 * (2 * E) * d, (users + I) * row + layers * (16 * E + 2 * N * row)};
   return {{"prune", prune},         {"sample", sample},   {"forward", forward},      {"backward", backward},
           {"optimiser", optimiser}, {"reverse", reverse}, {"evaluation", evaluation}};
+}
+
+double WorkSeconds::largest() const { return std::max({flop, bytes, roots}); }
+
+WorkSeconds seconds_of(const Work& w, const Ceilings& c) {
+  return {w.flop / (c.fma_gflops * 1e9), w.bytes / (c.memory_gbs * 1e9), w.roots / (c.root_grate * 1e9)};
 }
 
 }  // namespace ccdrec::bench
