@@ -1,7 +1,9 @@
 #include "bench/arguments.h"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <cstdlib>
+#include <limits>
 #include <type_traits>
 
 namespace ccdrec::bench {
@@ -13,6 +15,18 @@ namespace {
 
 // CLI11's own check names the largest double in full.
 std::string above_zero(const std::string& text) { return std::strtod(text.c_str(), nullptr) > 0 ? "" : "'" + text + "' is no number above 0"; }
+std::string not_below_zero(const std::string& text) { return std::strtod(text.c_str(), nullptr) >= 0 ? "" : "'" + text + "' is below 0"; }
+
+// CLI11 takes the largest number of the type for one that is too large.
+template <class T>
+std::string whole_number(const std::string& text) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error == std::errc::result_out_of_range)
+    return "'" + text + "' is too " + (text[0] == '-' ? "small" : "large") + "; the numbers from " + std::to_string(std::numeric_limits<T>::min()) +
+           " to " + std::to_string(std::numeric_limits<T>::max()) + " are taken";
+  return error == std::errc() && end == text.data() + text.size() ? "" : "'" + text + "' is no whole number";
+}
 
 template <class T>
 CLI::Option* add_to(CLI::App& app, const std::string& name, T& value, const std::string& text, const Allowed& allowed) {
@@ -20,6 +34,7 @@ CLI::Option* add_to(CLI::App& app, const std::string& name, T& value, const std:
   bool has_default = true;
   if constexpr (!std::is_arithmetic_v<T>) has_default = !value.empty();
   if (has_default) option->capture_default_str();
+  if constexpr (std::is_integral_v<T>) option->check(whole_number<T>, "");
   switch (allowed.kind) {
     case Allowed::Kind::anything:
       break;
@@ -31,6 +46,9 @@ CLI::Option* add_to(CLI::App& app, const std::string& name, T& value, const std:
       break;
     case Allowed::Kind::positive:
       option->check(above_zero, "POSITIVE");
+      break;
+    case Allowed::Kind::zero_or_more:
+      option->check(not_below_zero, "NONNEGATIVE");
       break;
   }
   return option;

@@ -13,13 +13,14 @@ class App;
 namespace ccdrec::bench {
 
 struct Allowed {
-  enum class Kind { anything, one_of, between, positive } kind = Kind::anything;
+  enum class Kind { anything, one_of, between, positive, zero_or_more } kind = Kind::anything;
   std::vector<std::string> values = {};
   double least = 0, most = 0;
 };
 inline Allowed one_of(std::vector<std::string> values) { return {Allowed::Kind::one_of, std::move(values)}; }
 inline Allowed between(double least, double most) { return {Allowed::Kind::between, {}, least, most}; }
 inline Allowed positive() { return {Allowed::Kind::positive}; }
+inline Allowed zero_or_more() { return {Allowed::Kind::zero_or_more}; }
 
 class Arguments {
  public:

@@ -17,6 +17,7 @@
 #include "bench/epoch_report.h"
 #include "bench/work.h"
 #include "data/error.h"
+#include "data/safe_file.h"
 #include "data/synth.h"
 #include "data/text.h"
 #include "host/config.h"
@@ -224,11 +225,11 @@ int run(int argc, char** argv) {
   Arguments app("Whole epochs of the four models beside what the machine allows");
   app.add("--preset", o.preset, "shape of the generated data set");
   app.add("--epochs", o.epochs, "measured epochs, after one that is dropped", positive());
-  app.add("--steps", o.steps, "time this many steps of CCDRec and extrapolate the epoch");
+  app.add("--steps", o.steps, "time this many steps of CCDRec and extrapolate the epoch", zero_or_more());
   app.add_list("--models", o.names, "which cases: " + fmt::format("{}", fmt::join(kCases, ", ")), one_of(kCases));
   app.add("--case", o.one, "one case in this process, JSON on stdout", one_of(kCases));
   app.add("--cache", o.cache, "where generated data sets and neighbour lists are kept");
-  app.add("--threads", o.threads, "0 = all cores");
+  app.add("--threads", o.threads, "0 = all cores", zero_or_more());
   app.add("--out", o.out, "write OUT.md and OUT.json");
   app.add("--device", o.device, "cpu or cuda", one_of({"cpu", "cuda"}));
   app.add("--precision", o.precision, "of a GPU's large products", one_of({"fp32", "tf32", "bf16"}));
@@ -238,6 +239,11 @@ int run(int argc, char** argv) {
   if (!o.one.empty()) {
     std::cout << to_json(run_case(o, folder)).dump() << "\n";
     return 0;
+  }
+  if (!o.out.empty()) {  // refused now, not after the first case
+    std::error_code error;
+    if (const fs::path parent = fs::path(o.out).parent_path(); !parent.empty()) fs::create_directories(parent, error);
+    SafeFile(o.out + ".json");
   }
   Report r;
   for (int i = 0; i < argc; ++i) r.command += (i ? " " : "") + (i ? std::string(argv[i]) : "build/bench_epoch");
@@ -265,7 +271,6 @@ int run(int argc, char** argv) {
       continue;
     }
     if (o.out.empty()) continue;
-    if (const fs::path parent = fs::path(o.out).parent_path(); !parent.empty()) fs::create_directories(parent);
     write_text(o.out + ".md", report_markdown(r));  // after every case: what is measured stays, whatever happens next
     write_text(o.out + ".json", report_json(r).dump(1) + "\n");
   }

@@ -19,6 +19,7 @@
 #include "bench/command.h"
 #include "bench/work.h"
 #include "data/error.h"
+#include "data/safe_file.h"
 #include "data/synth.h"
 #include "data/text.h"
 #include "host/config.h"
@@ -123,18 +124,18 @@ Point measure(const Options& o, const std::string& name, const Size& z) {
 }
 
 // Runs this program again for one point and reads its JSON.
-Point run_child(const Options& o, const std::string& model, const Size& z) {
+Point run_child(const Options& o, int threads, const std::string& model, const Size& z) {
   Point asked;
   asked.model = model, asked.size = z;
   const std::string command = fmt::format("'{}' --point '{}' --cache '{}' --threads {} --steps {}", fs::read_symlink("/proc/self/exe").string(),
-                                          to_json(asked).dump(), o.cache, o.threads, o.steps);
+                                          to_json(asked).dump(), o.cache, threads, o.steps);
   FILE* pipe = popen(command.c_str(), "r");
   if (!pipe) throw UserError("cannot start " + command);
   std::string text;
   char block[4096];
   for (size_t n; (n = fread(block, 1, sizeof block, pipe)) > 0;) text.append(block, n);
   if (pclose(pipe) != 0) throw UserError(model + " failed: " + command);
-  return point_from_json(nlohmann::json::parse(text));
+  return point_from_text(text, "what " + command + " printed");
 }
 
 // Data and neighbour lists of a point, which are not part of an epoch.
@@ -159,7 +160,7 @@ int run(int argc, char** argv) {
   app.add_list("--models", o.models, "which models", one_of(kModels));
   app.add_list("--series", o.series, "which series", one_of(names));
   app.add("--steps", o.steps, "time at most this many steps of an epoch", positive());
-  app.add("--threads", o.threads, "0 = all cores");
+  app.add("--threads", o.threads, "0 = all cores, or those of the report that is continued", zero_or_more());
   app.add("--cache", o.cache, "where generated data sets and neighbour lists are kept");
   app.add("--out", o.out, "write OUT.md, OUT.json and OUT.svg");
   app.add("--fresh", o.fresh, "measure again what OUT.json holds");
@@ -167,16 +168,18 @@ int run(int argc, char** argv) {
   app.add("--point", o.point, "one point, JSON in and out");
   if (const auto end = app.parse(argc, argv)) return *end;
   if (!o.point.empty()) {
-    const Point asked = point_from_json(nlohmann::json::parse(o.point));
+    const Point asked = point_from_text(o.point, "--point");
     std::cout << to_json(measure(o, asked.model, asked.size)).dump() << "\n";
     return 0;
   }
 
-  GrowthReport r;
-  if (!o.prepare && !o.fresh && fs::exists(o.out + ".json")) r = growth_from_json(nlohmann::json::parse(read_text(o.out + ".json")));
+  GrowthReport r, here;
+  measured_here(here);
+  if (!o.prepare && !o.fresh && fs::exists(o.out + ".json")) r = growth_from_text(read_text(o.out + ".json"), o.out + ".json");
   const bool begun = !r.points.empty();
   if (!begun) r.threads = o.threads > 0 ? o.threads : this_machine().cores, measured_here(r);
-  if (r.command.empty()) {  // a later call adds to the points of the first, or shows them
+  if (!o.prepare) SafeFile(o.out + ".json");  // refused now, not after the first point
+  if (r.command.empty()) {                    // a later call adds to the points of the first, or shows them
     r.command = "build/bench_growth";
     for (int i = 1; i < argc; ++i) r.command += " " + std::string(argv[i]);
   }
@@ -194,10 +197,10 @@ int run(int argc, char** argv) {
           continue;
         }
         if (r.find(model, z)) continue;
-        if (begun && r.machine.at("cpu") != this_machine().cpu)
-          throw UserError(o.out + ".json was measured on " + r.machine.at("cpu").get<std::string>() +
-                          ", and points of two machines do not belong together; choose another --out, or --fresh");
-        r.points.push_back(run_child(o, model, z));
+        if (const std::string other = begun ? stranger(r, here, o.threads) : ""; !other.empty())
+          throw UserError(
+              fmt::format("{}.json was measured {}: points of both do not belong together; choose another --out, or --fresh", o.out, other));
+        r.points.push_back(run_child(o, r.threads, model, z));
         const Point& p = r.points.back();
         std::cerr << fmt::format("{}, {} x{}: {:.2f} s, {:.0f} MB\n", model, s.name, scale, p.seconds.at("epoch"), p.peak_mb);
         write(o, r);  // after every point: what is measured stays, whatever happens next

@@ -42,6 +42,10 @@ struct GrowthReport {
 void measured_here(GrowthReport&);  // this machine, this build
 nlohmann::json growth_json(const GrowthReport&);
 GrowthReport growth_from_json(const nlohmann::json&);
+GrowthReport growth_from_text(const std::string& text, const std::string& path);  // UserError, which names `path`: no such report
+Point point_from_text(const std::string& text, const std::string& where);
+// Why points measured here and now, by `here`, do not belong into the report; "" where they do. threads: as asked for, 0 = as the report says.
+std::string stranger(const GrowthReport&, const GrowthReport& here, int threads);
 nlohmann::json to_json(const Point&);
 Point point_from_json(const nlohmann::json&);
 

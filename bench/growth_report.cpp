@@ -5,6 +5,7 @@
 
 #include "bench/growth.h"
 #include "bench/work.h"
+#include "data/error.h"
 #include "data/synth.h"
 #include "data/text.h"
 #include "host/machine.h"
@@ -159,6 +160,43 @@ GrowthReport growth_from_json(const nlohmann::json& j) {
   r.row_ns = j.value("random_row_ns", std::vector<double>());
   for (const auto& p : j.at("points")) r.points.push_back(point_from_json(p));
   return r;
+}
+
+namespace {
+
+// What is wrong with a file that is no report is said once, without the names of C++.
+template <class Read>
+auto read_json(const std::string& text, const std::string& where, const char* what, Read&& read) {
+  try {
+    return read(nlohmann::json::parse(text));
+  } catch (const nlohmann::json::parse_error& e) {
+    throw UserError(fmt::format("{}: is no JSON (ends or goes wrong at byte {}), expected a {}", where, e.byte, what));
+  } catch (const nlohmann::json::exception& e) {
+    const std::string why = e.what();  // "[json.exception.out_of_range.403] key 'x' not found"
+    throw UserError(fmt::format("{}: {}, expected a {}", where, why.substr(std::min(why.size(), why.find("] ") + 2)), what));
+  }
+}
+
+}  // namespace
+
+GrowthReport growth_from_text(const std::string& text, const std::string& path) {
+  return read_json(text, path, "report of bench_growth; --fresh measures anew, --out names another", [](const nlohmann::json& j) {
+    GrowthReport r = growth_from_json(j);
+    growth_markdown(r);  // all that it needs is there
+    return r;
+  });
+}
+Point point_from_text(const std::string& text, const std::string& where) { return read_json(text, where, "point of bench_growth", point_from_json); }
+
+std::string stranger(const GrowthReport& r, const GrowthReport& here, int threads) {
+  const auto differ = [](const std::string& what, const nlohmann::json& was, const nlohmann::json& is) {
+    const std::string a = was.is_string() ? was.get<std::string>() : "unknown", b = is.get<std::string>();
+    return a == b ? "" : fmt::format("with {} {}, and this is {}", what, a, b);
+  };
+  if (const std::string s = differ("the processor", r.machine.value("cpu", nlohmann::json()), here.machine.at("cpu")); !s.empty()) return s;
+  for (const char* key : {"commit", "compiler", "flags"})
+    if (const std::string s = differ(key, r.build.value(key, nlohmann::json()), here.build.at(key)); !s.empty()) return s;
+  return threads == 0 || threads == r.threads ? "" : fmt::format("with {} threads, and these are {}", r.threads, threads);
 }
 
 std::vector<std::string> too_steep(const GrowthReport& r) {

@@ -8,7 +8,7 @@ namespace {
 struct Values {
   std::string preset = "baby", device = "cpu";
   std::vector<std::string> models = {"BPR"}, sets;
-  int epochs = 5;
+  int epochs = 5, threads = 2;
   int64_t steps = 0;
   double scale = 1;
   bool fresh = false;
@@ -22,6 +22,7 @@ std::optional<int> parse(Values& v, std::vector<std::string> words) {
   a.add("--set", v.sets);
   a.add("--epochs", v.epochs, "how many", positive());
   a.add("--steps", v.steps);
+  a.add("--threads", v.threads, "how many", zero_or_more());
   a.add("--scale", v.scale, "of sizes", between(1e-4, 1));
   a.add("--fresh", v.fresh, "again");
   words.insert(words.begin(), "bench");
@@ -50,9 +51,18 @@ TEST(Arguments, FillTheValuesAndLeaveTheRest) {
 
 TEST(Arguments, EndWithTwoOnWhatIsNotAllowedAndWithZeroAfterHelp) {
   Values v;
-  for (const std::vector<std::string>& wrong :
-       {std::vector<std::string>{"--device", "tpu"}, {"--models", "BPR,VBPR"}, {"--epochs", "0"}, {"--scale", "2"}, {"--epochs", "few"}, {"--what"}})
-    EXPECT_EQ(parse(v, wrong), 2) << wrong[0];
+  for (const std::vector<std::string>& wrong : {std::vector<std::string>{"--device", "tpu"},
+                                                {"--models", "BPR,VBPR"},
+                                                {"--epochs", "0"},
+                                                {"--scale", "2"},
+                                                {"--epochs", "few"},
+                                                {"--what"},
+                                                {"--epochs", "3000000000"},
+                                                {"--steps", "99999999999999999999"},
+                                                {"--steps", "-99999999999999999999"},
+                                                {"--steps", "1e3"},
+                                                {"--threads", "-1"}})
+    EXPECT_EQ(parse(v, wrong), 2) << wrong[0] << ' ' << wrong.back();
   EXPECT_EQ(parse(v, {"--help"}), 0);
 }
 

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "data/error.h"
+
 namespace ccdrec::test {
 namespace {
 using namespace bench;
@@ -75,6 +77,40 @@ TEST(Growth, TheWorkIsShownInTurnAndItsLargestPartBeside) {
   for (Point& p : r.points) p.flop = 30e9, p.bytes = 20e9, p.roots = 0.5e9;
   EXPECT_NE(growth_markdown(r).find(" | 2.80 | 2.00 | "), std::string::npos) << growth_markdown(r);
   EXPECT_EQ(growth_markdown(r).find("floor"), std::string::npos);
+}
+
+TEST(Growth, AFileThatIsNoReportIsOneSentenceWithItsName) {
+  nlohmann::json report = growth_json(grown(series("data"), 1, 1, 1)), renamed = report, nothing = nlohmann::json::array();
+  report["machine"].erase("cpu"), renamed["points"][0]["flop"] = "many";
+  for (const std::string& text : {std::string(), std::string("{\"points\": ["), report.dump(), renamed.dump(), nothing.dump()}) {
+    try {
+      growth_from_text(text, "some/growth.json");
+      ADD_FAILURE() << text;
+    } catch (const UserError& e) {
+      const std::string sentence = e.what();
+      EXPECT_TRUE(sentence.starts_with("some/growth.json: ")) << sentence;
+      EXPECT_NE(sentence.find("--fresh"), std::string::npos) << sentence;
+      EXPECT_EQ(sentence.find("json.exception"), std::string::npos) << sentence;
+    }
+  }
+  EXPECT_THROW(point_from_text("{}", "--point"), UserError);
+}
+
+TEST(Growth, PointsOfAnotherProgramOrMachineOrOfOtherThreadsDoNotBelongToAReport) {
+  const GrowthReport here = grown(series("data"), 1, 1, 1);
+  EXPECT_EQ(stranger(here, here, 0), "");
+  EXPECT_EQ(stranger(here, here, 2), "");
+  EXPECT_EQ(stranger(here, here, 1), "with 2 threads, and these are 1");
+  for (const char* key : {"commit", "compiler", "flags"}) {
+    GrowthReport was = here;
+    was.build[key] = "another";
+    EXPECT_TRUE(stranger(was, here, 0).starts_with(std::string("with ") + key + " another, and this is ")) << key;
+    was.build.erase(key);
+    EXPECT_NE(stranger(was, here, 0), "") << key;
+  }
+  GrowthReport was = here;
+  was.machine["cpu"] = "another processor";
+  EXPECT_TRUE(stranger(was, here, 0).starts_with("with the processor another processor, and this is "));
 }
 
 }  // namespace
