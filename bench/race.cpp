@@ -1,7 +1,7 @@
 // bench_race: this program's side of the race (bench/race.py), one model in one process, epoch by epoch on command.
 //
 //   bench_race --data FOLDER --model CCDRec [--set key=value ..] [--threads N] [--device cpu|cuda]
-//   bench_race --ceilings [--threads N]          what the machine allows, as one line of JSON
+//   bench_race --ceilings [--threads N] [--device cpu|cuda]    what the machine, or its GPU, allows, as one line of JSON
 //
 // Prints one line of JSON when it is set up; then, for every line "epoch" that it reads, runs one epoch as `ccdrec train` does (training, then
 // evaluation of validation and test) and prints one line; at the end of the input a last one. bench/pytorch/train.py --on-command speaks the same.
@@ -14,6 +14,7 @@
 #include "bench/arguments.h"
 #include "bench/ceilings.h"
 #include "bench/command.h"
+#include "bench/gpu/this_gpu.h"
 #include "bench/work.h"
 #include "data/error.h"
 #include "host/config.h"
@@ -89,6 +90,22 @@ void race(const Options& o) {
   say(end);
 }
 
+// Of a GPU: device-to-device copies for the memory, large products in FP32 for the arithmetic; loops of fma and of roots are not measured there.
+nlohmann::json ceilings(const Options& o) {
+  const Machine m = this_machine();
+  nlohmann::json line = {{"cpu", m.cpu}, {"cores", m.cores}, {"isa", m.isa}, {"os", m.os}, {"memory_bytes", m.memory_bytes}};
+  if (o.device == "cuda") {
+    const GpuCeilings c = measure_this_gpu();
+    line.update({{"gpu", gpu_info().name}, {"memory_gb_s", c.copy_gbs}, {"gemm_gflop_s", 1e3 * c.gemm_tflops}});
+    line.update({{"fma_gflop_s", nullptr}, {"root_and_division_g_s", nullptr}});
+  } else {
+    const Ceilings c = measure_ceilings(o.threads > 0 ? o.threads : m.cores);
+    line.update({{"memory_gb_s", c.memory_gbs}, {"gemm_gflop_s", c.gemm_gflops}});
+    line.update({{"fma_gflop_s", c.fma_gflops}, {"root_and_division_g_s", c.root_grate}});
+  }
+  return line;
+}
+
 int run(int argc, char** argv) {
   Options o;
   Arguments app("One model, epoch by epoch on command (bench/race.py)");
@@ -96,23 +113,12 @@ int run(int argc, char** argv) {
   app.add("--model", o.model, "BPR, LightGCN, FREEDOM or CCDRec");
   app.add("--set", o.sets, "key=value, as in ccdrec train");
   app.add("--device", o.device, "cpu or cuda", one_of({"cpu", "cuda"}));
-  app.add("--threads", o.threads, "0 = all cores");
+  app.add("--threads", o.threads, "0 = all cores", zero_or_more());
   app.add("--ceilings", o.ceilings, "measure the machine instead");
   if (const auto end = app.parse(argc, argv)) return *end;
   check_device(o.device);
   if (o.ceilings) {
-    const int threads = o.threads > 0 ? o.threads : this_machine().cores;
-    const Ceilings c = measure_ceilings(threads);
-    const Machine m = this_machine();
-    say({{"cpu", m.cpu},
-         {"cores", m.cores},
-         {"isa", m.isa},
-         {"os", m.os},
-         {"memory_bytes", m.memory_bytes},
-         {"memory_gb_s", c.memory_gbs},
-         {"fma_gflop_s", c.fma_gflops},
-         {"root_and_division_g_s", c.root_grate},
-         {"gemm_gflop_s", c.gemm_gflops}});
+    say(ceilings(o));
     return 0;
   }
   if (o.data.empty()) throw UserError("--data is missing: the folder of a data set");

@@ -26,7 +26,16 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/bench/epoch.cpp)
   add_executable(bench_epoch bench/epoch.cpp)
   target_link_libraries(bench_epoch PRIVATE ccdrec_reports ccdrec_ceilings ccdrec_host ccdrec_gpu)
   add_executable(bench_race bench/race.cpp)
-  target_link_libraries(bench_race PRIVATE ccdrec_reports ccdrec_ceilings ccdrec_host ccdrec_gpu)
+  # What a GPU allows, as bench_gpu measures it.
+  if(CCDREC_HAVE_CUDA)
+    add_library(ccdrec_this_gpu STATIC bench/gpu/this_gpu_cuda.cpp bench/gpu/clock_cuda.cpp bench/gpu/ceilings.cu)
+    target_compile_options(ccdrec_this_gpu PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${cuda_flags}>)
+    target_link_libraries(ccdrec_this_gpu PUBLIC ccdrec_host ccdrec_gpu CUDA::cudart_static)
+  else()
+    add_library(ccdrec_this_gpu STATIC bench/gpu/this_gpu_none.cpp)
+    target_link_libraries(ccdrec_this_gpu PUBLIC ccdrec_host)
+  endif()
+  target_link_libraries(bench_race PRIVATE ccdrec_reports ccdrec_ceilings ccdrec_this_gpu ccdrec_host ccdrec_gpu)
 endif()
 
 # bench_instructions: an epoch in instructions. bench/instructions.sh builds it, portably; no other build needs it.
