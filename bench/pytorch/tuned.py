@@ -321,6 +321,8 @@ class Tuned(Form):
         return super().run_batch(batch, choose)
 
     def before(self, diffusion):
+        if self.graph:
+            self.graph.before_eager_step()
         if self.on_demand and self.tables:
             with self.clock("optimiser"):
                 for x in self.by_rows.values():
@@ -339,9 +341,12 @@ class Tuned(Form):
             self.written = diffusion.items
         self.gathered.clear()
         self.optimizer.step()
+        recorded = self.graph and self.graph.captured     # its replays write these gradients: they must stay where they are
         for group in self.optimizer.param_groups:
             for x in group["params"]:
-                if x.requires_grad:
+                if x.requires_grad and recorded:
+                    x.grad.zero_()
+                elif x.requires_grad:
                     x.grad = None
 
     def after_epoch(self):
