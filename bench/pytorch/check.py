@@ -1,14 +1,14 @@
-"""Checks of the baseline itself: python check.py [golden | numbers | differences | forms | graph | race]. Prints the largest deviations, exits 1 on failure.
+"""Checks of the baseline itself: python check.py [golden | numbers | differences | data | forms | graph | race]. Prints the largest deviations, exits 1 on failure.
 
 golden       the golden cases once more in float32, against their float64 results, in units of the tolerances of the manifest
 numbers      the reference implementation's losses, gradients and scores of specification baselines.md 12 (BPR-MF, LightGCN, FREEDOM, Adam)
 differences  float64 gradients against central differences, for six cases, every trained element
+data         ids and mapping files of a data folder; that mistakes are answered by one sentence
 forms        the forms of train.py against one another: same losses and parameters for the same draws, replayed rows against dense Adam
 graph        the step recorded as a CUDA graph, replayed without one: whole epochs with a short last batch, and captures that fail
 race         what race.py makes of rounds whose ratios, medians and times are known
 """
 import json
-import math
 import os
 import sys
 from types import SimpleNamespace
@@ -21,19 +21,15 @@ import golden_results as G
 import metrics
 import models as M
 import safetensors_io as st
+from check_data import check_data
+from check_graph import check_graph_step
+from checking import apart, failed, gap, report, small_data
+from mistakes import UserError, run as run_main
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 import race   # noqa: E402
 FOLDER = os.path.join(HERE, "..", "..", "tests", "golden")
-failed = []
-
-
-def report(name, value, limit):
-    ok = value <= limit            # a NaN fails
-    if not ok:
-        failed.append(name)
-    print(f"{'ok  ' if ok else 'FAIL'} {name:64s} {value:.3g} (limit {limit:g})")
 
 
 def by_row(mass, x):
@@ -157,36 +153,6 @@ def check_differences():
         report(f"central differences, {name}, {n} elements, off by", worst / largest, 1e-8)
 
 
-def small_data(rng, U=70, I=60):   # noqa: E741
-    """Random interactions, one item without any, one user with all others; two modalities."""
-    member = rng.random((U, I)) < 0.15
-    member[:, I - 1], member[0, :I - 1] = False, True
-    member[np.arange(U), rng.integers(0, I - 1, U)] = True
-    member[1, I - 1] = True           # held out below: the item exists, but not in training
-    u, i = np.nonzero(member)
-    label = np.where(rng.random(len(u)) < 0.2, rng.integers(1, 3, len(u)), 0)
-    label[(u == 0) | (np.concatenate([[True], u[1:] != u[:-1]]))] = 0
-    label[i == I - 1] = 1
-    features = {m: rng.standard_normal((I, f)).astype(np.float32) for m, f in (("image", 24), ("text", 10))}
-    return D.Data(u, i, label, features, "small")
-
-
-def worst(values):
-    """The largest; a NaN, alone or first of a tuple, is larger than all."""
-    return max(values, key=lambda x: (lambda y: math.inf if math.isnan(y) else y)(x[0] if isinstance(x, tuple) else x))
-
-
-def gap(a, b):
-    return worst(abs(x - y) for x, y in zip(a, b))
-
-
-def apart(a, b, steps):
-    """Share of the parameters that are far apart after `steps` steps. An element whose gradient is rounding moves by the learning rate in a direction that
-    rounding decides; of FREEDOM's biases all are, since their gradients cancel."""
-    lr = a.s.learning_rate
-    return torch.cat([((a.p[n] - b.p[n]).abs() > 0.02 * lr * steps).flatten() for n in a.p if not (a.s.model == "FREEDOM" and n.endswith("bias"))]).float().mean().item()
-
-
 def check_forms():
     import graph_step
     import train
@@ -254,107 +220,6 @@ def check_forms():
             report(f"{label}: metrics on {split}", max(abs(x[n] - y[n]) for n in x), 1e-9)
 
 
-def stand_in(form, fails_at=None):
-    """A GraphStep that needs no GPU. Its graph is a step done again on the same static tensors, which like a recorded one writes the gradients where
-    they were when it was recorded; `lost` counts the replays at which they are elsewhere by now. The capture number `fails_at` fails, at 0.5 already the step
-    before the first one; None: none does."""
-    import graph_step
-
-    class Replayed:
-        def __init__(self, owner, static):
-            self.owner, self.static, self.loss = owner, static, torch.zeros(())
-            self.parameters = owner.form.optimizer.param_groups[0]["params"]
-            self.at = [x.grad.data_ptr() for x in self.parameters]
-
-        def replay(self):
-            current = [x.grad for x in self.parameters]
-            there = [g is not None and g.data_ptr() == at for g, at in zip(current, self.at)]
-            self.owner.lost += not all(there)
-            for x, ok in zip(self.parameters, there):
-                x.grad = x.grad if ok else torch.zeros_like(x)
-            self.loss.copy_(self.owner.step(self.static))
-            self.owner.replays += 1
-            for x, g in zip(self.parameters, current):
-                x.grad = g
-
-    class StandIn(graph_step.GraphStep):
-        lost = replays = captures = 0
-
-        def aside(self, static):
-            if fails_at == 0.5:
-                raise RuntimeError("planted")
-            return self.step(static)
-
-        def record(self, static):
-            self.captures += 1
-            if self.captures == fails_at:
-                raise RuntimeError("planted")
-            graph = Replayed(self, static)
-            return graph, static, graph.loss
-
-        def draw(self, items):
-            return self.given
-
-    return StandIn(form)
-
-
-def check_graph_step():
-    """Whole epochs in which full batches replay a recorded step and the short last one does not, against the forms without a graph."""
-    import train
-    d, T, B = 16, 6, 48
-    for model, setting in (("BPR", {}), ("LightGCN", {}), ("FREEDOM", dict(reg_weight=0.05)), ("FREEDOM", dict(reg_weight=0.0)),
-                           ("CCDRec", {}), ("CCDRec", dict(train_features=False))):
-        rng = np.random.default_rng(11)
-        data = small_data(rng)
-        s = lambda: M.settings(model=model, train_batch_size=B, embedding_size=d, timesteps=T, **setting)   # noqa: E731
-        forms = {name: form(data, s(), compile="off") for name, form in train.FORMS.items()}
-        for name, fails_at in (("graph", None), ("no first step", 0.5), ("no capture", 1), ("no second capture", 2)):
-            forms[name] = train.Tuned(data, s(), compile="off")
-            forms[name].graph = stand_in(forms[name], fails_at)
-        stands = [f.graph for f in forms.values() if getattr(f, "graph", None)]
-        losses, N, E, steps = {name: [] for name in forms}, data.U + data.I, len(data.train_u), 0
-        t = lambda a: torch.as_tensor(a)   # noqa: E731
-        # negatives of the epochs: random ones alone, of a pool, the model's own (chosen in the step: no graph), of a pool again
-        for stage in (None, 0, "own", 0):
-            if model in ("FREEDOM", "CCDRec"):
-                keep = np.sort(rng.choice(len(data.pair_u), len(data.pair_u) // 2, replace=False))
-                graph = D.user_item_graph(data.pair_u[keep], data.pair_i[keep], data.U, data.I)
-                for f in forms.values():
-                    if getattr(f, "graph", None):
-                        f.graph.set_graph(D.csr(*graph, N, N))
-                    else:
-                        f.graphs.user_item = f.coo(*graph, N) if f.name == "published" else D.csr(*graph, N, N)
-            order = rng.permutation(E)
-            for b in range(0, E, B):
-                rows = order[b:b + B]
-                users, positives, negatives = t(data.train_u[rows]), t(data.train_i[rows]), t(rng.integers(0, data.I, (1, len(rows))))
-                curricular = t(rng.integers(0, data.I, len(rows)))
-                t_of, noise_of = t(rng.integers(0, T, data.I)), t(rng.standard_normal((data.I, d)).astype(np.float32))
-                for x in stands:
-                    x.given = t_of, noise_of
-                for name, f in forms.items():
-                    def draw(batch, f=f):
-                        if not M.needs_projection(f.s):
-                            return None
-                        items, count = torch.unique(torch.cat([batch.positives, batch.negatives.flatten()]), return_counts=True)
-                        return SimpleNamespace(items=items, count=count, t=t_of[items], noise=noise_of[items])
-                    f.draw_diffusion = draw
-                    batch = SimpleNamespace(users=users, positives=positives, negatives=negatives, curricular=curricular if stage == 0 else None, frozen=None)
-                    losses[name].append(float(f.run_batch(batch, (lambda items: curricular) if stage == "own" else None)))
-                steps += 1
-            for f in forms.values():
-                f.after_epoch()
-        label, graph = f"graph step, {model} {setting or ''}", forms["graph"].graph
-        full = E // B
-        report(f"{label}: replays missing", abs(graph.replays + graph.captures - 3 * full) + (E % B == 0), 0)
-        report(f"{label}: replays that write elsewhere", sum(x.lost for x in stands), 0)
-        report(f"{label}: steps miscounted", sum(f.steps != steps for f in forms.values()), 0)
-        far, name = worst((gap(losses["published"], losses[name]), name) for name in list(forms)[1:])
-        report(f"{label}: losses of {steps} steps against published, worst of {len(forms) - 1}: {name}", far, 1e-6)
-        far, name = worst((apart(forms["published"], forms[name], steps), name) for name in list(forms)[1:])
-        report(f"{label}: share of parameters apart from published, worst: {name}", far, 1e-3)
-
-
 def check_memory():
     """What race.py notes of a process: from a text, and of one that maps 200 MB of a file and writes 100 MB of its own."""
     text = "Name:\tx\nVmHWM:\t  500000 kB\nVmRSS:\t  450000 kB\nRssAnon:\t  200000 kB\nRssFile:\t  240000 kB\nRssShmem:\t       0 kB\n"
@@ -415,10 +280,10 @@ def check_race():
 
 def main():
     torch.set_num_threads(1)
-    checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, forms=check_forms, graph=check_graph_step, race=check_race)
+    checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, data=check_data, forms=check_forms, graph=check_graph_step, race=check_race)
     unknown = [name for name in sys.argv[1:] if name not in checks]
     if unknown:
-        raise SystemExit(f"check.py: unknown check {unknown[0]!r}, expected some of {', '.join(checks)}")
+        raise UserError(f"unknown check {unknown[0]!r}, expected some of {', '.join(checks)}")
     for name in sys.argv[1:] or checks:
         checks[name]()
     if failed:
@@ -426,4 +291,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

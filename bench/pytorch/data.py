@@ -1,13 +1,18 @@
 """Data folders and graphs, in NumPy and PyTorch alone.
 
 Folder (MMRec's layout): one tab-separated NAME.inter with userID, itemID, x_label (0 training, 1 validation, 2 test) and any number of
-NAME_feat.npy, one row per item; a modality is called NAME, and modalities are taken in the order of their names.
+NAME_feat.npy, one row per item; a modality is called NAME, and modalities are taken in the order of their names. Ids: ids.py.
 Graphs are pairs (index (2,nnz) int64, value (nnz) float32), rows and columns ascending.
 """
 import os
+import sys
+import warnings
 
 import numpy as np
 import torch
+
+from ids import mapping, numbered
+from mistakes import UserError
 
 EPS = 1e-7   # added to degrees (baselines.md 1.4): keeps degree 0 finite, nothing else
 
@@ -18,9 +23,9 @@ class Data:
     """U, I; train_u, train_i (E): training rows as in the file; pair_u, pair_i: the distinct pairs, sorted; start (U+1): where a user's
     pairs begin; train_items: items with a training row; held[split] = (users, items) of "valid", "test"; features: name -> (I,F) float32."""
 
-    def __init__(self, users, items, labels, features, name=""):
+    def __init__(self, users, items, labels, features, name="", n_users=None, n_items=None):
         self.name = name
-        self.U, self.I = int(users.max()) + 1, int(items.max()) + 1     # over all splits, before any filter
+        self.U, self.I = n_users or int(users.max()) + 1, n_items or int(items.max()) + 1     # over all splits, before any filter
         is_train = labels == 0
         self.train_u, self.train_i = users[is_train], items[is_train]
         key = np.unique(self.train_u * np.int64(self.I) + self.train_i)
@@ -34,46 +39,80 @@ class Data:
             self.held[split] = (users[rows], items[rows])
         for m, x in features.items():
             if len(x) != self.I:
-                raise SystemExit(f"{m}_feat.npy has {len(x)} rows, the interactions have {self.I} items: they must be equal")
+                raise UserError(f"{m}_feat.npy has {len(x)} rows, the interactions have {self.I} items: they must be equal")
         self.features = {m: features[m] for m in sorted(features)}
 
     def items_of(self, u):
         return self.pair_i[self.start[u]:self.start[u + 1]]
 
 
-def _ids(column, path, what):
-    try:
-        return column.astype(np.int64)
-    except ValueError:   # ids that are no integers: numbered in order of first appearance
-        print(f"{path}: {what} ids are not integers; numbered in order of first appearance")
-        _, first, inverse = np.unique(column, return_index=True, return_inverse=True)
-        rank = np.empty(len(first), np.int64)
-        rank[np.argsort(first)] = np.arange(len(first))
-        return rank[inverse]
+NAMES = {"user": ("userID", "user_id", "user"), "item": ("itemID", "item_id", "item"), "label": ("x_label",)}
 
 
 def load(folder, with_features=True):
     folder = os.path.abspath(folder)
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder}: no such folder; expected a data set with NAME.inter in it")
     files = sorted(os.listdir(folder))
     inter = [f for f in files if f.endswith(".inter")]
     named = os.path.basename(folder) + ".inter"
     if named not in inter and len(inter) != 1:
-        raise SystemExit(f"{folder}: expected {named} or one .inter file, found {len(inter)}")
+        raise UserError(f"{folder}: expected {named} or one .inter file, found {len(inter)}")
     path = os.path.join(folder, named if named in inter else inter[0])
-    with open(path) as f:
-        header = [h.split(":")[0] for h in f.readline().rstrip("\n").split("\t")]
-    missing = {"userID", "itemID", "x_label"} - set("userID" if h == "user_id" else "itemID" if h == "item_id" else h for h in header)
-    if missing:
-        raise SystemExit(f"{path}: line 1 lacks the column {sorted(missing)[0]}; it has {', '.join(header)}")
-    at = [next(j for j, h in enumerate(header) if h in names) for names in (("userID", "user_id"), ("itemID", "item_id"), ("x_label",))]
-    table = np.loadtxt(path, dtype=str, delimiter="\t", skiprows=1, usecols=at, comments=None, ndmin=2)
+    table, header = _columns(path)
+    ids = []
+    for k, (what, file) in enumerate((("user", "u_id_mapping.csv"), ("item", "i_id_mapping.csv"))):
+        file = os.path.join(folder, file)
+        index, n, by_appearance = numbered(table[:, k], header[k], mapping(file, NAMES[what]), path, file)
+        ids += [index, n]
+        if by_appearance:      # on the standard error: the standard output is a program's that reads it
+            print(f"{path}: {what} ids are names; numbered in order of first appearance", file=sys.stderr)
+    labels = np.select([table[:, 2] == x for x in "012"], [0, 1, 2], -1)
+    if labels.min() < 0:
+        k = int(np.argmin(labels))
+        raise UserError(f"{path}: interaction {k + 1}: {header[2]} is '{table[k, 2]}', expected 0 (training), 1 (validation) or 2 (test)")
+    if not (labels == 0).any():
+        raise UserError(f"{path}: no training rows; expected lines whose label is 0")
     features = {}
     if with_features:
         for f in files:
             if f.endswith("_feat.npy"):
-                features[f[:-len("_feat.npy")]] = np.ascontiguousarray(np.load(os.path.join(folder, f)), np.float32)
-    return Data(_ids(table[:, 0], path, "user"), _ids(table[:, 1], path, "item"), table[:, 2].astype(np.float64).astype(np.int64),
-                features, os.path.basename(folder))
+                features[f[:-len("_feat.npy")]] = _matrix(os.path.join(folder, f))
+    return Data(ids[0], ids[2], labels, features, os.path.basename(folder), ids[1], ids[3])
+
+
+def _columns(path):
+    """-> (rows,3) strings: user, item, label; and the names of these columns."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            header = f.readline().rstrip("\n").split("\t")
+            at = []
+            for what, names in NAMES.items():
+                found = [header.index(h) for n in names for h in header if h.split(":")[0] == n]
+                if not found:
+                    raise UserError(f"{path}: line 1 lacks the column {names[0]}; it has {', '.join(header)}")
+                at.append(found[0])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")             # of no rows: said below
+                table = np.loadtxt(f, dtype=str, delimiter="\t", usecols=at, comments=None, ndmin=2)
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: {str(e).splitlines()[0]}; expected lines of columns separated by tabs, as in the header") from None
+    if not len(table):
+        raise UserError(f"{path}: has a header but no interactions, expected one line per interaction")
+    return table, [header[k] for k in at]
+
+
+def _matrix(path):
+    try:
+        x = np.load(path)
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: {str(e).splitlines()[0]}; expected a matrix saved by numpy.save") from None
+    if x.ndim != 2 or x.dtype.kind != "f":
+        raise UserError(f"{path}: has shape {x.shape} and type {x.dtype}, expected a matrix of float16, 32 or 64")
+    x = np.ascontiguousarray(x, np.float32)
+    if not np.isfinite(x).all():
+        raise UserError(f"{path}: row {int(np.argmin(np.isfinite(x).all(1)))} has a value that is no finite float32")
+    return x
 
 
 # ----------------------------------------------------------------------------------------------------------------- graphs

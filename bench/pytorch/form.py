@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 import data as D
 import models as M
+from mistakes import UserError
 
 warnings.filterwarnings("ignore", message=".*[Ss]parse.*")
 PHASES = ("prune", "sample", "forward", "backward", "optimiser", "step", "reverse", "evaluation")   # "step": a CUDA graph is all three in one
@@ -44,7 +45,7 @@ class Form:
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
         self.modalities = list(data.features) if s.model in ("FREEDOM", "CCDRec") else []
         if s.model in ("FREEDOM", "CCDRec") and not self.modalities:
-            raise SystemExit(f"{s.model} needs at least one NAME_feat.npy in the data folder")
+            raise UserError(f"{s.model} needs at least one NAME_feat.npy in the data folder")
         features = {m: torch.from_numpy(data.features[m]) for m in self.modalities}
         self.p = {k: x.to(self.device) for k, x in M.initial((data.U, data.I), features, s, torch.Generator().manual_seed(seed)).items()}
         self.graphs = SimpleNamespace(user_item=None, item_item=None)

@@ -7,11 +7,14 @@ product, the projection of features and the estimator; the rest they share, so t
 Shapes: U users, I items, N = U+I, d width, B batch rows, n distinct items of the batch, M modalities, K = M+2 tokens, T diffusion steps.
 """
 import functools
+import json
 import math
 from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
+
+from mistakes import UserError
 
 DEFAULTS = dict(model="CCDRec", backbone="FREEDOM", embedding_size=64, n_ui_layers=2, n_mm_layers=1, reg_weight=0.0, learning_rate=1e-3,
                 train_batch_size=2048, n_neg=1, train_features=True, knn_k=10, mm_image_weight=0.1, dropout=0.8,
@@ -19,22 +22,51 @@ DEFAULTS = dict(model="CCDRec", backbone="FREEDOM", embedding_size=64, n_ui_laye
                 noise_prediction_form=False, mirrored_timesteps=True, dtau=5, first_stage=0, tau_end=30, candidate_ratio=0.1, kappa=0.1,
                 cns_cosine=False, estimator="attention",
                 skip_idle=True)   # ours: leave out terms of weight 0, which is exact; off: compute them, as the published programs do
+SCHEDULES = ("linear", "cosine", "exponential", "sqrt")
 MODEL_DEFAULTS = dict(BPR=dict(reg_weight=0.1), LightGCN=dict(reg_weight=1e-4), FREEDOM={},
                       CCDRec=dict(learning_rate=5e-4, train_batch_size=512))
+
+
+AT_LEAST = dict(embedding_size=1, n_ui_layers=0, n_mm_layers=1, train_batch_size=1, n_neg=1, knn_k=1, timesteps=1, dtau=1, first_stage=0, tau_end=0)
+OPEN_ZERO = ("learning_rate", "candidate_ratio", "kappa")                    # numbers above 0; the others may be 0
+AT_MOST_ONE = ("mm_image_weight", "dropout", "omega", "mu", "candidate_ratio", "kappa")
+
+
+def check_setting(key, x):
+    kind = type(DEFAULTS[key])
+    right = type(x) in ((int, float) if kind is float else (kind,))
+    if right and kind is int:
+        right = x >= AT_LEAST[key]
+    if right and kind is float:
+        right = 0 <= x < math.inf and not (key in OPEN_ZERO and x == 0) and not (key in AT_MOST_ONE and x > 1) and not (key == "dropout" and x == 1)
+    if not right:
+        least = AT_LEAST.get(key, 0)
+        above = "above 0" if key in OPEN_ZERO else "of at least 0"
+        want = {int: f"an integer of at least {least}", bool: "true or false", str: "a word",
+                float: f"a number {above}" + (", less than 1" if key == "dropout" else ", at most 1" if key in AT_MOST_ONE else "")}[kind]
+        raise UserError(f"{key} is {json.dumps(x)}, expected {want}")
 
 
 def settings(**given):
     unknown = set(given) - set(DEFAULTS)
     if unknown:
-        raise SystemExit(f"unknown setting {sorted(unknown)[0]}")
+        raise UserError(f"unknown setting {sorted(unknown)[0]}")
+    for key, x in given.items():
+        check_setting(key, x)
     model = given.get("model", DEFAULTS["model"])
     if model not in MODEL_DEFAULTS:
-        raise SystemExit(f"model {model} is none of {', '.join(MODEL_DEFAULTS)}")
+        raise UserError(f"model {model} is none of {', '.join(MODEL_DEFAULTS)}")
     s = SimpleNamespace(**{**DEFAULTS, **MODEL_DEFAULTS[model], **given})
     if s.estimator != "attention":
-        raise SystemExit("the baseline has the attention estimator only")
+        raise UserError("the baseline has the attention estimator only")
     if s.model == "CCDRec" and s.backbone != "FREEDOM":
-        raise SystemExit("the baseline has CCDRec on FREEDOM only")
+        raise UserError("the baseline has CCDRec on FREEDOM only")
+    if s.model == "CCDRec" and (s.embedding_size % 2 or s.embedding_size < 4):
+        raise UserError(f"embedding_size is {s.embedding_size}, expected an even number of at least 4 for CCDRec")
+    if s.noise_schedule not in SCHEDULES:
+        raise UserError(f"noise_schedule {s.noise_schedule} is none of {', '.join(SCHEDULES)}")
+    if s.ndi_negative not in ("pool", "index"):
+        raise UserError(f"ndi_negative {s.ndi_negative} is none of pool, index")
     return s
 
 
@@ -56,7 +88,7 @@ def schedule(T, kind="linear", noise_prediction_form=False):
         g = lambda y: 1 - torch.sqrt(y + 1e-4)   # noqa: E731
         beta = (1 - g(t / T) / g((t - 1) / T)).clamp(max=0.999)
     else:
-        raise SystemExit(f"noise_schedule {kind} is none of linear, cosine, exponential, sqrt")
+        raise UserError(f"noise_schedule {kind} is none of {', '.join(SCHEDULES)}")
     beta = torch.cat([beta.new_zeros(1), beta])
     alpha = 1 - beta
     abar = alpha.cumprod(0)

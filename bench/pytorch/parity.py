@@ -12,7 +12,6 @@ Compared: every part of the loss at every step, curricular negatives, parameters
 epoch. A user may differ only by items whose scores are within rounding of one another; those users are listed. Exits 1 on disagreement.
 --plant spoils a record in several ways, one at a time, and demands that each is reported.
 """
-import argparse
 import copy
 import json
 import os
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 
 import data as D
+from mistakes import Parser, UserError, run as run_main
 from replay import K, LOSS, ROUNDING, STRAYED, Replay, Run
 
 
@@ -157,7 +157,7 @@ def markdown(x):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Repeats recorded runs with the baseline's mathematics and compares them.")
+    parser = Parser(description="Repeats recorded runs with the baseline's mathematics and compares them.")
     parser.add_argument("runs", nargs="*", help="records of `ccdrec train --record`")
     parser.add_argument("--data", help="the data folder of the runs")
     parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
@@ -167,6 +167,12 @@ def main():
     o = parser.parse_args()
     if o.runs and not o.data or not o.runs and not o.plant:
         parser.error("give records with their --data, or --plant")
+    if not 0 <= o.threads <= 4096:
+        raise UserError(f"--threads is {o.threads}, expected 0 to 4096")
+    if o.report:                    # before anything is computed
+        folder = os.path.dirname(os.path.abspath(o.report))
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"--report {o.report}: {folder} is no folder that can be written to")
     if o.threads:
         torch.set_num_threads(o.threads)
     dtype = getattr(torch, o.dtype)
@@ -193,4 +199,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -11,6 +11,7 @@ import torch
 import data as D
 import models as M
 import safetensors_io as st
+from mistakes import UserError
 
 PARTS = ("bpr", "bpr_curricular", "align", "reg")
 LOSS = 1e-4          # relative, of the whole loss and of each part; a part may also differ by LOSS_OF_ALL of the whole
@@ -48,7 +49,10 @@ class Run:
     def __init__(self, path):
         self.arrays, meta = st.load(path)
         if meta.get("format") != "ccdrec-run" or meta.get("version") != "1":
-            raise SystemExit(f"{path}: format {meta.get('format')!r}, version {meta.get('version')!r}; expected a record of `ccdrec train --record`")
+            raise UserError(f"{path}: format {meta.get('format')!r}, version {meta.get('version')!r}; expected a record of `ccdrec train --record`")
+        missing = [k for k in ("settings", "modalities", "epochs", "data", "program") if k not in meta]
+        if missing:
+            raise UserError(f"{path}: its metadata lack {missing[0]}; expected a record of `ccdrec train --record`")
         self.settings, self.modalities, self.epochs = (json.loads(meta[k]) for k in ("settings", "modalities", "epochs"))
         self.about = {k: meta[k] for k in ("data", "program")}
 
@@ -56,7 +60,7 @@ class Run:
         s = self.settings
         for key, plain in (("estimator", "attention"), ("backbone", "FREEDOM"), ("precision", "fp32"), ("knn_center", False), ("mm_weights", [])):
             if s.get(key, plain) != plain:
-                raise SystemExit(f"{key} is {s[key]!r}: the baseline has {plain!r} only")
+                raise UserError(f"{key} is {s[key]!r}: the baseline has {plain!r} only")
         return M.settings(**{k: v for k, v in s.items() if k in M.DEFAULTS})
 
     def of(self, epoch, name):
@@ -72,13 +76,16 @@ class Replay:
         s, U, I = self.s, data.U, data.I   # noqa: E741
         a = run.arrays
         self.p = {n[8:]: torch.tensor(x).to(dtype) for n, x in a.items() if n.startswith("initial.")}
+        absent = [m for m in run.modalities if m not in data.features]
+        if absent:
+            raise UserError(f"the record has the modality {absent[0]}, the data no {absent[0]}_feat.npy: not the folder of this run")
         for m in run.modalities:
             self.p[f"{m}_embedding.weight"] = torch.tensor(data.features[m]).to(dtype)
         self.moments = {n: (torch.zeros_like(x), torch.zeros_like(x)) for n, x in self.p.items()}
         self.t, self.pools = 0, None
         shapes = (tuple(self.p["user_embedding.weight"].shape), tuple(self.p["item_id_embedding.weight"].shape))
         if shapes != ((U, s.embedding_size), (I, s.embedding_size)):
-            raise SystemExit(f"the record has tables {shapes}, the data {U} users and {I} items: not the folder of this run")
+            raise UserError(f"the record has tables {shapes}, the data {U} users and {I} items: not the folder of this run")
         self.full = self.item = None
         if s.model != "BPR":
             self.full = self.sparse(*D.user_item_graph(data.pair_u, data.pair_i, U, I), U + I)

@@ -8,6 +8,8 @@ import struct
 
 import numpy as np
 
+from mistakes import UserError
+
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U8": "|u1", "BOOL": "|b1"}
 NAMES = {np.dtype(v): k for k, v in TYPES.items()}
 
@@ -35,13 +37,19 @@ def save(path, arrays, metadata=None):
 
 def load(path):
     """-> (name -> NumPy array, metadata)."""
-    with open(path, "rb") as f:
-        raw = f.read()
-    (n,) = struct.unpack("<Q", raw[:8])
-    header = json.loads(raw[8:8 + n])
-    metadata = header.pop("__metadata__", {})
-    arrays = {}
-    for name, entry in header.items():
-        begin, end = (8 + n + x for x in entry["data_offsets"])
-        arrays[name] = np.frombuffer(raw[begin:end], TYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
+    try:
+        with open(path, "rb") as f:
+            raw = f.read()
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}, expected a safetensors file") from None
+    try:
+        (n,) = struct.unpack("<Q", raw[:8])
+        header = json.loads(raw[8:8 + n])
+        metadata = header.pop("__metadata__", {})
+        arrays = {}
+        for name, entry in header.items():
+            begin, end = (8 + n + x for x in entry["data_offsets"])
+            arrays[name] = np.frombuffer(raw[begin:end], TYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: is no whole safetensors file, or has a type that is not read here") from None
     return arrays, metadata

@@ -12,7 +12,6 @@ tuned-rows  the same with raw feature rows updated on demand (rows.py)
 
 prints one JSON line: seconds by phase and epoch, losses, validation and test Recall@20, peak memory.
 """
-import argparse
 import json
 import resource
 import sys
@@ -22,6 +21,7 @@ import torch
 
 import data as D
 import models as M
+from mistakes import Parser, UserError, run as run_main
 from published import Published
 from tuned import Tuned, TunedRows
 
@@ -35,7 +35,7 @@ class Run:
         if threads:
             torch.set_num_threads(threads)
         if device == "cuda" and not torch.cuda.is_available():
-            raise SystemExit("--device cuda: this PyTorch sees no CUDA device")
+            raise UserError("--device cuda: this PyTorch sees no CUDA device")
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False      # full float32 (spec 2.4)
         torch.manual_seed(seed)
         before, begin = self.peak_rss_mb(), time.perf_counter()
@@ -77,7 +77,7 @@ def on_command(run):
     say(run.facts)
     for line in sys.stdin:
         if line.strip() != "epoch":
-            raise SystemExit(f"read '{line.strip()}' on the standard input, expected 'epoch' or its end")
+            raise UserError(f"read '{line.strip()}' on the standard input, expected 'epoch' or its end")
         say(run.epoch())
     say(run.end())
 
@@ -85,7 +85,9 @@ def on_command(run):
 def parse_settings(model, pairs):
     given = {}
     for pair in pairs:
-        key, _, value = pair.partition("=")
+        key, equals, value = pair.partition("=")
+        if not equals or key == "model":
+            raise UserError(f"--set {pair}: expected KEY=VALUE" + (", and the model by --model" if equals else ""))
         try:
             given[key] = json.loads(value)
         except json.JSONDecodeError:
@@ -104,13 +106,16 @@ def arguments(parser):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Trains one model in one form and prints one JSON line.")
+    parser = Parser(description="Trains one model in one form and prints one JSON line.")
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", choices=list(M.MODEL_DEFAULTS), default="CCDRec")
     parser.add_argument("--form", choices=list(FORMS), default="tuned")
     parser.add_argument("--on-command", action="store_true", help="an epoch for every line 'epoch' on the standard input")
     arguments(parser)
     a = parser.parse_args()
+    for name, least, most in (("epochs", 1, 10 ** 6), ("threads", 0, 4096), ("seed", 0, 2 ** 32 - 1)):
+        if not least <= getattr(a, name) <= most:
+            raise UserError(f"--{name} is {getattr(a, name)}, expected {least} to {most}")
     run = Run(a.data, a.form, parse_settings(a.model, a.set), a.device, a.threads, a.seed, a.compile, a.graphs)
     if a.on_command:
         return on_command(run)
@@ -119,4 +124,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)
