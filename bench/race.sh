@@ -13,4 +13,13 @@ if ! "$python" -c 'import torch, numpy' 2>/dev/null; then
   python3 -m venv .venv || { echo "race.sh: python3 cannot make a virtual environment; type: apt-get install python3-venv" >&2; exit 2; }
   .venv/bin/pip install --quiet torch numpy || { echo "race.sh: pip could not install torch and numpy into .venv; bench/pytorch/README.md says what is needed" >&2; exit 2; }
 fi
+case " $* " in
+  *" --compile off "* | *" --compile=off "* | *" --render"* | *" --help "* | *" -h "*) ;;
+  *)  # without these torch.compile fails, and the tuned baseline would lose what a competent user gives it
+    missing=
+    command -v "${CXX:-g++}" > /dev/null || missing="g++"
+    "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
+      missing="${missing:+$missing }python3-dev"
+    [ -z "$missing" ] || echo "race.sh: WARNING: torch.compile cannot work here, so the tuned baselines run uncompiled, which is slower; type: apt-get install $missing" >&2 ;;
+esac
 exec "$python" bench/race.py "$@"
