@@ -1,4 +1,4 @@
-"""Checks of the baseline itself: python check.py [golden | numbers | differences | data | forms | graph | race]. Prints the largest deviations, exits 1 on failure.
+"""Checks of the baseline itself: python check.py [golden | numbers | differences | data | forms | graph | compile | race]. Prints the largest deviations, exits 1 on failure.
 
 golden       the golden cases once more in float32, against their float64 results, in units of the tolerances of the manifest
 numbers      the reference implementation's losses, gradients and scores of specification baselines.md 12 (BPR-MF, LightGCN, FREEDOM, Adam)
@@ -6,6 +6,7 @@ differences  float64 gradients against central differences, for six cases, every
 data         ids and mapping files of a data folder; that mistakes are answered by one sentence
 forms        the forms of train.py against one another: same losses and parameters for the same draws, replayed rows against dense Adam
 graph        the step recorded as a CUDA graph, replayed without one: whole epochs with a short last batch, and captures that fail
+compile      that torch.compile is tried with arguments like those of the steps
 race         what race.py makes of rounds whose ratios, medians and times are known
 """
 import json
@@ -21,6 +22,7 @@ import golden_results as G
 import metrics
 import models as M
 import safetensors_io as st
+from check_compile import check_compile
 from check_data import check_data
 from check_graph import check_graph_step
 from checking import apart, failed, gap, report, small_data
@@ -280,7 +282,7 @@ def check_race():
 
 def main():
     torch.set_num_threads(1)
-    checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, data=check_data, forms=check_forms, graph=check_graph_step, race=check_race)
+    checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, data=check_data, forms=check_forms, graph=check_graph_step, compile=check_compile, race=check_race)
     unknown = [name for name in sys.argv[1:] if name not in checks]
     if unknown:
         raise UserError(f"unknown check {unknown[0]!r}, expected some of {', '.join(checks)}")

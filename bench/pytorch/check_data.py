@@ -108,6 +108,7 @@ def check_mistakes(folder, other, nothing):
            refused(bpr("--set", "kappa=0"), "kappa is 0", "above 0"), refused(bpr("--set", "learning_rate=NaN"), "learning_rate"),
            refused(bpr("--set", "cns=1"), "cns is 1, expected true or false"), refused(bpr("--set", "noise_schedule=x"), "none of linear"),
            refused(of(train, "--data", folder, "--set", "embedding_size=7"), "even"),
+           refused(bpr("--form", "published", "--compile", "on"), "--compile on"),
            refused(of(parity, nothing, "--data", nothing), nothing), refused(of(parity, record, "--data", folder), record), refused(of(parity, record), "--data"),
            refused(of(parity, record, "--data", folder, "--report", os.path.join(nothing, "x")), "--report"), refused(of(parity, "--threads", "x"), "--threads"),
            refused(of(parity, "--plant", nothing, folder), nothing)]

@@ -40,7 +40,7 @@ class GraphStep:
                 x.grad.zero_()
         ops = repeated_ops(f.ops, diffusion)
         r = M.represent(f.p, f.graphs, diffusion, f.modalities, f.s, ops)
-        loss = M.losses(r, batch, diffusion, f.s)["loss.total"]
+        loss = f.loss(r, batch, diffusion)
         loss.backward()
         for n in f.tables:
             f.p[n].grad.index_add_(0, diffusion.items, f.gathered[n].grad)

@@ -23,6 +23,8 @@ class Published(Form):
 
     def setup(self, features):
         self.s.skip_idle = False
+        if self.compile == "on":
+            self.notes.append("--compile on: nothing of this form is compiled, as in the released programs")
         data, N = self.data, self.data.U + self.data.I
         self.history = [set(data.items_of(u).tolist()) for u in range(data.U)]
         self.train_list = data.train_items.tolist()

@@ -100,7 +100,7 @@ def arguments(parser):
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", type=int, default=999)
-    parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto", help="auto: where a try is faster (tuned forms, CPU)")
+    parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto", help="tuned forms; auto: what a try shows to be faster, on: all, or stop")
     parser.add_argument("--graphs", choices=("auto", "off"), default="auto", help="CUDA graphs of the step (tuned, CUDA)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, named as in ccdrec train --help-keys")
 
@@ -116,6 +116,8 @@ def main():
     for name, least, most in (("epochs", 1, 10 ** 6), ("threads", 0, 4096), ("seed", 0, 2 ** 32 - 1)):
         if not least <= getattr(a, name) <= most:
             raise UserError(f"--{name} is {getattr(a, name)}, expected {least} to {most}")
+    if a.compile == "on" and a.form == "published" and not a.on_command:     # race.py gives one option to all forms: there a note says it
+        raise UserError("--compile on: nothing of the form published is compiled, as in the released programs; expected the form tuned or tuned-rows")
     run = Run(a.data, a.form, parse_settings(a.model, a.set), a.device, a.threads, a.seed, a.compile, a.graphs)
     if a.on_command:
         return on_command(run)

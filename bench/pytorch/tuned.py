@@ -12,6 +12,7 @@ import models as M
 import rows as R
 from form import Form
 from graph_step import GraphStep
+from mistakes import UserError
 
 
 def by_library(A, Y, X=None):
@@ -67,8 +68,10 @@ class Product(torch.autograd.Function):
         return None, None, ctx.product(ctx.pair[1], G.contiguous())
 
 
-def total_loss(P, Q, users, items, e_0, e0_hat, projection, u, positives, negatives, curricular, frozen, distinct, count, s):
-    """models.losses, total alone: one product a pair (h_u . (h_p - h_n)) and a gather for each operand, whose way back is one index_add."""
+def total_loss(P, Q, users, items, e_0, e0_hat, projection, u, positives, negatives, curricular, frozen, at, count, s):
+    """models.losses, total alone: one product a pair (h_u . (h_p - h_n)) and a gather for each operand, whose way back is one index_add.
+    negatives: n_neg times (B), not one array, since compiled code is for one stride (and, made for a view, for views of such an array). at (1 + n_neg,B): where the batch's positives and
+    negatives are among the rows of the projections."""
     B, n_neg = len(u), len(negatives)
     rows = lambda x, at: x.index_select(0, at)   # noqa: E731
     bpr = M.bpr_eps if s.model in ("BPR", "LightGCN") else M.bpr_log
@@ -84,7 +87,6 @@ def total_loss(P, Q, users, items, e_0, e0_hat, projection, u, positives, negati
         norm = torch.linalg.vector_norm
         total = total + s.reg_weight / B * (norm(rows(P, u)) + norm(rows(Q, positives)) + sum(norm(rows(Q, n)) for n in negatives) / n_neg)
     elif projection and s.reg_weight > 0:
-        at = torch.searchsorted(distinct, torch.cat([positives[None], negatives]))
         for h in projection.values():
             total = total + s.reg_weight * above(rows(h, at[0]), [rows(h, x) for x in at[1:]])
     return total
@@ -128,19 +130,20 @@ class Tuned(Form):
 
         self.ops = ops
         self.chain, replay, self.total_loss = chain_step, R.missed_steps, total_loss
-        if self.compile != "off" and self.device.type == "cpu":
-            self.total_loss = self.tried("loss", total_loss, self.example_loss, s.train_batch_size, True)
+        if self.compile != "off":
+            B, last = s.train_batch_size, len(data.train_u) % s.train_batch_size or s.train_batch_size     # of most batches, of an epoch's last
+            self.total_loss = self.tried("loss", total_loss, self.example_loss, B, True, last)
             if s.model == "CCDRec" and s.cns and self.total_loss is not total_loss:    # the steps before the first pool have no curricular negatives
-                x = self.example_loss(s.train_batch_size)
-                self.total_loss(*x[:10], None, *x[11:]).backward()
-        wants = self.compile != "off" and s.model == "CCDRec"
-        if wants and self.device.type == "cpu":
-            ops.estimate = staticmethod(self.tried("estimator", M.estimate_pooled, self.example_estimator, int(1.8 * s.train_batch_size), True))
-            self.chain = self.tried("reverse chain", chain_step, self.example_chain, CHAIN_BLOCK)
-        if self.on_demand and self.compile != "off" and self.tables and self.device.type == "cpu":
-            F_m = max(self.p[n].shape[1] for n in self.tables)
-            example = lambda n: [torch.rand(n, w, device=self.device) for w in (F_m, F_m, F_m, R.UNROLL, R.UNROLL)]   # noqa: E731
-            replay = self.tried("replay of missed steps", R.missed_steps, example, max(16, (1 << 18) // F_m))
+                for n in (B, B // 3 + 2, last):
+                    x = self.example_loss(n)
+                    self.total_loss(*x[:10], None, *x[11:]).backward()
+            if s.model == "CCDRec":
+                ops.estimate = staticmethod(self.tried("estimator", M.estimate_pooled, self.example_estimator, int(1.8 * B), True, int(1.8 * last)))
+                self.chain = self.tried("reverse chain", chain_step, self.example_chain, self.chain_block())
+            if self.on_demand and self.tables:
+                F_m = max(self.p[n].shape[1] for n in self.tables)
+                example = lambda n: [torch.rand(n, w, device=self.device) for w in (F_m, F_m, F_m, R.UNROLL, R.UNROLL)]   # noqa: E731
+                replay = self.tried("replay of missed steps", R.missed_steps, example, max(16, (1 << 18) // F_m))
 
         if self.on_demand:
             block = 1 << (16 if replay is R.missed_steps else 18)        # plain operations want their arrays in cache; fused ones stream
@@ -164,9 +167,9 @@ class Tuned(Form):
 
     # ---- torch.compile by trial
 
-    def tried(self, what, plain, example, n, backward=False):
+    def tried(self, what, plain, example, n, backward=False, last=None):
         """The compiled function if it compiles and, in --compile auto, is faster on example(n); else the plain one, and a note. Other
-        numbers of rows are tried too, so that no recompilation falls into an epoch."""
+        numbers of rows are tried too, `last` among them, so that no recompilation falls into an epoch. --compile on insists: what does not compile is an error."""
         def once(f, x):
             with torch.set_grad_enabled(backward):
                 y = f(*x)
@@ -179,11 +182,15 @@ class Tuned(Form):
             compiled = torch.compile(plain, dynamic=True)
             if not torch.allclose(once(plain, x), once(compiled, x), rtol=1e-3, atol=1e-4):
                 raise RuntimeError("compiled and plain results differ")
-            for rows in (n - 3, max(2, n // 3)):
+            for rows in (n - 3, max(2, n // 3), last or n):
                 once(compiled, example(rows))
             t_plain, t_compiled = self.best_seconds(lambda: once(plain, x)), self.best_seconds(lambda: once(compiled, x))
         except Exception as e:   # no compiler, an unsupported operation: any failure means the plain function
-            self.notes.append(f"{what}: not compiled ({type(e).__name__}: {str(e).splitlines()[0][:100] if str(e) else ''})")
+            why = f"{type(e).__name__}: {str(e).splitlines()[0][:100] if str(e) else ''}"
+            if self.compile == "on":
+                raise UserError(f"--compile on: the {what} does not compile ({why}); bench/pytorch/README.md says what that takes, --compile auto goes on "
+                                "without") from None
+            self.notes.append(f"{what}: not compiled ({why})")
             return plain
         use = self.compile == "on" or t_compiled < 0.97 * t_plain
         self.notes.append(f"{what}: {'compiled' if use else 'plain'} ({t_plain * 1e3:.2f} ms plain, {t_compiled * 1e3:.2f} ms compiled, "
@@ -219,9 +226,11 @@ class Tuned(Form):
         return best
 
     def loss(self, r, batch, diffusion):
-        d = diffusion or SimpleNamespace(items=None, count=None)
-        return self.total_loss(r.P, r.Q, r.users, r.items, r.e_0, r.e0_hat, r.projection, batch.users, batch.positives, batch.negatives,
-                               batch.curricular, batch.frozen, d.items, d.count, self.s)
+        at = getattr(diffusion, "at", None)
+        if at is None and r.projection:
+            at = torch.searchsorted(diffusion.items, torch.cat([batch.positives[None], batch.negatives]))
+        return self.total_loss(r.P, r.Q, r.users, r.items, r.e_0, r.e0_hat, r.projection, batch.users, batch.positives, batch.negatives.unbind(0),
+                               batch.curricular, batch.frozen, at, diffusion.count if diffusion else None, self.s)
 
     def example_loss(self, n):
         s, U, I = self.s, self.data.U, self.data.I    # noqa: E741
@@ -229,20 +238,22 @@ class Tuned(Form):
         drawn = lambda limit, *shape: torch.randint(0, limit, shape, device=self.device)   # noqa: E731
         users, positives, negatives = drawn(U, n), drawn(I, n), drawn(I, s.n_neg, n)
         P, Q = leaf(U, s.embedding_size), leaf(I, s.embedding_size)
-        items = count = e_0 = e0_hat = None
+        at = count = e_0 = e0_hat = None
         projection = {}
         if M.needs_projection(s):
             items, count = torch.unique(torch.cat([positives, negatives.flatten()]), return_counts=True)
+            at = torch.searchsorted(items, torch.cat([positives[None], negatives]))
             projection = {m: leaf(len(items), s.embedding_size) for m in self.modalities}
             if s.model == "CCDRec" and s.dma:
                 e_0, e0_hat = leaf(len(items), s.embedding_size), leaf(len(items), s.embedding_size)
         curricular = drawn(I, n) if s.model == "CCDRec" and s.cns else None
-        return P, Q, leaf(U, s.embedding_size), leaf(I, s.embedding_size), e_0, e0_hat, projection, users, positives, negatives, curricular, None, items, count, s
+        h = (P, Q) if s.model == "BPR" else (leaf(U, s.embedding_size), leaf(I, s.embedding_size))      # as in a step: there the same tensors
+        return P, Q, *h, e_0, e0_hat, projection, users, positives, tuple(x.clone() for x in negatives), curricular, None, at, count, s   # no views: see total_loss
 
     def example_estimator(self, n):
         d = self.s.embedding_size
         leaf = lambda *shape: torch.randn(*shape, device=self.device).requires_grad_(True)   # noqa: E731
-        tau = M.time_table(self.s.timesteps, d, torch.float32, self.device)[torch.randint(0, self.s.timesteps, (n,))]
+        tau = M.time_table(self.s.timesteps, d, torch.float32, self.device)[torch.randint(0, self.s.timesteps, (n,), device=self.device)]
         return leaf(n, d), [leaf(n, d) for _ in self.modalities], tau, leaf(d, d), leaf(d, d), leaf(d, d)
 
     def example_chain(self, n):
@@ -354,6 +365,10 @@ class Tuned(Form):
             for x in self.by_rows.values():
                 x.flush(self.steps)
 
+    def chain_block(self):
+        """Rows of a block of the reverse process: what a core's cache holds; a GPU takes all items at once."""
+        return self.data.I if self.device.type == "cuda" else CHAIN_BLOCK
+
     @torch.no_grad()
     def reverse_process(self, start=None, noise=None):
         """The chain for blocks of items, each through all its steps; what the modalities and the steps contribute is computed once.
@@ -371,7 +386,7 @@ class Tuned(Form):
         q_t, k_t, v_t = (norm(M.time_table(T, d, Q.dtype, self.device)) @ W).split(d, 1)  # (T,d) each
         q_ts, k_ts, v_ts, s_tt = apart(q_t), apart(k_t), apart(v_t), apart((q_t * k_t).sum(1))
         pools, states = [torch.empty_like(Q) for _ in range(4)], M.pool_steps(T)
-        block = self.data.I if self.device.type == "cuda" else CHAIN_BLOCK
+        block = self.chain_block()
         for b in range(0, self.data.I, block):
             rows = slice(b, min(b + block, self.data.I))
             token = torch.stack([F.linear(p[f"{m}_embedding.weight"][rows], p[f"{m}_trs.weight"], p[f"{m}_trs.bias"])
