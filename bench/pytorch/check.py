@@ -10,6 +10,7 @@ compile      that torch.compile is tried with arguments like those of the steps
 race         what race.py makes of rounds whose ratios, medians and times are known
 """
 import json
+import math
 import os
 import sys
 from types import SimpleNamespace
@@ -19,9 +20,12 @@ import torch
 
 import data as D
 import golden_results as G
+import graph_step
 import metrics
 import models as M
 import safetensors_io as st
+import train
+import tuned
 from check_compile import check_compile
 from check_data import check_data
 from check_graph import check_graph_step
@@ -155,10 +159,38 @@ def check_differences():
         report(f"central differences, {name}, {n} elements, off by", worst / largest, 1e-8)
 
 
+def check_choice():
+    """Curricular negatives are drawn uniformly from the k most similar admissible candidates, whatever the form and however few there are."""
+    d, C, B, draws = 8, 60, 6, 6000     # k = 6
+    for name in ("published", "tuned"):
+        f = train.FORMS[name](small_data(np.random.default_rng(3)), M.settings(model="CCDRec", embedding_size=d, timesteps=2, kappa=0.1), compile="off")
+        g = torch.Generator().manual_seed(5)
+        pool, candidates = torch.randn(f.data.I, d, generator=g), torch.randperm(f.data.I, generator=g)[:C]
+        seen = torch.rand(B, C, generator=g) < 0.3
+        seen[1], seen[2] = True, False                # none admissible; all
+        seen[3, 3:], seen[4, 1:] = True, True         # fewer than k, one at most
+        seen[3, :3], seen[4, 0] = False, False
+        positives = torch.arange(B)
+        sim = pool[positives].double() @ pool[candidates].double().T
+        best = [sorted(torch.nonzero(~seen[b])[:, 0].tolist(), key=lambda c: -sim[b, c])[:6] for b in range(B)]
+        ranked = torch.where(seen, -math.inf, sim)
+        every = [f.one_of_top(ranked, 6, torch.full((B,), r)).tolist() for r in range(6)]
+        report(f"choice, {name}: rows whose ranks are not the best, each once", sum(sorted(x[b] for x in every[:len(best[b])]) != sorted(best[b]) for b in range(B)), 0)
+        if name == "published":                       # there rank r is the r-th hardest
+            report(f"choice, {name}: ranks out of order", sum([x[b] for x in every[:len(best[b])]] != best[b] for b in range(B)), 0)
+        drawn = torch.stack([f.pick(pool, positives, candidates, seen, torch.full((B,), -1)) for _ in range(draws)])
+        other, square = 0, []
+        for b in range(B):
+            count = {int(i): int(n) for i, n in zip(*torch.unique(drawn[:, b], return_counts=True))}
+            want = {int(candidates[c]) for c in best[b]} or {-1}
+            other += count.keys() != want
+            square.append(sum((n - draws / len(want)) ** 2 / (draws / len(want)) for n in count.values()))
+        report(f"choice, {name}: rows whose draws are not exactly the wanted items", other, 0)
+        report(f"choice, {name}: chi-square of {draws} draws, worst row", max(square), 25.7)     # 5 degrees of freedom: once in 10,000
+
+
 def check_forms():
-    import graph_step
-    import train
-    import tuned
+    check_choice()
     for model, setting, steps in (("BPR", {}, 12), ("LightGCN", {}, 12), ("FREEDOM", dict(reg_weight=0.05), 12), ("FREEDOM", dict(reg_weight=0.0), 12),
                                   ("CCDRec", {}, 40), ("CCDRec", dict(train_features=False), 12)):
         rng = np.random.default_rng(7)

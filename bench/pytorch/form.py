@@ -93,12 +93,14 @@ class Form:
             a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
         sim = (a @ b.T).masked_fill_(seen, -math.inf)
         k = max(1, math.floor(self.s.kappa * len(candidates)))
-        top = torch.topk(sim, k, dim=1).indices
         admissible = (~seen).sum(1)
         x = torch.rand(len(positives), device=self.device, generator=self.generator, dtype=torch.float64)
-        r = (x * admissible.clamp(max=k)).long()
-        chosen = candidates[top.gather(1, r[:, None]).squeeze(1)]
+        chosen = candidates[self.one_of_top(sim, k, (x * admissible.clamp(max=k)).long())]
         return torch.where(admissible > 0, chosen, fallback)
+
+    def one_of_top(self, sim, k, r):
+        """(B) columns: of the k largest of a row the one of rank r (B), below the number of finite ones among them."""
+        return torch.topk(sim, k, dim=1).indices.gather(1, r[:, None]).squeeze(1)
 
     def update(self, batch, diffusion, choose=None):
         """Forward, backward, Adam on given draws; choose(r) picks curricular negatives from the step's own representations. -> loss"""

@@ -302,6 +302,12 @@ class Tuned(Form):
         mask[row, c] = True            # -1 is the spare last column
         return mask[:, inverse]
 
+    def one_of_top(self, sim, k, r):
+        """The r-th finite one in whatever order topk finds them: each is as likely, since r is drawn uniformly, and sorting them is saved."""
+        top = torch.topk(sim, k, dim=1, sorted=False)
+        at = (top.values > -math.inf).cumsum(1).le(r[:, None]).sum(1, keepdim=True).clamp_(max=k - 1)      # k: a row with none, not used
+        return top.indices.gather(1, at).squeeze(1)
+
     def batches(self, stage):
         B = self.s.train_batch_size
         with self.clock("sample"):
