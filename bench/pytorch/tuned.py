@@ -52,7 +52,7 @@ class LayerMean(torch.autograd.Function):
         Y = X
         for _ in range(L):
             Y = product(A, Y, X)
-        return Y / (L + 1)
+        return Y.div_(L + 1) if L else Y.clone()     # a product is an array of its own
 
 
 class Product(torch.autograd.Function):
