@@ -1,10 +1,20 @@
 #!/usr/bin/env bash
 # Whole runs against the PyTorch baseline: records three epochs of each model on the demo data and repeats them with bench/pytorch/parity.py.
 #   PYTHON=.venv/bin/python bench/parity.sh        writes bench/results/parity.md and .json; fails where the programs disagree
+# CCDREC: the program, build/ccdrec unless it is set. OUT: folder of the records. REPORT: where the report goes, without its ending. DEVICE, DTYPE: of the
+# program, of the baseline.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-ccdrec=build/ccdrec
+ccdrec=${CCDREC:-build/ccdrec}
 python=${PYTHON:-.venv/bin/python}
+if [ ! -x "$ccdrec" ]; then
+  echo "parity.sh: there is no program $ccdrec: type make, or name it with CCDREC" >&2
+  exit 2
+fi
+if ! "$python" -c 'import torch, numpy' 2> /dev/null; then
+  echo "parity.sh: $python cannot import torch and numpy; name an interpreter that has both with PYTHON (bench/pytorch/README.md)" >&2
+  exit 2
+fi
 out=${OUT:-build/parity}
 mkdir -p "$out"
 
@@ -12,12 +22,12 @@ record() {  # NAME DATA MODEL [settings]
   local name=$1 data=$2 model=$3
   shift 3
   rm -rf "$out/$name"
-  $ccdrec train -m "$model" -d "$data" --run-dir "$out/$name" --record "$out/$name.safetensors" --device "${DEVICE:-cpu}" --no-progress \
+  "$ccdrec" train -m "$model" -d "$data" --run-dir "$out/$name" --record "$out/$name.safetensors" --device "${DEVICE:-cpu}" --no-progress \
     --set epochs=3 --set save_best=false --set save_last=false "$@" > "$out/$name.log"
 }
 
-[ -d "$out/demo" ] || $ccdrec synth demo --out "$out/demo" --name demo > /dev/null
-[ -d "$out/tiny" ] || $ccdrec synth tiny --out "$out/tiny" --name tiny > /dev/null
+[ -d "$out/demo" ] || "$ccdrec" synth demo --out "$out/demo" --name demo > /dev/null
+[ -d "$out/tiny" ] || "$ccdrec" synth tiny --out "$out/tiny" --name tiny > /dev/null
 batch=(--set train_batch_size=512)
 soon=(--set dtau=1 --set tau_end=1)  # random negatives, a pool, the model's own: one epoch each
 record bpr "$out/demo" BPR "${batch[@]}"
@@ -31,5 +41,5 @@ record ccdrec-dma-ndi "$out/demo" CCDRec "${batch[@]}" --set cns=false
 record planted "$out/tiny" CCDRec --set train_batch_size=256 --set candidate_ratio=0.5 "${soon[@]}"
 runs=()
 for name in bpr lightgcn freedom freedom-reg ccdrec ccdrec-soon ccdrec-dma ccdrec-dma-ndi; do runs+=("$out/$name.safetensors"); done
-exec $python -W ignore bench/pytorch/parity.py "${runs[@]}" --data "$out/demo" --plant "$out/planted.safetensors" "$out/tiny" \
+exec "$python" -W ignore bench/pytorch/parity.py "${runs[@]}" --data "$out/demo" --plant "$out/planted.safetensors" "$out/tiny" \
   --report "${REPORT:-bench/results/parity}" --dtype "${DTYPE:-float64}"
