@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/ops.h"
 #include "tests/host/command.h"
 #if defined(CCDREC_TEST_SIMT)
 #include "tests/simt/simt.h"
