@@ -32,7 +32,7 @@ int run_case(const CaseOptions& o, Io& io) {
   settle_data_folder(config);
   const Dataset data = load_data(s, uses_features(s), io);
   refuse_if_too_large(Trainer::plan(s, data), s, data, free_memory(s));
-  SafeFile(o.out);  // a place that refuses says so now and not after the training
+  { const SafeFile opens(o.out); }  // a place that refuses says so now and not after the training
   Trainer trainer(s, data);
   const int64_t step = o.reverse ? 0 : o.step;
   check_step(trainer, s, o.epoch, step);

@@ -183,7 +183,7 @@ int train(const TrainOptions& o, Io& io) {
   const bool recording = !o.record.empty();
   if (recording) {
     Recorder::check(s, data);
-    SafeFile(o.record);  // a place that refuses says so now and not after the training
+    { const SafeFile opens(o.record); }  // a place that refuses says so now and not after the training
   }
 
   if (s.run_dir.empty()) s.run_dir = default_run_dir(s, data.name, long(std::time(nullptr)));
