@@ -125,7 +125,7 @@ std::vector<T> CaseFile::either(const std::string& name, const char* narrow, con
 }
 
 std::vector<float> CaseFile::values(const std::string& name) const {
-  const std::vector<float> v = either<float, float, double>(name, "F32", "F64");
+  std::vector<float> v = either<float, float, double>(name, "F32", "F64");
   for (size_t k = 0; k < v.size(); ++k)
     if (!std::isfinite(v[k])) fail(fmt::format("array '{}' is not finite at position {}, expected a number of float32's range", name, k));
   return v;

@@ -54,10 +54,9 @@ std::optional<Fit> what_fits(const Settings& asked, const Dataset& data, size_t 
       return Fit{fmt::format("{}{}={}", frozen ? "train_features=false with " : "", key, value), bytes(value)};
     };
     const int64_t whole = s.estimator == "transformer" ? std::lcm(4, s.estimator_heads) : 4;  // rows that are read four floats at a time
-    if (const auto fit =
-            smaller("train_batch_size", &Settings::train_batch_size, std::min<int64_t>(s.train_batch_size, int64_t(data.train.size())), 1))
+    if (auto fit = smaller("train_batch_size", &Settings::train_batch_size, std::min<int64_t>(s.train_batch_size, int64_t(data.train.size())), 1))
       return fit;
-    if (const auto fit = smaller("embedding_size", &Settings::embedding_size, s.embedding_size, whole)) return fit;
+    if (auto fit = smaller("embedding_size", &Settings::embedding_size, s.embedding_size, whole)) return fit;
   }
   return {};
 }
