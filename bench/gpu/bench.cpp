@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <iostream>
 
 #include "kernels/cuda/library.h"
@@ -12,7 +13,7 @@ namespace {
 
 double percentile(std::vector<double> v, double p) {
   std::sort(v.begin(), v.end());
-  return v[size_t(p * double(v.size() - 1) + 0.5)];
+  return v[size_t(std::llround(p * double(v.size() - 1)))];
 }
 
 struct Noting {  // what is called meanwhile counts as measured
