@@ -199,7 +199,7 @@ TEST(Simt, RandomIsAFunctionOfTheSeed) {
 
 __global__ void untouched(int* out) {
   SHARED(int, fixed, [4]);
-  SHARED(char, odd, [3]);
+  SHARED(unsigned char, odd, [3]);
   const int b = int(blockIdx.x);
   if (threadIdx.x == 0) {
     out[b * 8] = fixed[0], out[b * 8 + 1] = fixed[3], out[b * 8 + 2] = *dynamic_shared<int>(), out[b * 8 + 3] = odd[2];
@@ -209,7 +209,7 @@ __global__ void untouched(int* out) {
 TEST(Simt, SharedMemoryAndScratchStartAsPoison) {
   for (const Config& c : kSchedules) {
     const auto o = run([](Ctx& ctx, int* out) { launch(untouched, 3, 64, 16, ctx, out); }, c);
-    const int word = c.poison == 0xff ? -1 : 0x55555555, byte = c.poison == 0xff ? -1 : 0x55;
+    const int word = c.poison == 0xff ? -1 : 0x55555555, byte = c.poison;
     for (int b = 0; b < 3; ++b)
       EXPECT_EQ(std::vector<int>(o.out.begin() + b * 8, o.out.begin() + b * 8 + 4), (std::vector<int>{word, word, word, byte}));
     Ctx ctx;
