@@ -1,6 +1,7 @@
 #include "kernels/adam.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -117,7 +118,7 @@ void step_by_definition(std::vector<float>& p, std::vector<float>& m, std::vecto
 }
 size_t first_difference(const std::vector<float>& a, const std::vector<float>& b) {  // in bits, but that one NaN is as good as another
   size_t i = 0;
-  while (i < a.size() && (!std::memcmp(&a[i], &b[i], sizeof(float)) || (std::isnan(a[i]) && std::isnan(b[i])))) ++i;
+  while (i < a.size() && (std::bit_cast<uint32_t>(a[i]) == std::bit_cast<uint32_t>(b[i]) || (std::isnan(a[i]) && std::isnan(b[i])))) ++i;
   return i;
 }
 struct WithKernel {

@@ -91,7 +91,8 @@ TEST(Bpr, LossAndGradientMatchFiniteDifferences) {
 
 // Rows that start at odd places: even widths are not always read four at a time. More rows than one block adds up the losses of.
 TEST(Bpr, RowsOffTheirAlignmentAndManyBlocks) {
-  for (const auto& [B, d] : std::vector<std::pair<int64_t, int64_t>>{{33, 64}, {4200, 36}}) {
+  for (const auto& size : std::vector<std::pair<int64_t, int64_t>>{{33, 64}, {4200, 36}}) {
+    const int64_t B = size.first, d = size.second;
     Draw g;
     std::vector<std::vector<float>> at;  // u, p, x and their gradients, each behind one float
     for (int k = 0; k < 6; ++k) at.push_back(g.floats(B * d + 1));
