@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, from the distribution's packages; touches nothing when all is there.
-#   tools/install-deps.sh [build] [bench] [instructions] [lint]      (default: build)
+#   tools/install-deps.sh [build] [bench] [instructions] [lint] [race]      (default: build)
 # Without the right to install (neither root nor passwordless sudo) it prints the one line to type and fails.
 set -euo pipefail
 
@@ -24,11 +24,12 @@ for group in "${@:-build}"; do
       ;;
     bench) need_package libopenblas-openmp-dev ;;  # the yardstick of the benches
     instructions) need_tool valgrind valgrind ;;
+    race) need_tool python3 python3 ;;             # PyTorch itself: bench/race.sh
     lint)                                          # version 14 on every system: later ones lay out some lines differently
       need_tool clang-format-14 clang-format-14
       need_tool clang-tidy-14 clang-tidy-14
       ;;
-    *) echo "install-deps: unknown group '$group' (build, bench, instructions, lint)" >&2; exit 2 ;;
+    *) echo "install-deps: unknown group '$group' (build, bench, instructions, lint, race)" >&2; exit 2 ;;
   esac
 done
 
