@@ -2,6 +2,8 @@
 // beside gemm as the yardstick.
 #include <benchmark/benchmark.h>
 
+#include <chrono>
+
 #include "bench/kernels/skewed.h"
 #include "build_info.h"
 #include "kernels/adam.h"
@@ -95,6 +97,42 @@ std::vector<AdamCoef> coefficients(int64_t steps) {
   for (int64_t t = 1; t <= steps; ++t) c.push_back(adam_coef(1e-3, {}, t));
   return c;
 }
+
+// A trained modality, step by step: the rows of a batch are brought up to date and multiplied, and their gradient enters the moments. Rows wait for some
+// R / n steps, so the two operations are timed together, in the order of training, and shown apart.
+void trained_projection(benchmark::State& state) {
+  constexpr int64_t kLists = 16;
+  Projection p{state.range(0), 7050, state.range(1)};
+  std::vector<float> m(p.x.size(), 1e-4f), v(p.x.size(), 1e-8f);
+  std::vector<int32_t> value_at(size_t(p.R), 0), moments_at(size_t(p.R), 0);
+  const auto coef = coefficients(100000);
+  const AdamSchedule s{coef.data(), int64_t(coef.size()), {}};
+  const Table x{{p.x.data(), p.R, p.F}, {m.data(), p.R, p.F}, {v.data(), p.R, p.F}, value_at.data(), moments_at.data()};
+  std::vector<std::vector<int32_t>> lists;
+  for (uint32_t k = 0; k < kLists; ++k) {
+    lists.push_back(random_ids(p.n, p.R, k));
+    std::sort(lists.back().begin(), lists.back().end());
+    lists.back().erase(std::unique(lists.back().begin(), lists.back().end()), lists.back().end());
+  }
+  Ctx ctx(int(state.range(2)));
+  double forward = 0, backward = 0;
+  int64_t t = 0;
+  for (auto _ : state) {
+    std::vector<int32_t>& rows = lists[size_t(++t % kLists)];
+    const RowList list{rows.data(), nullptr, int64_t(rows.size())};
+    const auto start = std::chrono::steady_clock::now();
+    cpu_ops().catch_up_project(ctx, {p.y.data(), p.n, p.d}, x, list, {p.w.data(), p.F, p.d}, {p.b.data(), 1, p.d}, s, t - 1);
+    const auto between = std::chrono::steady_clock::now();
+    cpu_ops().project_backward_step(ctx, {p.dw.data(), p.F, p.d}, {p.db.data(), 1, p.d}, {p.y.data(), p.n, p.d}, x, list, {p.w.data(), p.F, p.d}, s,
+                                    t);
+    const auto end = std::chrono::steady_clock::now();
+    forward += std::chrono::duration<double, std::milli>(between - start).count(),
+        backward += std::chrono::duration<double, std::milli>(end - between).count();
+  }
+  state.counters["forward_ms"] = benchmark::Counter(forward, benchmark::Counter::kAvgIterations);
+  state.counters["backward_ms"] = benchmark::Counter(backward, benchmark::Counter::kAvgIterations);
+}
+BENCHMARK(trained_projection)->Apply(projections);
 
 void adam(benchmark::State& state) {
   const int64_t n = state.range(0);

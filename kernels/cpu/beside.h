@@ -3,7 +3,8 @@
 // gradient of the rows before enters their moments while that of these is computed. The bits are those of adam_row.h. Private to kernels/cpu.
 //
 // On AMD with AVX-512: eight lanes leave one register beside a tile, and on Intel nobody has measured it. Elsewhere all is done in finish().
-// Zen 4, a core, rows of 4,096 of which a batch lists an eighth: catch_up_project takes 9 % less time, project_backward_step 4 %.
+// Zen 4, rows of 4,096 of which a batch lists an eighth: catch_up_project takes 13 % less time on one thread, project_backward_step 11 %; on two, which wait
+// for the same memory, 7 % and 4 % in a quiet moment (bench_kernels --benchmark_filter=trained_projection, bench/results/race-notes.md).
 #pragma once
 #include "kernels/cpu/adam_row.h"
 #include "kernels/cpu/microkernel.h"
