@@ -12,17 +12,15 @@ namespace {
 constexpr int64_t kAsk = 256;
 constexpr int64_t kNever = -(int64_t(1) << 60);
 
-bool helps_here() {
+}  // namespace
+
+bool steps_fit_beside_tiles() {
 #if defined(__x86_64__)
   return &micro_kernel() == find_kernel("avx512") && __builtin_cpu_is("amd");
 #else
   return false;
 #endif
 }
-
-}  // namespace
-
-Beside::Beside() : wide_(helps_here()) {}
 
 void Replays::take(RowList rows, int64_t j, int64_t n, int64_t terms) {
   const int64_t F = x_.value.cols;

@@ -11,6 +11,8 @@
 
 namespace ccdrec::cpu {
 
+bool steps_fit_beside_tiles();  // on this machine
+
 // Hands out sixteens of rows to the terms of tiles.
 class Beside {
  protected:
@@ -20,8 +22,7 @@ class Beside {
   void begin(int64_t steps, int64_t terms) { row_ = col_ = owed_ = 0, rate_ = steps == 0 ? 0 : steps * kOne / terms + 1; }
   const MicroKernel& mk_ = micro_kernel();
   const AdamRow& adam_row_ = adam_row_here();
-  const bool wide_;
-  Beside();
+  const bool wide_ = steps_fit_beside_tiles();
   bool has_work(int64_t rows, int64_t cols) const { return wide_ && rate_ > 0 && rows == mk_.mr && cols == mk_.nr; }  // for a whole tile
 };
 

@@ -95,6 +95,7 @@ void project_backward(Ctx& ctx, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList
 
 // dW is a product of its own. Then a thread takes as many rows as a register tile is high: their gradient (mr,F) is computed into its L2 from the packed
 // W^T, and enters the moments from there beside the product of the rows it takes next, row by row, so that m and v pass as long streams.
+// Where steps do not fit beside tiles it enters at once, while it lies in L2; the products leave memory idle, and ask for the moments of the first rows.
 void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, RowList rows, CMat w, const AdamSchedule& s, int64_t t) {
   const int64_t n = rows.n(), F = x.value.cols, d = dy.cols;
   CHECK_THAT(dy.rows >= n);
@@ -121,18 +122,28 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
     for (int64_t q = 0; q < panels; ++q) pack_along(w_t + q * nr * d, nr, w.row(q * nr), d, d, std::min(nr, F - q * nr));
     float *g = room + omp_get_thread_num() * 2 * mr * F, *g_before = g + mr * F;
     Gradients rows_before(x, s, t, moves_at_once(n, x.value.rows));
+    const bool beside = steps_fit_beside_tiles();
 #pragma omp for schedule(dynamic, 1) nowait
     for (int64_t j = 0; j < n; j += mr) {
-      const int64_t here = std::min(mr, n - j);
-      for (int64_t e0 = 0; e0 < d; e0 += kBlock) {  // as product: blocks of terms added in order
+      const int64_t here = std::min(mr, n - j), asked_ahead = beside ? 0 : std::min(here, mr / 4);  // more of them keep W waiting
+      for (int64_t e0 = 0; e0 < d; e0 += kBlock) {                                                  // as product: blocks of terms added in order
         const float* a[kMaxMr];
         for (int64_t i = 0; i < mr; ++i) a[i] = dy.row(j + std::min(i, here - 1)) + e0;
-        for (int64_t q = 0; q < panels; ++q)
+        for (int64_t q = 0; q < panels; ++q) {
+          for (int64_t i = 0; i < asked_ahead; ++i)
+            for (int64_t c = q * nr; c < std::min(F, (q + 1) * nr); c += kLine) {
+              const int64_t at = rows.at(j + i) * F + c;
+              __builtin_prefetch(x.m.p + at, 0, 2), __builtin_prefetch(x.v.p + at, 0, 2);
+            }
           rows_before.tile(g + q * nr, F, here, std::min(nr, F - q * nr), a, w_t + q * nr * d + e0 * nr, std::min(kBlock, d - e0), e0 > 0);
+        }
       }
       rows_before.finish();
       rows_before.take(rows, j, j + here, g, d * panels);
-      std::swap(g, g_before);
+      if (beside)
+        std::swap(g, g_before);
+      else
+        rows_before.finish();
     }
     rows_before.finish();
   }
