@@ -13,12 +13,30 @@ namespace {
 constexpr int64_t d = 64;
 int64_t spmm_bytes(int64_t nnz, int64_t R) { return nnz * (8 + 4 * d) + R * (8 + 4 * d); }
 
+// A table where training keeps its tables (huge pages).
+class BenchTable {
+ public:
+  BenchTable(Ctx& ctx, int64_t rows, bool random)
+      : ctx_(ctx), m_{static_cast<float*>(cpu_ops().alloc(ctx, size_t(rows * d) * sizeof(float))), rows, d} {
+    const auto from = random ? random_floats(rows * d) : std::vector<float>(size_t(rows * d));
+    std::copy(from.begin(), from.end(), m_.p);
+  }
+  ~BenchTable() { cpu_ops().free(ctx_, m_.p); }
+  BenchTable(const BenchTable&) = delete;
+  BenchTable& operator=(const BenchTable&) = delete;
+  operator Mat() const { return m_; }
+  operator CMat() const { return m_; }
+
+ private:
+  Ctx& ctx_;
+  Mat m_;
+};
+
 void spmm(benchmark::State& state, Shape shape, double rho) {
-  const UserItemGraph a(skewed_pairs(shape), rho);
-  const auto x = random_floats(a.N * d);
-  std::vector<float> y(x.size());
   Ctx ctx(threads());
-  for (auto _ : state) cpu::spmm(ctx, {y.data(), a.N, d}, a.view(), {x.data(), a.N, d}, false);
+  const UserItemGraph a(skewed_pairs(shape), rho);
+  const BenchTable x(ctx, a.N, true), y(ctx, a.N, false);
+  for (auto _ : state) cpu::spmm(ctx, y, a.view(), x, false);
   state.SetBytesProcessed(state.iterations() * spmm_bytes(a.nnz(), a.N));
   state.counters["nnz"] = double(a.nnz());
 }
@@ -34,32 +52,44 @@ void spmm_one_heavy_row(benchmark::State& state) {  // one row of a million edge
   state.SetBytesProcessed(state.iterations() * spmm_bytes(nnz, 1));
 }
 
-// Two layers, forward and backward: all rows, or those a batch of B pairs with two negatives reads.
-void propagate(benchmark::State& state, Shape shape, double rho, int64_t B) {
-  const UserItemGraph a(skewed_pairs(shape), rho);
-  const auto e0 = random_floats(a.N * d), g = random_floats(a.N * d);
-  std::vector<float> h(e0.size()), g_e0(e0.size()), w1(e0.size()), w2(e0.size());
-  Mat work[2] = {{w1.data(), a.N, d}, {w2.data(), a.N, d}};
-  std::vector<int32_t> wanted = random_ids(B, shape.U, 1);
-  for (int32_t i : random_ids(3 * B, shape.I, 2)) wanted.push_back(int32_t(shape.U) + i);
+// Two layers on all rows (B = 0), or on those that a batch of B pairs with a negative each reads. edges1, edges2: of the rows of each layer.
+enum class Part { frontier, forward, backward };
+void two_layers(benchmark::State& state, Part part, Shape shape, double rho, int64_t B) {
+  Ctx ctx(threads());
+  const SkewedPairs pairs = skewed_pairs(shape);
+  const UserItemGraph a(pairs, rho);
+  const BenchTable e0(ctx, a.N, true), g(ctx, a.N, true), h(ctx, a.N, false), g_e0(ctx, a.N, false), w1(ctx, a.N, false), w2(ctx, a.N, false);
+  Mat work[2] = {w1, w2};
+  std::vector<int32_t> wanted;
+  for (int32_t e : random_ids(B, int64_t(pairs.user.size()), 1))
+    wanted.push_back(pairs.user[size_t(e)]), wanted.push_back(int32_t(shape.U) + pairs.item[size_t(e)]);
+  for (int32_t i : random_ids(B, shape.I, 2)) wanted.push_back(int32_t(shape.U) + i);
   std::sort(wanted.begin(), wanted.end());
   wanted.erase(std::unique(wanted.begin(), wanted.end()), wanted.end());
   int64_t n = int64_t(wanted.size()), counts[3];
   std::vector<int32_t> list[3];
   std::vector<uint8_t> mask[3];
-  Ctx ctx(threads());
   Frontier f;
-  for (auto _ : state) {
-    f.layers = 2;
-    for (int l = 0; l <= 2; ++l) {
-      list[l].resize(size_t(a.N)), mask[l].resize(size_t(a.N));
-      f.rows[l] = {list[l].data(), &counts[l], a.N}, f.mask[l] = mask[l].data();
-    }
-    cpu::frontier(ctx, f, a.view(), a.view(), B ? RowList{wanted.data(), &n, n} : RowList{nullptr, nullptr, a.N});
-    cpu::propagate(ctx, {h.data(), a.N, d}, work, a.view(), f, {e0.data(), a.N, d});
-    cpu::propagate_backward(ctx, {g_e0.data(), a.N, d}, work, a.view(), f, {g.data(), a.N, d});
+  f.layers = 2;
+  for (int l = 0; l <= 2; ++l) {
+    list[l].resize(size_t(a.N)), mask[l].resize(size_t(a.N));
+    f.rows[l] = {list[l].data(), &counts[l], a.N}, f.mask[l] = mask[l].data();
   }
-  for (int l = 0; l <= 2; ++l) state.counters["rows" + std::to_string(l)] = double(f.rows[l].n());
+  const RowList seed = B ? RowList{wanted.data(), &n, n} : RowList{nullptr, nullptr, a.N};
+  cpu::frontier(ctx, f, a.view(), a.view(), seed);
+  for (auto _ : state) {
+    if (part == Part::frontier) cpu::frontier(ctx, f, a.view(), a.view(), seed);
+    if (part == Part::forward) cpu::propagate(ctx, h, work, a.view(), f, e0);
+    if (part == Part::backward) cpu::propagate_backward(ctx, g_e0, work, a.view(), f, g);
+  }
+  for (int l = 1; l <= 2; ++l) {
+    int64_t edges = 0;
+    for (int64_t j = 0; j < f.rows[l].n(); ++j) {
+      const int64_t r = f.rows[l].idx ? f.rows[l].idx[j] : j;
+      edges += a.row_ptr[size_t(r) + 1] - a.row_ptr[size_t(r)];
+    }
+    state.counters["rows" + std::to_string(l)] = double(f.rows[l].n()), state.counters["edges" + std::to_string(l)] = double(edges);
+  }
 }
 
 void random_rows(benchmark::State& state) {
@@ -76,10 +106,19 @@ BENCHMARK_CAPTURE(spmm, baby_full, kBaby, 0.0)->UseRealTime()->Unit(benchmark::k
 BENCHMARK_CAPTURE(spmm, sports_full, kSports, 0.0)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(spmm, sports_pruned, kSports, 0.8)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(spmm_one_heavy_row)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(propagate, sports_full_all_rows, kSports, 0.0, 0)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(propagate, sports_pruned_all_rows, kSports, 0.8, 0)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(propagate, sports_pruned_batch_512, kSports, 0.8, 512)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(propagate, baby_pruned_batch_512, kBaby, 0.8, 512)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(two_layers, frontier_baby_full_batch_2048, Part::frontier, kBaby, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, forward_baby_full_batch_2048, Part::forward, kBaby, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, backward_baby_full_batch_2048, Part::backward, kBaby, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, frontier_baby_pruned_batch_2048, Part::frontier, kBaby, 0.8, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, forward_baby_pruned_batch_2048, Part::forward, kBaby, 0.8, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, backward_baby_pruned_batch_2048, Part::backward, kBaby, 0.8, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, frontier_sports_full_batch_2048, Part::frontier, kSports, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, forward_sports_full_batch_2048, Part::forward, kSports, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, backward_sports_full_batch_2048, Part::backward, kSports, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, forward_baby_full_all_rows, Part::forward, kBaby, 0.0, 0)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, backward_baby_full_all_rows, Part::backward, kBaby, 0.0, 0)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, forward_sports_full_all_rows, Part::forward, kSports, 0.0, 0)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, backward_sports_full_all_rows, Part::backward, kSports, 0.0, 0)->UseRealTime()->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace ccdrec::bench
