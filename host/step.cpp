@@ -193,7 +193,7 @@ void add_layers(Result& r, LoadedCase& z) {
   }
   if (L == 0) return;
   for (int l = 1; l <= L; ++l) dev.ops.fill_zero(dev.ctx, backbone.layer(l));  // the way back has used their memory: computed again
-  backbone.forward();
+  backbone.forward(true);
   for (int l = 0; l <= L; ++l) r.floats(fmt::format("ego.{}", l), {N, z.d}, downloaded(dev, backbone.layer(l), N));
 }
 

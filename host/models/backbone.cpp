@@ -127,10 +127,11 @@ Mat Backbone::start_items() {
   return start;
 }
 
-void Backbone::forward() {
+void Backbone::forward(bool keep_last) {
   if (spec_.bare()) return;
   Mat work[kMaxLayers];
   for (size_t l = 0; l < work_.size(); ++l) work[l] = work_[l];
+  if (!keep_last && !work_.empty()) work[work_.size() - 1] = {};
   dev_.ops.propagate(dev_.ctx, h_, work, graph(), nodes_touched_, spec_.wrapped ? CMat(ego_.mat()) : CMat(nodes_.value()));
   if (spec_.adds_items) dev_.ops.add_rows(dev_.ctx, h_, item_work_.back().mat(), seed_items_.list(), U_);
 }

@@ -56,12 +56,13 @@ void widen(Ctx& ctx, uint8_t* wider, const uint8_t* mask, const Csr& a, const Cs
     return;
   }
   std::memcpy(wider, mask, size_t(N));
-  each_row(ctx.threads, a, rows, [&](int64_t r, int64_t) {  // several threads may set the same byte: to the same value
-    for (int64_t e = a.row_ptr[r]; e < a.row_ptr[r + 1]; ++e) {
+  const int64_t chunk = rows_in_chunk(n, ctx.threads);
+#pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, chunk)
+  for (int64_t j = 0; j < n; ++j)
+    for (int64_t e = a.row_ptr[rows.idx[j]]; e < a.row_ptr[rows.idx[j] + 1]; ++e) {  // several threads may set the same byte: to the same value
       const std::atomic_ref<uint8_t> reached(wider[a.col[e]]);
       if (!reached.load(std::memory_order_relaxed)) reached.store(1, std::memory_order_relaxed);  // a store takes the line from the other cores
     }
-  });
 }
 
 }  // namespace
@@ -87,7 +88,7 @@ void frontier(Ctx& ctx, Frontier& f, const Csr& a, const Csr& a_t, RowList seed)
   }
 }
 
-// H = (E_0 + .. + E_L)/(L+1) on rows[L]. The last layer and the mean are one pass: its row is still in registers.
+// H = (E_0 + .. + E_L)/(L+1) on rows[L]. The last layer and the mean are one pass: its row is still in registers, and stored only where it is asked for.
 void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat e0) {
   const int L = f.layers;
   CHECK_SHAPE(h, e0.rows, e0.cols);
@@ -100,12 +101,20 @@ void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat
   for (int l = 1; l <= L; ++l) {
     const Mat e_l = work[l - 1];
     const CMat before = l == 1 ? e0 : CMat(work[l - 2]);
-    CHECK_SHAPE(e_l, a.rows, e0.cols);
-    each_row(ctx.threads, a, f.rows[l], [&](int64_t r, int64_t ask_end) {
-      float *e_lr = e_l.row(r), *h_r = h.row(r);
-      sparse_row<false>(a, r, ask_end, before, nullptr, zero_start, [&](int64_t j, int64_t lanes, const V8& sum) {
-        put8(e_lr + j, sum, lanes);
-        if (l < L) return;
+    const bool mean = l == L;
+    if (e_l || !mean) CHECK_SHAPE(e_l, a.rows, e0.cols);
+    const auto ask = [&](int64_t r) {
+      if (e_l) ask_to_write_row(e_l.row(r));
+      if (!mean) return;
+      ask_to_write_row(h.row(r)), ask_for_row(e0.row(r));
+      for (int k = 1; k < L; ++k) ask_for_row(work[k - 1].row(r));
+    };
+    each_row(ctx.threads, a, f.rows[l], before, {}, ask, [&](int64_t r, const RowEdges& edges, bool first, bool last) {
+      float *const h_r = h.row(r), *const sum_r = e_l ? e_l.row(r) : h_r;
+      const auto start = [&](int64_t j, int64_t lanes, V8& acc) { acc = first ? V8{} : take8(sum_r + j, lanes); };
+      sparse_row(edges, before, start, [&](int64_t j, int64_t lanes, const V8& sum) {
+        if (e_l || !last) put8(sum_r + j, sum, lanes);
+        if (!mean || !last) return;
         V8 total = take8(e0.row(r) + j, lanes);
         for (int k = 1; k < L; ++k) total += take8(work[k - 1].row(r) + j, lanes);
         put8(h_r + j, (total + sum) * splat8(share), lanes);
@@ -127,20 +136,21 @@ void propagate_backward(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a, const Front
   CHECK_SHAPE(g, a.cols, g.cols);
   for (int k = 1; k <= L; ++k) {
     const CMat before = k == 1 ? g : CMat(work[k - 2]);
-    const uint8_t* mask = f.mask[L - k + 1];
-    const Mat y = work[k - 1];
-    CHECK_SHAPE(y, a.rows, g.cols);
+    const ColumnMask mask = {f.mask[L - k + 1], 2 * f.rows[L - k + 1].n() > a.rows};
     const float scale = k == L ? float(1.0 / double(L + 1)) : 1.0f;
-    const Mat out = k == L ? g_e0 : y;
-    each_row(ctx.threads, a, f.rows[L - k], [&](int64_t r, int64_t ask_end) {
-      float* out_r = out.row(r);
+    const Mat out = k == L ? g_e0 : work[k - 1];
+    CHECK_SHAPE(out, a.rows, g.cols);
+    const auto ask = [&](int64_t r) {
+      ask_to_write_row(out.row(r));
+      if (!given || given[r]) ask_for_row(g.row(r));
+    };
+    each_row(ctx.threads, a, f.rows[L - k], before, mask, ask, [&](int64_t r, const RowEdges& edges, bool first, bool last) {
+      float* const out_r = out.row(r);
       const bool has_g = !given || given[r];
-      const auto start = [&](int64_t j, int64_t lanes, V8& acc) { acc = has_g ? take8(g.row(r) + j, lanes) : V8{}; };
-      const auto store = [&](int64_t j, int64_t lanes, const V8& sum) { put8(out_r + j, sum * splat8(scale), lanes); };
-      if (mask)
-        sparse_row<true>(a, r, ask_end, before, mask, start, store);
-      else
-        sparse_row<false>(a, r, ask_end, before, nullptr, start, store);
+      const auto start = [&](int64_t j, int64_t lanes, V8& acc) {
+        acc = !first ? take8(out_r + j, lanes) : has_g ? take8(g.row(r) + j, lanes) : V8{};
+      };
+      sparse_row(edges, before, start, [&](int64_t j, int64_t lanes, const V8& sum) { put8(out_r + j, last ? sum * splat8(scale) : sum, lanes); });
     });
   }
 }

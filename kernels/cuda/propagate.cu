@@ -101,14 +101,14 @@ struct Layers {
 };
 
 // E_l = A E_{l-1} on the listed rows. The last layer and the mean are one pass: H = (E_0 + .. + E_{L-1} + its own row) / (L+1).
-// Geometry  sparse_row.h. Traffic per edge 8 bytes and one row of E_{l-1}; a row out; in the last layer L rows more in and one out.
+// Geometry  sparse_row.h. Traffic per edge 8 bytes and one row of E_{l-1}; a row out; in the last layer L rows more in, one out and its own only where it is kept.
 template <int V, bool Last>
 __global__ void propagate_layer(Mat e_l, Csr a, const float* before, RowList rows, Mat h, CMat e0, Layers e, int layers, float share) {
   rows_in_turn<V>(
-      a, before, e_l.cols, rows, nullptr, [](int64_t, int64_t) { return 0.0f; },
+      a, before, e0.cols, rows, nullptr, [](int64_t, int64_t) { return 0.0f; },
       [&](int64_t r, int64_t j, float sum) {
-        const int64_t at = r * e_l.cols + j;
-        e_l.p[at] = sum;
+        const int64_t at = r * e0.cols + j;
+        if (!Last || e_l.p) e_l.p[at] = sum;
         if constexpr (Last) {
           float total = e0.p[at];
 #pragma unroll
@@ -173,6 +173,7 @@ void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat
   Layers e{};
   for (int l = 1; l <= L; ++l) e.p[l - 1] = work[l - 1].p;
   if (!f.rows[L].idx && !f.rows[L].count && by_cusparse(ctx, a, e0.cols)) {  // all rows: then every list is the identity
+    CHECK_SHAPE(work[L - 1], a.rows, e0.cols);
     for (int l = 1; l <= L; ++l) spmm(ctx, work[l - 1], a, l == 1 ? e0 : CMat(work[l - 2]), false);
     launch(propagate_mean, blocks_for(h.size(), 256), 256, 0, ctx, h, e0, e, L, share);
     return;
@@ -180,7 +181,7 @@ void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat
   for (int l = 1; l <= L; ++l) {
     const Mat e_l = work[l - 1];
     const CMat before = l == 1 ? e0 : CMat(work[l - 2]);
-    CHECK_SHAPE(e_l, a.rows, e0.cols);
+    if (e_l || l < L) CHECK_SHAPE(e_l, a.rows, e0.cols);
     const auto run = [&](auto last) {
       const int64_t grid = list_blocks(f.rows[l]);
       if (two_columns(before))
