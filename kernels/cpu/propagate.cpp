@@ -109,7 +109,7 @@ void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat
       ask_to_write_row(h.row(r)), ask_for_row(e0.row(r));
       for (int k = 1; k < L; ++k) ask_for_row(work[k - 1].row(r));
     };
-    each_row(ctx.threads, a, f.rows[l], before, {}, ask, [&](int64_t r, const RowEdges& edges, bool first, bool last) {
+    each_row(ctx.threads, a, f.rows[l], before, {}, ask, [&](int64_t r, const auto& edges, bool first, bool last) {
       float *const h_r = h.row(r), *const sum_r = e_l ? e_l.row(r) : h_r;
       const auto start = [&](int64_t j, int64_t lanes, V8& acc) { acc = first ? V8{} : take8(sum_r + j, lanes); };
       sparse_row(edges, before, start, [&](int64_t j, int64_t lanes, const V8& sum) {
@@ -144,7 +144,7 @@ void propagate_backward(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a, const Front
       ask_to_write_row(out.row(r));
       if (!given || given[r]) ask_for_row(g.row(r));
     };
-    each_row(ctx.threads, a, f.rows[L - k], before, mask, ask, [&](int64_t r, const RowEdges& edges, bool first, bool last) {
+    each_row(ctx.threads, a, f.rows[L - k], before, mask, ask, [&](int64_t r, const auto& edges, bool first, bool last) {
       float* const out_r = out.row(r);
       const bool has_g = !given || given[r];
       const auto start = [&](int64_t j, int64_t lanes, V8& acc) {

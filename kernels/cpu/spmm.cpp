@@ -10,7 +10,7 @@ void spmm_rows(Ctx& ctx, Mat y, const Csr& a, CMat x, RowList rows, const uint8_
   if (rows.n() == 0) return;
   CHECK_THAT(a.row_ptr[a.rows] == 0 || a.val);  // a pattern alone has no product
   const auto ask = [&](int64_t r) { ask_to_write_row(y.row(r)); };
-  each_row(ctx.threads, a, rows, x, {mask, !mask}, ask, [&](int64_t r, const RowEdges& edges, bool first, bool) {
+  each_row(ctx.threads, a, rows, x, {mask, !mask}, ask, [&](int64_t r, const auto& edges, bool first, bool) {
     float* y_r = y.row(r);
     const bool add = accumulate || !first;
     sparse_row(

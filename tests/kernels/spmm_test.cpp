@@ -205,6 +205,36 @@ TEST(Spmm, ListedRowsAndMaskedColumns) {
   }
 }
 
+// Rows of a table that no cache holds may be asked for otherwise (kernels/cpu/sparse_row.h): every bit as from the table of the rows that are read.
+TEST(Spmm, RowsOfALargeTable) {
+  constexpr int64_t N = 140000, R = 90, d = 64;  // 36 MB
+  Draw g;
+  const TestCsr narrow = skewed_csr(g, R, 700, 300);
+  TestCsr wide = narrow;
+  wide.cols = N;
+  for (int32_t& c : wide.col) c *= 200;
+  const auto few = g.floats(700 * d);
+  std::vector<float> x(size_t(N * d), NAN);
+  std::vector<uint8_t> mask(700), mask_wide(static_cast<size_t>(N));
+  for (int64_t c = 0; c < 700; ++c) {
+    mask_wide[size_t(200 * c)] = mask[size_t(c)] = uint8_t(g.below(2));
+    std::copy_n(&few[size_t(c * d)], d, &x[size_t(200 * c * d)]);
+  }
+  OwnedList some(std::vector<int32_t>{0, 3, 4, 40, 89});
+  for (const Device& dev : devices()) {
+    if (dev.family != "cpu") continue;
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    for (const RowList rows : {RowList{nullptr, nullptr, R}, some.list()})
+      for (const bool masked : {false, true}) {
+        std::vector<float> y(size_t(R * d), 7.0f), y_wide = y;
+        dev.ops->spmm_rows(ctx, mat(y, R, d), narrow.view(), cmat(few, 700, d), rows, masked ? mask.data() : nullptr, false);
+        dev.ops->spmm_rows(ctx, mat(y_wide, R, d), wide.view(), cmat(x, N, d), rows, masked ? mask_wide.data() : nullptr, false);
+        EXPECT_EQ(y, y_wide);
+      }
+  }
+}
+
 TEST(Spmm, RefusesShapesThatDoNotFit) {
   Draw g;
   Ctx ctx(1);
