@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/sparse_row.h"
+
 namespace ccdrec::cpu {
 
 void take(Ctx& ctx, int32_t* out, const int32_t* table, const int32_t* order, int64_t first, int64_t n) {
@@ -26,6 +28,7 @@ void add_rows(Ctx& ctx, Mat y, CMat x, RowList rows, int64_t y_first) {
   const int64_t n = rows.n(), d = x.cols;
 #pragma omp parallel for num_threads(ctx.threads)
   for (int64_t j = 0; j < n; ++j) {
+    if (j + kListAhead < n) ask_for_row(x.row(rows.at(j + kListAhead))), ask_to_write_row(y.row(y_first + rows.at(j + kListAhead)));
     const int64_t r = rows.at(j);
     float* y_r = y.row(y_first + r);
     const float* x_r = x.row(r);

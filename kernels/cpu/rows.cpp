@@ -36,23 +36,31 @@ void group(Ctx& ctx, Groups& out, const int32_t* ids, int64_t n, int64_t limit) 
 void gather_rows(Ctx& ctx, Mat y, CMat x, const int32_t* ids, int64_t n) {
   CHECK_THAT(y.cols == x.cols && y.rows >= n);
 #pragma omp parallel for num_threads(ctx.threads)
-  for (int64_t s = 0; s < n; ++s) std::copy_n(x.row(ids[s]), x.cols, y.row(s));
+  for (int64_t s = 0; s < n; ++s) {
+    if (s + kListAhead < n) ask_for_row(x.row(ids[s + kListAhead]));
+    std::copy_n(x.row(ids[s]), x.cols, y.row(s));
+  }
 }
 
 void copy_rows(Ctx& ctx, Mat y, CMat x, RowList rows) {
   CHECK_THAT(y.cols == x.cols);
   const int64_t n = rows.n();
 #pragma omp parallel for num_threads(ctx.threads)
-  for (int64_t j = 0; j < n; ++j) std::copy_n(x.row(rows.at(j)), x.cols, y.row(rows.at(j)));
+  for (int64_t j = 0; j < n; ++j) {
+    if (j + kListAhead < n) ask_for_row(x.row(rows.at(j + kListAhead))), ask_to_write_row(y.row(rows.at(j + kListAhead)));
+    std::copy_n(x.row(rows.at(j)), x.cols, y.row(rows.at(j)));
+  }
 }
 
 void segment_sum(Ctx& ctx, Mat y, CMat x, const Groups& g, bool by_row, bool accumulate) {
   CHECK_THAT(y.cols == x.cols);
-  const int64_t n = g.rows.n();
+  const int64_t n = g.rows.n(), slots = g.ptr[n];
   CHECK_THAT(by_row || n <= y.rows);
 #pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, 64)
   for (int64_t j = 0; j < n; ++j) {
     float* y_j = y.row(by_row ? g.rows.at(j) : j);
+    if (by_row && j + kListAhead < n) ask_to_write_row(y.row(g.rows.at(j + kListAhead)));
+    for (int64_t e = g.ptr[j] + kListAhead; e < std::min<int64_t>(g.ptr[j + 1] + kListAhead, slots); ++e) ask_for_row(x.row(g.slot[e]));
     if (x.cols == 64) {  // the usual width: a row of X is read once, into eight accumulators, instead of eight times in part; same order
       V8 sum[8];
       const float* first = x.row(g.slot[g.ptr[j]]);
@@ -108,7 +116,10 @@ void fill_zero(Ctx& ctx, Mat y) {
 void zero_rows(Ctx& ctx, Mat y, RowList rows) {
   const int64_t n = rows.n();
 #pragma omp parallel for num_threads(ctx.threads)
-  for (int64_t j = 0; j < n; ++j) std::fill_n(y.row(rows.at(j)), y.cols, 0.0f);
+  for (int64_t j = 0; j < n; ++j) {
+    if (j + kListAhead < n) ask_to_write_row(y.row(rows.at(j + kListAhead)));
+    std::fill_n(y.row(rows.at(j)), y.cols, 0.0f);
+  }
 }
 
 void group_scratch(ScratchPlan& p, int64_t n) { p.need(0, n * 8), p.need(1, n * 8); }

@@ -9,6 +9,7 @@ namespace ccdrec::cpu {
 namespace {
 
 constexpr uint32_t kRedraws = 64;
+constexpr int64_t kAhead = 16;  // rows of a batch: where a user's items begin is asked for so early, the first of them half as early
 
 struct Interacted {  // one user's training items, ascending
   const int32_t *first, *last;
@@ -70,6 +71,8 @@ void negatives(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int 
   CHECK_THAT(batch == 0 || n_items > 0);
 #pragma omp parallel for num_threads(ctx.threads) schedule(static, 64)
   for (int64_t b = 0; b < batch; ++b) {
+    if (b + kAhead < batch) __builtin_prefetch(train.row_ptr + users[b + kAhead]);
+    if (b + kAhead / 2 < batch) __builtin_prefetch(train.col + train.row_ptr[users[b + kAhead / 2]]);
     const Interacted seen(train, users[b]);
     for (int64_t k = 0; k < n_neg; ++k)
       out[k * batch + b] = draw_unseen(s, uint32_t((first_row + b) * n_neg + k), n_items, seen, [items](int64_t j) { return items[j]; });

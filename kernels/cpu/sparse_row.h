@@ -35,6 +35,9 @@ inline void ask_to_write_row(float* y) {
   for (int line = 0; line < 4; ++line) __builtin_prefetch(y + 16 * line, 1);
 }
 
+// Listed rows that a loop asks for ahead: no hardware prefetcher follows a list.
+constexpr int64_t kListAhead = 8;
+
 // The columns of X that a product reads as they are; others count as zero rows. Where most are set it is cheaper to look an edge up when it is multiplied.
 struct ColumnMask {
   const uint8_t* set = nullptr;  // (N), null: all
