@@ -1,6 +1,9 @@
 #include "bench/ceilings.h"
 
+#include <omp.h>
+
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -8,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "bench/random_rows.h"
@@ -159,6 +163,16 @@ double gemm_rate(int threads, int64_t m, int64_t k, int64_t n) {
   return 2.0 * double(m) * double(n) * double(k) / best_of(5, run) / 1e9;
 }
 
+// Waits until `turn` is `mine`. Between cores that takes a few of these rounds; where both threads have one processor the other must be let on to it.
+void wait_for(const std::atomic<int>& turn, int mine) {
+  for (int spins = 1; turn.load(std::memory_order_acquire) != mine; ++spins) {
+    if (spins % 64 == 0) std::this_thread::yield();
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+}
+
 std::string field(const char* file, const std::string& key) {  // "key : value" lines of /proc
   std::ifstream in(file);
   for (std::string line; std::getline(in, line);) {
@@ -186,6 +200,29 @@ double random_row_ns(int threads, int64_t rows) {
   const RandomRows r(ctx, rows);
   volatile float sink = r.pass();
   return best_of(5, [&] { sink = r.pass(); }) * threads / double(RandomRows::kDraws) * 1e9;
+}
+
+double core_to_core_ns(int threads) {
+  if (threads < 2 || omp_get_num_procs() < 2) return 0;
+  const int repetitions = 40, exchanges = 200;  // many, as two threads that have just woken may share a processor for some milliseconds
+  struct alignas(128) {                         // two lines, and nothing else in them: processors fetch them in pairs
+    std::atomic<int> turn = 0;
+  } line;
+  double best = 0;
+#pragma omp parallel num_threads(threads)  // the team of every operation: a smaller one would end threads that the next has to start again
+  if (const int me = omp_get_thread_num(); me < 2 && omp_get_num_threads() > 1) {
+    int mine = me;
+    for (int r = 0; r < repetitions; ++r) {
+      const double s = seconds_of([&] {
+        for (int i = 0; i < exchanges; ++i, mine += 2) {
+          wait_for(line.turn, mine);
+          line.turn.store(mine + 1, std::memory_order_release);
+        }
+      });
+      if (me == 0) best = r == 0 ? s : std::min(best, s);  // the first has the start of the team in it
+    }
+  }
+  return best / (2 * exchanges) * 1e9;
 }
 
 double load_average() {

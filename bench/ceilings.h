@@ -17,6 +17,12 @@ Ceilings measure_ceilings(int threads);
 // Nanoseconds that a thread takes, all threads at work, for a row of 256 bytes at a random address of a table of so many rows (random_rows.h).
 double random_row_ns(int threads, int64_t rows);
 
+// Nanoseconds until a cache line that one thread of a team has written is read by another, one way; the least of some repetitions, a millisecond
+// or two in all. A virtual machine's processors share an L3 at one time and lie in two at another: 35 and 165 ns on a Zen 4, on which an epoch of
+// many short steps takes half as long again. Some thousand: two threads took turns on one processor, the other being in use. 0 = not measured: one
+// thread, or one processor for all of them.
+double core_to_core_ns(int threads);
+
 double load_average();    // of the last minute: others at work make every number worse
 double peak_memory_mb();  // highest resident set of this process so far (VmHWM), in 10^6 bytes
 

@@ -60,7 +60,7 @@ ccdrec_tests(test_kernels GLOB tests/support.cpp ${simt_tests} OBJECTS $<TARGET_
 ccdrec_tests(test_data GLOB tests/data/*_test.cpp LINK ccdrec_data ccdrec_kernels PCH <fmt/format.h>)
 ccdrec_tests(test_host GLOB tests/host/*_test.cpp tests/host/tour_check.cpp tests/support.cpp JOIN 4 LINK ccdrec_cli ccdrec_host ccdrec_data ${gpu_of_tests} ccdrec_kernels PCH <fmt/format.h> <nlohmann/json.hpp>)
 if(CCDREC_BENCH)
-  ccdrec_tests(test_bench GLOB tests/bench/*_test.cpp LINK ccdrec_reports ccdrec_bench ccdrec_host ccdrec_data ${gpu_of_tests} ccdrec_kernels)
+  ccdrec_tests(test_bench GLOB tests/bench/*_test.cpp LINK ccdrec_reports ccdrec_bench ccdrec_ceilings ccdrec_host ccdrec_data ${gpu_of_tests} ccdrec_kernels)
 endif()
 if(CCDREC_HAVE_SIMT)
   target_sources(test_host PRIVATE tests/simt/devices.cpp)
