@@ -5,6 +5,7 @@
 //
 // Prints one line of JSON when it is set up; then, for every line "epoch" that it reads, runs one epoch as `ccdrec train` does (training, then
 // evaluation of validation and test) and prints one line; at the end of the input a last one. bench/pytorch/train.py --on-command speaks the same.
+// On the CPU, with two threads or more, `core_to_core_ns` (bench/ceilings.h) is measured before each epoch, outside its seconds: epochs depend on it.
 #include <fmt/format.h>
 
 #include <chrono>
@@ -33,6 +34,7 @@ struct Options {
   bool ceilings = false;
 };
 
+int threads_of(const Options& o) { return o.threads > 0 ? o.threads : this_machine().cores; }
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 void say(const nlohmann::json& line) { std::cout << line.dump() << std::endl; }
 
@@ -71,7 +73,14 @@ void race(const Options& o) {
        {"notes", trainer.notes()},
        {"build", fmt::format("{} {}, {}, {}", b.version, b.commit, b.compiler, b.flags)}});
 
-  bool go_on = told();
+  const int threads = s.device == "cpu" ? threads_of(o) : 0;
+  double line_ns = 0;
+  const auto told_and_measured = [&] {
+    if (!told()) return false;
+    line_ns = core_to_core_ns(threads);
+    return true;
+  };
+  bool go_on = told_and_measured();
   if (!go_on) return;
   TrainHooks hooks;
   hooks.interrupted = [&] { return !go_on; };  // after the first step of an epoch nobody asked for
@@ -81,8 +90,9 @@ void race(const Options& o) {
         {"negatives", r.negatives}, {"phases", r.seconds}};
     line["seconds_train"] = line["phases"].at("train");
     line["phases"].erase("train");
+    if (line_ns > 0) line["core_to_core_ns"] = line_ns;
     say(line);
-    go_on = told();
+    go_on = told_and_measured();
   };
   trainer.run(hooks);
   nlohmann::json end = {{"peak_cuda_mb", nullptr}};
@@ -99,9 +109,10 @@ nlohmann::json ceilings(const Options& o) {
     line.update({{"gpu", gpu_info().name}, {"memory_gb_s", c.copy_gbs}, {"gemm_gflop_s", 1e3 * c.gemm_tflops}});
     line.update({{"fma_gflop_s", nullptr}, {"root_and_division_g_s", nullptr}});
   } else {
-    const Ceilings c = measure_ceilings(o.threads > 0 ? o.threads : m.cores);
+    const Ceilings c = measure_ceilings(threads_of(o));
     line.update({{"memory_gb_s", c.memory_gbs}, {"gemm_gflop_s", c.gemm_gflops}});
     line.update({{"fma_gflop_s", c.fma_gflops}, {"root_and_division_g_s", c.root_grate}});
+    if (const double ns = core_to_core_ns(threads_of(o)); ns > 0) line["core_to_core_ns"] = ns;
   }
   return line;
 }
