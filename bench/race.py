@@ -9,7 +9,8 @@
 Every participant is a process of its own: build/bench_race for this program, bench/pytorch/train.py for the forms of the baseline. A round is
 one epoch (training, then evaluation of validation and test) of each in turn; who waits is stopped (SIGSTOP), so that no thread of theirs spins.
 Ratios are formed within a round. The first round is dropped: it touches memory for the first time, and CCDRec has no curricular negatives in it; on a
-GPU also the second, in which steps are recorded. A race of some models or forms, or of fewer than five rounds, writes race-NAME-part, so that it
+GPU also the second, in which steps are recorded. Where the two cores lay apart when some of our epochs began, and together in others (core_to_core_ns
+of a round, by bench_race), the ratios of both kinds of rounds are shown. A race of some models or forms, or of fewer than five rounds, writes race-NAME-part, so that it
 does not take the place of a whole one. Targets are judged where they are defined: `baby` as generated, CPU, two threads, five rounds.
 """
 import argparse
@@ -45,6 +46,8 @@ TARGETS = {("CCDRec", "published"): 8, ("FREEDOM", "published"): 4, ("FREEDOM re
            ("CCDRec", "tuned"): 3, ("FREEDOM", "tuned"): 2, ("FREEDOM reg", "tuned"): 2, ("LightGCN", "tuned"): 2, ("BPR", "tuned"): 2}
 EVALUATION_TARGET, MEMORY_TARGET = 5, 1 / 3
 LEAST_ROUNDS = 5        # of a race that is judged, and of one that counts as whole
+APART = 2               # a round's cores lay apart when a line of cache took over so many times the least of the race between them,
+ONE_CORE = 1000         # and over so many nanoseconds only between threads that take turns on one core: across sockets it is a few hundred
 
 
 def stop(sentence):
@@ -188,10 +191,16 @@ def best_of(ceilings):
     return f"the best of {n} times, before the race and after every model" if n > 1 else "before the race"
 
 
+def kept_rounds(result):
+    """The rounds of every participant, ours first, without the first (dropped)."""
+    first = dropped(result["participants"][0]["ready"].get("device", "cpu"))
+    return [p["rounds"][first:] for p in result["participants"]]
+
+
 def summary(result, ceilings):
-    """Rows of one model's table from its rounds, without the first (dropped)."""
-    ours = result["participants"][0]
-    first = dropped(ours["ready"].get("device", "cpu"))
+    """Rows of one model's table from its rounds."""
+    ours, rounds = result["participants"][0], kept_rounds(result)
+    our = rounds[0]
     work = ours["ready"]["work"]
     total = {k: sum(w[k] for phase, w in work.items() if phase != "evaluation") for k in ("flop", "bytes", "roots")}
     flop, moved = total["flop"], total["bytes"]
@@ -200,8 +209,7 @@ def summary(result, ceilings):
     best = {p["name"]: max(r["valid_Recall@20"] for r in p["rounds"]) for p in result["participants"]}
     goal = min(best.values())
     rows = []
-    for p in result["participants"]:
-        kept, our = p["rounds"][first:], ours["rounds"][first:]
+    for p, kept in zip(result["participants"], rounds):
         train = spread([r["seconds_train"] for r in kept])
         evaluation = lambda r: r["phases"].get("evaluation", 0.0)   # noqa: E731
         elapsed, reached = 0.0, None
@@ -224,6 +232,47 @@ def summary(result, ceilings):
     parts = seconds_of(total, ceilings)
     phases = {phase: sum(seconds_of(w, ceilings).values()) for phase, w in work.items() if phase != "evaluation"}
     return dict(case=result["case"], goal=goal, work=total, parts=parts, in_turn=sum(parts.values()), largest=max(parts, key=parts.get), phases_in_turn=phases, rows=rows)
+
+
+def distances(report):
+    """-> (core_to_core_ns of every round that has it, the least of the race): how far apart the cores lay when our epoch began (bench/ceilings.h). The
+    least is also of those measured with the ceilings. A report of before has none of it, nor has one of a GPU or of one thread."""
+    of_rounds = [r["core_to_core_ns"] for result in report["results"] for r in kept_rounds(result)[0] if "core_to_core_ns" in r]
+    return of_rounds, min(of_rounds + [report["ceilings"].get("core_to_core_ns", math.inf)])
+
+
+def cores(ns, least):
+    """How the cores lay: together, apart, or one of them for both threads."""
+    return "one" if ns > ONE_CORE else "apart" if ns > APART * least else "together"
+
+
+def distance_text(report):
+    """A sentence to follow the ceilings."""
+    of_rounds, least = distances(report)
+    lay = [cores(ns, least) for ns in of_rounds]
+    two, apart, one = [ns for ns in of_rounds if ns <= ONE_CORE], lay.count("apart"), lay.count("one")
+    said = []
+    if two:
+        said.append(f"{number(min(two))} to {number(max(two))} ns in {len(two)} rounds, in {apart or 'none'} of them over {APART} times the least of the race ({number(least)} ns)" +
+                    (": there the cores lay `apart`, as those of a virtual machine do at times" if apart else ""))
+    if one:
+        said.append(f"over {ONE_CORE} ns in {one} rounds: there both threads had one core, as happens when others use the machine")
+    return f" A line of cache from one thread to another, measured before each of our epochs: {'; '.join(said)}." if said else ""
+
+
+def split(report):
+    """(model, form, together, apart) of every baseline, if the cores lay apart in any round of the race. Of either kind of rounds: our seconds, and theirs over ours."""
+    of_rounds, least = distances(report)
+    out = []
+    for result in report["results"] if any(cores(ns, least) == "apart" for ns in of_rounds) else []:
+        our, *others = kept_rounds(result)
+        for p, kept in zip(result["participants"][1:], others):
+            kinds = dict(together=[], apart=[], one=[])
+            for x, y in zip(kept, our):
+                if "core_to_core_ns" in y:
+                    kinds[cores(y["core_to_core_ns"], least)].append((x["seconds_train"], y["seconds_train"]))
+            out.append((result["case"], p["name"], *(dict(ours=[y for _, y in kinds[k]], ratio=[x / y for x, y in kinds[k]]) for k in ("together", "apart"))))
+    return out
 
 
 def targets(tables):
@@ -295,7 +344,7 @@ def markdown(report):
              f"    {report['command']}", "",
              f"Machine: {m['cpu']}, {m['cores']} cores, {report['threads']} threads on both sides, {m['isa']}, {m['memory_bytes'] / 1e9:.1f} GB, {m['os']}; load average "
              f"{report['load']:.1f} at the start. Device: {report['device']}. float32.", "",
-             f"ccdrec {ours['build']}. PyTorch {versions.get('torch', '-')}, {'with' if versions.get('mkl') else 'without'} MKL. {ceilings_text(c)} {minutes(report)}.", "",
+             f"ccdrec {ours['build']}. PyTorch {versions.get('torch', '-')}, {'with' if versions.get('mkl') else 'without'} MKL. {ceilings_text(c)}{distance_text(report)} {minutes(report)}.", "",
              f"One epoch of each in turn, the others stopped; medians of the epochs after the first{' two' if dropped(report['device']) == 2 else ''}; `x` is theirs over ours in the same round, median (least to most). Seconds by phase. "
              "`memory` is the highest resident set, programs and libraries included; `anonymous` is it without the pages of files, which is what the target is judged by: "
              "PyTorch's wheel maps over 100 MB of libraries for a GPU where none is used. `to R@20` is the time, training and evaluation, until a program first has the validation Recall@20 that all of them reach within the rounds run, the lowest of "
@@ -313,6 +362,15 @@ def markdown(report):
             lines.append(f"| {t['case'] if k == 0 else ''} | {row['name']} | {number(row['train']['median'])} | {x(row['ratio'])} | " + " | ".join(phases) +
                          f" | {number(row['evaluation']['median'])} | {x(row['ratio_evaluation'])} | {row['peak_mb']:.0f} | {'' if row['anonymous_mb'] is None else format(row['anonymous_mb'], '.0f')} | "
                          f"{number(reached['seconds'])} ({reached['epochs']} epochs) | {row['setup']:.1f} | {share(row['share_of_fma'])} | {share(row['share_of_bandwidth'])} |")
+    by_distance = split(report)
+    if by_distance:
+        lines += ["", f"The same rounds, by where the cores lay when ours began. `apart`: a line of cache took over {APART} times the least of the race from one to the other; short steps of many operations suffer first. "
+                  "A round in which both threads had one core is neither. Medians, `x` as above. Theirs follow ours within a round and may have met the other state.", "",
+                  "| model | program | rounds together | x together | rounds apart | x apart | ours together s | ours apart s |", "| --- | --- |" + "---:|" * 6]
+        x = lambda v: f"{number(statistics.median(v))} ({number(min(v))} to {number(max(v))})" if v else ""   # noqa: E731
+        s = lambda v: number(statistics.median(v)) if v else ""                                             # noqa: E731
+        for case, name, near, far in by_distance:
+            lines.append(f"| {case} | {name} | {len(near['ratio'])} | {x(near['ratio'])} | {len(far['ratio'])} | {x(far['ratio'])} | {s(near['ours'])} | {s(far['ours'])} |")
     lines += ["", "`in turn` is what the counted work takes by the measured ceilings, one resource after another: a model, not a bound, since a core computes while it waits for memory. `largest` is the longest of the three "
               "alone, as if the others overlapped with it; what stays in a cache from step to step can take less than that too.", "",
               "| model | rounds kept | R@20 all reach | work of an epoch: GFLOP | GB | G roots | in turn s | largest s | ccdrec over in turn |", "| --- |" + "---:|" * 8]
@@ -472,6 +530,8 @@ def main():
             report["results"].append(run_case(case, folder, a))
             again = measure_machine(a)   # others use the machine too: what it allows is the best that was seen while the race ran
             ceilings.update({k: max(ceilings[k], again[k]) for k in CEILINGS if ceilings[k]}, times_measured=ceilings["times_measured"] + 1)
+            if "core_to_core_ns" in again:
+                ceilings["core_to_core_ns"] = min(again["core_to_core_ns"], ceilings.get("core_to_core_ns", math.inf))
             report["seconds"] = time.perf_counter() - begin
             write(out + ".json", json.dumps(report, indent=1) + "\n")    # after every model: what is measured stays
             write(out + ".md", markdown(report))

@@ -54,6 +54,41 @@ def check_words():
             check(f"{name} is shown", race.markdown(json.load(f)).startswith("# The race on"))
 
 
+def check_distances():
+    cpu = dict(fma_gflop_s=10, memory_gb_s=4, root_and_division_g_s=2, gemm_gflop_s=1)
+
+    def race_of(distances, **ceilings):
+        r = report(dict(cpu, **ceilings))
+        for round_, ns, seconds in zip(r["results"][0]["participants"][0]["rounds"], distances, (8, 8, 8, 8, 8, 16, 12)):
+            round_["seconds_train"] = seconds
+            if ns:
+                round_["core_to_core_ns"] = ns
+        return r
+
+    both = race_of((500, 30, 60, 31, 33, 61, 165))
+    (case, form, near, far), rows = race.split(both)
+    check("rounds by where the cores lay, twice the least still together, the first dropped", (case, form) == ("CCDRec", "tuned") and near == dict(ours=[8] * 4, ratio=[1.5] * 4) and
+          far == dict(ours=[16, 12], ratio=[0.75, 1]))
+    check("of every form", rows[1] == "tuned-rows" and rows[2]["ratio"] == [3.75] * 4 and rows[3]["ratio"] == [1.875, 2.5])
+    text = race.markdown(both)
+    check("they are shown", "| CCDRec | tuned | 4 | 1.5 (1.5 to 1.5) | 2 | 0.875 (0.75 to 1) | 8 | 14 |" in text)
+    check("and said beside the ceilings", "division. A line of cache from one thread to another, measured before each of our epochs: 30 to 165 ns in 6 rounds, in 2 of them over 2 times the least of the race (30 ns): there" in text)
+    alike = race.markdown(race_of((500, 30, 60, 31, 33, 34, 35)))
+    check("all together", "epochs: 30 to 60 ns in 6 rounds, in none of them over 2 times the least of the race (30 ns). " in alike and "rounds apart" not in alike)
+    far = race_of((500, 160, 170, 165, 160, 160, 160), core_to_core_ns=32)
+    check("all apart, by what the ceilings' measurement met", "160 to 170 ns in 6 rounds, in 6 of them over 2 times the least of the race (32 ns): there" in race.markdown(far) and
+          "| CCDRec | tuned | 0 |  | 6 | 1.5 (0.75 to 1.5) |  | 8 |" in race.markdown(far))
+    some = race_of((500, 30, None, 31, 165, None, 31))
+    check("rounds without it belong to neither", "30 to 165 ns in 4 rounds, in 1 of them" in race.markdown(some) and [len(k["ratio"]) for k in race.split(some)[0][2:]] == [3, 1])
+    one = race_of((500, 30, 2800, 31, 165, 1001, 1000))
+    check("rounds with one core for both threads belong to neither", "30 to 1000 ns in 4 rounds, in 2 of them" in race.markdown(one) and
+          "at times; over 1000 ns in 2 rounds: there both threads had one core" in race.markdown(one) and [len(k["ratio"]) for k in race.split(one)[0][2:]] == [2, 2])
+    only = race_of((500,) + (2800,) * 6)
+    check("no others", "epochs: over 1000 ns in 6 rounds: there" in race.markdown(only) and not race.split(only))
+    for what, r in (("a report of before", race_of(())), ("not of a round, though with the ceilings", race_of((), core_to_core_ns=32))):
+        check(f"{what}: nothing is said of it", not race.split(r) and "line of cache" not in race.markdown(r) and "division. Its epochs" in race.markdown(r))
+
+
 def check_places():
     a = SimpleNamespace(models=list(race.CASES), forms=list(race.FORMS), rounds=5, data=None, device="cpu", threads=2)
     check("a whole race", race.out_of(a, "baby") == "race-baby" and race.judged(a, "baby") and not race.judged(a, "demo"))
@@ -84,6 +119,7 @@ def check_mistakes():
 
 
 check_words()
+check_distances()
 check_places()
 check_mistakes()
 print(f"{failures} failed" if failures else "all is well")
