@@ -136,7 +136,7 @@ class EdgeBuffer {
     for (int64_t e = first; e < last; ++e) {
       const int32_t c = a.col[e];
       col_[n] = c, val_[n] = a.val[e];
-      n += mask ? mask[c] : 1;
+      n += !mask || mask[c] != 0;
     }
     end_[++rows_] = n;
   }
