@@ -38,6 +38,7 @@ def check_words():
     missed, rows = race.bounds([t])
     check("a missed target", "tuned: 1.5 times ours (1.5 to 1.5), wanted 3." in missed and "takes 6.1 s here, the largest of them alone (memory) 5 s" in missed)
     check("against tuned-rows, as measured and with the bound", "tuned-rows: 3.75 times ours (3.75 to 3.75). " in rows and "would be 4.92 and 6 times as fast as tuned-rows" in rows)
+    check("a ratio that misses its target does not look like it", [race.beside(x, 2) for x in (1.994, 1.94, 2.04, 1.9999)] == ["1.99x", "1.9x", "2.0x", "1.9999x"])
     check("also where nothing is judged", race.bounds([t], False) == [rows])
     text = race.markdown(report(cpu))
     check("setting up beside the time to a recall", "| 9 (1 epochs) | 3.5 |" in text and "`setup`" in text)
