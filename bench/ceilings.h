@@ -19,7 +19,7 @@ double random_row_ns(int threads, int64_t rows);
 
 // Nanoseconds until a cache line that one thread of a team has written is read by another, one way; the least of some repetitions, a millisecond
 // or two in all. A virtual machine's processors share an L3 at one time and lie in two at another: 35 and 165 ns on a Zen 4, on which an epoch of
-// many short steps takes half as long again. Some thousand: two threads took turns on one processor, the other being in use. 0 = not measured: one
+// many short steps takes from half as long again to more than twice as long. Some thousand: two threads took turns on one processor, the other being in use. 0 = not measured: one
 // thread, or one processor for all of them.
 double core_to_core_ns(int threads);
 

@@ -9,8 +9,8 @@
 Every participant is a process of its own: build/bench_race for this program, bench/pytorch/train.py for the forms of the baseline. A round is
 one epoch (training, then evaluation of validation and test) of each in turn; who waits is stopped (SIGSTOP), so that no thread of theirs spins.
 Ratios are formed within a round. The first round is dropped: it touches memory for the first time, and CCDRec has no curricular negatives in it; on a
-GPU also the second, in which steps are recorded. Where the two cores lay apart when some of our epochs began, and together in others (core_to_core_ns
-of a round, by bench_race), the ratios of both kinds of rounds are shown. A race of some models or forms, or of fewer than five rounds, writes race-NAME-part, so that it
+GPU also the second, in which steps are recorded. Where the two cores lay apart when some of our epochs began (core_to_core_ns of a round, by
+bench_race), the ratios of both kinds of rounds are shown; a race that met them apart only cannot tell. A race of some models or forms, or of fewer than five rounds, writes race-NAME-part, so that it
 does not take the place of a whole one. Targets are judged where they are defined: `baby` as generated, CPU, two threads, five rounds.
 """
 import argparse

@@ -1,9 +1,8 @@
 #include "host/machine.h"
 
 #include <fmt/format.h>
-#include <sched.h>
+#include <omp.h>
 #include <sys/utsname.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -69,8 +68,7 @@ Machine this_machine() {
   Machine m;
   m.cpu = proc_value("/proc/cpuinfo", "model name");
   if (m.cpu.empty()) m.cpu = "unknown";
-  cpu_set_t set;
-  m.cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : int(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN)));
+  m.cores = omp_get_num_procs();  // the process's; OMP_PROC_BIND leaves the first thread one of them
   m.isa = instruction_sets();
   utsname u;
   if (uname(&u) == 0) m.os = fmt::format("{} {} {}", u.sysname, u.release, u.machine);

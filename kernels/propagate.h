@@ -5,7 +5,8 @@
 //                     a_t is the transpose of A, which need not be symmetric here (values are not read).
 //                     A null seed (idx null) means all rows: every list is then the identity and every mask null.
 // propagate           H[r] for r in rows[L]; other rows of H untouched. E_l (layer l = 1..L in `work[l-1]`, (N,d)) is computed on rows[l] only.
-//                     work[L-1] may be empty: E_L is then not stored, but by cuSPARSE, which needs it. Reads E0 on rows[0].
+//                     work[L-1] may be empty: E_L is then not stored (refused where cuSPARSE computes all rows: it has to store it). Reads E0 on
+//                     rows[0].
 // propagate_backward  given G (N,d), taken as zero outside rows[L]: G_E0[r] = prop^T(G)[r] for r in rows[0] (every other row is mathematically zero
 //                     and left untouched). Horner: Y <- G; L times Y <- G + A Y; G_E0 = Y/(L+1). work: L matrices (N,d).
 // Exact: rows outside the lists would receive or contribute zeros. A is symmetric, so it serves both ways.

@@ -43,20 +43,20 @@ class Backbone {
  public:
   Backbone(Device&, const BackboneSpec&, const Graphs&, int64_t d, uint32_t seed);
 
-  void begin_epoch(int epoch);    // prunes
-  void touch(RowList seed);       // lists and masks of the rows it will read
-  void catch_up(int64_t t_done);  // P and Q rows among them, brought up to step t_done
-  CMat items();                   // Hhat (I,d), valid on the rows it needs
-  Mat start_items();              // wrapped: item start (I,d), a copy of Hhat to be changed in place
-  void forward(bool keep_last = false);  // Ego_L is stored only if wanted: H holds what a step needs of it
+  void begin_epoch(int epoch);                                               // prunes
+  void touch(RowList seed);                                                  // lists and masks of the rows it will read
+  void catch_up(int64_t t_done);                                             // P and Q rows among them, brought up to step t_done
+  CMat items();                                                              // Hhat (I,d), valid on the rows it needs
+  Mat start_items();                                                         // wrapped: item start (I,d), a copy of Hhat to be changed in place
+  void forward(bool keep_last = false);                                      // keep_last: Ego_L too, of which a step needs H alone
   CMat h() const { return spec_.bare() ? CMat(nodes_.value()) : CMat(h_); }  // (N,d), valid on the seed
   const Array<float>& h_array() { return spec_.bare() ? nodes_.values().array() : h_.array(); }
   CMat initial() const { return nodes_.value(); }  // (N,d) [P;Q]
   CMat item_table() const { return nodes_.value().slice(U_, I_); }
   CMat item_representations() const { return h().slice(U_, I_); }
 
-  // For those who look into a step. Hhat and its gradient, after the step (empty without an item graph); Ego_l after forward (Ego_L if it kept it); the gradient of Ego_0
-  // after back_propagate. Rows that the step does not reach are zero or what an earlier one left.
+  // For those who look into a step. Hhat and its gradient, after the step (empty without an item graph); Ego_l after forward (Ego_L if it kept it); the
+  // gradient of Ego_0 after back_propagate. Rows that the step does not reach are zero or what an earlier one left.
   CMat hhat() const { return spec_.item_graph ? CMat(item_work_.back()) : CMat(); }
   CMat hhat_grad() const { return (spec_.wrapped ? g_ego_ : g_).mat().slice(U_, I_); }
   Mat layer(int l) { return l > 0 ? work_[size_t(l - 1)].mat() : spec_.wrapped ? ego_.mat() : nodes_.value(); }

@@ -1,4 +1,5 @@
-// One row of a sparse product, the output kept in registers: what spmm and propagate share. Private to kernels/cpu.
+// One row of a sparse product, the output kept in registers: what spmm and propagate share; and what loops over listed rows ask for ahead. Private to
+// kernels/cpu and its bench.
 #pragma once
 #include <algorithm>
 
@@ -18,7 +19,7 @@ inline void ask_for_row(const float* x) {  // 64 columns
   for (int line = 0; line < 4; ++line) __builtin_prefetch(x + 16 * line);
 }
 // Out of a table that no cache holds rows come later than sixteen edges take, and more of them can be on their way to L2 than to L1. (Two layers at the
-// Electronics set's size, a table of 65 MB, Zen 4: forward 13 % shorter, backward 10 %; up to 33 MB nothing.) On AMD only: on Intel nobody has measured it
+// Electronics set's size, a table of 65 MB, Zen 4: forward 15 % shorter, backward 16 %; up to 33 MB nothing.) On AMD only: on Intel nobody has measured it
 // for such tables, and for one of 7 MB it was slower.
 constexpr int64_t kFarEdgesAhead = 32, kFarBytes = int64_t(32) << 20;
 inline void ask_for_far_row(const float* x) {
@@ -124,7 +125,8 @@ inline void sparse_row(const RowEdges<Far>& a, CMat x, Start&& start, Store&& st
 }
 
 // Edges of rows that do not lie one behind the other in the graph, or of which a mask leaves some, copied so that they do: then rows of X can be asked for
-// across the rows' ends, and no branch depends on the mask. (Baby, batches of 2,048, Zen 4: backward a fifth to a quarter shorter, forward a tenth.)
+// across the rows' ends, and no branch depends on the mask. (Baby, batches of 2,048, Zen 4: backward a fifth to a quarter shorter, forward up to a tenth.
+// Not measured on Intel, where hits listed row by row, with nothing asked for ahead, once took longer than the branch: bench/results/race-notes.md.)
 class EdgeBuffer {
  public:
   static constexpr int64_t kRoom = 1024, kRows = 128;  // 8 KB of edges: they stay in L1 beside rows of X
@@ -149,8 +151,8 @@ class EdgeBuffer {
   }
 
  private:
-  int32_t col_[kRoom + 1];  // the last: where an edge is written that the mask leaves out
-  float val_[kRoom + 1];
+  int32_t col_[kRoom];  // an edge that the mask leaves out is written too, and over
+  float val_[kRoom];
   int64_t rows_ = 0, end_[kRows + 1];
 };
 

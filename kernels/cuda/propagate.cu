@@ -101,7 +101,8 @@ struct Layers {
 };
 
 // E_l = A E_{l-1} on the listed rows. The last layer and the mean are one pass: H = (E_0 + .. + E_{L-1} + its own row) / (L+1).
-// Geometry  sparse_row.h. Traffic per edge 8 bytes and one row of E_{l-1}; a row out; in the last layer L rows more in, one out and its own only where it is kept.
+// Geometry  sparse_row.h. Traffic per edge 8 bytes and one row of E_{l-1}; a row out; in the last layer L rows more in and one out, and its own only
+//           where it is kept.
 template <int V, bool Last>
 __global__ void propagate_layer(Mat e_l, Csr a, const float* before, RowList rows, Mat h, CMat e0, Layers e, int layers, float share) {
   rows_in_turn<V>(

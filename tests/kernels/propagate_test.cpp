@@ -65,6 +65,7 @@ struct Layers {
 
 std::vector<int32_t> some_nodes(Draw& g, int64_t N, int wanted) {
   std::set<int32_t> s;
+  if (wanted > 0) s.insert(0);  // of the popular ones, where there are any
   while (int(s.size()) < wanted) s.insert(g.below(int32_t(N)));
   return {s.begin(), s.end()};
 }
@@ -296,7 +297,7 @@ TEST(Propagate, BackwardIsTheAdjointAndZeroOutsideItsRows) {
       Layers w1(N, d, c.layers), w2(N, d, c.layers);
       dev.ops->propagate_backward(ctx, mat(full, N, d), w1.view.data(), a.view(), all.f, cmat(g_zero, N, d));
       dev.ops->propagate_backward(ctx, mat(listed, N, d), w2.view.data(), a.view(), some.f, cmat(g_nan, N, d));
-      EXPECT_TRUE(close(full, prop(a, g_zero, d, c.layers), 1e-6));
+      EXPECT_TRUE(close(full, prop(a, g_zero, d, c.layers), c.longest > 1000 ? 4e-6 : 1e-6));  // thousands of terms of one sign: roundings add up
       if (c.longest <= 256) dev.family = "all";
       EXPECT_TRUE(same(dev, "full", full));
       EXPECT_TRUE(same(dev, "listed", listed));

@@ -178,7 +178,7 @@ TEST(Spmm, ListedRowsAndMaskedColumns) {
     const auto x = g.floats(c.N * c.d), y0 = g.floats(c.R * c.d);
     std::vector<uint8_t> mask(size_t(std::max<int64_t>(c.N, 1)));
     for (auto& m : mask) m = uint8_t(3 * g.below(2));  // any byte but 0
-    std::vector<float> x_nan = x, x_zero = x;  // masked columns are not read
+    std::vector<float> x_nan = x, x_zero = x;          // masked columns are not read
     for (int64_t n = 0; n < c.N; ++n)
       for (int64_t j = 0; !mask[size_t(n)] && j < c.d; ++j) x_nan[size_t(n * c.d + j)] = NAN, x_zero[size_t(n * c.d + j)] = 0;
     std::vector<int32_t> listed;
