@@ -116,7 +116,11 @@ Point measure(const Options& o, const std::string& name, const Size& z) {
   model.end_epoch(0);
   const int repeats = p.timed == p.steps ? 3 : 1;
   std::vector<std::map<std::string, double>> runs;
-  for (int r = 1; r <= repeats; ++r) runs.push_back(timed_epoch(model, r, p.timed));
+  p.core_ns = core_to_core_ns(s.threads);
+  for (int r = 1; r <= repeats; ++r) {
+    runs.push_back(timed_epoch(model, r, p.timed));
+    p.core_ns = std::max(p.core_ns, core_to_core_ns(s.threads));
+  }
   std::sort(runs.begin(), runs.end(), [](auto& a, auto& b) { return a.at("epoch") < b.at("epoch"); });
   p.seconds = runs[runs.size() / 2];
   p.peak_mb = peak_memory_mb();

@@ -20,6 +20,7 @@ struct Point {
   std::map<std::string, double> seconds;  // by phase, "epoch" their sum
   double flop = 0, bytes = 0, roots = 0;  // of the epoch (work.h)
   double peak_mb = 0;
+  double core_ns = 0;  // core_to_core_ns (ceilings.h) around the timed epochs, the most of them; 0 = not measured
 };
 struct Series {
   std::string name, title, axis;  // axis: "interactions" or "items", what the exponents are against

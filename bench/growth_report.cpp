@@ -67,6 +67,19 @@ double random_rows_exponent(const GrowthReport& r) {
   return exponent(x, y);
 }
 
+// Of a run some of whose points met the cores apart and others together: those points took longer for it, and the exponents tell of that too.
+std::string moved_cores(const Run& run) {
+  const auto [least, most] =
+      std::minmax_element(run.points.begin(), run.points.end(), [](const Point* a, const Point* b) { return a->core_ns < b->core_ns; });
+  if (!((*least)->core_ns > 0 && (*most)->core_ns > 2 * (*least)->core_ns)) return "";
+  std::string at;
+  for (const Point* p : run.points) at += fmt::format("{}{:.0f}", at.empty() ? "" : ", ", p->core_ns);
+  return fmt::format(
+      "\n{}: a line of cache took {} ns from one core to the other at the four sizes. Where they lay apart an epoch takes longer for it, and the "
+      "exponents tell of that too.\n",
+      run.model, at);
+}
+
 std::string phase_exponent(const Run& run, const char* phase) {
   std::vector<double> y;
   for (const Point* p : run.points) y.push_back(p->seconds.at(phase));
@@ -107,20 +120,22 @@ const Point* GrowthReport::find(const std::string& model, const Size& z) const {
 }
 
 nlohmann::json to_json(const Point& p) {
-  return {{"model", p.model},
-          {"users", p.size.users},
-          {"items", p.size.items},
-          {"interactions", p.size.interactions},
-          {"batch", p.size.batch},
-          {"candidates", p.size.candidates},
-          {"steps", p.steps},
-          {"timed_steps", p.timed},
-          {"extrapolated", p.timed < p.steps},
-          {"seconds", p.seconds},
-          {"flop", p.flop},
-          {"bytes", p.bytes},
-          {"roots", p.roots},
-          {"peak_mb", p.peak_mb}};
+  nlohmann::json j = {{"model", p.model},
+                      {"users", p.size.users},
+                      {"items", p.size.items},
+                      {"interactions", p.size.interactions},
+                      {"batch", p.size.batch},
+                      {"candidates", p.size.candidates},
+                      {"steps", p.steps},
+                      {"timed_steps", p.timed},
+                      {"extrapolated", p.timed < p.steps},
+                      {"seconds", p.seconds},
+                      {"flop", p.flop},
+                      {"bytes", p.bytes},
+                      {"roots", p.roots},
+                      {"peak_mb", p.peak_mb}};
+  if (p.core_ns > 0) j["core_to_core_ns"] = p.core_ns;
+  return j;
 }
 
 Point point_from_json(const nlohmann::json& j) {
@@ -130,6 +145,7 @@ Point point_from_json(const nlohmann::json& j) {
   p.steps = j.at("steps"), p.timed = j.at("timed_steps"), p.peak_mb = j.at("peak_mb");
   p.flop = j.at("flop"), p.bytes = j.at("bytes"), p.roots = j.at("roots");
   p.seconds = j.at("seconds").get<std::map<std::string, double>>();
+  p.core_ns = j.value("core_to_core_ns", 0.0);
   return p;
 }
 
@@ -258,6 +274,7 @@ std::string growth_markdown(const GrowthReport& r) {
       s += "\n";
     }
     if (series.linear && knows_rows) s += fmt::format("| random rows alone | {:.2f} | | | | | | | |\n", random_rows_exponent(r));
+    for (const Run& run : runs) s += moved_cores(run);
     s += "\n| | users | items | interactions | batch | epoch, s | in turn, s | largest, s | sample | forward | backward | optimiser | reverse | peak "
          "MB | timed |\n";
     s += "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n";

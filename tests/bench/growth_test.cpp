@@ -62,6 +62,17 @@ TEST(Growth, RandomRowsAreShownBesideWhatIsMadeOfThem) {
   EXPECT_EQ(too_steep(r).size(), 1u);  // shown, not an excuse
 }
 
+TEST(Growth, PointsThatMetTheCoresApartAreNamed) {
+  GrowthReport r = grown(series("data"), 1, 1, 1);
+  EXPECT_EQ(growth_markdown(r).find("line of cache"), std::string::npos);  // not measured
+  for (Point& p : r.points) p.core_ns = 35;
+  r.points[1].core_ns = 69;
+  EXPECT_EQ(growth_markdown(r).find("line of cache"), std::string::npos);
+  r.points[1].core_ns = 165;
+  EXPECT_NE(growth_markdown(r).find("FREEDOM: a line of cache took 35, 165, 35, 35 ns"), std::string::npos) << growth_markdown(r);
+  EXPECT_EQ(growth_markdown(growth_from_json(growth_json(r))), growth_markdown(r));
+}
+
 TEST(Growth, AReportSurvivesItsFile) {
   const GrowthReport r = grown(series("items"), 1, 1, 1), back = growth_from_json(growth_json(r));
   ASSERT_EQ(back.points.size(), r.points.size());
