@@ -8,6 +8,7 @@ import tempfile
 from types import SimpleNamespace
 
 import race
+import race_report
 
 failures = 0
 
@@ -33,26 +34,26 @@ def report(ceilings, device="cpu", **more):
 
 def check_words():
     cpu = dict(fma_gflop_s=10, memory_gb_s=4, root_and_division_g_s=2, gemm_gflop_s=1)
-    t = race.summary(report(cpu)["results"][0], cpu)
+    t = race_report.summary(report(cpu)["results"][0], cpu)
     check("the work in turn and its largest part", abs(t["in_turn"] - 6.1) < 1e-12 and t["largest"] == "memory" and t["parts"]["memory"] == 5)
-    missed, rows = race.bounds([t])
+    missed, rows = race_report.bounds([t])
     check("a missed target", "tuned: 1.5 times ours (1.5 to 1.5), wanted 3." in missed and "takes 6.1 s here, the largest of them alone (memory) 5 s" in missed)
     check("against tuned-rows, as measured and with the bound", "tuned-rows: 3.75 times ours (3.75 to 3.75). " in rows and "would be 4.92 and 6 times as fast as tuned-rows" in rows)
-    check("a ratio that misses its target does not look like it", [race.beside(x, 2) for x in (1.994, 1.94, 2.04, 1.9999)] == ["1.99x", "1.9x", "2.0x", "1.9999x"])
-    check("also where nothing is judged", race.bounds([t], False) == [rows])
-    text = race.markdown(report(cpu))
+    check("a ratio that misses its target does not look like it", [race_report.beside(x, 2) for x in (1.994, 1.94, 2.04, 1.9999)] == ["1.99x", "1.9x", "2.0x", "1.9999x"])
+    check("also where nothing is judged", race_report.bounds([t], False) == [rows])
+    text = race_report.markdown(report(cpu))
     check("setting up beside the time to a recall", "| 9 (1 epochs) | 3.5 |" in text and "`setup`" in text)
     check("no floor is claimed", "floor" not in text)
-    check("minutes from the epochs and setups, or as the report says", "took 6 minutes" in text and "The race took 2 minutes" in race.markdown(report(cpu, seconds=120)))
+    check("minutes from the epochs and setups, or as the report says", "took 6 minutes" in text and "The race took 2 minutes" in race_report.markdown(report(cpu, seconds=120)))
     gpu = dict(gpu="a chip", fma_gflop_s=None, root_and_division_g_s=None, gemm_gflop_s=20, memory_gb_s=8)
-    t = race.summary(report(gpu, "cuda")["results"][0], gpu)
+    t = race_report.summary(report(gpu, "cuda")["results"][0], gpu)
     check("a GPU's own ceilings, without roots", abs(t["in_turn"] - (0.3 + 2.5)) < 1e-12 and abs(t["rows"][0]["share_of_fma"] - 6 / 8 / 20) < 1e-12)
-    check("they are named", "ceilings of the a chip" in race.markdown(report(gpu, "cuda")) and "the first two" in race.markdown(report(gpu, "cuda")))
-    old = race.markdown(report(cpu, "cuda"))
+    check("they are named", "ceilings of the a chip" in race_report.markdown(report(gpu, "cuda")) and "the first two" in race_report.markdown(report(gpu, "cuda")))
+    old = race_report.markdown(report(cpu, "cuda"))
     check("a GPU's epochs are not held against a CPU's ceilings", "nan" not in old and "| 3.5 |  |  |" in old and "times ours" not in old)
     for name in ("race-baby.json", "race-demo.json"):
         with open(os.path.join(race.HERE, "results", name)) as f:
-            check(f"{name} is shown", race.markdown(json.load(f)).startswith("# The race on"))
+            check(f"{name} is shown", race_report.markdown(json.load(f)).startswith("# The race on"))
 
 
 def check_distances():
@@ -67,27 +68,27 @@ def check_distances():
         return r
 
     both = race_of((500, 30, 60, 31, 33, 61, 165))
-    (case, form, near, far), rows = race.split(both)
+    (case, form, near, far), rows = race_report.split(both)
     check("rounds by where the cores lay, twice the least still together, the first dropped", (case, form) == ("CCDRec", "tuned") and near == dict(ours=[8] * 4, ratio=[1.5] * 4) and
           far == dict(ours=[16, 12], ratio=[0.75, 1]))
     check("of every form", rows[1] == "tuned-rows" and rows[2]["ratio"] == [3.75] * 4 and rows[3]["ratio"] == [1.875, 2.5])
-    text = race.markdown(both)
+    text = race_report.markdown(both)
     check("they are shown", "| CCDRec | tuned | 4 | 1.5 (1.5 to 1.5) | 2 | 0.875 (0.75 to 1) | 8 | 14 |" in text)
     check("and said beside the ceilings", "division. A line of cache from one thread to another, measured before each of our epochs: 30 to 165 ns in 6 rounds, in 2 of them over 2 times the least of the race (30 ns): there" in text)
-    alike = race.markdown(race_of((500, 30, 60, 31, 33, 34, 35)))
+    alike = race_report.markdown(race_of((500, 30, 60, 31, 33, 34, 35)))
     check("all together", "epochs: 30 to 60 ns in 6 rounds, in none of them over 2 times the least of the race (30 ns). " in alike and "rounds apart" not in alike)
     far = race_of((500, 160, 170, 165, 160, 160, 160), core_to_core_ns=32)
-    check("all apart, by what the ceilings' measurement met", "160 to 170 ns in 6 rounds, in 6 of them over 2 times the least of the race (32 ns): there" in race.markdown(far) and
-          "| CCDRec | tuned | 0 |  | 6 | 1.5 (0.75 to 1.5) |  | 8 |" in race.markdown(far))
+    check("all apart, by what the ceilings' measurement met", "160 to 170 ns in 6 rounds, in 6 of them over 2 times the least of the race (32 ns): there" in race_report.markdown(far) and
+          "| CCDRec | tuned | 0 |  | 6 | 1.5 (0.75 to 1.5) |  | 8 |" in race_report.markdown(far))
     some = race_of((500, 30, None, 31, 165, None, 31))
-    check("rounds without it belong to neither", "30 to 165 ns in 4 rounds, in 1 of them" in race.markdown(some) and [len(k["ratio"]) for k in race.split(some)[0][2:]] == [3, 1])
+    check("rounds without it belong to neither", "30 to 165 ns in 4 rounds, in 1 of them" in race_report.markdown(some) and [len(k["ratio"]) for k in race_report.split(some)[0][2:]] == [3, 1])
     one = race_of((500, 30, 2800, 31, 165, 1001, 1000))
-    check("rounds with one core for both threads belong to neither", "30 to 1000 ns in 4 rounds, in 2 of them" in race.markdown(one) and
-          "at times; over 1000 ns in 2 rounds: there both threads had one core" in race.markdown(one) and [len(k["ratio"]) for k in race.split(one)[0][2:]] == [2, 2])
+    check("rounds with one core for both threads belong to neither", "30 to 1000 ns in 4 rounds, in 2 of them" in race_report.markdown(one) and
+          "at times; over 1000 ns in 2 rounds: there both threads had one core" in race_report.markdown(one) and [len(k["ratio"]) for k in race_report.split(one)[0][2:]] == [2, 2])
     only = race_of((500,) + (2800,) * 6)
-    check("no others", "epochs: over 1000 ns in 6 rounds: there" in race.markdown(only) and not race.split(only))
+    check("no others", "epochs: over 1000 ns in 6 rounds: there" in race_report.markdown(only) and not race_report.split(only))
     for what, r in (("a report of before", race_of(())), ("not of a round, though with the ceilings", race_of((), core_to_core_ns=32))):
-        check(f"{what}: nothing is said of it", not race.split(r) and "line of cache" not in race.markdown(r) and "division. Its epochs" in race.markdown(r))
+        check(f"{what}: nothing is said of it", not race_report.split(r) and "line of cache" not in race_report.markdown(r) and "division. Its epochs" in race_report.markdown(r))
 
 
 def check_places():

@@ -35,6 +35,7 @@ from mistakes import UserError, run as run_main
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 import race   # noqa: E402
+import race_report   # noqa: E402
 FOLDER = os.path.join(HERE, "..", "..", "tests", "golden")
 
 
@@ -287,28 +288,28 @@ def check_race():
     ours = participant("ccdrec", [9, 1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4, 0.5], 100, 75)
     theirs = participant("published", [50, 8, 18, 30, 28], [0.1, 0.15, 0.2, 0.25, 0.35], 400, 250)
     ceilings = dict(fma_gflop_s=10, memory_gb_s=4, root_and_division_g_s=2)
-    table = race.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)
+    table = race_report.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)
     row, x = table["rows"]
     want = [(x["ratio"]["median"], 8.5), (x["ratio"]["min"], 7), (x["ratio"]["max"], 10), (x["train"]["median"], 23), (row["phases"]["forward"], 0.625),
             (x["ratio_evaluation"]["median"], 8.5), (table["goal"], 0.35), (row["reached"]["epochs"], 4), (row["reached"]["seconds"], 22.5),
             (x["reached"]["epochs"], 5), (x["memory_share"], 0.3), (table["in_turn"], 0.6 + 0.5 + 0.5), (row["share_of_fma"], 6 / 2.5 / 10)]
     report("race: medians, ratios, time to the same recall", max(abs(a - b) for a, b in want), 1e-12)
-    met = {what: ok for what, _, _, ok in race.targets([table])}
+    met = {what: ok for what, _, _, ok in race_report.targets([table])}
     report("race: targets", sum([met.pop("CCDRec: epoch, published over ccdrec") is not True, met.pop("CCDRec: evaluation, published over ccdrec") is not True,
                                  met.pop("CCDRec: memory of ccdrec over published") is not True, len(met)]), 0)
-    lines = race.markdown(dict(name="x", what="", command="", machine=dict(cpu="", cores=2, isa="", memory_bytes=0, os=""), ceilings=ceilings | dict(gemm_gflop_s=1), threads=2,
+    lines = race_report.markdown(dict(name="x", what="", command="", machine=dict(cpu="", cores=2, isa="", memory_bytes=0, os=""), ceilings=ceilings | dict(gemm_gflop_s=1), threads=2,
                                load=0, device="cpu", with_targets=True, results=[dict(case="CCDRec", participants=[ours, theirs])])).splitlines()
     report("race: both figures of memory in the table", sum("| 400 | 250 |" in x for x in lines) != 1 or sum("| 100 | 75 |" in x for x in lines) != 1, 0)
     for p in (ours, theirs):
         p["old"] = p.pop("peak_anonymous_mb")            # a report of before
-    old = race.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)["rows"][1]
+    old = race_report.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)["rows"][1]
     report("race: a report without anonymous memory", abs(old["memory_share"] - 0.25), 1e-12)
     theirs["peak_anonymous_mb"], ours["peak_anonymous_mb"] = 200, 75      # 0.375 of it; of the resident set it would be a quarter
-    report("race: memory is judged without the pages of files", race.targets([race.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)])[2][3], 0)
+    report("race: memory is judged without the pages of files", race_report.targets([race_report.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)])[2][3], 0)
     theirs["rounds"][2]["seconds_train"] = theirs["rounds"][4]["seconds_train"] = 2      # now the median ratio is 4.5: missed
-    missed = race.targets([race.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)])[0]
+    missed = race_report.targets([race_report.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)])[0]
     report("race: a missed target", missed[3], 0)
-    bound = race.bounds([race.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)])
+    bound = race_report.bounds([race_report.summary(dict(case="CCDRec", participants=[ours, theirs]), ceilings)])
     report("race: what bounds it", len(bound) != 1 or "takes 1.6 s here" not in bound[0] or "would be 3.12 and 8.33 times" not in bound[0], 0)
 
 
