@@ -306,12 +306,13 @@ static int64_t reverse_bytes(int64_t saved_floats, int64_t cap, int64_t d) { ret
 
 void encoder_scratch(ScratchPlan& p, int64_t rows, int modalities, int64_t d, int64_t inner) {
   const int64_t n = rows * (modalities + 2);
-  product_scratch(p, d, inner, false), product_scratch(p, inner, d, false), product_scratch(p, std::max(d, inner), n, true);
+  product_scratch(p, 0, d, inner, false), product_scratch(p, 0, inner, d, false);
+  product_scratch(p, d, d, n, true), product_scratch(p, d, inner, n, true), product_scratch(p, inner, d, n, true);
   p.need(3, n * inner * 4), p.need(4, n * d * 4), p.need(5, 4 * n * d * 4), p.need(6, n * d * 4), p.need(7, n * inner * 4);
 }
 void encoder_reverse_scratch(ScratchPlan& p, int64_t items, int modalities, int64_t d, int64_t inner, int heads, int layers) {
   const int64_t cap = std::min(kReverseItems, items), n = cap * (modalities + 2);
-  product_scratch(p, d, inner, false), product_scratch(p, inner, d, false);
+  product_scratch(p, 0, d, inner, false), product_scratch(p, 0, inner, d, false);
   p.need(2, reverse_bytes(encoder_saved_floats(cap, modalities, d, inner, heads, layers), cap, d));
   p.need(5, n * d * 4), p.need(6, n * d * 4), p.need(7, n * inner * 4);
 }

@@ -156,7 +156,7 @@ void estimator_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EstimatorGrad
 
 void estimator_scratch(ScratchPlan& p, int64_t rows, int modalities, int64_t d) {
   const int64_t K = modalities + 2;
-  product_scratch(p, d, d, false), product_scratch(p, d, rows * K, true);
+  product_scratch(p, 0, d, d, false), product_scratch(p, d, d, rows * K, true);
   p.need(5, rows * d * 4), p.need(6, rows * K * d * 4), p.need(7, 2 * d * d * 4);
 }
 

@@ -109,7 +109,7 @@ void knn_cosine(Ctx& ctx, int32_t* idx, int64_t* tied_rows, CMat x, int64_t k, b
             pack_along(left + r * fc, mr, x.row(i0 + r) + f0, F, fc, std::min(mr, rows - r), centre ? mean + f0 : nullptr);
           for (int64_t j = 0; j < candidates; j += nr)
             for (int64_t r = 0; r < rows; r += mr)
-              mk.packed(dots + r * kCandidates + j, kCandidates, left + r * fc, packed + f0 * panels * nr + j * fc, fc, f0 > 0, {});
+              mk.packed(dots + r * kCandidates + j, kCandidates, left + r * fc, packed + f0 * panels * nr + j * fc, fc, f0 > 0);
         }
         for (int64_t r = 0; others > 0 && r < rows; ++r) {
           Nearest& list = nearest[i0 + r];

@@ -1,5 +1,6 @@
 #include "kernels/cpu/microkernel.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
@@ -7,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/tile512.h"
 #include "kernels/ctx.h"
 
@@ -47,7 +49,13 @@ __attribute__((target("avx2"))) int64_t above_avx2(int32_t* at, const float* x, 
   return found;
 }
 
-// 12 accumulators, 2 registers of B, 1 of A: 15 of 16. Per term 8 loads and 12 fma; two fma a cycle are the limit. A line is asked for every other term.
+// Into L2: rows of features lie pages apart, and most of their lines fall into few sets of L1.
+inline __attribute__((always_inline)) void ask(const Ahead& ahead, int64_t i) {
+  const float* const from = ahead.row[i] + ahead.first;
+  for (int64_t l = 0; l < kLinesAhead; ++l) __builtin_prefetch(from + kLine * l, 0, 2);
+}
+
+// 12 accumulators, 2 registers of B, 1 of A: 15 of 16. Per term 8 loads and 12 fma; two fma a cycle are the limit. A row is asked for every other term.
 template <class A>
 __attribute__((target("avx2,fma"))) void avx2(float* c, int64_t ldc, A a, const float* b, int64_t k, bool add, const Ahead& ahead) {
   constexpr int mr = 6, nr = 16;
@@ -64,8 +72,7 @@ __attribute__((target("avx2,fma"))) void avx2(float* c, int64_t ldc, A a, const 
     }
   };
   int64_t t = 0;
-  for (int64_t i = 0; i < ahead.n; ++i)
-    for (int64_t l = 0; l < ahead.lines && t + 2 <= k; ++l, t += 2) add_term(t), add_term(t + 1), __builtin_prefetch(ahead.row[i] + kLine * l);
+  for (int64_t i = 0; i < ahead.n && t + 2 <= k; ++i, t += 2) add_term(t), ask(ahead, i), add_term(t + 1);
 #pragma GCC unroll 4
   for (; t < k; ++t) add_term(t);
 #pragma GCC unroll 6
@@ -84,11 +91,7 @@ template <class A>
 AVX512 void avx512(float* c, int64_t ldc, A a, const float* b, int64_t k, bool add, const Ahead& ahead) {
   Tile512 tile;
   int64_t t = 0;
-  for (int64_t i = 0; i < ahead.n; ++i)
-    for (int64_t l = 0; l < ahead.lines && t + 2 <= k; ++l, t += 2) {
-      tile.add_term(a, b, t), tile.add_term(a, b, t + 1);
-      __builtin_prefetch(ahead.row[i] + kLine * l);
-    }
+  for (int64_t i = 0; i < ahead.n && t + 2 <= k; ++i, t += 2) tile.add_term(a, b, t), ask(ahead, i), tile.add_term(a, b, t + 1);
   for (; t < k; ++t) tile.add_term(a, b, t);
   tile.store(c, ldc, add);
 }
@@ -96,13 +99,22 @@ AVX512 void avx512(float* c, int64_t ldc, A a, const float* b, int64_t k, bool a
 
 using Rows = const float* const*;
 template <void (*kernel)(float*, int64_t, Rows, const float*, int64_t, bool, const Ahead&)>
-void rows_alone(float* c, int64_t ldc, Rows a, const float* b, int64_t k, bool add) {
+void in_place(float* c, int64_t ldc, Rows a, const float* b, int64_t k, bool add) {
   kernel(c, ldc, a, b, k, add, {});
 }
-const MicroKernel kPortable = {"portable", 6, 16, rows_alone<portable<Rows>>, portable<const float*>, above_portable};
+template <void (*kernel)(float*, int64_t, const float*, const float*, int64_t, bool, const Ahead&)>
+void packed(float* c, int64_t ldc, const float* a, const float* b, int64_t k, bool add) {
+  kernel(c, ldc, a, b, k, add, {});
+}
+template <void (*kernel)(float*, int64_t, Columns, const float*, int64_t, bool, const Ahead&)>
+void across(float* c, int64_t ldc, Rows a, int64_t first, const float* b, int64_t k, bool add, const Ahead& ahead) {
+  kernel(c, ldc, {a, first}, b, k, add, ahead);
+}
+const MicroKernel kPortable = {"portable",    6, 16, in_place<portable<Rows>>, packed<portable<const float*>>, across<portable<Columns>>,
+                               above_portable};
 #if defined(__x86_64__)
-const MicroKernel kAvx2 = {"avx2", 6, 16, rows_alone<avx2<Rows>>, avx2<const float*>, above_avx2};
-const MicroKernel kAvx512 = {"avx512", 12, 32, rows_alone<avx512<Rows>>, avx512<const float*>, above_avx2};
+const MicroKernel kAvx2 = {"avx2", 6, 16, in_place<avx2<Rows>>, packed<avx2<const float*>>, across<avx2<Columns>>, above_avx2};
+const MicroKernel kAvx512 = {"avx512", 12, 32, in_place<avx512<Rows>>, packed<avx512<const float*>>, across<avx512<Columns>>, above_avx2};
 #endif
 
 const MicroKernel& default_kernel() {
@@ -163,18 +175,41 @@ void pack_across(float* panel, int64_t width, const float* p, int64_t ld, const 
   }
 }
 
-// Row by row: reading the rows side by side would put them all, a power of two apart, on the same few cache lines.
+// Neighbours at a distance of 1, 2 and 4 trade what lies beside the diagonal.
+static void transpose8(V8 (&x)[8]) {
+  V8 y[8], z[8];
+  for (int i = 0; i < 8; i += 2)
+    y[i] = __builtin_shufflevector(x[i], x[i + 1], 0, 8, 2, 10, 4, 12, 6, 14),
+    y[i + 1] = __builtin_shufflevector(x[i], x[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  for (int i : {0, 1, 4, 5})
+    z[i] = __builtin_shufflevector(y[i], y[i + 2], 0, 1, 8, 9, 4, 5, 12, 13),
+    z[i + 2] = __builtin_shufflevector(y[i], y[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+  for (int i = 0; i < 4; ++i)
+    x[i] = __builtin_shufflevector(z[i], z[i + 4], 0, 1, 2, 3, 8, 9, 10, 11),
+    x[i + 4] = __builtin_shufflevector(z[i], z[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+}
+
+// Eight rows at a time, and what is left row by row. More of them side by side, a power of two apart, would share a few sets of the cache.
 void pack_along(float* panel, int64_t width, const float* p, int64_t ld, int64_t k, int64_t count, const float* mean) {
-  for (int64_t c = 0; c < width; ++c) {
-    const float* row = p + c * ld;
-    if (c >= count) {
-      for (int64_t t = 0; t < k; ++t) panel[t * width + c] = 0;
-    } else if (mean) {
-      for (int64_t t = 0; t < k; ++t) panel[t * width + c] = row[t] - mean[t];
-    } else {
-      for (int64_t t = 0; t < k; ++t) panel[t * width + c] = row[t];
+  int64_t c = 0;
+  for (; c + 8 <= std::min(width, count); c += 8) {
+    const float* const rows = p + c * ld;
+    int64_t t = 0;
+    for (; t + 8 <= k; t += 8) {
+      const V8 mean8 = mean ? load8(mean + t) : V8{};
+      V8 x[8];
+      for (int64_t i = 0; i < 8; ++i) x[i] = load8(rows + i * ld + t) - mean8;
+      transpose8(x);
+      for (int64_t i = 0; i < 8; ++i) store8(panel + (t + i) * width + c, x[i]);
     }
+    for (; t < k; ++t)
+      for (int64_t i = 0; i < 8; ++i) panel[t * width + c + i] = mean ? rows[i * ld + t] - mean[t] : rows[i * ld + t];
   }
+  for (; c < width; ++c)
+    for (int64_t t = 0; t < k; ++t) {
+      const float x = c < count ? p[c * ld + t] : 0.0f;
+      panel[t * width + c] = mean && c < count ? x - mean[t] : x;
+    }
 }
 
 }  // namespace ccdrec::cpu

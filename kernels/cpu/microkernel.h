@@ -1,6 +1,7 @@
 // The register tile behind every dense product: gemm, project, score_topk, knn_cosine. Private to kernels/cpu.
 //
-// One tile is C (mr,nr) = or += A (mr,k) B (k,nr). A is read in place through mr row pointers or from a panel packed k-major, B from such a panel.
+// One tile is C (mr,nr) = or += A (mr,k) B (k,nr). A is read in place, through mr row pointers or, where its transpose is what is stored, through k of
+// them, or from a panel packed k-major; B from such a panel.
 // Every element is one fma chain over ascending k from +0, so tile shape and vector width never show in a result.
 #pragma once
 #include <cstdint>
@@ -12,10 +13,12 @@ constexpr int64_t kBlock = 256;              // terms of one chain: a block of B
 
 constexpr int64_t kLine = 16;  // floats of a cache line
 
-// Memory to be asked for while a tile is computed: `lines` cache lines from row[i] on, i < n. It shows in no result.
+constexpr int64_t kLinesAhead = 3;
+
+// Memory to be asked for while a tile is computed: kLinesAhead cache lines from row[i] + first on, i < n. It shows in no result.
 struct Ahead {
   const float* const* row = nullptr;
-  int64_t n = 0, lines = 0;
+  int64_t first = 0, n = 0;
 };
 
 struct MicroKernel {
@@ -24,7 +27,9 @@ struct MicroKernel {
   // a[r][t] is A[r,t]; b[t*nr + c] is B[t,c]; c has leading dimension ldc.
   void (*in_place)(float* c, int64_t ldc, const float* const* a, const float* b, int64_t k, bool add);
   // a[t*mr + r] is A[r,t].
-  void (*packed)(float* c, int64_t ldc, const float* a, const float* b, int64_t k, bool add, const Ahead&);
+  void (*packed)(float* c, int64_t ldc, const float* a, const float* b, int64_t k, bool add);
+  // a[t][first + r] is A[r,t].
+  void (*across)(float* c, int64_t ldc, const float* const* a, int64_t first, const float* b, int64_t k, bool add, const Ahead&);
   // Selection over a row of scores: writes the positions with !(x[at] <= limit), ascending, and returns how many. A NaN limit takes all, and a NaN
   // passes.
   int64_t (*above)(int32_t* at, const float* x, int64_t n, float limit);
@@ -33,16 +38,17 @@ struct MicroKernel {
 inline void tile(const MicroKernel& mk, float* c, int64_t ldc, const float* const* rows, const float* b, int64_t k, bool add) {
   mk.in_place(c, ldc, rows, b, k, add);
 }
-struct Panel {
-  const float* p;
+struct Across {  // columns from `first` on of the rows of the transpose
+  const float* const* row;
+  int64_t first;
   Ahead ahead;
 };
-inline void tile(const MicroKernel& mk, float* c, int64_t ldc, const Panel& a, const float* b, int64_t k, bool add) {
-  mk.packed(c, ldc, a.p, b, k, add, a.ahead);
+inline void tile(const MicroKernel& mk, float* c, int64_t ldc, const Across& a, const float* b, int64_t k, bool add) {
+  mk.across(c, ldc, a.row, a.first, b, k, add, a.ahead);
 }
 
 // The part of a tile that lies inside C: what is beyond the edge is computed beside it and dropped.
-template <class A>  // rows or a Panel
+template <class A>  // row pointers or Across
 void partial_tile(const MicroKernel& mk, float* c, int64_t ldc, int64_t rows, int64_t cols, A a, const float* b, int64_t k, bool add) {
   if (rows == mk.mr && cols == mk.nr) return tile(mk, c, ldc, a, b, k, add);
   float whole[kMaxMr * kMaxNr];

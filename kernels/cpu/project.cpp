@@ -150,10 +150,10 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
   add_column_sums(db, dy, n);
 }
 
-void project_scratch(ScratchPlan& p, int64_t, int64_t F, int64_t d, bool) { product_scratch(p, d, F, false); }
+void project_scratch(ScratchPlan& p, int64_t, int64_t F, int64_t d, bool) { product_scratch(p, 0, d, F, false); }
 void project_backward_scratch(ScratchPlan& p, int64_t rows, int64_t F, int64_t d, bool step) {
   const MicroKernel& mk = micro_kernel();
-  product_scratch(p, d, rows, true);
+  product_scratch(p, F, d, rows, true);
   if (step) p.need(0, ceil_div(F, mk.nr) * mk.nr * d * 4), p.need(1, 2 * mk.mr * F * p.threads * 4);
 }
 

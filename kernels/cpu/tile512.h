@@ -5,8 +5,8 @@
 
 namespace ccdrec::cpu {
 
-// A[r,t] of a tile: rows in place, or a panel. One pointer instead of mr leaves registers: with twelve pointers and a stride the compiler kept some of
-// them in vector registers, and each move back took a cycle from the fma.
+// A[r,t] of a tile: rows in place, a panel, or columns of the transpose's rows. One pointer instead of mr leaves registers: with twelve pointers and a
+// stride the compiler kept some of them in vector registers, and each move back took a cycle from the fma.
 template <int mr>
 float term(const float* const* rows, int r, int64_t t) {
   return rows[r][t];
@@ -14,6 +14,16 @@ float term(const float* const* rows, int r, int64_t t) {
 template <int mr>
 float term(const float* panel, int r, int64_t t) {
   return panel[t * mr + r];
+}
+struct Columns {
+  const float* const* row;
+  int64_t first;
+};
+template <int mr>
+float term(const Columns& a, int r, int64_t t) {
+  const float* row = a.row[t] + a.first;
+  asm("" : "+r"(row));  // else the compiler keeps first, first + 1, .. in registers, and not all of them find one
+  return row[r];
 }
 
 #if defined(__x86_64__)
@@ -25,7 +35,7 @@ struct Tile512 {
 #pragma GCC unroll 12
     for (int r = 0; r < mr; ++r) sum[r][0] = sum[r][1] = _mm512_setzero_ps();
   }
-  template <class A>  // row pointers or a panel
+  template <class A>  // row pointers, a panel or Columns
   AVX512 __attribute__((always_inline)) void add_term(A a, const float* b, int64_t t) {
     const __m512 b0 = _mm512_loadu_ps(b + t * nr), b1 = _mm512_loadu_ps(b + t * nr + 16);
 #pragma GCC unroll 12

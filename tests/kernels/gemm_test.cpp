@@ -27,7 +27,8 @@ const Case kCases[] = {{"no rows", 0, 5, 7},
                        {"outer product", 64, 1, 300},
                        {"two tiles of columns", 13, 37, 300},
                        {"estimator", 500, 64, 64},
-                       {"estimator gradient", 64, 900, 64}};
+                       {"estimator gradient", 64, 900, 64},
+                       {"strips of several chunks", 1633, 260, 35}};
 
 // With a_rk stored (m,k) or (k,m), b_kn stored (k,n) or (n,k).
 std::vector<Ref> product(const Case& c, const std::vector<float>& a, bool ta, const std::vector<float>& b, bool tb, const std::vector<float>* c0) {
