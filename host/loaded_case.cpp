@@ -134,7 +134,7 @@ Graphs LoadedCase::load_graphs(const BackboneSpec& backbone, Of what) const {
 void LoadedCase::load_tables(Of what) {
   RowTable& nodes = model->backbone().nodes();
   if (what == Of::step) load_rows("user_embedding.weight", nodes, 0, U);
-  load_rows("item_id_embedding.weight", nodes, U, I);
+  load_rows("item_id_embedding.weight", nodes, model->backbone().first_item(), I);
   nodes.set_reached(t - 1);
   for (size_t m = 0; m < modalities.size(); ++m) {
     RowTable& x = model->modalities()->features(int(m));

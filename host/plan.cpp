@@ -99,8 +99,8 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   int64_t features = 0, dense = shape.diffusion ? Denoiser::parameters(s, d) : 0;
   if (shape.modalities)
     for (const Feature& f : data.features) features += I * f.matrix.cols(), dense += f.matrix.cols() * d + d;
-  const int64_t nodes =
-      4 + (shape.backbone.bare() ? 0 : 2) + L + (shape.backbone.wrapped ? 2 : 0);  // value, m, v, gradient; h, g; layers; ego and its gradient
+  const int64_t starts = shape.backbone.wrapped ? I : 0;                                              // rows between P and Q
+  const int64_t propagated = (shape.backbone.bare() ? 0 : 2) + L + (shape.backbone.wrapped ? 1 : 0);  // h, g; layers; gradient of ego
   const auto csr = [](int64_t rows, int64_t nnz) { return 8 * (rows + 1) + 8 * nnz; };
   int64_t graphs = csr(U, E);
   if (L > 0) graphs += csr(N, 2 * E);
@@ -120,8 +120,8 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   if (shape.diffusion) items += (shape.ndi && shape.cns ? 4 : 1) + (shape.dma ? 0 : 1);
   MemoryPlan p;
   const auto line = [&](const char* what, int64_t floats) { p.lines.push_back({what, size_t(std::max<int64_t>(0, floats)) * 4}); };
-  line("user and item tables with gradient and optimiser state", 4 * N * d + 2 * N);
-  line("propagated tables", (nodes - 4) * N * d);
+  line("user and item tables with gradient and optimiser state", 4 * N * d + 2 * N + starts * (3 * d + 2));
+  line("propagated tables", propagated * N * d);
   if (dense) line("dense parameters with gradient and optimiser state", 4 * dense);
   if (features)
     line(s.train_features ? "features with optimiser state" : "features", features * (s.train_features ? 3 : 1) + (s.train_features ? 2 * M * I : 0));

@@ -182,6 +182,21 @@ void add_gradients(Result& r, LoadedCase& z, const std::vector<int32_t>& items) 
   add_dense(r, z, "grad.", &ParamArena::grad);
 }
 
+std::vector<int32_t> listed(Device& dev, RowList rows) {
+  int64_t n = 0;
+  dev.ops.download(dev.ctx, &n, rows.count, sizeof n);
+  std::vector<int32_t> ids(static_cast<size_t>(n));
+  dev.ops.download(dev.ctx, ids.data(), rows.idx, ids.size() * sizeof ids[0]);
+  return ids;
+}
+
+// The others are zero.
+void keep_rows(std::vector<float>& table, const std::vector<int32_t>& rows, int64_t d) {
+  std::vector<float> kept(table.size(), 0.0f);
+  for (int32_t r : rows) std::copy_n(table.begin() + r * d, d, kept.begin() + r * d);
+  table = std::move(kept);
+}
+
 void add_layers(Result& r, LoadedCase& z) {
   Backbone& backbone = z.model->backbone();
   Device& dev = *z.dev;
@@ -194,7 +209,11 @@ void add_layers(Result& r, LoadedCase& z) {
   if (L == 0) return;
   for (int l = 1; l <= L; ++l) dev.ops.fill_zero(dev.ctx, backbone.layer(l));  // the way back has used their memory: computed again
   backbone.forward(true);
-  for (int l = 0; l <= L; ++l) r.floats(fmt::format("ego.{}", l), {N, z.d}, downloaded(dev, backbone.layer(l), N));
+  for (int l = 0; l <= L; ++l) {
+    std::vector<float> ego = downloaded(dev, backbone.layer(l), N);
+    if (l == 0 && backbone.spec().wrapped) keep_rows(ego, listed(dev, backbone.reached()), z.d);  // P itself is its upper part
+    r.floats(fmt::format("ego.{}", l), {N, z.d}, std::move(ego));
+  }
 }
 
 void add_updated(Result& r, LoadedCase& z) {
@@ -205,7 +224,7 @@ void add_updated(Result& r, LoadedCase& z) {
   dev.check_faults();
   const Mat nodes = model.backbone().nodes().value();
   r.floats("new.user_embedding.weight", {z.U, z.d}, downloaded(dev, nodes.slice(0, z.U), z.U));
-  r.floats("new.item_id_embedding.weight", {z.I, z.d}, downloaded(dev, nodes.slice(z.U, z.I), z.I));
+  r.floats("new.item_id_embedding.weight", {z.I, z.d}, downloaded(dev, nodes.slice(model.backbone().first_item(), z.I), z.I));
   for (size_t m = 0; m < z.modalities.size(); ++m) {
     const Mat x = model.modalities()->features(int(m)).value();
     r.floats("new." + z.modalities[m] + "_embedding.weight", {z.I, x.cols}, downloaded(dev, x, z.I));

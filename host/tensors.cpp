@@ -11,7 +11,7 @@ std::vector<Window> windows(Recommender& model) {
     w.push_back({name, rows, cols, false, &t.values().array(), &t.moments().array(), &t.squares().array(), first * cols});
   };
   add("user_embedding.weight", nodes, 0, b.users(), d);
-  add("item_id_embedding.weight", nodes, b.users(), b.n_items(), d);
+  add("item_id_embedding.weight", nodes, b.first_item(), b.n_items(), d);
   if (Modalities* modal = model.modalities())
     for (int k = 0; k < modal->count(); ++k)
       if (RowTable& x = modal->features(k); x.trainable()) add(modal->name(k) + "_embedding.weight", x, 0, x.value().rows, x.value().cols);

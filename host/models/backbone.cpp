@@ -29,14 +29,15 @@ BackboneSpec backbone_spec(const std::string& name, const Settings& s, bool wrap
 
 Backbone::Backbone(Device& dev, const BackboneSpec& spec, const Graphs& graphs, int64_t d, uint32_t seed)
     : dev_(dev), spec_(spec), U_(graphs.train.rows), I_(graphs.train.cols), N_(U_ + I_), d_(d), n_edges_(graphs.train.nnz()), seed_(seed) {
-  nodes_ = RowTable(dev, N_, d, true);
+  first_item_ = spec.wrapped ? N_ : U_;
+  nodes_ = RowTable(dev, first_item_ + I_, d, true);
   grad_ = Matrix(dev, N_, d);
   if (!spec.bare()) h_ = Matrix(dev, N_, d), g_ = Matrix(dev, N_, d);
-  if (spec.wrapped) ego_ = Matrix(dev, N_, d), g_ego_ = Matrix(dev, N_, d);
+  if (spec.wrapped) g_ego_ = Matrix(dev, N_, d);
   for (int l = 0; l < spec.layers; ++l) work_.emplace_back(dev, N_, d);
 
   // Initialisers (spec baselines 1.2): r is the number of rows of the table.
-  const Mat p = nodes_.value().slice(0, U_), q = nodes_.value().slice(U_, I_);
+  const Mat p = user_table().value, q = q_table().value;
   for (int k = 0; k < 2; ++k) {
     const Mat t = k == 0 ? p : q;
     const Stream s{seed, Use::init, 0, uint32_t(k)};
@@ -121,8 +122,7 @@ CMat Backbone::items() {
 
 Mat Backbone::start_items() {
   const CMat hhat = spec_.item_graph ? CMat(item_work_.back().mat()) : item_table();
-  const Mat start = ego_.mat().slice(U_, I_);
-  dev_.ops.copy_rows(dev_.ctx, ego_.mat().slice(0, U_), nodes_.value().slice(0, U_), users0_.list());
+  const Mat start = ego().slice(U_, I_);
   dev_.ops.copy_rows(dev_.ctx, start, hhat, items0_.list());
   return start;
 }
@@ -132,7 +132,7 @@ void Backbone::forward(bool keep_last) {
   Mat work[kMaxLayers];
   for (size_t l = 0; l < work_.size(); ++l) work[l] = work_[l];
   if (!keep_last && !work_.empty()) work[work_.size() - 1] = {};
-  dev_.ops.propagate(dev_.ctx, h_, work, graph(), nodes_touched_, spec_.wrapped ? CMat(ego_.mat()) : CMat(nodes_.value()));
+  dev_.ops.propagate(dev_.ctx, h_, work, graph(), nodes_touched_, ego());
   if (spec_.adds_items) dev_.ops.add_rows(dev_.ctx, h_, item_work_.back().mat(), seed_items_.list(), U_);
 }
 
@@ -179,7 +179,10 @@ void Backbone::update(const AdamSchedule& adam, int64_t t) {
   dev_.ops.adam_rows(dev_.ctx, q_table(), q_list_, item_grad(), true, adam, t);
 }
 
-void Backbone::flush(int64_t t_done) { dev_.ops.adam_flush(dev_.ctx, nodes_.table(), adam_, t_done); }
+void Backbone::flush(int64_t t_done) {
+  dev_.ops.adam_flush(dev_.ctx, user_table(), adam_, t_done);
+  dev_.ops.adam_flush(dev_.ctx, q_table(), adam_, t_done);
+}
 
 Mat Backbone::start_items_all() {
   CMat x = item_table();
@@ -188,8 +191,7 @@ Mat Backbone::start_items_all() {
     x = item_work_[l];
   }
   if (!spec_.wrapped) return {};
-  const Mat start = ego_.mat().slice(U_, I_);
-  dev_.ops.copy_rows(dev_.ctx, ego_.mat().slice(0, U_), nodes_.value().slice(0, U_), RowList{nullptr, nullptr, U_});
+  const Mat start = ego().slice(U_, I_);
   dev_.ops.copy_rows(dev_.ctx, start, x, RowList{nullptr, nullptr, I_});
   return start;
 }
@@ -201,7 +203,7 @@ void Backbone::represent_all() {
   Frontier all;
   all.layers = spec_.layers;
   for (int l = 0; l <= all.layers; ++l) all.rows[l] = RowList{nullptr, nullptr, N_};
-  dev_.ops.propagate(dev_.ctx, h_, work, full_.view(), all, spec_.wrapped ? CMat(ego_.mat()) : CMat(nodes_.value()));
+  dev_.ops.propagate(dev_.ctx, h_, work, full_.view(), all, ego());
   if (spec_.adds_items) dev_.ops.add_rows(dev_.ctx, h_, item_work_.back().mat(), RowList{nullptr, nullptr, I_}, U_);
 }
 

@@ -51,15 +51,16 @@ class Backbone {
   void forward(bool keep_last = false);                                      // keep_last: Ego_L too, of which a step needs H alone
   CMat h() const { return spec_.bare() ? CMat(nodes_.value()) : CMat(h_); }  // (N,d), valid on the seed
   const Array<float>& h_array() { return spec_.bare() ? nodes_.values().array() : h_.array(); }
-  CMat initial() const { return nodes_.value(); }  // (N,d) [P;Q]
-  CMat item_table() const { return nodes_.value().slice(U_, I_); }
+  CMat initial() const { return ego(); }  // (N,d) Ego_0
+  CMat item_table() const { return q_table().value; }
   CMat item_representations() const { return h().slice(U_, I_); }
 
   // For those who look into a step. Hhat and its gradient, after the step (empty without an item graph); Ego_l after forward (Ego_L if it kept it); the
   // gradient of Ego_0 after back_propagate. Rows that the step does not reach are zero or what an earlier one left.
   CMat hhat() const { return spec_.item_graph ? CMat(item_work_.back()) : CMat(); }
   CMat hhat_grad() const { return (spec_.wrapped ? g_ego_ : g_).mat().slice(U_, I_); }
-  Mat layer(int l) { return l > 0 ? work_[size_t(l - 1)].mat() : spec_.wrapped ? ego_.mat() : nodes_.value(); }
+  Mat layer(int l) { return l > 0 ? work_[size_t(l - 1)].mat() : ego(); }
+  RowList reached() const { return nodes_touched_.rows[0]; }  // rows of Ego_0 that the step reads
   CMat start_grad() const { return spec_.wrapped ? g_ego_ : grad_; }
 
   Mat g(RowList filled);  // (N,d) gradient of h, zero on the seed: to be written, not added to, on the rows `filled`, some of the seed or all
@@ -79,6 +80,7 @@ class Backbone {
   int64_t users() const { return U_; }
   int64_t n_items() const { return I_; }
   RowTable& nodes() { return nodes_; }
+  int64_t first_item() const { return first_item_; }                             // row of nodes() at which Q begins
   Csr graph() const { return spec_.prune > 0 ? pruned_.view() : full_.view(); }  // the training graph of this epoch
   Csr item_graph() const { return s_.view(); }
   CMat user_grad() const { return (spec_.wrapped ? g_ego_ : grad_).mat().slice(0, U_); }
@@ -86,18 +88,19 @@ class Backbone {
   void set_adam(const AdamSchedule& s) { adam_ = s; }
 
  private:
+  Mat ego() const { return nodes_.value().slice(0, N_); }
   Table user_table() const { return nodes_.table(0, U_); }
-  Table q_table() const { return nodes_.table(U_, I_); }
+  Table q_table() const { return nodes_.table(first_item_, I_); }
 
   Device& dev_;
   BackboneSpec spec_;
-  int64_t U_, I_, N_, d_, n_edges_, n_keep_ = 0;
+  int64_t U_, I_, N_, d_, n_edges_, n_keep_ = 0, first_item_;
   uint32_t seed_;
   AdamSchedule adam_;
-  RowTable nodes_;                     // (N,d) [P;Q]
-  Matrix grad_, h_, g_, ego_, g_ego_;  // (N,d); ego_ and g_ego_ only when wrapped, h_ and g_ unless bare
-  std::vector<Matrix> work_;           // L matrices (N,d)
-  std::vector<Matrix> item_work_;      // L_ii matrices (I,d); the last is Hhat
+  RowTable nodes_;                 // [P;Q], when wrapped [P; item start; Q]: Ego_0 is the first N rows, and P is nowhere copied
+  Matrix grad_, h_, g_, g_ego_;    // (N,d); g_ego_ only when wrapped, h_ and g_ unless bare
+  std::vector<Matrix> work_;       // L matrices (N,d)
+  std::vector<Matrix> item_work_;  // L_ii matrices (I,d); the last is Hhat
   OwnedCsr full_, pruned_, s_, s_t_;
   Array<int32_t> edge_user_, edge_item_;
   Array<float> edge_weight_;

@@ -269,7 +269,7 @@ inline RefModel reference_of(Recommender& model, const Settings& s, int64_t U, i
   if (ref.shape.backbone.layers > 0) ref.A = dense_of(b.graph());
   if (ref.shape.backbone.item_graph) ref.S = dense_of(b.item_graph());
   ref.P = dense_of(b.nodes().values().array(), 0, U, ref.d);
-  ref.Q = dense_of(b.nodes().values().array(), U * ref.d, I, ref.d);
+  ref.Q = dense_of(b.nodes().values().array(), b.first_item() * ref.d, I, ref.d);
   ParamArena& arena = model.arena();
   const auto param = [&](const std::string& name) -> Dense {
     for (const ParamInfo& p : arena.params())

@@ -299,7 +299,8 @@ TEST(Trainer, ANonFiniteLossStopsTheRunAndNamesTheStep) {
   Settings s = trainer_settings(trainer_models[3]);
   Trainer t(s, data);
   const float nan = NAN;
-  t.model().backbone().nodes().values().array().upload(&nan, 1, 40 * 16);  // one element of Q
+  Backbone& b = t.model().backbone();
+  b.nodes().values().array().upload(&nan, 1, b.first_item() * 16);  // one element of Q
   const TrainSummary sum = t.run({});
   EXPECT_EQ(sum.reason, StopReason::diverged);
   EXPECT_NE(sum.message.find("epoch 0, step"), std::string::npos);
