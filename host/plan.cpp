@@ -69,7 +69,7 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
     ops.encoder_scratch(p, rows, M, z.d, inner);
     ops.encoder_reverse_scratch(p, z.I, M, z.d, inner, s.estimator_heads, s.estimator_layers);
   }
-  if (z.shape.cns && curricular) ops.candidates_scratch(p, C), ops.similar_negative_scratch(p, z.B, C, Cns::drawn_from(s, C), z.d);
+  if (z.shape.cns && curricular) ops.candidates_scratch(p, C), ops.similar_negative_scratch(p, z.B, C, Cns::drawn_from(s, C), z.I, z.d);
   if (z.shape.cns && curricular) ops.group_scratch(p, z.B * (2 + s.n_neg) + C);  // the candidates of the model's own pool
   if (z.shape.backbone.layers > 0) whole_graph(z.N, 2 * z.E);
   if (z.shape.backbone.item_graph) whole_graph(z.I, z.I * s.knn_k * z.M);

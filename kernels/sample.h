@@ -48,5 +48,5 @@ void similar_negative(Ctx&, int32_t* out, int32_t* nan_flag, CMat pool, const in
 void shuffle_scratch(ScratchPlan&, int64_t n);
 void prune_scratch(ScratchPlan&, int64_t edges, int64_t kept, int64_t nodes);
 void candidates_scratch(ScratchPlan&, int64_t count);
-void similar_negative_scratch(ScratchPlan&, int64_t batch, int64_t count, int64_t k_top, int64_t d);
+void similar_negative_scratch(ScratchPlan&, int64_t batch, int64_t count, int64_t k_top, int64_t items, int64_t d);
 }  // namespace ccdrec::cpu

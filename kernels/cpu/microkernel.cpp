@@ -34,7 +34,32 @@ int64_t above_portable(int32_t* at, const float* x, int64_t n, float limit) {
   return found;
 }
 
+int64_t between_portable(int32_t* at, const int32_t* x, int64_t n, int32_t lo, int32_t hi) {
+  int64_t found = 0;
+  for (int64_t j = 0; j < n; ++j)
+    if (x[j] > lo && x[j] <= hi) at[found++] = int32_t(j);
+  return found;
+}
+
 #if defined(__x86_64__)
+__attribute__((target("avx2"))) int64_t between_avx2(int32_t* at, const int32_t* x, int64_t n, int32_t lo, int32_t hi) {
+  const __m256i low = _mm256_set1_epi32(lo), high = _mm256_set1_epi32(hi);
+  int64_t found = 0, j = 0;
+  for (; j + 32 <= n; j += 32) {
+    uint32_t bits = 0;
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; ++q) {
+      const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + j + 8 * q));
+      const __m256i in = _mm256_andnot_si256(_mm256_cmpgt_epi32(v, high), _mm256_cmpgt_epi32(v, low));
+      bits |= uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(in))) << (8 * q);
+    }
+    for (; bits; bits &= bits - 1) at[found++] = int32_t(j) + __builtin_ctz(bits);
+  }
+  for (; j < n; ++j)
+    if (x[j] > lo && x[j] <= hi) at[found++] = int32_t(j);
+  return found;
+}
+
 __attribute__((target("avx2"))) int64_t above_avx2(int32_t* at, const float* x, int64_t n, float limit) {
   const __m256 bound = _mm256_set1_ps(limit);
   int64_t found = 0, j = 0;
@@ -110,11 +135,12 @@ template <void (*kernel)(float*, int64_t, Columns, const float*, int64_t, bool, 
 void across(float* c, int64_t ldc, Rows a, int64_t first, const float* b, int64_t k, bool add, const Ahead& ahead) {
   kernel(c, ldc, {a, first}, b, k, add, ahead);
 }
-const MicroKernel kPortable = {"portable",    6, 16, in_place<portable<Rows>>, packed<portable<const float*>>, across<portable<Columns>>,
-                               above_portable};
+const MicroKernel kPortable = {
+    "portable", 6, 16, in_place<portable<Rows>>, packed<portable<const float*>>, across<portable<Columns>>, above_portable, between_portable};
 #if defined(__x86_64__)
-const MicroKernel kAvx2 = {"avx2", 6, 16, in_place<avx2<Rows>>, packed<avx2<const float*>>, across<avx2<Columns>>, above_avx2};
-const MicroKernel kAvx512 = {"avx512", 12, 32, in_place<avx512<Rows>>, packed<avx512<const float*>>, across<avx512<Columns>>, above_avx2};
+const MicroKernel kAvx2 = {"avx2", 6, 16, in_place<avx2<Rows>>, packed<avx2<const float*>>, across<avx2<Columns>>, above_avx2, between_avx2};
+const MicroKernel kAvx512 = {"avx512",   12,          32, in_place<avx512<Rows>>, packed<avx512<const float*>>, across<avx512<Columns>>,
+                             above_avx2, between_avx2};
 #endif
 
 const MicroKernel& default_kernel() {

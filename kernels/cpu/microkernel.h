@@ -33,6 +33,8 @@ struct MicroKernel {
   // Selection over a row of scores: writes the positions with !(x[at] <= limit), ascending, and returns how many. A NaN limit takes all, and a NaN
   // passes.
   int64_t (*above)(int32_t* at, const float* x, int64_t n, float limit);
+  // The same for lo < x[at] <= hi.
+  int64_t (*between)(int32_t* at, const int32_t* x, int64_t n, int32_t lo, int32_t hi);
 };
 
 inline void tile(const MicroKernel& mk, float* c, int64_t ldc, const float* const* rows, const float* b, int64_t k, bool add) {

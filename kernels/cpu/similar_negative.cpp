@@ -46,36 +46,25 @@ bool to_keys(int32_t* key, const float* sim, const float* inv_norm, int64_t n, i
   return nan != 0;
 }
 
-// First position whose candidate is not below `item`: halving without branches, which the next item would mispredict.
-const int32_t* first_not_below(const int32_t* from, const int32_t* end, int32_t item) {
-  for (int64_t n = end - from; n > 0;) {
-    const int64_t half = (n + 1) / 2;
-    from += from[half - 1] < item ? half : 0;
-    n -= half;
-  }
-  return from;
-}
-
-// Marks the candidates (ascending) that the user (row ascending) has; returns how many. Users have few items: search ahead from the last hit.
-int64_t exclude(int32_t* key, const int32_t* cand, int64_t n, const int32_t* item, const int32_t* end) {
+// Marks the candidates that the user has; returns how many. Those that are item i lie at first[i] to first[i+1].
+int64_t exclude(int32_t* key, const int32_t* first, const int32_t* item, const int32_t* end) {
   int64_t marked = 0;
-  const int32_t* at = cand;
-  for (; item < end && at < cand + n; ++item) {
-    at = first_not_below(at, cand + n, *item);
-    for (; at < cand + n && *at == *item; ++at, ++marked) key[at - cand] = kExcluded;
-  }
+  for (; item < end; ++item)
+    for (int32_t at = first[*item]; at < first[*item + 1]; ++at, ++marked) key[at] = kExcluded;
   return marked;
 }
 
-int64_t count_above(const int32_t* key, int64_t n, int32_t limit) {
-  int32_t above = 0;
-  for (int64_t c = 0; c < n; ++c) above += key[c] > limit;
-  return above;
+int64_t count_above(const int32_t* key, int64_t n, int32_t limit) {  // n is a multiple of eight
+  const int64_t part = n / 4;
+  int32_t above[4] = {};  // four vectors a turn
+  for (int64_t c = 0; c < part; ++c)
+    for (int64_t q = 0; q < 4; ++q) above[q] += key[q * part + c] > limit;
+  return (above[0] + above[1]) + (above[2] + above[3]);
 }
 
 // Position of rank r (0 = best) by key descending, then position; n is a multiple of eight. Bisection on the key, each step one vector pass over a
 // row that lies in L1, until few keys are left between the bounds. Invariant: above(hi) <= r < above(lo), with above(x) = #{key > x}.
-int64_t position_of_rank(const int32_t* key, int64_t n, int64_t r) {
+int64_t position_of_rank(const MicroKernel& mk, const int32_t* key, int64_t n, int64_t r) {
   constexpr int64_t kFew = 8;
   int32_t lo = kExcluded, hi = INT_MAX;
   int64_t above_lo = count_above(key, n, lo), above_hi = 0;
@@ -92,15 +81,10 @@ int64_t position_of_rank(const int32_t* key, int64_t n, int64_t r) {
     for (int64_t c = 0;; ++c)
       if (key[c] == hi && left-- == 0) return c;
   }
+  int32_t at[kFew];
+  const int64_t m = mk.between(at, key, n, lo, hi);
   uint64_t few[kFew];  // (key descending, position ascending) as one ascending integer
-  int64_t m = 0;
-  for (int64_t c0 = 0; c0 < n; c0 += 8) {
-    int32_t any = 0;
-    for (int64_t c = c0; c < c0 + 8; ++c) any |= int32_t(key[c] > lo) & int32_t(key[c] <= hi);
-    if (!any) continue;
-    for (int64_t c = c0; c < c0 + 8; ++c)
-      if (key[c] > lo && key[c] <= hi) few[m++] = uint64_t(int64_t(hi) - key[c]) << 32 | uint64_t(c);
-  }
+  for (int64_t j = 0; j < m; ++j) few[j] = uint64_t(int64_t(hi) - key[at[j]]) << 32 | uint64_t(at[j]);
   std::nth_element(few, few + left, few + m);
   return int64_t(few[left] & 0xffffffffu);
 }
@@ -117,9 +101,14 @@ void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, cons
   float* packed = static_cast<float*>(ctx.scratch(0, size_t(panels * d * nr) * sizeof(float)));
   float* inv_norm = static_cast<float*>(ctx.scratch(1, size_t(ld) * sizeof(float)));
   float* sims = static_cast<float*>(ctx.scratch(2, size_t(ctx.threads) * size_t((mr + 1) * ld) * sizeof(float)));
+  const int64_t I = pool.rows;
+  int32_t* first = static_cast<int32_t*>(ctx.scratch(3, size_t(I + 1) * sizeof(int32_t)));
   int nan = 0;
 #pragma omp parallel num_threads(ctx.threads) reduction(| : nan)
   {
+#pragma omp for schedule(static) nowait
+    for (int64_t c = 0; c <= count; ++c)  // the items behind candidate c-1, up to the one of c
+      for (int64_t i = c == 0 ? 0 : cand[c - 1] + 1; i <= (c == count ? I : cand[c]); ++i) first[i] = int32_t(c);
 #pragma omp for
     for (int64_t p = 0; p < panels; ++p) {
       const int64_t n = std::min(nr, count - p * nr);
@@ -138,23 +127,23 @@ void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, cons
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t b = b0 + r;
         nan |= to_keys(key, sim + r * ld, cosine ? inv_norm : nullptr, count, ld);
-        const int64_t admissible = count - exclude(key, cand, count, train.col + train.row_ptr[users[b]], train.col + train.row_ptr[users[b] + 1]);
+        const int64_t admissible = count - exclude(key, first, train.col + train.row_ptr[users[b]], train.col + train.row_ptr[users[b] + 1]);
         if (admissible == 0) {
           out[b] = fallback[b];
           continue;
         }
         const uint32_t rank = below(draw(s, uint32_t(b)).v[0], uint32_t(std::min(k_top, admissible)));
-        out[b] = cand[position_of_rank(key, ld, rank)];
+        out[b] = cand[position_of_rank(mk, key, ld, rank)];
       }
     }
   }
   if (nan) *nan_flag = 1;
 }
 
-void similar_negative_scratch(ScratchPlan& p, int64_t, int64_t count, int64_t, int64_t d) {
+void similar_negative_scratch(ScratchPlan& p, int64_t, int64_t count, int64_t, int64_t I, int64_t d) {
   const MicroKernel& mk = micro_kernel();
   const int64_t ld = (count + mk.nr - 1) / mk.nr * mk.nr;
-  p.need(0, ld * d * 4), p.need(1, ld * 4), p.need(2, p.threads * (mk.mr + 1) * ld * 4);
+  p.need(0, ld * d * 4), p.need(1, ld * 4), p.need(2, p.threads * (mk.mr + 1) * ld * 4), p.need(3, (I + 1) * 4);
 }
 
 }  // namespace ccdrec::cpu

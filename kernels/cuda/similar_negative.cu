@@ -354,7 +354,7 @@ void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, cons
   cosine ? choose<true>(ctx, p) : choose<false>(ctx, p);
 }
 
-void similar_negative_scratch(ScratchPlan& p, int64_t batch, int64_t count, int64_t k_top, int64_t) {
+void similar_negative_scratch(ScratchPlan& p, int64_t batch, int64_t count, int64_t k_top, int64_t, int64_t) {
   const int64_t room = sample_of(count, k_top).room;
   if (room > 0) p.need(0, batch * int64_t(sizeof(Bracket))), p.need(1, batch * room * 8);
 }
