@@ -4,6 +4,7 @@
 #include <numbers>
 #include <stdexcept>
 
+#include "kernels/cpu/lanes.h"
 #include "kernels/cpu/normals.h"
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -182,6 +183,7 @@ void fuse(Ctx& ctx, Mat ego, CMat hhat, CMat e0_hat, RowList rows, float mu) {
 
 void align(Ctx& ctx, double* loss, Mat d_e0_hat, Mat d_q, Mat g_ego, CMat q, CMat e0_hat, const Groups& groups, float lambda, int64_t terms,
            float mu) {
+  typedef double D8 __attribute__((vector_size(64)));
   constexpr int64_t kChunk = 256;  // rows of one partial sum of the loss
   const int64_t n = groups.rows.n(), d = q.cols, chunks = (n + kChunk - 1) / kChunk;
   CHECK_SHAPE(d_q, q.rows, d);
@@ -199,14 +201,15 @@ void align(Ctx& ctx, double* loss, Mat d_e0_hat, Mat d_q, Mat g_ego, CMat q, CMa
       const float two_s_m = float(2 * s * m_i);
       const float *q_i = q.row(i), *e0_j = e0_hat.row(j);
       float *d_e0_j = d_e0_hat.row(j), *d_q_i = d_q.row(i), *g_ego_i = g_ego.row(i);
-      double lane[8] = {};  // fixed lanes: the same bits at any vector width
-      for (int64_t c = 0; c < d; ++c) {
-        const float diff = q_i[c] - e0_j[c], g = two_s_m * diff;
-        lane[c % 8] += double(diff) * double(diff);
-        d_e0_j[c] = std::fma(mu, g_ego_i[c], -g);
-        d_q_i[c] += g;
-        g_ego_i[c] *= 1 - mu;
-      }
+      D8 lane{};  // fixed lanes: the same bits at any vector width
+      each8(d, [&](int64_t c, int64_t lanes) {
+        const V8 diff = take8(q_i + c, lanes) - take8(e0_j + c, lanes), g = splat8(two_s_m) * diff, g_ego_8 = take8(g_ego_i + c, lanes);
+        const D8 wide = __builtin_convertvector(diff, D8);
+        lane += wide * wide;  // beyond the row's end both are 0
+        put8(d_e0_j + c, fma8(splat8(mu), g_ego_8, -g), lanes);
+        put8(d_q_i + c, take8(d_q_i + c, lanes) + g, lanes);
+        put8(g_ego_i + c, splat8(1 - mu) * g_ego_8, lanes);
+      });
       sum += m_i * (((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7])));
     }
     partial[chunk] = sum;
