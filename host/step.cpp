@@ -182,7 +182,7 @@ void add_gradients(Result& r, LoadedCase& z, const std::vector<int32_t>& items) 
   add_dense(r, z, "grad.", &ParamArena::grad);
 }
 
-std::vector<int32_t> listed(Device& dev, RowList rows) {
+std::vector<int32_t> ids_of(Device& dev, RowList rows) {
   int64_t n = 0;
   dev.ops.download(dev.ctx, &n, rows.count, sizeof n);
   std::vector<int32_t> ids(static_cast<size_t>(n));
@@ -211,7 +211,7 @@ void add_layers(Result& r, LoadedCase& z) {
   backbone.forward(true);
   for (int l = 0; l <= L; ++l) {
     std::vector<float> ego = downloaded(dev, backbone.layer(l), N);
-    if (l == 0 && backbone.spec().wrapped) keep_rows(ego, listed(dev, backbone.reached()), z.d);  // P itself is its upper part
+    if (l == 0 && backbone.spec().wrapped) keep_rows(ego, ids_of(dev, backbone.reached()), z.d);  // P itself is its upper part
     r.floats(fmt::format("ego.{}", l), {N, z.d}, std::move(ego));
   }
 }

@@ -8,8 +8,8 @@
 // project_backward_step, given a trainable X as a Table: dW and db the same, and that dX, which need not be stored, enters the moments of the listed rows
 //   as the gradient of step t (adam_rows, adam.h): what it costs to write and read it falls away. Bits: those of project_backward, then adam_rows.
 //   Neither value nor moments of the rows may have reached t: throws std::logic_error otherwise, and nothing has moved.
-// Order    as gemm: fixed tiles, one thread each; dW and db sum the rows in list order. Same bits for any thread count.
-// Cost     2 n F d flop forward, twice or three times that backward. X rows are gathered into the packed panel, never copied whole.
+// Order    as gemm; dW and db sum the rows in list order. Same bits for any thread count.
+// Cost     2 n F d flop forward, twice or three times that backward. X rows are read where they lie.
 #pragma once
 #include "kernels/adam.h"
 #include "kernels/ctx.h"

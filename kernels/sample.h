@@ -14,7 +14,7 @@
 //                   most similar admissible ones (fewer if fewer are admissible) one is drawn uniformly: rank = floor(x min(k,a)), a = admissible
 //                   count with multiplicity, x from the address row b; total order: similarity descending, then position in the sorted candidate
 //                   list. a = 0: out[b] = fallback[b]. `cosine` divides by the norms. Pool rows of positives and candidates: pool (I,d). Any NaN
-//                   similarity sets *nan_flag = 1. -0 equals 0.
+//                   similarity sets *nan_flag = 1. -0 equals 0. The columns of train are distinct and below I.
 // Order    integers only, or fixed sums (similarities as gemm): same bits for any thread count, and on a GPU.
 // Cost     similar_negative 2 B C d flop, tiles of candidates; nothing (B,C) leaves the cache.
 #pragma once

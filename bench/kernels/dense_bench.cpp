@@ -24,11 +24,12 @@ struct Product {
   std::vector<float> a = random_floats(m * k), b = random_floats(k * n), c = random_floats(m * n);
 };
 
-void gemm(benchmark::State& state) {
+void gemm(benchmark::State& state, bool transposed) {
   Product p{state.range(0), state.range(1), state.range(2)};
   Ctx ctx(int(state.range(3)));
+  const CMat a(p.a.data(), transposed ? p.k : p.m, transposed ? p.m : p.k);
   for (auto _ : state) {
-    cpu_ops().gemm(ctx, {p.c.data(), p.m, p.n}, {p.a.data(), p.m, p.k}, false, {p.b.data(), p.k, p.n}, false, false);
+    cpu_ops().gemm(ctx, {p.c.data(), p.m, p.n}, a, transposed, {p.b.data(), p.k, p.n}, false, false);
     benchmark::ClobberMemory();
   }
   rate(state, "GFLOP/s", 2.0 * double(p.m * p.k * p.n));
@@ -47,11 +48,15 @@ void openblas(benchmark::State& state) {
 }
 #endif
 
+void weight_gradients(benchmark::internal::Benchmark* b) {
+  for (const int t : {1, 2}) b->Args({4096, 900, 64, t})->Args({384, 900, 64, t})->Args({64, 3600, 64, t});
+}
 void products(benchmark::internal::Benchmark* b) {
   b->ArgNames({"m", "k", "n", "threads"})->UseRealTime()->Unit(benchmark::kMillisecond);
   for (const int t : {1, 2}) b->Args({1024, 1024, 1024, t})->Args({1024, 4096, 64, t})->Args({4000, 64, 64, t});
 }
-BENCHMARK(gemm)->Apply(products);
+BENCHMARK_CAPTURE(gemm, rows, false)->Apply(products);
+BENCHMARK_CAPTURE(gemm, transposed, true)->Apply(products)->Apply(weight_gradients);
 #if CCDREC_HAVE_OPENBLAS
 BENCHMARK(openblas)->Apply(products);
 #endif

@@ -56,7 +56,8 @@ class Backbone {
   CMat item_representations() const { return h().slice(U_, I_); }
 
   // For those who look into a step. Hhat and its gradient, after the step (empty without an item graph); Ego_l after forward (Ego_L if it kept it); the
-  // gradient of Ego_0 after back_propagate. Rows that the step does not reach are zero or what an earlier one left.
+  // gradient of Ego_0 after back_propagate. Rows that the step does not reach are zero or what an earlier one left; in Ego_0 those of P, and of Q unless
+  // wrapped, are what they are.
   CMat hhat() const { return spec_.item_graph ? CMat(item_work_.back()) : CMat(); }
   CMat hhat_grad() const { return (spec_.wrapped ? g_ego_ : g_).mat().slice(U_, I_); }
   Mat layer(int l) { return l > 0 ? work_[size_t(l - 1)].mat() : ego(); }
@@ -80,7 +81,7 @@ class Backbone {
   int64_t users() const { return U_; }
   int64_t n_items() const { return I_; }
   RowTable& nodes() { return nodes_; }
-  int64_t first_item() const { return first_item_; }                             // row of nodes() at which Q begins
+  int64_t first_item() const { return first_item_; }                             // row of nodes() at which Q begins: U, wrapped N
   Csr graph() const { return spec_.prune > 0 ? pruned_.view() : full_.view(); }  // the training graph of this epoch
   Csr item_graph() const { return s_.view(); }
   CMat user_grad() const { return (spec_.wrapped ? g_ego_ : grad_).mat().slice(0, U_); }
@@ -97,7 +98,8 @@ class Backbone {
   int64_t U_, I_, N_, d_, n_edges_, n_keep_ = 0, first_item_;
   uint32_t seed_;
   AdamSchedule adam_;
-  RowTable nodes_;                 // [P;Q], when wrapped [P; item start; Q]: Ego_0 is the first N rows, and P is nowhere copied
+  RowTable nodes_;  // [P;Q], when wrapped [P; item start; Q]: Ego_0 is the first N rows, and P is nowhere copied. The item start has room for
+                    // moments that it never uses
   Matrix grad_, h_, g_, g_ego_;    // (N,d); g_ego_ only when wrapped, h_ and g_ unless bare
   std::vector<Matrix> work_;       // L matrices (N,d)
   std::vector<Matrix> item_work_;  // L_ii matrices (I,d); the last is Hhat

@@ -19,12 +19,12 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 void product_scratch(ScratchPlan& p, int64_t m, int64_t n, int64_t k, bool left_trans) {
   const int64_t nr = micro_kernel().nr;
   p.need(0, ceil_div(n, nr) * nr * k * 4);
-  if (left_trans && sums_by_blocks(m, k, p.threads)) p.need(1, ceil_div(k, kBlock) * m * n * 4);
+  if (left_trans && sums_by_blocks(m, n, k, p.threads)) p.need(1, ceil_div(k, kBlock) * m * n * 4);
 }
 
 void pack_right(float* panels, const Right& right, int64_t n, int64_t k0, int64_t kc, int64_t p0, int64_t p1) {
   const int64_t nr = micro_kernel().nr;
-  if (!right.trans) pack_across(panels, nr, right.p + k0 * right.ld, right.ld, nullptr, kc, p0 * nr, std::min(n, p1 * nr) - p0 * nr);
+  if (!right.trans) pack_across(panels, nr, right.p + k0 * right.ld, right.ld, kc, p0 * nr, std::min(n, p1 * nr) - p0 * nr);
   for (int64_t p = p0; right.trans && p < p1; ++p)
     pack_along(panels + (p - p0) * kc * nr, nr, right.p + p * nr * right.ld + k0, right.ld, kc, std::min(nr, n - p * nr));
 }

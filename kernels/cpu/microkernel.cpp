@@ -21,8 +21,10 @@ void portable(float* c, int64_t ldc, A a, const float* b, int64_t k, bool add, c
   constexpr int mr = 6, nr = 16;
   float sum[mr][nr] = {};
   for (int64_t t = 0; t < k; ++t)
-    for (int r = 0; r < mr; ++r)
-      for (int j = 0; j < nr; ++j) sum[r][j] = std::fma(term<mr>(a, r, t), b[t * nr + j], sum[r][j]);
+    for (int r = 0; r < mr; ++r) {
+      const float a_rt = term<mr>(a, r, t);
+      for (int j = 0; j < nr; ++j) sum[r][j] = std::fma(a_rt, b[t * nr + j], sum[r][j]);
+    }
   for (int r = 0; r < mr; ++r)
     for (int j = 0; j < nr; ++j) c[r * ldc + j] = add ? c[r * ldc + j] + sum[r][j] : sum[r][j];
 }
@@ -175,10 +177,10 @@ const MicroKernel& micro_kernel() {
 void set_micro_kernel(const MicroKernel* kernel) { g_forced.store(kernel); }
 
 template <int64_t W>
-static void pack_width(float* panel, const float* p, int64_t ld, const int32_t* idx, int64_t k, int64_t first, int64_t count) {
+static void pack_width(float* panel, const float* p, int64_t ld, int64_t k, int64_t first, int64_t count) {
   const int64_t whole = count / W, rest = count % W;
   for (int64_t t = 0; t < k; ++t) {
-    const float* row = p + (idx ? int64_t(idx[t]) : t) * ld + first;
+    const float* row = p + t * ld + first;
     float* out = panel + t * W;
     for (int64_t q = 0; q < whole; ++q) std::memcpy(out + q * W * k, row + q * W, W * sizeof(float));
     if (rest == 0) continue;
@@ -186,16 +188,12 @@ static void pack_width(float* panel, const float* p, int64_t ld, const int32_t* 
   }
 }
 
-void pack_across(float* panel, int64_t width, const float* p, int64_t ld, const int32_t* idx, int64_t k, int64_t first, int64_t count) {
+void pack_across(float* panel, int64_t width, const float* p, int64_t ld, int64_t k, int64_t first, int64_t count) {
   switch (width) {
-    case 6:
-      return pack_width<6>(panel, p, ld, idx, k, first, count);
-    case 12:
-      return pack_width<12>(panel, p, ld, idx, k, first, count);
     case 16:
-      return pack_width<16>(panel, p, ld, idx, k, first, count);
+      return pack_width<16>(panel, p, ld, k, first, count);
     case 32:
-      return pack_width<32>(panel, p, ld, idx, k, first, count);
+      return pack_width<32>(panel, p, ld, k, first, count);
     default:
       check_that(false, "a panel as wide as a register tile", __FILE__, __LINE__);
   }

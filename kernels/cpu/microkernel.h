@@ -65,8 +65,8 @@ const MicroKernel* find_kernel(const char* name);  // null if unknown or not sup
 void set_micro_kernel(const MicroKernel*);         // for tests; null = back to the default
 
 // Rows t < k, read from column `first` on, into panels of `width` columns: panel q holds columns q*width.. at panel + q*width*k, k-major. Columns
-// from `count` on are 0. Row t is p + idx[t]*ld (idx null: t).
-void pack_across(float* panel, int64_t width, const float* p, int64_t ld, const int32_t* idx, int64_t k, int64_t first, int64_t count);
+// from `count` on are 0. Row t is p + t*ld.
+void pack_across(float* panel, int64_t width, const float* p, int64_t ld, int64_t k, int64_t first, int64_t count);
 // panel[t*width + c] = row c's element t (minus mean[t]), for t < k and c < width; rows from `count` on are 0. Row c is p + c*ld.
 void pack_along(float* panel, int64_t width, const float* p, int64_t ld, int64_t k, int64_t count, const float* mean = nullptr);
 

@@ -21,11 +21,11 @@ struct Right {  // (k,n), or (n,k) when trans
 // C (m,n) = or += left right, in the order that gemm.h promises. Takes scratch slots 0 (right, packed whole) and 1 (sums of blocks, only where left is
 // transposed and C small).
 void product(Ctx&, Mat c, int64_t k, const Left&, const Right&, bool accumulate);
-void product_scratch(ScratchPlan&, int64_t m, int64_t n, int64_t k, bool left_trans);
+void product_scratch(ScratchPlan&, int64_t m, int64_t n, int64_t k, bool left_trans);  // m counts only where left is transposed
 
-// What product comes to when left is transposed (transposed.cpp), neither m, n nor k being 0.
+// What product comes to when left is transposed (gemm_transposed.cpp), neither m, n nor k being 0.
 void transposed_product(Ctx&, Mat c, int64_t k, const Left&, const Right&, bool accumulate);
-bool sums_by_blocks(int64_t m, int64_t k, int threads);
+bool sums_by_blocks(int64_t m, int64_t n, int64_t k, int threads);
 
 // Panels p0 to p1 of the block of right that begins at term k0, kc terms of it; n columns in all.
 void pack_right(float* panels, const Right&, int64_t n, int64_t k0, int64_t kc, int64_t p0, int64_t p1);

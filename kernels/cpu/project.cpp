@@ -55,7 +55,7 @@ void catch_up_project(Ctx& ctx, Mat y, const Table& x, RowList rows, CMat w, CMa
 #pragma omp parallel num_threads(ctx.threads)
   {
 #pragma omp for
-    for (int64_t k0 = 0; k0 < F; k0 += kBlock) pack_across(packed + k0 * panels * nr, nr, w.row(k0), d, nullptr, std::min(kBlock, F - k0), 0, d);
+    for (int64_t k0 = 0; k0 < F; k0 += kBlock) pack_across(packed + k0 * panels * nr, nr, w.row(k0), d, std::min(kBlock, F - k0), 0, d);
     Replays next_rows(x, s, t);
     int64_t j = mr * taken++;
     next_rows.take(rows, j, std::min(j + mr, n), F * panels);

@@ -95,7 +95,7 @@ int64_t position_of_rank(const MicroKernel& mk, const int32_t* key, int64_t n, i
 // of another. Cosine: dividing a row by its own norm changes no order within it, so only the candidates' norms (clamped at 1e-12) enter.
 void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, const int32_t* positives, const int32_t* users, int64_t batch,
                       const int32_t* cand, int64_t count, const Csr& train, int64_t k_top, bool cosine, const int32_t* fallback, Stream s) {
-  CHECK_THAT(k_top >= 1);
+  CHECK_THAT(k_top >= 1 && train.cols <= pool.rows);
   const MicroKernel& mk = micro_kernel();
   const int64_t d = pool.cols, mr = mk.mr, nr = mk.nr, panels = (count + nr - 1) / nr, ld = panels * nr;
   float* packed = static_cast<float*>(ctx.scratch(0, size_t(panels * d * nr) * sizeof(float)));

@@ -22,7 +22,9 @@ struct Columns {
 template <int mr>
 float term(const Columns& a, int r, int64_t t) {
   const float* row = a.row[t] + a.first;
+#if defined(__x86_64__)
   asm("" : "+r"(row));  // else the compiler keeps first, first + 1, .. in registers, and not all of them find one
+#endif
   return row[r];
 }
 

@@ -42,6 +42,8 @@ void expect_planned(const Named& m, const Dataset& data, const std::string& devi
                planned_scratch = bytes_of(plan, "scratch") + bytes_of(plan, "libraries");
   EXPECT_GT(scratch, 0u);
   EXPECT_GE(planned_scratch, scratch);
+  const ScratchPlan slots = Trainer::scratch(s, data), asked = t.device().ctx.asked();
+  for (int k = 0; k < kScratchSlots; ++k) EXPECT_GE(slots.slot[k], asked.slot[k]) << "slot " << k;
   EXPECT_LE(double(bytes_of(plan, "scratch")), 1.5 * double(scratch) + 100e3);
   EXPECT_GE(plan.total(), t.device_bytes());
   const size_t beside =

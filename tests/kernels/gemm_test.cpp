@@ -28,7 +28,8 @@ const Case kCases[] = {{"no rows", 0, 5, 7},
                        {"two tiles of columns", 13, 37, 300},
                        {"estimator", 500, 64, 64},
                        {"estimator gradient", 64, 900, 64},
-                       {"strips of several chunks", 1633, 260, 35}};
+                       {"strips of several chunks", 1633, 260, 35},
+                       {"strips with one thread, blocks with more", 150, 1300, 17}};
 
 // With a_rk stored (m,k) or (k,m), b_kn stored (k,n) or (n,k).
 std::vector<Ref> product(const Case& c, const std::vector<float>& a, bool ta, const std::vector<float>& b, bool tb, const std::vector<float>* c0) {
@@ -76,20 +77,27 @@ TEST(Gemm, MatchesDoubleReferenceWithEqualBitsOnEveryPathAndThreadCount) {
 
 // The order of summation is part of the CPU's contract: chains of 256 terms, block sums added in order.
 TEST(Gemm, SumsAsTheContractSays) {
-  const int64_t m = 7, k = 600, n = 19;
-  Draw g;
-  const auto a = g.floats(m * k), b = g.floats(k * n), c0 = g.floats(m * n);
-  std::vector<float> want = c0, y = c0;
-  for (int64_t r = 0; r < m; ++r)
-    for (int64_t j = 0; j < n; ++j)
-      for (int64_t k0 = 0; k0 < k; k0 += 256) {
-        float sum = 0;
-        for (int64_t t = k0; t < std::min(k, k0 + 256); ++t) sum = std::fma(a[size_t(r * k + t)], b[size_t(t * n + j)], sum);
-        want[size_t(r * n + j)] += sum;
+  const Case cases[] = {{"one block more than two", 7, 600, 19}, {"strips with one thread, blocks with more", 150, 1300, 19}};
+  for (const auto& [name, m, k, n] : cases)
+    for (bool trans : {false, true}) {
+      Draw g;
+      const auto a = g.floats(m * k), b = g.floats(k * n), c0 = g.floats(m * n);
+      std::vector<float> want = c0;
+      for (int64_t r = 0; r < m; ++r)
+        for (int64_t j = 0; j < n; ++j)
+          for (int64_t k0 = 0; k0 < k; k0 += 256) {
+            float sum = 0;
+            for (int64_t t = k0; t < std::min(k, k0 + 256); ++t) sum = std::fma(a[size_t(trans ? t * m + r : r * k + t)], b[size_t(t * n + j)], sum);
+            want[size_t(r * n + j)] += sum;
+          }
+      for (int threads : {1, 2}) {
+        SCOPED_TRACE(std::string(name) + (trans ? ", A^T, " : ", ") + std::to_string(threads) + " threads");
+        std::vector<float> y = c0;
+        Ctx ctx(threads);
+        cpu::gemm(ctx, mat(y, m, n), cmat(a, trans ? k : m, trans ? m : k), trans, cmat(b, k, n), false, true);
+        EXPECT_EQ(y, want);
       }
-  Ctx ctx(2);
-  cpu::gemm(ctx, mat(y, m, n), cmat(a, m, k), false, cmat(b, k, n), false, true);
-  EXPECT_EQ(y, want);
+    }
 }
 
 TEST(Gemm, RowsBesideANanStayClean) {  // edges are computed with borrowed rows; nothing of them may show

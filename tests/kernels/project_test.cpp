@@ -28,7 +28,8 @@ const Case kCases[] = {{"no rows listed", 9, 12, 8, 0, 4},
                        {"a chunk of rows exactly", 280, 8, 4, 256, 280},
                        {"one past two chunks of rows", 700, 12, 40, 513, 700},
                        {"all rows, fours", 257, 516, 8, -1, 257},
-                       {"capacity beyond all rows", 20, 16, 8, 20, 90}};
+                       {"capacity beyond all rows", 20, 16, 8, 20, 90},
+                       {"blocks of listed rows", 1700, 150, 9, 1300, 1310}};
 
 struct Inputs {
   std::vector<float> x, w, b, dy;

@@ -1,3 +1,4 @@
+#include "kernels/cpu/microkernel.h"
 #include "kernels/sample.h"
 #include "tests/kernels/chi_square.h"
 #include "tests/kernels/graphs.h"
@@ -62,12 +63,17 @@ Problem random_problem(Draw& g, int64_t I, int64_t d, int64_t U, int64_t longest
 void expect_wanted(const Problem& p, Stream s, const std::string& name, const std::vector<Device>& on) {
   std::vector<int32_t> want;
   for (size_t b = 0; b < p.users.size(); ++b) want.push_back(p.want(b, s));
-  for (const Device& dev : on) {
-    SCOPED_TRACE(name + (p.cosine ? ", cosine" : ", dot") + " on " + dev.name);
-    Cell<int32_t> nan_flag = 0;
-    EXPECT_EQ(p.run(dev, s, &nan_flag), want);
-    EXPECT_EQ(nan_flag, 0);
+  for (const char* isa : {"portable", "avx2", "avx512"}) {
+    if (!cpu::find_kernel(isa)) continue;
+    cpu::set_micro_kernel(cpu::find_kernel(isa));
+    for (const Device& dev : isa == std::string("portable") ? on : cpu_devices()) {
+      SCOPED_TRACE(name + (p.cosine ? ", cosine" : ", dot") + " on " + dev.name + " with " + isa);
+      Cell<int32_t> nan_flag = 0;
+      EXPECT_EQ(p.run(dev, s, &nan_flag), want);
+      EXPECT_EQ(nan_flag, 0);
+    }
   }
+  cpu::set_micro_kernel(nullptr);
 }
 
 struct Case {

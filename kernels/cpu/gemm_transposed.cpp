@@ -1,6 +1,4 @@
 // The product with a transposed left operand, C (m,n) = or += X^T Y with X (k,m) and Y (k,n): gradients of weights, summed over the rows of a batch.
-#include <omp.h>
-
 #include <algorithm>
 #include <atomic>
 #include <utility>
@@ -12,7 +10,8 @@ namespace {
 
 constexpr int64_t kChunk = kLinesAhead * kLine;  // columns of X that are multiplied together: whole tiles of 12 and of 6
 constexpr int64_t kWidest = 4 * kChunk;          // of a strip, which a thread takes with all its terms
-constexpr int64_t kEnoughStrips = 16;
+constexpr int64_t kStripsEach = 4;               // for a thread at least, where C has as many chunks
+constexpr int64_t kMostSums = int64_t(4) << 20;  // floats of block sums that are kept
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -54,7 +53,7 @@ void multiply(const MicroKernel& mk, Mat c, const Terms& x, int64_t m0, int64_t 
 void by_strips(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, bool accumulate) {
   const MicroKernel& mk = micro_kernel();
   const int64_t m = c.rows, n = c.cols, nr = mk.nr, panels = ceil_div(n, nr), blocks = ceil_div(k, kBlock);
-  const int64_t width = std::clamp(m / kEnoughStrips / kChunk * kChunk, kChunk, kWidest), strips = ceil_div(m, width);
+  const int64_t width = std::clamp(m / (kStripsEach * ctx.threads) / kChunk * kChunk, kChunk, kWidest), strips = ceil_div(m, width);
   float* const packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * k) * sizeof(float)));
   std::atomic<int64_t> taken{0};
 #pragma omp parallel num_threads(ctx.threads)
@@ -123,13 +122,13 @@ void by_blocks(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right,
 
 }  // namespace
 
-bool sums_by_blocks(int64_t m, int64_t k, int threads) {
-  const int64_t strips = ceil_div(m, kChunk);
-  return strips < 4 * int64_t(threads) && strips < ceil_div(k, kBlock);
+bool sums_by_blocks(int64_t m, int64_t n, int64_t k, int threads) {
+  const int64_t strips = ceil_div(m, kChunk), blocks = ceil_div(k, kBlock);
+  return strips < 2 * int64_t(threads) && strips < blocks && blocks * m * n <= kMostSums;
 }
 
 void transposed_product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, bool accumulate) {
-  if (sums_by_blocks(c.rows, k, ctx.threads))
+  if (sums_by_blocks(c.rows, c.cols, k, ctx.threads))
     by_blocks(ctx, c, k, left, right, accumulate);
   else
     by_strips(ctx, c, k, left, right, accumulate);
