@@ -99,8 +99,8 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   int64_t features = 0, dense = shape.diffusion ? Denoiser::parameters(s, d) : 0;
   if (shape.modalities)
     for (const Feature& f : data.features) features += I * f.matrix.cols(), dense += f.matrix.cols() * d + d;
-  const int64_t starts = shape.backbone.wrapped ? I : 0;                                              // rows between P and Q
-  const int64_t propagated = (shape.backbone.bare() ? 0 : 2) + L + (shape.backbone.wrapped ? 1 : 0);  // h, g; layers; gradient of ego
+  const int64_t starts = shape.backbone.wrapped ? I : 0;                                                          // rows between P and Q
+  const int64_t propagated = (shape.backbone.bare() ? 0 : L > 0 ? 1 : 2) + L + (shape.backbone.wrapped ? 1 : 0);  // h, its gradient; layers; ego's
   const auto csr = [](int64_t rows, int64_t nnz) { return 8 * (rows + 1) + 8 * nnz; };
   int64_t graphs = csr(U, E);
   if (L > 0) graphs += csr(N, 2 * E);

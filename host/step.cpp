@@ -207,6 +207,8 @@ void add_layers(Result& r, LoadedCase& z) {
     r.floats("grad.hhat", {z.I, z.d}, downloaded(dev, backbone.hhat_grad(), z.I));
   }
   if (L == 0) return;
+  const Mat h_grad = backbone.h_grad();  // lies where Ego_L goes, and is asked for again
+  const std::vector<float> kept = downloaded(dev, h_grad, N);
   for (int l = 1; l <= L; ++l) dev.ops.fill_zero(dev.ctx, backbone.layer(l));  // the way back has used their memory: computed again
   backbone.forward(true);
   for (int l = 0; l <= L; ++l) {
@@ -214,6 +216,7 @@ void add_layers(Result& r, LoadedCase& z) {
     if (l == 0 && backbone.spec().wrapped) keep_rows(ego, ids_of(dev, backbone.reached()), z.d);  // P itself is its upper part
     r.floats(fmt::format("ego.{}", l), {N, z.d}, std::move(ego));
   }
+  dev.ops.upload(dev.ctx, h_grad.p, kept.data(), kept.size() * sizeof kept[0]);
 }
 
 void add_updated(Result& r, LoadedCase& z) {

@@ -8,7 +8,8 @@
 //                     work[L-1] may be empty: E_L is then not stored (refused where cuSPARSE computes all rows: it has to store it). Reads E0 on
 //                     rows[0].
 // propagate_backward  given G (N,d), taken as zero outside rows[L]: G_E0[r] = prop^T(G)[r] for r in rows[0] (every other row is mathematically zero
-//                     and left untouched). Horner: Y <- G; L times Y <- G + A Y; G_E0 = Y/(L+1). work: L matrices (N,d).
+//                     and left untouched). Horner: Y <- G; L times Y <- G + A Y; G_E0 = Y/(L+1). work: L matrices (N,d), of which the last
+//                     is not used and may be G.
 // Exact: rows outside the lists would receive or contribute zeros. A is symmetric, so it serves both ways.
 // Order    as spmm; of all rows on a GPU possibly by cuSPARSE, as spmm. Cost: the edges of the listed rows only.
 #pragma once

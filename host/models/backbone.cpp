@@ -32,7 +32,8 @@ Backbone::Backbone(Device& dev, const BackboneSpec& spec, const Graphs& graphs, 
   first_item_ = spec.wrapped ? N_ : U_;
   nodes_ = RowTable(dev, first_item_ + I_, d, true);
   grad_ = Matrix(dev, N_, d);
-  if (!spec.bare()) h_ = Matrix(dev, N_, d), g_ = Matrix(dev, N_, d);
+  if (!spec.bare()) h_ = Matrix(dev, N_, d);
+  if (!spec.bare() && spec.layers == 0) g_ = Matrix(dev, N_, d);
   if (spec.wrapped) g_ego_ = Matrix(dev, N_, d);
   for (int l = 0; l < spec.layers; ++l) work_.emplace_back(dev, N_, d);
 
@@ -137,7 +138,7 @@ void Backbone::forward(bool keep_last) {
 }
 
 Mat Backbone::g(RowList filled) {
-  const Mat g = spec_.bare() ? grad_ : g_;
+  const Mat g = h_grad();
   if (filled.idx != seed_list_.idx) dev_.ops.zero_rows(dev_.ctx, g, seed_list_);
   return g;
 }
@@ -148,14 +149,14 @@ void Backbone::back_propagate() {
   for (size_t l = 0; l < work_.size(); ++l) work[l] = work_[l];
   if (spec_.item_graph || spec_.wrapped)
     dev_.ops.zero_rows(dev_.ctx, item_grad(), q_list_);  // more rows than the propagation writes, or it writes none
-  dev_.ops.propagate_backward(dev_.ctx, spec_.wrapped ? g_ego_.mat() : grad_.mat(), work, graph(), nodes_touched_, g_);
+  dev_.ops.propagate_backward(dev_.ctx, spec_.wrapped ? g_ego_.mat() : grad_.mat(), work, graph(), nodes_touched_, h_grad());
 }
 
 Mat Backbone::item_start_grad() { return g_ego_.mat().slice(U_, I_); }
 
 // What is left of G_Q: (S^T)^{L_ii} G_Hhat, with G_Hhat = the gradient of the item start (wrapped) + G_{h_i} (FREEDOM).
 void Backbone::finish_backward() {
-  const Mat g_items = g_.mat().slice(U_, I_);
+  const Mat g_items = h_grad().slice(U_, I_);
   Mat g_hhat = g_items;
   if (spec_.wrapped) {
     g_hhat = item_start_grad();

@@ -59,11 +59,13 @@ class Backbone {
   // gradient of Ego_0 after back_propagate. Rows that the step does not reach are zero or what an earlier one left; in Ego_0 those of P, and of Q unless
   // wrapped, are what they are.
   CMat hhat() const { return spec_.item_graph ? CMat(item_work_.back()) : CMat(); }
-  CMat hhat_grad() const { return (spec_.wrapped ? g_ego_ : g_).mat().slice(U_, I_); }
+  CMat hhat_grad() const { return (spec_.wrapped ? g_ego_.mat() : h_grad()).slice(U_, I_); }
   Mat layer(int l) { return l > 0 ? work_[size_t(l - 1)].mat() : ego(); }
   RowList reached() const { return nodes_touched_.rows[0]; }  // rows of Ego_0 that the step reads
   CMat start_grad() const { return spec_.wrapped ? g_ego_ : grad_; }
 
+  // (N,d), valid on the seed after g() was filled. Ego_L and this have one memory: forward needs Ego_L only when told to keep it, the way back never.
+  Mat h_grad() const { return spec_.bare() ? grad_ : spec_.layers > 0 ? work_.back() : g_; }
   Mat g(RowList filled);  // (N,d) gradient of h, zero on the seed: to be written, not added to, on the rows `filled`, some of the seed or all
   void back_propagate();
   Mat item_start_grad();                                 // wrapped: (I,d) gradient of the item start
@@ -100,7 +102,7 @@ class Backbone {
   AdamSchedule adam_;
   RowTable nodes_;  // [P;Q], when wrapped [P; item start; Q]: Ego_0 is the first N rows, and P is nowhere copied. The item start has room for
                     // moments that it never uses
-  Matrix grad_, h_, g_, g_ego_;    // (N,d); g_ego_ only when wrapped, h_ and g_ unless bare
+  Matrix grad_, h_, g_, g_ego_;    // (N,d); g_ego_ only when wrapped, h_ unless bare, g_ where h_grad() has no layer's memory
   std::vector<Matrix> work_;       // L matrices (N,d)
   std::vector<Matrix> item_work_;  // L_ii matrices (I,d); the last is Hhat
   OwnedCsr full_, pruned_, s_, s_t_;
