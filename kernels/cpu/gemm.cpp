@@ -12,8 +12,6 @@ constexpr int64_t kMaxGroups = 8;  // micro-tiles a tile is high; fewer when C i
 constexpr int64_t kEnoughTiles = 16;
 constexpr int64_t kStrip = 8;  // panels packed together, so that rows are read a strip at a time
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 }  // namespace
 
 void product_scratch(ScratchPlan& p, int64_t m, int64_t n, int64_t k, bool left_trans) {

@@ -13,8 +13,6 @@ constexpr int64_t kWidest = 4 * kChunk;          // of a strip, which a thread t
 constexpr int64_t kStripsEach = 4;               // for a thread at least, where C has as many chunks
 constexpr int64_t kMostSums = int64_t(4) << 20;  // floats of block sums that are kept
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // The rows of X that a block of terms reads.
 struct Terms {
   const float* row[kBlock];

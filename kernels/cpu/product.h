@@ -5,6 +5,8 @@
 
 namespace ccdrec::cpu {
 
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // The left operand (m,k): stored by rows, or transposed, (k,m). Stored row s is p + idx[s]*ld, or p + s*ld without idx.
 struct Left {
   const float* p;

@@ -11,8 +11,6 @@
 namespace ccdrec::cpu {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // db += 1^T dY, in blocks of kBlock rows.
 void add_column_sums(Mat db, CMat dy, int64_t n) {
   constexpr int64_t kCols = 64;
