@@ -10,6 +10,7 @@
 #include "data/hash.h"
 #include "data/inter.h"
 #include "data/path.h"
+#include "data/text.h"
 
 namespace ccdrec {
 
@@ -83,6 +84,8 @@ Found find_inter(const std::string& folder, const std::string& asked) {
     return "";
   };
   if (!asked.empty()) {
+    if (asked.find('/') != std::string::npos)
+      throw UserError(fmt::format("dataset = {}: is a path, expected the name of a NAME.inter in {}; name the folder with -d", shown(asked), folder));
     if (const std::string path = at(asked); !path.empty()) return {asked, path};
     throw UserError(fmt::format("{}: no {}.inter in it; .inter files found: {}", folder, asked, joined(names_ending(folder, ".inter"))));
   }

@@ -3,11 +3,16 @@
 
 #include <fmt/format.h>
 
+#include <climits>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "data/error.h"
+#include "data/text.h"
+#include "host/numbers.h"
 #include "host/safetensors.h"
+#include "host/strict_json.h"
 #include "host/tensors.h"
 #include "host/trainer_impl.h"
 
@@ -17,22 +22,94 @@ namespace {
 
 constexpr const char* kFormat = "ccdrec-state-1";
 
-// The settings that decide the numbers of a run. Two runs with the same text and the same data take the same course.
-std::string settings_fingerprint(const Settings& s) {
+// A setting that decides the numbers of a run: its name in the fingerprint, its key, its value. One that came later is left out of the text where it
+// has the value that every run had before: an older run keeps its fingerprint.
+struct Deciding {
+  const char* name;
+  const char* key;
+  std::string value, before = "";
+};
+
+std::vector<Deciding> deciding_settings(const Settings& s) {
   std::string mods, mm;
   for (const std::string& m : s.modalities) mods += m + ",";
   for (const double w : s.mm_weights) mm += fmt::format("{},", w);
-  return fmt::format(
-             "model={} backbone={} seed={} modalities={} d={} lr={} batch={} n_neg={} reg={} train_features={} eval_step={} valid_metric={} "
-             "stopping_step={} n_ui={} n_mm={} "
-             "knn_k={} center={} image_weight={} mm_weights={} dropout={} dma={} ndi={} cns={} lambda={} omega={} T={} schedule={} noise_form={} "
-             "mirrored={} mu={} dtau={} "
-             "first_stage={} tau_end={} ratio={} kappa={} cosine={} ndi_negative={} estimator={}/{}/{}",
-             s.model, s.backbone, s.seed, mods, s.embedding_size, s.learning_rate, s.train_batch_size, s.n_neg, s.reg_weight, s.train_features,
-             s.eval_step, s.valid_metric, s.stopping_step, s.n_ui_layers, s.n_mm_layers, s.knn_k, s.knn_center, s.mm_image_weight, mm, s.dropout,
-             s.dma, s.ndi, s.cns, s.lambda, s.omega, s.timesteps, s.noise_schedule, s.noise_prediction_form, s.mirrored_timesteps, s.mu, s.dtau,
-             s.first_stage, s.tau_end, s.candidate_ratio, s.kappa, s.cns_cosine, s.ndi_negative, s.estimator, s.estimator_layers, s.estimator_heads) +
-         (s.precision == "fp32" ? "" : " precision=" + s.precision) + (s.spmm == "auto" ? "" : " spmm=" + s.spmm);
+  const auto text = [](const auto& value) { return fmt::format("{}", value); };
+  return {{"model", "model", s.model},
+          {"backbone", "backbone", s.backbone},
+          {"seed", "seed", text(s.seed)},
+          {"modalities", "modalities", mods},
+          {"d", "embedding_size", text(s.embedding_size)},
+          {"lr", "learning_rate", text(s.learning_rate)},
+          {"batch", "train_batch_size", text(s.train_batch_size)},
+          {"n_neg", "n_neg", text(s.n_neg)},
+          {"reg", "reg_weight", text(s.reg_weight)},
+          {"train_features", "train_features", text(s.train_features)},
+          {"eval_step", "eval_step", text(s.eval_step)},
+          {"valid_metric", "valid_metric", s.valid_metric},
+          {"stopping_step", "stopping_step", text(s.stopping_step)},
+          {"n_ui", "n_ui_layers", text(s.n_ui_layers)},
+          {"n_mm", "n_mm_layers", text(s.n_mm_layers)},
+          {"knn_k", "knn_k", text(s.knn_k)},
+          {"center", "knn_center", text(s.knn_center)},
+          {"image_weight", "mm_image_weight", text(s.mm_image_weight)},
+          {"mm_weights", "mm_weights", mm},
+          {"dropout", "dropout", text(s.dropout)},
+          {"dma", "dma", text(s.dma)},
+          {"ndi", "ndi", text(s.ndi)},
+          {"cns", "cns", text(s.cns)},
+          {"lambda", "lambda_dm", text(s.lambda)},
+          {"omega", "omega", text(s.omega)},
+          {"T", "timesteps", text(s.timesteps)},
+          {"schedule", "noise_schedule", s.noise_schedule},
+          {"noise_form", "noise_prediction_form", text(s.noise_prediction_form)},
+          {"mirrored", "mirrored_timesteps", text(s.mirrored_timesteps)},
+          {"mu", "mu", text(s.mu)},
+          {"dtau", "dtau", text(s.dtau)},
+          {"first_stage", "first_stage", text(s.first_stage)},
+          {"tau_end", "tau_end", text(s.tau_end)},
+          {"ratio", "candidate_ratio", text(s.candidate_ratio)},
+          {"kappa", "kappa", text(s.kappa)},
+          {"cosine", "cns_cosine", text(s.cns_cosine)},
+          {"ndi_negative", "ndi_negative", s.ndi_negative},
+          {"estimator", "estimator/estimator_layers/estimator_heads", fmt::format("{}/{}/{}", s.estimator, s.estimator_layers, s.estimator_heads)},
+          {"precision", "precision", s.precision, "fp32"},
+          {"spmm", "spmm", s.spmm, "auto"}};
+}
+
+// Two runs with the same text and the same data take the same course.
+std::string settings_fingerprint(const Settings& s) {
+  std::string text;
+  for (const Deciding& d : deciding_settings(s))
+    if (d.before.empty() || d.value != d.before) text += fmt::format("{}{}={}", text.empty() ? "" : " ", d.name, d.value);
+  return text;
+}
+
+// The settings in which a fingerprint differs from these: "dropout = 0.8 there and 0.5 in this run, ...".
+std::string differences(const std::string& fingerprint, const Settings& s) {
+  std::map<std::string, std::string> there;
+  std::istringstream words(fingerprint);
+  std::string last;
+  for (std::string word; words >> word;) {  // a word without `=` goes on with a name that holds a blank
+    const size_t at = word.find('=');
+    if (at != std::string::npos)
+      there[last = word.substr(0, at)] = word.substr(at + 1);
+    else
+      there[last] += " " + word;
+  }
+  std::string text;
+  const auto add = [&](const std::string& key, const std::string& was, const std::string& is) {
+    const auto told = [](const std::string& value) { return value.empty() ? "nothing" : shown(value); };
+    text += fmt::format("{}{} = {} there and {} in this run", text.empty() ? "" : ", ", key, told(was), told(is));
+  };
+  for (const Deciding& d : deciding_settings(s)) {
+    const auto it = there.find(d.name);
+    const std::string was = it == there.end() ? d.before : it->second;
+    if (was != d.value) add(d.key, was, d.value);
+    if (it != there.end()) there.erase(it);
+  }
+  for (const auto& [name, value] : there) add(shown(name), value, "");  // of a later program
+  return text;
 }
 
 nlohmann::json summary_json(const TrainSummary& t) {
@@ -46,32 +123,54 @@ const std::string& meta_of(const TensorFile& file, const std::string& key, const
   return it->second;
 }
 
-int64_t number_of(const TensorFile& file, const std::string& key, const std::string& path) {
-  const std::string& text = meta_of(file, key, path);
-  try {
-    return std::stoll(text);
-  } catch (const std::logic_error&) { throw UserError(path + ": metadata '" + key + "' is '" + text + "', expected a number"); }
+int64_t number_of(const TensorFile& file, const std::string& key, int64_t least, int64_t most, const std::string& path) {
+  return whole_number(meta_of(file, key, path), least, most, fmt::format("{}: metadata '{}'", path, key));
 }
 
-TrainSummary summary_of(const TensorFile& file, const std::string& path) {
+// `epoch`: epochs done when the file was written. All that it says lies before.
+TrainSummary summary_of(const TensorFile& file, int epoch, const std::string& path) {
+  bool repeated = false;
+  const nlohmann::json j = parse_strict(meta_of(file, "summary", path), repeated);
+  const auto at = [&](const char* key) -> const nlohmann::json& {
+    if (!j.is_object() || repeated || !j.contains(key))
+      throw UserError(fmt::format("{}: metadata 'summary' cannot be read ({}); the file is no state of a ccdrec run", path,
+                                  repeated        ? "a key stands twice"
+                                  : j.is_object() ? fmt::format("no {}", key)
+                                                  : "no JSON object"));
+    return j[key];
+  };
+  const auto named = [&](const std::string& key) { return fmt::format("{}: metadata 'summary': {}", path, key); };
+  const auto real = [&](const char* key, double least, double most) { return real_number(at(key), least, most, named(key)); };
+  constexpr double kHighest = 1 + 1e-9;  // of a metric: a mean of ones may round up
+  const auto metrics = [&](const char* key) {
+    if (!at(key).is_object()) throw UserError(named(key) + " is no list of metrics; the file is no state of a ccdrec run");
+    Metrics m;
+    for (const auto& [name, value] : at(key).items()) m[name] = real_number(value, 0, kHighest, named(fmt::format("{}: {}", key, shown(name))));
+    return m;
+  };
   TrainSummary t;
-  try {
-    const auto j = nlohmann::json::parse(meta_of(file, "summary", path));
-    t.best_epoch = j.at("best_epoch"), t.epochs_run = j.at("epochs_run"), t.best_score = j.at("best_score");
-    t.best_valid = j.at("best_valid").get<Metrics>(), t.best_test = j.at("best_test").get<Metrics>();
-    t.train_seconds = j.at("train_seconds"), t.eval_seconds = j.at("eval_seconds");
-  } catch (const nlohmann::json::exception&) { throw UserError(path + ": metadata 'summary' cannot be read; the file is no state of a ccdrec run"); }
+  t.best_epoch = int(whole_number(at("best_epoch"), -1, epoch - 1, named("best_epoch")));
+  t.epochs_run = int(whole_number(at("epochs_run"), 0, epoch, named("epochs_run")));
+  t.best_score = real("best_score", -1, kHighest);
+  t.best_valid = metrics("best_valid"), t.best_test = metrics("best_test");
+  constexpr double kLongest = 1e12;  // seconds
+  t.train_seconds = real("train_seconds", 0, kLongest), t.eval_seconds = real("eval_seconds", 0, kLongest);
   return t;
 }
+
+int epoch_of(const TensorFile& file, const std::string& path) { return int(number_of(file, "epoch", 0, INT_MAX - 1, path)); }
 
 // The state as a run with these settings continues it, and its summary with what the continued run does not know taken out.
 SavedRun saved_run_of(const TensorFile& file, const std::string& path, const Settings& s, TrainSummary& summary) {
   if (meta_of(file, "ccdrec_format", path) != kFormat)
-    throw UserError(path + ": format is '" + meta_of(file, "ccdrec_format", path) + "', this program resumes '" + kFormat + "'; start a new run");
-  summary = summary_of(file, path);
+    throw UserError(path + ": format is '" + shown(meta_of(file, "ccdrec_format", path)) + "', this program resumes '" + kFormat +
+                    "'; start a new run");
   SavedRun r;
-  r.epoch = int(number_of(file, "epoch", path)), r.next_step = number_of(file, "next_step", path),
-  r.failures = int(number_of(file, "failures", path));
+  r.epoch = epoch_of(file, path);
+  r.next_step = number_of(file, "next_step", 0, INT64_MAX, path);
+  r.failures = int(number_of(file, "failures", 0, r.epoch, path));
+  summary = summary_of(file, r.epoch, path);
+  r.saved_best = summary.best_epoch;
   const int begun = r.epoch + (r.next_step > 0 ? 1 : 0);
   if (begun > s.epochs)
     throw UserError(fmt::format("epochs is {}, but {} has {} {} epochs; give epochs={} or more", s.epochs, path, r.next_step > 0 ? "begun" : "done",
@@ -80,6 +179,15 @@ SavedRun saved_run_of(const TensorFile& file, const std::string& path, const Set
     summary.best_epoch = -1, summary.best_score = -1, summary.best_valid.clear(), summary.best_test.clear();
   r.best_epoch = summary.best_epoch, r.best_score = summary.best_score;
   return r;
+}
+
+void check_same_run(const TensorFile& file, const std::string& path, const Settings& s, const std::string& data_checksum) {
+  if (meta_of(file, "data", path) != data_checksum)
+    throw UserError(fmt::format("{}: the data folder has changed since this run (fingerprint {}, now {}); resume with the same data", path,
+                                shown(meta_of(file, "data", path)), data_checksum));
+  if (meta_of(file, "settings", path) != settings_fingerprint(s))
+    throw UserError(fmt::format("{}: was computed with other settings: {}; put the first value back into config.yaml, or start a new run", path,
+                                differences(meta_of(file, "settings", path), s)));
 }
 
 template <class Impl>
@@ -109,8 +217,14 @@ bool is_over(const SavedRun& r, const Settings& s) { return r.next_step == 0 && 
 int best_epoch_of(const std::string& path) {
   const std::vector<std::string> none;
   try {
-    return summary_of(read_safetensors(path, &none), path).best_epoch;
+    const TensorFile file = read_safetensors(path, &none);
+    return summary_of(file, epoch_of(file, path), path).best_epoch;
   } catch (const UserError&) { return -1; }
+}
+
+void check_same_run(const std::string& path, const Settings& s, const std::string& data_checksum) {
+  const std::vector<std::string> none;
+  check_same_run(read_safetensors(path, &none), path, s, data_checksum);
 }
 
 int Trainer::epoch() const { return impl_->epoch; }
@@ -156,14 +270,9 @@ void Trainer::load_state(const std::string& path) {
   const Range range(*z.device, RangeId::read);
   Recommender& model = *z.model;
   const TensorFile file = read_safetensors(path);
-  const auto meta = [&](const std::string& key) { return meta_of(file, key, path); };
   TrainSummary summary;
   const SavedRun run = saved_run_of(file, path, z.s, summary);
-  if (meta("data") != z.data.checksum)
-    throw UserError(path + ": the data folder has changed since this run (fingerprint " + meta("data") + ", now " + z.data.checksum +
-                    "); resume with the same data");
-  if (meta("settings") != settings_fingerprint(z.s))
-    throw UserError(path + ": the settings differ from those of this run; resume with the run's own config.yaml (was: " + meta("settings") + ")");
+  check_same_run(file, path, z.s, z.data.checksum);
   const auto tensor = [&](const std::string& name, int64_t values) -> const TensorData& {
     const auto it = file.tensors.find(name);
     if (it == file.tensors.end()) throw UserError(path + ": tensor '" + name + "' is missing; the file is no state of this model");
@@ -180,7 +289,9 @@ void Trainer::load_state(const std::string& path) {
     into.upload(turned.data(), w.rows * w.cols, w.offset);
   };
   // Everything is read before anything changes.
-  const int64_t t = number_of(file, "t", path);
+  const int64_t steps = model.steps_per_epoch(), done = run.epoch * steps;
+  number_of(file, "next_step", 0, steps, path);  // all of them: stopped between the last step and what follows it
+  const int64_t t = number_of(file, "t", done + run.next_step, done + run.next_step, path);
   const auto losses = file.tensors.find("state.losses");
   if (losses == file.tensors.end() || losses->second.bytes.size() != sizeof(EpochLosses{}.sum))
     throw UserError(path + ": tensor 'state.losses' is missing or has another size");

@@ -12,9 +12,11 @@ struct SavedRun {
   int failures = 0;       // evaluations since the last improvement
   int best_epoch = -1;    // -1: none that the continued run knows
   double best_score = -1;
+  int saved_best = -1;  // the best epoch that the file itself names: its model is kept as long as the file is
 };
 
-// last.safetensors as a run with these settings goes on from it. UserError: no state of a run, or one that has gone further than `epochs`.
+// last.safetensors as a run with these settings goes on from it. UserError: no state of a run, a number that cannot be, or one that has gone further
+// than `epochs`.
 SavedRun saved_run(const std::string& path, const Settings&);
 bool is_over(const SavedRun&, const Settings&);  // nothing is left to do: all epochs done, or stopped early
 
@@ -23,5 +25,8 @@ bool is_over(const SavedRun&, const Settings&);  // nothing is left to do: all e
 inline bool evaluated_by_plan(const Settings& s, int epoch) { return s.eval_step <= 1 || (epoch + 1) % s.eval_step == 0; }
 
 int best_epoch_of(const std::string& path);  // of best.safetensors; -1: there is none, or it is no checkpoint of a run
+
+// UserError: a checkpoint that was computed from other data, or with other settings (named, with both values).
+void check_same_run(const std::string& path, const Settings&, const std::string& data_checksum);
 
 }  // namespace ccdrec

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <iostream>
 #include <new>
@@ -61,6 +62,7 @@ std::string unknown_command(CLI::App& app, int argc, const char* const* argv) {
 }  // namespace
 
 int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& err) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file too large for the limit (ulimit -f): the write fails, and a sentence names the file
   Io io{out, err};
   io.out_tty = &out == &std::cout && isatty(STDOUT_FILENO);
   io.err_tty = &err == &std::cerr && isatty(STDERR_FILENO);
@@ -84,7 +86,7 @@ int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& 
     app.parse(argc, argv);
     const int code = chosen(io);
     out.flush();
-    if (!out) throw UserError("the output could not be written (disk full, or the reader of a pipe has gone)");
+    if (!out && code == kDone) throw UserError("the output could not be written (disk full, or the reader of a pipe has gone)");
     return code;
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e, out, err);  // --help, --version

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "data/error.h"
 #include "data/path.h"
@@ -24,6 +25,10 @@
 
 namespace ccdrec::cli {
 namespace {
+
+constexpr const char* kBest = "best.safetensors";
+constexpr const char* kBestOfLast = "best-of-last.safetensors";
+constexpr const char* kLast = "last.safetensors";
 
 struct TrainOptions : RunOptions {
   std::string run_dir, resume, record;
@@ -100,10 +105,14 @@ int finish(const TrainSummary& sum, const RunFolder& folder, const Settings& s, 
       progress.log_only("diverged: " + sum.message);
       io.err << "ccdrec: training diverged: " << sum.message << '\n';
       return kDiverged;
-    case StopReason::interrupted:
+    case StopReason::interrupted: {
+      const std::string saved =
+          s.save_last ? fmt::format("state saved; continue with: ccdrec train --resume {}", folder.dir()) : "no state saved (save_last is off)";
       progress.line(fmt::format("interrupted: {}; {}", sum.message, took));
-      if (s.save_last) progress.line(fmt::format("state saved; continue with: ccdrec train --resume {}", folder.dir()));
+      progress.line(saved);
+      if (InterruptGuard::reader_gone()) io.err << "ccdrec: interrupted, because the program that read the output has ended; " << saved << '\n';
       return kInterrupted;
+    }
     case StopReason::early:
       progress.line(fmt::format("stopped: {}; {}", sum.message, took));
       break;
@@ -122,13 +131,13 @@ struct Continued {
 };
 Continued look_at_run(const RunFolder& folder, const Settings& s) {
   Continued c;
-  c.has_state = folder.has("last.safetensors");
+  c.has_state = folder.has(kLast);
   if (!c.has_state) {
     if (folder.has("summary.json"))
       throw UserError(fmt::format("{}: has no last.safetensors to resume from (save_last was off, or it ended before its first save)", folder.dir()));
     return c;
   }
-  c.at = saved_run(folder.path("last.safetensors"), s);
+  c.at = saved_run(folder.path(kLast), s);
   if (!is_over(c.at, s) || !folder.has("summary.json")) return c;
   const nlohmann::json summary = folder.summary();
   const std::string stopped = summary.value("stopped", "");
@@ -136,21 +145,59 @@ Continued look_at_run(const RunFolder& folder, const Settings& s) {
   return c;
 }
 
-// A killed run may have saved a better model after its last state. The epochs that led there will run again and save it again; kept, it would stand
-// beside a summary that knows nothing of it if they did not.
-void drop_best_ahead(const RunFolder& folder, const SavedRun& at, Progress& progress) {
-  const int best = folder.has("best.safetensors") ? best_epoch_of(folder.path("best.safetensors")) : -1;
-  if (best <= at.best_epoch) return;
-  folder.remove("best.safetensors");
-  progress.line(
-      fmt::format("note: best.safetensors was of epoch {}, which the saved state has not reached; removed, it comes again with that epoch", best));
-}
+// The two checkpoints of a run. Epochs after the saved state run again when the program is killed, the best one before it does not: whenever that
+// happens, the model of the state's best epoch is in best.safetensors, or in best-of-last.safetensors while the former is ahead of the state.
+class Checkpoints {
+ public:
+  Checkpoints(const RunFolder& folder, const Settings& s, const SavedRun& at)
+      : folder_(folder),
+        s_(s),
+        best_(at.best_epoch),
+        best_of_last_(at.saved_best),
+        in_file_(folder.has(kBest) ? best_epoch_of(folder.path(kBest)) : -1) {}
+
+  // Of a run that is taken up again: the state's best model takes its place again. A sentence where that is lost, or was never saved.
+  std::string restore() {
+    if (in_file_ == best_of_last_) {
+      if (folder_.has(kBestOfLast)) folder_.remove(kBestOfLast);  // killed after the state had caught up with the best model
+    } else if (best_of_last_ >= 0 && folder_.has(kBestOfLast) && best_epoch_of(folder_.path(kBestOfLast)) == best_of_last_) {
+      folder_.rename(kBestOfLast, kBest);
+      in_file_ = best_of_last_;
+    } else if (best_of_last_ >= 0 && s_.save_best) {
+      return fmt::format("best.safetensors is {}, not of epoch {}, the best so far; the next better epoch takes its place",
+                         in_file_ < 0 ? "not there or damaged" : fmt::format("of epoch {}", in_file_), best_of_last_);
+    }
+    return "";
+  }
+  bool has_best() const { return in_file_ >= 0; }
+  void save_best(Trainer& trainer, int epoch) {
+    best_ = epoch;
+    if (!s_.save_best) return;
+    if (best_of_last_ >= 0 && in_file_ == best_of_last_) keep_as(folder_.path(kBest), folder_.path(kBestOfLast));
+    trainer.save_best(folder_.path(kBest));
+    in_file_ = epoch;
+  }
+  void save_state(Trainer& trainer) {
+    trainer.save_state(folder_.path(kLast));
+    best_of_last_ = best_;
+    if (folder_.has(kBestOfLast)) folder_.remove(kBestOfLast);
+  }
+
+ private:
+  const RunFolder& folder_;
+  const Settings& s_;
+  int best_, best_of_last_;  // epochs: of the run, of last.safetensors
+  int in_file_;              // of best.safetensors; -1: there is none
+};
 
 int train(const TrainOptions& o, Io& io) {
   if (o.help_keys) {
     io.out << key_reference();
     return kDone;
   }
+  const bool resuming = !o.resume.empty();
+  std::optional<RunLock> lock;
+  if (resuming && !o.print_config && !o.plan) lock.emplace(RunFolder::open(o.resume));  // before anything of the run is read
   Config config = configure(o);
   Settings& s = config.settings;
   if (o.print_config) {
@@ -159,10 +206,14 @@ int train(const TrainOptions& o, Io& io) {
     return kDone;
   }
   check_device(s.device, s.spmm);
-  const bool resuming = !o.resume.empty();
   Continued from;
   if (resuming) {
-    from = look_at_run(RunFolder::open(s.run_dir), s);
+    const RunFolder folder = RunFolder::open(s.run_dir);
+    from = look_at_run(folder, s);
+    if (from.over && !o.plan) {
+      const std::string note = Checkpoints(folder, s, from.at).restore();
+      if (!note.empty()) io.err << "note: " << note << '\n';
+    }
     if (from.over) {
       io.out << fmt::format("nothing to do: {} has {} epochs behind it, best epoch {}; {}\n", s.run_dir, from.at.epoch, from.at.best_epoch,
                             from.at.epoch >= s.epochs ? "--set epochs=N goes on to N" : "it stopped early");
@@ -186,33 +237,47 @@ int train(const TrainOptions& o, Io& io) {
     { const SafeFile opens(o.record); }  // a place that refuses says so now and not after the training
   }
 
-  if (s.run_dir.empty()) s.run_dir = default_run_dir(s, data.name, long(std::time(nullptr)));
-  const RunFolder folder = resuming ? RunFolder::open(s.run_dir) : RunFolder::create(s.run_dir);
-  const RunLock lock(folder);
+  const RunFolder folder = resuming            ? RunFolder::open(s.run_dir)
+                           : s.run_dir.empty() ? RunFolder::create_free(default_run_dir(s, data.name, long(std::time(nullptr))))
+                                               : RunFolder::create(s.run_dir);
+  s.run_dir = folder.dir();
+  if (!lock) lock.emplace(folder);
+  if (!resuming) folder.check_new();
+  if (resuming && !from.has_state) folder.check_begun();
+  folder.remove_left_over();
   const std::string earlier = folder.has("config.yaml") ? read_text(folder.path("config.yaml")) : "";
+  const std::string yaml = config_yaml(config, resuming ? earlier : "");
+  if (!resuming) {  // first of all: from here on the folder is that of this run
+    folder.truncate_epochs(0);
+    write_text(folder.path("config.yaml"), yaml);
+  }
   Progress progress(io.out, io.err, io.err_tty && !o.no_progress);
   progress.log_to(folder.path("train.log"), resuming);
   if (!resuming && !earlier.empty())
-    progress.line("note: the run that was in this folder was killed before it had saved anything; this one takes its place");
+    progress.line("note: the run that was in this folder ended before it had saved anything; this one takes its place");
   for (const std::string& warning : data.warnings) progress.log_only("note: " + warning);
   for (const std::string& note : config.notes) progress.line("note: " + note);
   progress.line(fmt::format("{}{} on {}: {} users, {} items, {} training, {} validation, {} test rows; seed {}", resuming ? "resuming " : "", s.model,
                             data.name, thousands(data.n_users), thousands(data.n_items), thousands(int64_t(data.train.size())),
                             thousands(int64_t(data.valid.size())), thousands(int64_t(data.test.size())), s.seed));
   for (const std::string& line : plan_lines) progress.line(line);
-  if (!resuming) folder.write_ids(data);
 
   Trainer trainer(s, data);
   for (const std::string& note : trainer.notes()) progress.line("note: " + note);
-  if (from.has_state) trainer.load_state(folder.path("last.safetensors"));
-  if (resuming)
+  Checkpoints checkpoints(folder, s, from.at);
+  if (resuming) {
+    // Nothing of the folder changes before all that was computed in it is known to be of this data and these settings.
+    if (checkpoints.has_best()) check_same_run(folder.path(kBest), s, data.checksum);
+    if (from.has_state) trainer.load_state(folder.path(kLast));
     progress.line(from.has_state ? fmt::format("resumed at epoch {}, step {}", trainer.epoch(), trainer.next_step())
                                  : "no state had been saved when the run ended: it begins again at epoch 0");
-  folder.truncate_epochs(trainer.epoch());
-  drop_best_ahead(folder, from.at, progress);
-  if (folder.has("summary.json")) folder.remove("summary.json");  // of an earlier end; this one is written when the run ends
-  const std::string yaml = config_yaml(config, resuming ? earlier : "");
-  if (yaml != earlier) write_text(folder.path("config.yaml"), yaml);  // last: a folder with this file is a run
+    if (yaml != earlier) write_text(folder.path("config.yaml"), yaml);  // first: more epochs are asked for, whatever happens from here on
+    const bool forgets = from.at.saved_best != from.at.best_epoch;
+    folder.truncate_epochs(trainer.epoch(), forgets ? from.at.saved_best : -1);
+    if (const std::string note = checkpoints.restore(); !note.empty()) progress.line("note: " + note);
+    if (folder.has("summary.json")) folder.remove("summary.json");  // of an earlier end; this one is written when the run ends
+  }
+  folder.write_ids(data);  // of the data that this program has read: those of an earlier start may be another set's
 
   std::unique_ptr<Recorder> recorder;
   if (recording) {
@@ -229,20 +294,18 @@ int train(const TrainOptions& o, Io& io) {
     progress.step(epoch, step + 1, steps);
     if (recorder) recorder->step(epoch, step);
   };
-  hooks.on_best = [&] {
-    if (s.save_best) trainer.save_best(folder.path("best.safetensors"));
-  };
+  hooks.on_best = [&] { checkpoints.save_best(trainer, trainer.epoch() - 1); };  // called when the epoch is over
   hooks.on_epoch = [&](const EpochReport& e) {
     if (recorder) recorder->epoch(e);
     report_epoch(e, s, metric, best, !data.valid.empty(), progress);
     if (e.improved) best = e.valid.at(metric);
     folder.append_epoch(e);
-    if (s.save_last && s.save_every > 0 && (e.epoch + 1) % s.save_every == 0) trainer.save_state(folder.path("last.safetensors"));
+    if (s.save_last && s.save_every > 0 && (e.epoch + 1) % s.save_every == 0) checkpoints.save_state(trainer);
   };
   const TrainSummary sum = trainer.run(hooks);
   progress.clear();
   // A diverged state is worth nothing: the last good one stays.
-  if (s.save_last && sum.reason != StopReason::diverged) trainer.save_state(folder.path("last.safetensors"));
+  if (s.save_last && sum.reason != StopReason::diverged) checkpoints.save_state(trainer);
   folder.write_summary(config, data, sum);
   if (recorder && (sum.reason == StopReason::early || sum.reason == StopReason::max_epochs)) {
     recorder->write(o.record);

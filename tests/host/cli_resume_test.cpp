@@ -1,5 +1,8 @@
 // Runs that are stopped, killed and taken up again: what is on the disk then, and that a resumed run equals an unbroken one bit for bit.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <csignal>
@@ -9,6 +12,7 @@
 #include <thread>
 
 #include "data/text.h"
+#include "host/checkpoint.h"
 #include "host/cli/interrupt.h"
 #include "host/run_folder.h"
 #include "tests/host/command.h"
@@ -86,10 +90,11 @@ TEST(Cli, ResumeOfAFinishedRunDoesNothingAndFewerEpochsAreRefused) {
 // kill -9 at any time: the folder can be used again, and in the end holds what an unbroken run leaves.
 TEST(Cli, AKilledRunIsNotLockedOut) {
   const Folder dir;
-  const std::string whole = dir / "whole", killed = dir / "killed";
+  const std::string whole = dir / "whole/run", killed = dir / "killed/run";
   ASSERT_EQ(run(train_words("LightGCN", whole, {"--set", "epochs=4"})).code, 0);
   const auto remains = [&](const std::vector<std::string>& lost) {
     std::filesystem::remove_all(killed);
+    std::filesystem::create_directories(dir / "killed");
     std::filesystem::copy(whole, killed);
     for (const std::string& file : lost) std::filesystem::remove(killed + "/" + file);
   };
@@ -116,31 +121,277 @@ TEST(Cli, AKilledRunIsNotLockedOut) {
   EXPECT_TRUE(has(run({"train", "--resume", whole, "--set", "epochs=9"}).err, "another program is training"));
 }
 
-// The best model was saved after the last state, then the program was killed: until the run is there again, no best file disagrees with the summary.
-TEST(Cli, ABestModelAheadOfTheStateIsDropped) {
+nlohmann::json without_seconds(nlohmann::json j) {
+  for (const char* key : {"seconds", "train_seconds", "eval_seconds"}) j.erase(key);
+  return j;
+}
+std::vector<nlohmann::json> epochs_of(const std::string& folder) {
+  std::vector<nlohmann::json> epochs;
+  std::istringstream lines(read_text(folder + "/metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) epochs.push_back(without_seconds(nlohmann::json::parse(line)));
+  return epochs;
+}
+void expect_same_run(const std::string& a, const std::string& b) {
+  expect_same_tensors(a + "/last.safetensors", b + "/last.safetensors");
+  expect_same_tensors(a + "/best.safetensors", b + "/best.safetensors");
+  EXPECT_EQ(epochs_of(a), epochs_of(b));
+  EXPECT_EQ(without_seconds(RunFolder::open(a).summary()), without_seconds(RunFolder::open(b).summary()));
+  EXPECT_FALSE(std::filesystem::exists(b + "/best-of-last.safetensors"));
+}
+
+// What a kill leaves between two writes, made of the files that runs of different length leave.
+class KilledRun : public ::testing::Test {
+ protected:
+  // best.safetensors of a run of LightGCN improves at these epochs
+  static std::vector<int> improved(const std::string& folder) {
+    std::vector<int> at;
+    for (const nlohmann::json& e : epochs_of(folder))
+      if (e.value("improved", false)) at.push_back(e.at("epoch"));
+    return at;
+  }
+  std::string trained(const std::string& name, int epochs, std::vector<std::string> more = {}) {
+    more.insert(more.end(), {"--set", "epochs=" + std::to_string(epochs)});
+    const Result r = run(train_words("LightGCN", (dir / name) + "/run", more));
+    EXPECT_EQ(r.code, 0) << r.err;
+    return (dir / name) + "/run";
+  }
+  static void put(const std::string& from, const std::string& file, const std::string& to, const std::string& as = "") {
+    std::filesystem::copy_file(from + "/" + file, to + "/" + (as.empty() ? file : as), std::filesystem::copy_options::overwrite_existing);
+  }
+  Result resume(int epochs) { return run({"train", "--resume", killed, "--set", "epochs=" + std::to_string(epochs)}); }
+  int best() const { return best_epoch_of(killed + "/best.safetensors"); }
+
   const Folder dir;
-  const std::string folder = dir / "run";
-  ASSERT_EQ(run(train_words("LightGCN", folder, {"--set", "epochs=1", "--set", "eval_step=1"})).code, 0);
-  std::filesystem::copy(folder + "/last.safetensors", dir / "state");
-  ASSERT_EQ(run({"train", "--resume", folder, "--set", "epochs=30"}).code, 0);
-  const int best = RunFolder::open(folder).summary().at("best_epoch");
-  ASSERT_GT(best, 1);
-  const std::string saved = dir.read("run/best.safetensors");
-  std::filesystem::rename(dir / "state", folder + "/last.safetensors");
-  std::filesystem::remove(folder + "/summary.json");
-  const Result r = run({"train", "--resume", folder, "--set", "epochs=" + std::to_string(best)});
+  std::string killed;
+};
+
+TEST_F(KilledRun, TheBestModelOfTheStateIsKeptUntilABetterOneIsThere) {
+  const std::string whole = trained("whole", 30);
+  const std::vector<int> at = improved(whole);
+  ASSERT_GE(at.size(), 3u);
+  const int first = at[0], later = at.back(), stop = first + 1;
+  ASSERT_GT(later, stop);
+  const std::string ahead = trained("ahead", later + 1);  // its best is of `later`
+  killed = trained("killed", stop);                       // its best is of `first`
+  const std::string before = (dir / "before") + "/run";
+  std::filesystem::create_directories(dir / "before");
+  std::filesystem::copy(killed, before);
+  const auto back = [&](const char* best_of_last) {
+    std::filesystem::remove_all(killed);
+    std::filesystem::copy(before, killed);
+    std::filesystem::remove(killed + "/summary.json");
+    put(ahead, "best.safetensors", killed);
+    if (best_of_last) put(before, "best.safetensors", killed, best_of_last);
+  };
+  // Killed after a better model was written, before the state was: the state's own comes back, also where the run ends before the better one comes.
+  back("best-of-last.safetensors");
+  Result r = resume(stop);
   ASSERT_EQ(r.code, 0) << r.err;
-  EXPECT_TRUE(has(r.out, "best.safetensors was of epoch " + std::to_string(best))) << r.out;
-  const int now = RunFolder::open(folder).summary().at("best_epoch");
-  EXPECT_LT(now, best);
-  if (const Result e = run({"evaluate", folder, "--json"}); e.code == 0)  // the file is there again, of the summary's epoch
-    EXPECT_EQ(nlohmann::json::parse(e.out).at("valid"), RunFolder::open(folder).summary().at("best_valid"));
-  else
-    EXPECT_TRUE(has(e.err, "no best.safetensors")) << e.err;
-  ASSERT_EQ(run({"train", "--resume", folder, "--set", "epochs=30"}).code, 0);
-  EXPECT_EQ(RunFolder::open(folder).summary().at("best_epoch"), best);
-  dir.write("before", saved);
-  expect_same_tensors(dir / "before", folder + "/best.safetensors");
+  EXPECT_EQ(best(), first);
+  expect_same_run(before, killed);
+  const Result e = run({"evaluate", killed, "--json"});
+  EXPECT_EQ(nlohmann::json::parse(e.out).at("valid"), RunFolder::open(killed).summary().at("best_valid"));
+  back("best-of-last.safetensors");
+  ASSERT_EQ(resume(30).code, 0);
+  expect_same_run(whole, killed);
+  // Killed after the state had caught up.
+  back("best-of-last.safetensors");
+  put(ahead, "last.safetensors", killed);
+  put(ahead, "metrics.jsonl", killed);
+  ASSERT_EQ(resume(30).code, 0);
+  expect_same_run(whole, killed);
+  // An earlier program kept nothing: the better model stays until the run has come to its epoch again, and a note says so.
+  back(nullptr);
+  r = resume(stop);
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_TRUE(has(r.out, "best.safetensors is of epoch " + std::to_string(later) + ", not of epoch " + std::to_string(first))) << r.out;
+  EXPECT_EQ(best(), later) << "nothing is deleted that is not replaced";
+  ASSERT_EQ(resume(30).code, 0);
+  expect_same_run(whole, killed);
+}
+
+TEST_F(KilledRun, AMissingBestModelIsSaidWhereNothingIsLeftToDo) {
+  killed = trained("killed", 2);
+  std::filesystem::remove(killed + "/best.safetensors");
+  const Result r = resume(2);
+  EXPECT_EQ(r.code, 0);
+  EXPECT_TRUE(has(r.out, "nothing to do")) << r.out;
+  EXPECT_TRUE(has(r.err, "note: best.safetensors is not there")) << r.err;
+}
+
+// epochs=5, eval_step=7: evaluated at its end for its own sake. The longer run does not make that evaluation, and shows none.
+TEST_F(KilledRun, TheEvaluationOfAShorterRunLeavesNoLine) {
+  const std::string whole = trained("whole", 9, {"--set", "eval_step=7"});
+  killed = trained("killed", 5, {"--set", "eval_step=7"});
+  EXPECT_EQ(improved(killed), std::vector<int>{4});
+  ASSERT_EQ(resume(9).code, 0);
+  expect_same_run(whole, killed);
+}
+
+// The folder of a run that was killed before it had saved anything is begun again with other data and killed again: two sets have left their ids.
+TEST_F(KilledRun, IdsAreThoseOfTheDataThatIsTrained) {
+  killed = trained("killed", 2);
+  const std::string users = read_text(killed + "/users.tsv"), items = read_text(killed + "/items.tsv");
+  for (const char* file : {"last.safetensors", "best.safetensors", "summary.json"}) std::filesystem::remove(killed + "/" + file);
+  std::ofstream(killed + "/users.tsv") << "0\tanother\n";
+  std::ofstream(killed + "/items.tsv") << "0\tanother\n";
+  ASSERT_EQ(resume(2).code, 0);
+  EXPECT_EQ(read_text(killed + "/users.tsv"), users);
+  EXPECT_EQ(read_text(killed + "/items.tsv"), items);
+}
+
+// No state, but a model: what it was computed from is known, and other data is refused before anything changes.
+TEST_F(KilledRun, ABestModelOfOtherDataIsRefused) {
+  killed = trained("killed", 2);
+  for (const char* file : {"last.safetensors", "summary.json"}) std::filesystem::remove(killed + "/" + file);
+  const std::string ids = read_text(killed + "/users.tsv"), log = read_text(killed + "/metrics.jsonl");
+  ASSERT_EQ(run({"synth", "tiny", "--out", dir / "other", "--users", "60", "--items", "40", "--interactions", "600", "--seed", "4"}).code, 0);
+  const Result r = run({"train", "--resume", killed, "-d", dir / "other"});
+  EXPECT_EQ(r.code, 2);
+  EXPECT_TRUE(has(r.err, "best.safetensors: the data folder has changed since this run")) << r.err;
+  EXPECT_EQ(read_text(killed + "/users.tsv"), ids);
+  EXPECT_EQ(read_text(killed + "/metrics.jsonl"), log);
+}
+
+TEST_F(KilledRun, LeftOverTemporaryFilesGo) {
+  killed = trained("killed", 2);
+  const pid_t gone = [] {  // the number of a process that has ended
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(0);
+    ::waitpid(child, nullptr, 0);
+    return child;
+  }();
+  const std::string dead = std::to_string(gone), alive = std::to_string(::getppid());
+  const auto name = [&](const std::string& file) { return killed + "/" + file; };
+  for (const std::string& file : {"best.safetensors.tmp-" + dead, "last.safetensors.tmp-" + dead + "-2", "last.safetensors.tmp-" + alive,
+                                  "notes.tmp-" + dead, "best.safetensors.tmp-" + dead + "x"})
+    std::ofstream(name(file)) << "half";
+  ASSERT_EQ(resume(3).code, 0);
+  EXPECT_FALSE(std::filesystem::exists(name("best.safetensors.tmp-" + dead)));
+  EXPECT_FALSE(std::filesystem::exists(name("last.safetensors.tmp-" + dead + "-2")));
+  EXPECT_TRUE(std::filesystem::exists(name("last.safetensors.tmp-" + alive))) << "its process lives";
+  EXPECT_TRUE(std::filesystem::exists(name("notes.tmp-" + dead))) << "no file of a run";
+  EXPECT_TRUE(std::filesystem::exists(name("best.safetensors.tmp-" + dead + "x")));
+}
+
+TEST_F(KilledRun, SettingsThatDifferAreNamedWithBothValues) {
+  killed = trained("killed", 2);
+  std::string yaml = read_text(killed + "/config.yaml");
+  const auto change = [&](const std::string& from, const std::string& to) {
+    const size_t at = yaml.find("\n" + from);
+    ASSERT_NE(at, std::string::npos) << from;
+    yaml.replace(at + 1, from.size(), to);
+  };
+  change("learning_rate: 0.001", "learning_rate: 0.25");
+  change("n_ui_layers: 2", "n_ui_layers: 3");
+  write_text(killed + "/config.yaml", yaml);
+  for (const char* file : {"last.safetensors", "best.safetensors"}) {
+    const Result r = resume(3);
+    EXPECT_EQ(r.code, 2);
+    EXPECT_TRUE(has(r.err, "learning_rate = 0.001 there and 0.25 in this run, n_ui_layers = 2 there and 3 in this run;")) << file << ": " << r.err;
+    EXPECT_FALSE(has(r.err, "embedding_size")) << r.err;
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+    std::filesystem::remove(killed + "/summary.json");
+    std::filesystem::remove(killed + "/last.safetensors");  // the second time the model alone is left
+  }
+}
+
+// Every number of a state, each wrong in every way that was found to train wrongly or to end as a fault.
+TEST_F(KilledRun, NumbersOfAStateAreChecked) {
+  killed = trained("killed", 3);
+  const std::string path = killed + "/last.safetensors";
+  const TensorFile good = read_safetensors(path);
+  const auto written = [&](const std::map<std::string, std::string>& metadata) {
+    std::vector<TensorView> views;
+    for (const auto& [name, t] : good.tensors) views.push_back({name, t.dtype, t.shape, t.bytes.data()});
+    write_safetensors(path, views, metadata);
+  };
+  const auto refused = [&](const std::string& key, const std::string& value) {
+    const Result r = resume(5);
+    EXPECT_EQ(r.code, 2) << key << " = " << value << ": " << r.out << r.err;
+    EXPECT_TRUE(has(r.err, "last.safetensors") && has(r.err, key)) << r.err;
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+  };
+  for (const char* key : {"epoch", "next_step", "failures", "t"})
+    for (const char* value : {"-1", "-3", "-2147483648", "2147483647", "4294967296", "1000000", "4611686018427387904", "99999999999999999999", "3abc",
+                              "", " 3", "+3", "0x3", "3.0", "1e3", "nan", "\x1b[31m"}) {
+      auto metadata = good.metadata;
+      metadata[key] = value;
+      written(metadata);
+      refused(key, value);
+    }
+  for (const char* value : {"0", "1", "2", "-5"}) {  // t: what epoch and step make it
+    auto metadata = good.metadata;
+    metadata["t"] = value;
+    written(metadata);
+    refused("t", value);
+  }
+  const auto summary = nlohmann::json::parse(good.metadata.at("summary"));
+  for (const auto& [key, unused] : summary.items())
+    for (const char* value :
+         {"1e300", "-1e300", "-2", "3000000000", "18446744073709551615", "\"2\"", "null", "[1]", "{\"recall@20\":1e300}", "true"}) {
+      auto changed = summary;
+      changed[key] = nlohmann::json::parse(value);
+      auto metadata = good.metadata;
+      metadata["summary"] = changed.dump();
+      if (key.ends_with("_seconds") && changed[key] == 3000000000) continue;  // a century, and no number to fear
+      written(metadata);
+      refused("summary", key + " " + value);
+    }
+  auto twice = good.metadata;
+  twice["summary"].insert(1, "\"best_epoch\":0,");
+  written(twice);
+  refused("summary", "best_epoch twice");
+  written(good.metadata);
+  EXPECT_EQ(resume(5).code, 0);
+}
+
+TEST_F(KilledRun, NumbersOfASummaryAreChecked) {
+  killed = trained("killed", 2);
+  const nlohmann::json good = RunFolder::open(killed).summary();
+  for (const auto& [key, value] :
+       {std::pair{"epochs_run", "1e300"}, {"epochs_run", "-1"}, {"best_epoch", "4294967296"}, {"best_epoch", "\"1\""}, {"stopped", "3"}}) {
+    auto changed = good;
+    changed[key] = nlohmann::json::parse(value);
+    write_text(killed + "/summary.json", changed.dump());
+    for (const Result& r : {resume(2), run({"compare", killed})}) {
+      EXPECT_EQ(r.code, 2) << key << value << r.out;
+      EXPECT_TRUE(has(r.err, std::string("summary.json: ") + key)) << r.err;
+    }
+  }
+}
+
+TEST(Cli, AFolderThatHoldsNoRunIsLeftAlone) {
+  const Folder dir;
+  std::filesystem::create_directories(dir / "mine");
+  dir.write("mine/items.tsv", "0\tprecious\n");
+  const auto refused = [&](const std::vector<std::string>& words, const std::string& sentence) {
+    const Result r = run(words);
+    EXPECT_EQ(r.code, 2) << r.out;
+    EXPECT_TRUE(has(r.err, sentence)) << r.err;
+  };
+  refused(train_words("LightGCN", dir / "mine"), "mine: is not empty and holds no run of this program (it has items.tsv)");
+  dir.write("mine/config.yaml", "model: LightGCN\nepochs: 2\n");  // settings, as -c takes them
+  refused(train_words("LightGCN", dir / "mine"), "mine: is not empty and holds no run");
+  refused({"train", "--resume", dir / "mine", "-d", data_folder()}, "mine: no run has begun in it");
+  EXPECT_EQ(dir.read("mine/items.tsv"), "0\tprecious\n");
+  EXPECT_EQ(dir.read("mine/config.yaml"), "model: LightGCN\nepochs: 2\n");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir / "mine"), {}), 2);
+  std::filesystem::create_directories(dir / "empty");
+  EXPECT_EQ(run(train_words("LightGCN", dir / "empty", {"--set", "epochs=1"})).code, 0);
+}
+
+TEST(Cli, AFileOverTheSizeLimitIsASentence) {
+  const Folder dir;
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  data_folder();
+  const rlimit small{8192, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const Result r = run(train_words("LightGCN", dir / "run", {"--set", "epochs=1"}));
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_EQ(r.code, 2);
+  EXPECT_TRUE(has(r.err, "best.safetensors: cannot be written (File too large)")) << r.err;
 }
 
 // The other two ways to be asked to stop, and a terminal that closes under nohup.

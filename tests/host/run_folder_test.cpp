@@ -7,6 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "data/error.h"
 #include "data/text.h"
@@ -53,17 +54,41 @@ TEST(RunFolder, HoldsOneRunOnly) {
   const Folder dir;
   EXPECT_THROW(RunFolder::open(dir / "run"), UserError);
   const RunFolder folder = RunFolder::create(dir / "run");
-  EXPECT_NO_THROW(RunFolder::create(dir / "run")) << "a folder without config.yaml is no run yet";
+  EXPECT_NO_THROW(folder.check_new()) << "empty";
   write_text(folder.path("best.safetensors"), "x");
-  write_text(folder.path("config.yaml"), config_yaml(resolve_config({}, {{"model", "BPR", "test"}, {"seed", "7", "test"}})));
-  EXPECT_THROW(RunFolder::create(dir / "run"), UserError);
+  EXPECT_THROW(folder.check_new(), UserError) << "not empty, and no run";
+  const auto config = [&](const std::string& run_dir) {
+    return config_yaml(resolve_config({}, {{"model", "BPR", "test"}, {"seed", "7", "test"}, {"run_dir", run_dir, "test"}}));
+  };
+  write_text(folder.path("config.yaml"), config(dir / "run"));
+  EXPECT_THROW(folder.check_new(), UserError);
   EXPECT_EQ(RunFolder::open((dir / "run") + "/").config().settings.seed, 7u);
   EXPECT_EQ(RunFolder::open((dir / "run") + "//").dir(), dir / "run");
   write_text(dir / "file", "x");
   EXPECT_THROW(RunFolder::create(dir / "file"), UserError);
   EXPECT_THROW(read_text(dir.path()), UserError);
   folder.remove("best.safetensors");
-  EXPECT_NO_THROW(RunFolder::create(dir / "run")) << "killed before it left anything but its settings";
+  EXPECT_NO_THROW(folder.check_new()) << "killed before it left anything but its settings";
+  EXPECT_NO_THROW(folder.check_begun());
+  write_text(folder.path("config.yaml"), config("runs/another"));
+  EXPECT_THROW(folder.check_new(), UserError) << "settings copied from another run";
+  EXPECT_THROW(folder.check_begun(), UserError);
+}
+
+TEST(RunFolder, ANameThatTheProgramChoosesIsFree) {
+  const Folder dir;
+  const std::string name = dir / "runs/BPR-tiny-999-20250131-142501";
+  EXPECT_EQ(RunFolder::create_free(name).dir(), name);
+  EXPECT_EQ(RunFolder::create_free(name).dir(), name + "-2");
+  write_text(name + "-3", "a file");
+  std::vector<std::thread> starts;
+  std::vector<std::string> got(8);
+  for (std::string& g : got) starts.emplace_back([&] { g = RunFolder::create_free(name).dir(); });
+  for (std::thread& t : starts) t.join();
+  std::sort(got.begin(), got.end());
+  EXPECT_EQ(std::unique(got.begin(), got.end()), got.end());
+  EXPECT_EQ(got.front(), name + "-10");
+  EXPECT_THROW(RunFolder::create_free(name + "-3/sub"), UserError);
 }
 
 TEST(RunFolder, OneProgramAtATimeTrainsInIt) {
