@@ -220,6 +220,12 @@ TEST(Dataset, FoldersWithoutADataSet) {
   dir.write("b.inter", plain);
   EXPECT_TRUE(says(sentence(dir.path()), {"several .inter files", "a, b"}));
   EXPECT_TRUE(says(sentence(dir.path(), "c"), {"no c.inter", "a, b"}));
+  std::filesystem::create_directory(dir / "inner");
+  std::ofstream(dir / "evil.inter") << plain;
+  for (const std::string& name : {std::string("../evil"), dir / "evil"}) {
+    const std::string path = sentence(dir / "inner", name);
+    EXPECT_TRUE(says(path, {"dataset = ", "is a path, expected the name of a NAME.inter in ", "name the folder with -d"}));
+  }
   std::filesystem::create_directory(dir / "c.inter");
   EXPECT_TRUE(says(sentence(dir.path(), "c"), {"c.inter", "is a directory"}));
   std::filesystem::create_directory(dir / "d");

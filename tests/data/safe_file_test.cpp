@@ -91,5 +91,66 @@ TEST(SafeFile, WhatIsNoRegularFileIsWrittenStraight) {
   ::close(fd);
 }
 
+TEST(SafeFile, TemporaryFilesAreMadeThroughNoLinkAndOverNoFile) {
+  const Folder dir;
+  dir.write("victim", "precious");
+  const std::string temporary = "a.tmp-" + std::to_string(::getpid());
+  fs::create_symlink("victim", dir / temporary);
+  dir.write(temporary + "-2", "of a killed process with the same number");
+  put(dir / "a", "new");
+  EXPECT_EQ(dir.read("a"), "new");
+  EXPECT_EQ(dir.read("victim"), "precious");
+  EXPECT_FALSE(fs::is_symlink(dir / "a"));
+  EXPECT_EQ(dir.names(), (std::vector<std::string>{"a", temporary, temporary + "-2", "victim"}));
+  EXPECT_EQ(writer_of_temporary(temporary, "a"), ::getpid());
+  EXPECT_EQ(writer_of_temporary(temporary + "-2", "a"), ::getpid());
+  for (const char* name : {"a", "a.tmp-", "a.tmp-0", "a.tmp-x", "a.tmp-3x", "a.tmp-3-", "a.tmp-3-1", "a.tmp-3-2-2", "ab.tmp-3", "a.tmp--3"})
+    EXPECT_EQ(writer_of_temporary(name, "a"), 0) << name;
+}
+
+TEST(SafeFile, PermissionsAreKeptAndThoseOfANewFileAreTheUmasks) {
+  const Folder dir;
+  const auto mode = [&](const char* name) {
+    struct stat st {};
+    EXPECT_EQ(::stat((dir / name).c_str(), &st), 0);
+    return st.st_mode & 07777;
+  };
+  const mode_t before = ::umask(0027);
+  put(dir / "new", "x");
+  EXPECT_EQ(mode("new"), 0640u);
+  ::umask(0002);
+  put(dir / "shared", "x");
+  EXPECT_EQ(mode("shared"), 0664u);
+  for (const mode_t kept : {0600u, 0666u, 0444u, 0755u}) {
+    ASSERT_EQ(::chmod((dir / "new").c_str(), kept), 0);
+    put(dir / "new", "y");
+    EXPECT_EQ(mode("new"), kept);
+  }
+  ::umask(before);
+}
+
+TEST(SafeFile, WhatIsKeptStaysWhateverTakesItsPlace) {
+  const Folder dir;
+  dir.write("best", "first"), dir.write("kept", "older");
+  fs::create_symlink("best", dir / "link");
+  for (const char* from : {"best", "link"}) {
+    dir.write("best", "first");
+    keep_as(dir / from, dir / "kept");
+    EXPECT_FALSE(fs::is_symlink(dir / "kept"));
+    put(dir / "best", "second");
+    EXPECT_EQ(dir.read("kept"), "first");
+  }
+  // No hard link leads to another file system: copied.
+  const fs::path far = fs::temp_directory_path() / fmt::format("ccdrec-kept-{}", ::getpid());
+  keep_as(dir / "best", far.string());
+  put(dir / "best", "third");
+  std::ifstream in(far);
+  std::string text;
+  in >> text;
+  fs::remove(far);
+  EXPECT_EQ(text, "second");
+  EXPECT_TRUE(says(refusal([&] { keep_as(dir / "absent", dir / "kept"); }), {"absent: cannot be read"}));
+}
+
 }  // namespace
 }  // namespace ccdrec::test

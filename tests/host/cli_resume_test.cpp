@@ -1,4 +1,5 @@
 // Runs that are stopped, killed and taken up again: what is on the disk then, and that a resumed run equals an unbroken one bit for bit.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -8,6 +9,7 @@
 #include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <sstream>
 #include <thread>
 
@@ -429,6 +431,145 @@ TEST(Cli, CtrlCSavesTheStateAndEndsWith130) {
   const int done = RunFolder::open(folder).summary().at("epochs_run");
   EXPECT_EQ(run({"train", "--resume", folder, "--set", "epochs=" + std::to_string(done + 2)}).code, 0);
   EXPECT_EQ(RunFolder::open(folder).summary().at("epochs_run"), done + 2);
+}
+
+// The program itself, in a process of its own.
+class Process {
+ public:
+  explicit Process(const std::vector<std::string>& words, int out = -1, int err = -1) {
+    std::vector<char*> argv = {const_cast<char*>(CCDREC_PROGRAM)};
+    for (const std::string& w : words) argv.push_back(const_cast<char*>(w.c_str()));
+    argv.push_back(nullptr);
+    pid_ = ::fork();
+    if (pid_ != 0) return;
+    const int nowhere = ::open("/dev/null", O_RDWR);
+    ::dup2(out < 0 ? nowhere : out, STDOUT_FILENO);
+    ::dup2(err < 0 ? nowhere : err, STDERR_FILENO);
+    ::execv(argv[0], argv.data());
+    ::_exit(127);
+  }
+  ~Process() {
+    if (!ended()) signal(SIGKILL), wait();
+  }
+  Process(const Process&) = delete;
+  bool ended() {
+    if (!ended_) ended_ = ::waitpid(pid_, &status_, WNOHANG) == pid_;
+    return ended_;
+  }
+  void signal(int number) { ::kill(pid_, number); }
+  int wait() {  // exit code, or minus the signal that ended it
+    if (!ended_) ended_ = ::waitpid(pid_, &status_, 0) == pid_;
+    return WIFSIGNALED(status_) ? -WTERMSIG(status_) : WEXITSTATUS(status_);
+  }
+  pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_ = -1;
+  int status_ = 0;
+  bool ended_ = false;
+};
+
+// ccdrec train | head -n 1: the reader leaves while the training goes on.
+TEST(Cli, AReaderThatLeavesIsAnInterruption) {
+  const Folder dir;
+  int out[2], err[2];
+  ASSERT_EQ(::pipe2(out, O_CLOEXEC), 0);
+  ASSERT_EQ(::pipe2(err, O_CLOEXEC), 0);
+  const std::string folder = dir / "run";
+  Process p(train_words("LightGCN", folder, {"--set", "epochs=1000000", "--set", "stopping_step=1000000"}), out[1], err[1]);
+  ::close(out[1]), ::close(err[1]);
+  std::string text;
+  char part[4096];
+  while (text.find("epoch 0 training") == std::string::npos) {
+    const ssize_t n = ::read(out[0], part, sizeof part);
+    ASSERT_GT(n, 0) << text;
+    text.append(part, size_t(n));
+  }
+  ::close(out[0]);
+  std::string said;
+  for (ssize_t n; (n = ::read(err[0], part, sizeof part)) > 0;) said.append(part, size_t(n));
+  ::close(err[0]);
+  EXPECT_EQ(p.wait(), 130);
+  EXPECT_TRUE(has(said, "the program that read the output has ended; state saved; continue with: ccdrec train --resume " + folder)) << said;
+  const int done = RunFolder::open(folder).summary().at("epochs_run");
+  EXPECT_EQ(run({"train", "--resume", folder, "--set", "epochs=" + std::to_string(done + 2)}).code, 0);
+}
+
+// What evaluate and recommend find after a kill: a whole model that gives the metrics it was saved with. And what a resume needs: the model of the
+// state's best epoch.
+void expect_usable(const std::string& folder, const Settings& s) {
+  const std::string best = folder + "/best.safetensors", last = folder + "/last.safetensors";
+  if (std::filesystem::exists(last))
+    if (const int want = saved_run(last, s).saved_best; want >= 0) {
+      EXPECT_TRUE(best_epoch_of(best) == want || best_epoch_of(folder + "/best-of-last.safetensors") == want) << "the best model of epoch " << want;
+    }
+  if (!std::filesystem::exists(best)) return;
+  const std::vector<std::string> none;
+  const auto saved = nlohmann::json::parse(read_safetensors(best, &none).metadata.at("summary"));
+  const Result r = run({"evaluate", folder, "--json", "--threads", "1"});
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(nlohmann::json::parse(r.out).at("valid"), saved.at("best_valid"));
+}
+
+// A hundred kills: at any time, and while a checkpoint is being written; now and then Ctrl-C leaves a state in the middle of an epoch. `epochs` grows
+// from run to run. What comes of it in the end is what a run gives that was never stopped.
+TEST(SlowResume, AHundredKillsLeaveWhatAnUnbrokenRunLeaves) {
+  constexpr int kEpochs = 48, kKills = 34;
+  const Folder dir;
+  std::mt19937 chance(7);
+  const auto below = [&](unsigned n) { return int(chance() % n); };
+  int kills = 0, in_writes = 0;
+  for (const int save_every : {0, 1, 3}) {
+    SCOPED_TRACE("save_every " + std::to_string(save_every));
+    const std::string each = "save_every=" + std::to_string(save_every);
+    const auto words = [&](const std::string& folder, int epochs) {
+      std::vector<std::string> w = train_words("LightGCN", folder, {"--set", each, "--set", "learning_rate=0.004", "--set", "stopping_step=1000"});
+      w.insert(w.end(), {"--set", "epochs=" + std::to_string(epochs)});
+      return w;
+    };
+    const std::string whole = (dir / "whole") + std::to_string(save_every) + "/run";
+    const Result unbroken = run(words(whole, kEpochs));
+    ASSERT_EQ(unbroken.code, 0) << unbroken.err;
+    Settings s = RunFolder::open(whole).config().settings;
+    for (int killed = 0, round = 0; killed < kKills; ++round) {
+      const std::string folder = fmt::format("{}/{}-{}/run", dir.path(), save_every, round);
+      const auto resumed = [&](int epochs) {
+        return std::filesystem::exists(folder + "/config.yaml")
+                   ? std::vector<std::string>{"train", "--resume", folder, "--set", "epochs=" + std::to_string(epochs)}
+                   : words(folder, epochs);
+      };
+      int epochs = 4 + below(6);
+      for (int attempts = 0; epochs < kEpochs && killed < kKills && attempts < 60; ++attempts) {
+        Process p(resumed(epochs));
+        const std::string suffix = ".tmp-" + std::to_string(p.pid());
+        const char* const files[] = {"best.safetensors", "last.safetensors", "metrics.jsonl"};
+        const int kind = below(6);  // 0 1 2: when that file is being written; else at any time
+        const std::string watched = kind < 3 ? folder + "/" + files[kind] + suffix : kind == 3 ? folder + "/best-of-last.safetensors" : "";
+        const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(below(120000));
+        bool seen = false;
+        while (!p.ended() && !seen && std::chrono::steady_clock::now() < end) {
+          seen = !watched.empty() && ::access(watched.c_str(), F_OK) == 0;
+          if (!seen) std::this_thread::sleep_for(std::chrono::microseconds(watched.empty() ? 500 : 20));
+        }
+        p.signal(below(8) == 0 ? SIGTERM : SIGKILL);
+        const int code = p.wait();
+        ASSERT_TRUE(code == 0 || code == 130 || code == -SIGKILL || code == -SIGTERM) << code;
+        if (code == -SIGKILL) ++killed, ++kills, in_writes += seen;
+        s.epochs = epochs;
+        if (std::filesystem::exists(folder)) expect_usable(folder, s);
+        if (HasFatalFailure()) return;
+        if (code == 0) epochs = std::min(kEpochs, epochs + 1 + below(5));
+      }
+      const Result r = run(resumed(kEpochs));
+      ASSERT_EQ(r.code, 0) << r.err;
+      expect_same_run(whole, folder);
+      for (const auto& entry : std::filesystem::directory_iterator(folder))
+        EXPECT_EQ(entry.path().filename().string().find(".tmp-"), std::string::npos) << entry.path();
+      if (HasFailure()) return;
+    }
+  }
+  EXPECT_GE(kills, 100);
+  RecordProperty("kills_in_writes", in_writes);
 }
 
 }  // namespace
