@@ -133,6 +133,13 @@ std::vector<nlohmann::json> epochs_of(const std::string& folder) {
   for (std::string line; std::getline(lines, line);) epochs.push_back(without_seconds(nlohmann::json::parse(line)));
   return epochs;
 }
+// The epochs at which best.safetensors was replaced.
+std::vector<int> improved(const std::string& folder) {
+  std::vector<int> at;
+  for (const nlohmann::json& e : epochs_of(folder))
+    if (e.value("improved", false)) at.push_back(e.at("epoch"));
+  return at;
+}
 void expect_same_run(const std::string& a, const std::string& b) {
   expect_same_tensors(a + "/last.safetensors", b + "/last.safetensors");
   expect_same_tensors(a + "/best.safetensors", b + "/best.safetensors");
@@ -144,13 +151,6 @@ void expect_same_run(const std::string& a, const std::string& b) {
 // What a kill leaves between two writes, made of the files that runs of different length leave.
 class KilledRun : public ::testing::Test {
  protected:
-  // best.safetensors of a run of LightGCN improves at these epochs
-  static std::vector<int> improved(const std::string& folder) {
-    std::vector<int> at;
-    for (const nlohmann::json& e : epochs_of(folder))
-      if (e.value("improved", false)) at.push_back(e.at("epoch"));
-    return at;
-  }
   std::string trained(const std::string& name, int epochs, std::vector<std::string> more = {}) {
     more.insert(more.end(), {"--set", "epochs=" + std::to_string(epochs)});
     const Result r = run(train_words("LightGCN", (dir / name) + "/run", more));
@@ -523,13 +523,14 @@ TEST(SlowResume, AHundredKillsLeaveWhatAnUnbrokenRunLeaves) {
     SCOPED_TRACE("save_every " + std::to_string(save_every));
     const std::string each = "save_every=" + std::to_string(save_every);
     const auto words = [&](const std::string& folder, int epochs) {
-      std::vector<std::string> w = train_words("LightGCN", folder, {"--set", each, "--set", "learning_rate=0.004", "--set", "stopping_step=1000"});
-      w.insert(w.end(), {"--set", "epochs=" + std::to_string(epochs)});
+      std::vector<std::string> w = train_words("LightGCN", folder, {"--set", each, "--set", "stopping_step=1000"});
+      w.insert(w.end(), {"--set", "epochs=" + std::to_string(epochs), "--set", "learning_rate=0.0003", "--set", "valid_metric=Recall@5"});
       return w;
     };
     const std::string whole = (dir / "whole") + std::to_string(save_every) + "/run";
     const Result unbroken = run(words(whole, kEpochs));
     ASSERT_EQ(unbroken.code, 0) << unbroken.err;
+    ASSERT_GE(improved(whole).size(), 12u) << "the best model is replaced again and again";
     Settings s = RunFolder::open(whole).config().settings;
     for (int killed = 0, round = 0; killed < kKills; ++round) {
       const std::string folder = fmt::format("{}/{}-{}/run", dir.path(), save_every, round);
