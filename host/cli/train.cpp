@@ -16,6 +16,7 @@
 #include "host/cli/interrupt.h"
 #include "host/cli/memory.h"
 #include "host/cli/run_options.h"
+#include "host/config_keys.h"
 #include "host/device.h"
 #include "host/machine.h"
 #include "host/progress.h"
@@ -35,15 +36,24 @@ struct TrainOptions : RunOptions {
   bool print_config = false, help_keys = false, plan = false, no_progress = false;
 };
 
+// What decides the numbers of a run stays as it is while it continues: the refusal names each setting with both values.
+void check_unchanged(const std::string& run, const std::vector<std::string>& files, const std::vector<KeyValue>& list) {
+  const auto was = config_values(resolve_config(files, {}).settings), would = config_values(resolve_config(files, list).settings);
+  std::string differ;
+  for (const auto& [key, value] : was)
+    if (const auto it = would.find(key); it != would.end() && it->second != value && !find_key(key)->resumable)
+      differ += fmt::format("{}{} is {} and would be {}", differ.empty() ? "" : ", ", key, shown(value), shown(it->second));
+  if (!differ.empty())
+    throw UserError(fmt::format("{}: {}; that cannot change when a run continues, start a new run with -c {}", run, differ, files[0]));
+}
+
 Config configure(const TrainOptions& o) {
   std::vector<KeyValue> list = command_line(o);
   std::vector<std::string> files = o.configs;
   if (!o.resume.empty()) {
-    if (!files.empty()) throw UserError("--resume takes its settings from the run folder; leave -c away");
-    if (!o.run_dir.empty()) throw UserError("--resume continues in its own folder; leave --run-dir away");
-    if (!o.record.empty()) throw UserError("--record holds a run from its first step; leave --resume away");
-    check_resumable(list);
     files = {RunFolder::open(o.resume).path("config.yaml")};
+    check_unchanged(o.resume, files, list);
+    check_resumable(list);
   }
   Config config = resolve_run(o, files, list);
   Settings& s = config.settings;
@@ -197,6 +207,11 @@ int train(const TrainOptions& o, Io& io) {
   }
   const bool resuming = !o.resume.empty();
   std::optional<RunLock> lock;
+  if (resuming) {
+    if (!o.configs.empty()) throw UserError("--resume takes its settings from the run folder; leave -c away");
+    if (!o.run_dir.empty()) throw UserError("--resume continues in its own folder; leave --run-dir away");
+    if (!o.record.empty()) throw UserError("--record holds a run from its first step; leave --resume away");
+  }
   if (resuming && !o.print_config && !o.plan) lock.emplace(RunFolder::open(o.resume));  // before anything of the run is read
   Config config = configure(o);
   Settings& s = config.settings;

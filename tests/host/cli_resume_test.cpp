@@ -120,6 +120,7 @@ TEST(Cli, AKilledRunIsNotLockedOut) {
   EXPECT_TRUE(has(run({"train", "--resume", killed}).err, "no last.safetensors"));
 
   const RunLock other(RunFolder::open(whole));
+  std::ofstream(whole + "/last.safetensors") << "half a state, as it seems to one who reads it before the lock is free";
   EXPECT_TRUE(has(run({"train", "--resume", whole, "--set", "epochs=9"}).err, "another program is training"));
 }
 
@@ -278,6 +279,9 @@ TEST_F(KilledRun, LeftOverTemporaryFilesGo) {
 
 TEST_F(KilledRun, SettingsThatDifferAreNamedWithBothValues) {
   killed = trained("killed", 2);
+  const Result given = run({"train", "--resume", killed, "--set", "learning_rate=0.25", "--set", "epochs=3", "--seed", "5"});
+  EXPECT_EQ(given.code, 2);
+  EXPECT_TRUE(has(given.err, "run: learning_rate is 0.001 and would be 0.25, seed is 999 and would be 5; that cannot change")) << given.err;
   std::string yaml = read_text(killed + "/config.yaml");
   const auto change = [&](const std::string& from, const std::string& to) {
     const size_t at = yaml.find("\n" + from);
