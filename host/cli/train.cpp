@@ -120,7 +120,7 @@ int finish(const TrainSummary& sum, const RunFolder& folder, const Settings& s, 
           s.save_last ? fmt::format("state saved; continue with: ccdrec train --resume {}", folder.dir()) : "no state saved (save_last is off)";
       progress.line(fmt::format("interrupted: {}; {}", sum.message, took));
       progress.line(saved);
-      if (InterruptGuard::reader_gone()) io.err << "ccdrec: interrupted, because the program that read the output has ended; " << saved << '\n';
+      if (PipeGuard::reader_gone()) io.err << "ccdrec: interrupted, because the program that read the output has ended; " << saved << '\n';
       return kInterrupted;
     }
     case StopReason::early:
@@ -266,6 +266,7 @@ int train(const TrainOptions& o, Io& io) {
     folder.truncate_epochs(0);
     write_text(folder.path("config.yaml"), yaml);
   }
+  const PipeGuard pipe;  // from the first line on: `train | head` shows less than is said before the first step
   Progress progress(io.out, io.err, io.err_tty && !o.no_progress);
   progress.log_to(folder.path("train.log"), resuming);
   if (!resuming && !earlier.empty())
@@ -304,7 +305,7 @@ int train(const TrainOptions& o, Io& io) {
   double best = from.at.best_score;
   const InterruptGuard guard;
   TrainHooks hooks;
-  hooks.interrupted = [] { return InterruptGuard::asked(); };
+  hooks.interrupted = [] { return InterruptGuard::asked() || PipeGuard::reader_gone(); };
   hooks.on_step = [&](int epoch, int64_t step, int64_t steps) {
     progress.step(epoch, step + 1, steps);
     if (recorder) recorder->step(epoch, step);
