@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "data/error.h"
@@ -30,6 +31,12 @@ std::string absolute_path(const std::string& path) {
   if (ec) throw UserError(fmt::format("{}: the current folder is gone ({}); change to another", path, ec.message()));
   while (out.size() > 1 && out.back() == '/') out.pop_back();
   return out;
+}
+
+bool is_plain_file_name(const std::string& name) {
+  constexpr size_t kLongest = 200;  // file systems take 255 bytes, and an ending and a temporary name come on top
+  if (name.empty() || name.size() > kLongest || name[0] == '.') return false;
+  return std::none_of(name.begin(), name.end(), [](unsigned char c) { return c < 32 || c == 127 || c == '/' || c == '\\'; });
 }
 
 }  // namespace ccdrec

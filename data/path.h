@@ -9,4 +9,7 @@ bool path_exists(const std::string& path);  // links are followed
 bool is_folder(const std::string& path);
 std::string absolute_path(const std::string& path);  // without . and .. and slashes at the end
 
+// A name that a file or a setting gives, as that of a file in a folder: without separators and control characters, and not hidden (. and .. neither).
+bool is_plain_file_name(const std::string& name);
+
 }  // namespace ccdrec

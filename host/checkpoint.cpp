@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <climits>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -84,6 +85,9 @@ std::string settings_fingerprint(const Settings& s) {
     if (d.before.empty() || d.value != d.before) text += fmt::format("{}{}={}", text.empty() ? "" : " ", d.name, d.value);
   return text;
 }
+
+// The columns of the .inter file that a run reads: user, item, split.
+std::string columns_of(const Settings& s) { return fmt::format("{}, {}, {}", s.user_id_field, s.item_id_field, s.inter_splitting_label); }
 
 // The settings in which a fingerprint differs from these: "dropout = 0.8 there and 0.5 in this run, ...".
 std::string differences(const std::string& fingerprint, const Settings& s) {
@@ -181,27 +185,44 @@ SavedRun saved_run_of(const TensorFile& file, const std::string& path, const Set
   return r;
 }
 
+RunIdentity identity_of(const TensorFile& file, const std::string& path) {
+  const auto text = [&](const char* key) {
+    const auto it = file.metadata.find(key);
+    return it == file.metadata.end() ? "" : it->second;
+  };
+  RunIdentity run{text("settings"), text("columns"), text("interactions"), text("data"), {}};
+  if (file.metadata.count("summary")) run.summary = summary_of(file, epoch_of(file, path), path);
+  return run;
+}
+
 void check_same_run(const TensorFile& file, const std::string& path, const Settings& s, const std::string& data_checksum) {
   if (meta_of(file, "data", path) != data_checksum)
     throw UserError(fmt::format("{}: the data folder has changed since this run (fingerprint {}, now {}); resume with the same data", path,
                                 shown(meta_of(file, "data", path)), data_checksum));
-  if (meta_of(file, "settings", path) != settings_fingerprint(s))
-    throw UserError(fmt::format("{}: was computed with other settings: {}; put the first value back into config.yaml, or start a new run", path,
-                                differences(meta_of(file, "settings", path), s)));
+  if (const std::string others = other_settings(identity_of(file, path), s); !others.empty())
+    throw UserError(
+        fmt::format("{}: was computed with other settings: {}; put the first value back into config.yaml, or start a new run", path, others));
 }
+
+// Runs begun before there was a choice keep the first epoch of the best value even where no value can be better.
+constexpr const char* kKeepsLatest = "keeps_latest";
 
 template <class Impl>
 std::map<std::string, std::string> state_metadata(const Impl& z) {
-  return {{"format", "pt"},
-          {"ccdrec_format", kFormat},
-          {"model", z.s.model},
-          {"settings", settings_fingerprint(z.s)},
-          {"data", z.data.checksum},
-          {"t", std::to_string(z.model->t())},
-          {"epoch", std::to_string(z.epoch)},
-          {"next_step", std::to_string(z.next_step)},
-          {"failures", std::to_string(z.failures)},
-          {"summary", summary_json(z.summary).dump()}};
+  std::map<std::string, std::string> meta = {{"format", "pt"},
+                                             {"ccdrec_format", kFormat},
+                                             {"model", z.s.model},
+                                             {"settings", settings_fingerprint(z.s)},
+                                             {"columns", columns_of(z.s)},
+                                             {"interactions", z.data.interactions},
+                                             {"data", z.data.checksum},
+                                             {"t", std::to_string(z.model->t())},
+                                             {"epoch", std::to_string(z.epoch)},
+                                             {"next_step", std::to_string(z.next_step)},
+                                             {"failures", std::to_string(z.failures)},
+                                             {"summary", summary_json(z.summary).dump()}};
+  if (!z.blind_note.empty() && z.blind) meta[kKeepsLatest] = "true";
+  return meta;
 }
 
 }  // namespace
@@ -210,6 +231,17 @@ SavedRun saved_run(const std::string& path, const Settings& s) {
   const std::vector<std::string> none;
   TrainSummary summary;
   return saved_run_of(read_safetensors(path, &none), path, s, summary);
+}
+
+RunIdentity run_identity(const std::string& path) {
+  const std::vector<std::string> none;
+  return identity_of(read_safetensors(path, &none), path);
+}
+
+std::string other_settings(const RunIdentity& run, const Settings& s) {
+  if (run.settings != settings_fingerprint(s)) return differences(run.settings, s);
+  if (run.columns.empty() || run.columns == columns_of(s)) return "";
+  return fmt::format("columns = {} there and {} in this run", shown(run.columns), shown(columns_of(s)));
 }
 
 bool is_over(const SavedRun& r, const Settings& s) { return r.next_step == 0 && (r.epoch >= s.epochs || r.failures > s.stopping_step); }
@@ -318,6 +350,16 @@ void Trainer::load_state(const std::string& path) {
   model.set_t(t);
   z.epoch = run.epoch, z.next_step = run.next_step, z.failures = run.failures;
   z.summary = summary;
+  // Earlier programs wrote zeros for a split without rows.
+  if (z.data.valid.empty()) z.summary.best_valid.clear();
+  if (z.data.test.empty()) z.summary.best_test.clear();
+  if (!z.blind_note.empty() && !file.metadata.count(kKeepsLatest)) {
+    z.blind = false;
+    std::replace(z.notes.begin(), z.notes.end(), z.blind_note,
+                 "valid_metric " + z.s.valid_metric +
+                     " is the same for every model; this run was begun by an earlier program and goes on as it began, with the first "
+                     "epoch as the best");
+  }
 }
 
 }  // namespace ccdrec

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "host/settings.h"
+#include "host/trainer.h"
 
 namespace ccdrec {
 
@@ -25,6 +26,16 @@ bool is_over(const SavedRun&, const Settings&);  // nothing is left to do: all e
 inline bool evaluated_by_plan(const Settings& s, int epoch) { return s.eval_step <= 1 || (epoch + 1) % s.eval_step == 0; }
 
 int best_epoch_of(const std::string& path);  // of best.safetensors; -1: there is none, or it is no checkpoint of a run
+
+// Of which run a checkpoint is, best or last. A text is empty where the file does not tell: written by an earlier program, or by another.
+struct RunIdentity {
+  std::string settings, columns;   // those that decide numbers; the columns read of the .inter file
+  std::string interactions, data;  // Dataset::interactions, Dataset::checksum
+  TrainSummary summary;            // the best epoch so far and its metrics
+};
+RunIdentity run_identity(const std::string& path);  // of the header alone. UserError: no safetensors file, numbers in it that cannot be
+// How these settings differ from those of the run: "dropout = 0.8 there and 0.5 in this run". Empty: they do not.
+std::string other_settings(const RunIdentity&, const Settings&);
 
 // UserError: a checkpoint that was computed from other data, or with other settings (named, with both values).
 void check_same_run(const std::string& path, const Settings&, const std::string& data_checksum);

@@ -52,6 +52,30 @@ std::string metric_key(const std::string& name) {
   return key;
 }
 
+Selects selects(const std::string& key, const HeldOut& held, const HostCsr& train) {
+  const bool by_order = key.starts_with("ndcg") || key.starts_with("map");
+  const int64_t k = metric_cutoff(key);
+  Selects s;
+  int64_t fewest = train.cols;  // candidates of those who can have a say
+  for (size_t j = 0; j < held.users.size(); ++j) {
+    const auto u = size_t(held.users[j]);
+    const auto first = train.col.begin() + train.row_ptr[u], last = train.col.begin() + train.row_ptr[u + 1];
+    const int64_t n = train.cols - (last - first);
+    const int64_t h = std::count_if(held.items.begin() + held.ptr[j], held.items.begin() + held.ptr[j + 1],
+                                    [&](int32_t item) { return !std::binary_search(first, last, item); });
+    if (h == 0 || h == n) {
+      ++s.fixed_users;
+      continue;
+    }
+    fewest = std::min(fewest, n);
+    s.usable_k = int(std::clamp<int64_t>(fewest / 2, 1, k));
+    if (by_order || k < n) continue;
+    ++s.fixed_users, ++s.short_users;
+    s.most_candidates = std::max(s.most_candidates, n);
+  }
+  return s;
+}
+
 std::vector<int> cutoffs(const std::vector<int>& topk, const std::string& valid_metric) {
   std::vector<int> ks = topk;
   ks.push_back(metric_cutoff(metric_key(valid_metric)));
@@ -103,7 +127,7 @@ class Sums {
   Metrics mean() const {
     static const char* const stems[kMetricStems] = {"recall@", "ndcg@", "precision@", "map@"};
     Metrics m;
-    for (size_t q = 0; q < size(); ++q) m[stems[q % kMetricStems] + std::to_string(ks_[q / kMetricStems])] = users_ ? sum_[q] / double(users_) : 0.0;
+    for (size_t q = 0; users_ && q < size(); ++q) m[stems[q % kMetricStems] + std::to_string(ks_[q / kMetricStems])] = sum_[q] / double(users_);
     return m;
   }
 

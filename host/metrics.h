@@ -8,11 +8,13 @@
 #include <vector>
 
 #include "data/dataset.h"
+#include "data/graph.h"
 #include "kernels/ops.h"
 
 namespace ccdrec {
 
-using Metrics = std::map<std::string, double>;  // "recall@20" -> unrounded mean; keys recall@k, ndcg@k, precision@k, map@k
+// "recall@20" -> unrounded mean; keys recall@k, ndcg@k, precision@k, map@k. Empty: the split has no rows, so there is no mean.
+using Metrics = std::map<std::string, double>;
 
 // The held-out rows of one split: users in order of first appearance, items of users[j] = items[ptr[j]] .. items[ptr[j+1]-1] (duplicates count once).
 struct HeldOut {
@@ -33,6 +35,17 @@ constexpr int kMetricStems = 4;                   // recall, ndcg, precision, ma
 double round4(double);                            // what early stopping compares
 std::string metric_key(const std::string& name);  // "Recall@20" -> "recall@20"; UserError for an unknown metric
 int metric_cutoff(const std::string& key);        // of "recall@20": 20
+
+// Can a metric of held-out rows tell models apart? A user's candidates are the n items that `train` does not mask, h of them held out.
+//   any metric              h = 0 or h = n: whatever the order, the value is the same
+//   Recall@k, Precision@k   k >= n too: the list takes all candidates, and only the order within it is free, which these two do not see
+struct Selects {
+  int64_t fixed_users = 0;      // those whose value is the same for every model
+  int64_t short_users = 0;      // those of them to whom a smaller k would give a say
+  int64_t most_candidates = 0;  // of the short ones
+  int usable_k = 0;             // at which all that can have a say have one, well below their fewest candidates; 0: no k helps
+};
+Selects selects(const std::string& key, const HeldOut&, const HostCsr& train);
 
 struct EvalResult {
   Metrics valid, test;

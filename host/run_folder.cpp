@@ -174,10 +174,12 @@ std::vector<std::string> RunFolder::ids(const char* file) const {
   return out;
 }
 
+nlohmann::json metrics_json(const Metrics& m) { return m.empty() ? nlohmann::json() : nlohmann::json(m); }
+
 nlohmann::json epoch_json(const EpochReport& e) {
   nlohmann::json j = {{"epoch", e.epoch}, {"steps", e.steps}, {"loss", e.loss}, {"losses", e.losses}, {"seconds", e.seconds}};
   if (!e.negatives.empty()) j["negatives"] = e.negatives;
-  if (e.evaluated) j["valid"] = e.valid, j["test"] = e.test, j["improved"] = e.improved;
+  if (e.evaluated) j["valid"] = metrics_json(e.valid), j["test"] = metrics_json(e.test), j["improved"] = e.improved;
   return j;
 }
 
@@ -235,12 +237,13 @@ void RunFolder::write_summary(const Config& config, const Dataset& data, const T
   j["epochs_run"] = s.epochs_run;
   j["best_epoch"] = s.best_epoch;
   j["valid_metric"] = config.settings.valid_metric;
-  j["best_score"] = s.best_score;
-  j["best_valid"] = s.best_valid;
-  j["best_test"] = s.best_test;
+  j["best_score"] = s.best_valid.empty() ? nlohmann::json() : nlohmann::json(s.best_score);
+  j["best_valid"] = metrics_json(s.best_valid);
+  j["best_test"] = metrics_json(s.best_test);
   j["train_seconds"] = s.train_seconds;
   j["eval_seconds"] = s.eval_seconds;
-  j["protocol"] = "full ranking over all items; training items masked in validation and test; test metrics of the best validation epoch";
+  j["protocol"] = std::string("full ranking over all items; training items masked in validation and test; test metrics of the ") +
+                  (s.latest ? "last epoch evaluated: validation cannot select" : "best validation epoch");
   j["machine"] = {{"cpu", machine.cpu}, {"cores", machine.cores}, {"isa", machine.isa}, {"memory_bytes", machine.memory_bytes}};
   j["build"] = {{"version", build.version}, {"commit", build.commit}, {"compiler", build.compiler}, {"flags", build.flags}};
   write_text(path("summary.json"), j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");

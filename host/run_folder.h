@@ -63,6 +63,7 @@ class RunLock {
   int fd_ = -1;
 };
 
+nlohmann::json metrics_json(const Metrics&);  // null for a split without rows
 nlohmann::json epoch_json(const EpochReport&);
 const char* reason_name(StopReason);
 

@@ -35,6 +35,17 @@ std::vector<float> modality_weights(const Settings& s, size_t count) {
   return w;
 }
 
+std::string with_cutoff(const std::string& metric, int k) { return metric.substr(0, metric.find('@') + 1) + std::to_string(k); }
+
+std::string cannot_select(const Selects& choice, const std::string& metric) {
+  if (choice.short_users == 0)
+    return "valid_metric " + metric + " is the same for every model: no validation user has candidates both held out and not";
+  return fmt::format(
+      "valid_metric {} is the same for every model: its list takes all candidates of each validation user (items without those of training, at most "
+      "{}); valid_metric={} can select",
+      metric, choice.most_candidates, with_cutoff(metric, choice.usable_k));
+}
+
 }  // namespace
 
 void Trainer::check_settings(const Settings& s, const Dataset& data) {
@@ -96,12 +107,24 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
                     " edges kept per epoch");
   metric = metric_key(s.valid_metric);
   const std::vector<int> ks = cutoffs(s.topk, s.valid_metric);
-  evaluation = std::make_unique<Evaluation>(device->ctx, device->ops, data.n_users, data.n_items, held_out(data.valid), held_out(data.test), ks);
+  const HeldOut held_valid = held_out(data.valid);
+  evaluation = std::make_unique<Evaluation>(device->ctx, device->ops, data.n_users, data.n_items, held_valid, held_out(data.test), ks);
   if (const std::string longer = longer_than_items(ks, data.n_items); !longer.empty()) notes.push_back(longer);
-  blind = data.valid.empty();
-  if (blind)
-    notes.push_back("no validation rows: nothing to stop early by, so all " + std::to_string(s.epochs) +
-                    " epochs are trained and the last model evaluated is kept as the best");
+  const Selects choice = selects(metric, held_valid, graphs.train);
+  const std::string latest_kept =
+      fmt::format("nothing to stop early by, so all {} epochs are trained and the last model evaluated is kept as the best", s.epochs);
+  blind = choice.fixed_users == int64_t(held_valid.users.size());
+  if (data.valid.empty()) {
+    notes.push_back("no validation rows: " + latest_kept);
+  } else if (blind) {
+    blind_note = cannot_select(choice, s.valid_metric) + "; " + latest_kept;
+    notes.push_back(blind_note);
+  } else if (choice.short_users > 0) {
+    notes.push_back(fmt::format(
+        "valid_metric {} has no say for {} of {} validation users: its list takes all of their candidates (items without those of training, "
+        "at most {}); valid_metric={} would hear all",
+        s.valid_metric, choice.short_users, held_valid.users.size(), choice.most_candidates, with_cutoff(s.valid_metric, choice.usable_k)));
+  }
 }
 
 Trainer::Trainer(const Settings& s, const Dataset& data) : impl_(std::make_unique<Impl>(s, data)) {}
@@ -118,7 +141,7 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
   TrainSummary& sum = z.summary;
   sum.reason = StopReason::running;
   int epochs_here = 0;
-  const bool blind = z.blind;
+  const bool blind = sum.latest = z.blind;
   const auto out_of_patience = [&] {
     if (blind || z.failures <= z.s.stopping_step) return false;
     sum.reason = StopReason::early;
@@ -180,7 +203,8 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
       report.evaluated = true, report.valid = r.valid, report.test = r.test;
       report.seconds["evaluation"] = eval_seconds;
       sum.eval_seconds += eval_seconds;
-      const double score = round4(r.valid.at(z.metric));
+      const double score = r.valid.empty() ? 0 : round4(r.valid.at(z.metric));
+      report.latest = blind;
       report.improved = blind || score > sum.best_score;
       if (report.improved) {
         sum.best_score = score, sum.best_epoch = epoch, sum.best_valid = r.valid, sum.best_test = r.test;

@@ -31,6 +31,7 @@ struct EpochReport {
   bool evaluated = false;
   Metrics valid, test;
   bool improved = false;
+  bool latest = false;    // no validation metric can select: improved by being the latest
   std::string negatives;  // which pool the curricular negatives came from: random, 3T/4, T/2, T/4, 0, model
 };
 
@@ -41,6 +42,7 @@ struct TrainSummary {
   double best_score = -1;  // rounded to 4 decimals, what was compared
   Metrics best_valid, best_test;
   StopReason reason = StopReason::running;
+  bool latest = false;  // no validation metric can select: the last epoch evaluated stands as the best
   double train_seconds = 0, eval_seconds = 0;
   std::string message;  // one sentence, e.g. where a NaN appeared
 };

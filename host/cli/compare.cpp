@@ -9,7 +9,9 @@
 
 #include "data/error.h"
 #include "data/path.h"
+#include "data/text.h"
 #include "host/cli/cli.h"
+#include "host/cli/trained_run.h"
 #include "host/run_folder.h"
 
 namespace ccdrec::cli {
@@ -23,13 +25,16 @@ struct CompareOptions {
 constexpr const char* kColumns[] = {"recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20"};
 constexpr const char* kTitles[] = {"R@5", "R@10", "R@20", "N@5", "N@10", "N@20"};
 
-struct Group {  // runs that differ in nothing but the seed
-  std::string model, data;
+struct Group {                                        // runs that differ in nothing but the seed
+  std::string model, data, interactions;              // name and checksum of the set
+  std::string counts;                                 // "200 users, 120 items, 1,600 training rows"
   std::map<std::string, std::string> values;          // settings that decide numbers
   std::map<std::string, std::vector<double>> series;  // metric -> one value per seed; also "epochs", "best_epoch", "seconds"
   std::set<int64_t> seeds;
   std::string name;
 };
+
+bool same_set(const Group& a, const Group& b) { return a.data == b.data && a.interactions == b.interactions; }
 
 std::map<std::string, std::string> deciding(const Settings& s) {
   std::map<std::string, std::string> values = config_values(s);
@@ -45,6 +50,8 @@ void add_run(const std::string& dir, bool valid, std::vector<Group>& groups, Io&
     io.err << fmt::format("note: {} has no summary yet (still running, or killed); left out\n", dir);
     return;
   }
+  const Settings s = folder.config().settings;
+  check_run(folder, s, io);
   const nlohmann::json j = folder.summary();
   try {
     const std::string stopped = j.at("stopped");
@@ -54,20 +61,23 @@ void add_run(const std::string& dir, bool valid, std::vector<Group>& groups, Io&
     }
     if (stopped == "interrupted" || stopped == "diverged")
       io.err << fmt::format("note: {} ended as {}; its best epoch so far is shown\n", dir, stopped);
-    const Settings s = folder.config().settings;
     Group g;
     // One table a set of interactions: models that read no features stand beside those that do.
     const nlohmann::json& data = j.at("data");
-    g.model = s.model, g.data = data.at("name").get<std::string>() + " " + data.at("interactions").get<std::string>();
+    g.model = s.model, g.data = data.at("name"), g.interactions = data.at("interactions");
+    g.counts = fmt::format("{} users, {} items, {} training rows", thousands(data.at("users").get<int64_t>()),
+                           thousands(data.at("items").get<int64_t>()), thousands(data.at("train").get<int64_t>()));
     g.values = deciding(s);
     g.values["data"] = data.at("checksum").get<std::string>();
-    auto it = std::find_if(groups.begin(), groups.end(), [&](const Group& have) { return have.data == g.data && have.values == g.values; });
+    auto it = std::find_if(groups.begin(), groups.end(), [&](const Group& have) { return same_set(have, g) && have.values == g.values; });
     if (it == groups.end()) it = groups.insert(groups.end(), g);
     if (!it->seeds.insert(int64_t(s.seed)).second) {
       io.err << fmt::format("note: {} repeats seed {} of the same settings; left out\n", dir, s.seed);
       return;
     }
-    for (const auto& [key, value] : j.at(valid ? "best_valid" : "best_test").items()) it->series[key].push_back(value.get<double>());
+    const bool absent = data.at(valid ? "valid" : "test").get<int64_t>() == 0;  // earlier programs wrote zeros
+    if (!absent)
+      for (const auto& [key, value] : j.at(valid ? "best_valid" : "best_test").items()) it->series[key].push_back(value.get<double>());
     it->series["epochs"].push_back(j.at("epochs_run").get<double>());
     it->series["best_epoch"].push_back(j.at("best_epoch").get<double>());
     it->series["seconds"].push_back(j.at("train_seconds").get<double>() + j.at("eval_seconds").get<double>());
@@ -95,13 +105,19 @@ void name_groups(std::vector<Group>& groups) {
     for (const auto& [key, value] : g.values) {
       bool differs = false;
       for (const Group& other : groups)
-        if (other.model == g.model && other.data == g.data) {
+        if (other.model == g.model && same_set(other, g)) {
           const auto it = other.values.find(key);
           differs |= it == other.values.end() || it->second != value;
         }
       if (differs) g.name += fmt::format(" {}={}", key, value);
     }
   }
+}
+
+// Two sets of one name are told apart by what they hold.
+std::string title(const Group& g, const std::vector<Group>& groups) {
+  const bool unique = std::none_of(groups.begin(), groups.end(), [&](const Group& o) { return o.data == g.data && !same_set(o, g); });
+  return shown(g.data) + (unique ? "" : fmt::format(" ({}, checksum {})", g.counts, shown(g.interactions)));
 }
 
 std::vector<std::vector<std::string>> table_of(const std::vector<const Group*>& groups, const CompareOptions& o, Io& io) {
@@ -172,27 +188,32 @@ int compare(const CompareOptions& o, Io& io) {
   name_groups(groups);
   if (o.json) {
     nlohmann::ordered_json all = nlohmann::ordered_json::array();
-    for (const Group& g : groups)
+    for (const Group& g : groups) {
+      nlohmann::ordered_json values = g.series;
+      for (const char* column : kColumns)
+        if (!g.series.count(column)) values[column] = nullptr;  // what the table shows as -
       all.push_back({{"name", g.name},
                      {"model", g.model},
-                     {"data", g.data.substr(0, g.data.rfind(' '))},
+                     {"data", title(g, groups)},
+                     {"interactions", g.interactions},
                      {"seeds", g.seeds},
-                     {"values", g.series},
+                     {"values", values},
                      {"settings", g.values}});
+    }
     io.out << all.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << '\n';
     return kDone;
   }
   std::vector<std::string> sets;
   for (const Group& g : groups)
-    if (std::find(sets.begin(), sets.end(), g.data) == sets.end()) sets.push_back(g.data);
+    if (std::find(sets.begin(), sets.end(), title(g, groups)) == sets.end()) sets.push_back(title(g, groups));
   for (const std::string& data : sets) {
     std::vector<const Group*> of_set;
     bool several = false;
     for (const Group& g : groups)
-      if (g.data == data) of_set.push_back(&g), several |= g.seeds.size() > 1;
-    io.out << (data == sets[0] ? "" : "\n") << data.substr(0, data.rfind(' ')) << ", " << (o.valid ? "validation" : "test")
-           << " metrics of the best validation epoch" << (several ? ", mean ± standard deviation over seeds" : "")
-           << (of_set.size() > 1 && !io.color && !o.markdown ? "; * = best" : "") << (o.markdown ? "\n\n" : "\n");
+      if (title(g, groups) == data) of_set.push_back(&g), several |= g.seeds.size() > 1;
+    io.out << (data == sets[0] ? "" : "\n") << data << ", " << (o.valid ? "validation" : "test") << " metrics of the best validation epoch"
+           << (several ? ", mean ± standard deviation over seeds" : "") << (of_set.size() > 1 && !io.color && !o.markdown ? "; * = best" : "")
+           << (o.markdown ? "\n\n" : "\n");
     const auto rows = table_of(of_set, o, io);
     io.out << (o.markdown ? markdown(rows) : format_table(rows));
   }

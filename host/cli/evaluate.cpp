@@ -19,27 +19,32 @@ namespace {
 struct EvaluateOptions {
   std::string run, data, recs, topk, device = "auto";
   int threads = 0;
-  bool json = false, mask_valid = false;
+  bool json = false, mask_valid = false, other_data = false;
 };
 
 void print_metrics(const Metrics& valid, const Metrics& test, const std::vector<int>& ks, const std::string& title,
-                   const nlohmann::ordered_json& about, bool json, Io& io) {
+                   const nlohmann::ordered_json& about, bool comparable, bool json, Io& io) {
   if (json) {
     nlohmann::ordered_json j = about;
-    j["valid"] = valid, j["test"] = test;
+    if (!comparable) j["comparable"] = false, j["note"] = kNotComparable;
+    j["valid"] = metrics_json(valid), j["test"] = metrics_json(test);
     io.out << j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << '\n';
     return;
   }
-  io.out << title << '\n';
   std::vector<std::vector<std::string>> rows(1, {"metric"});
   for (const int k : ks) rows[0].push_back(fmt::format("@{}", k));
   for (const auto& [split, metrics] : {std::pair{"validation", &valid}, std::pair{"test", &test}})
     for (const auto& [shown, name] :
          {std::pair{"Recall", "recall"}, std::pair{"NDCG", "ndcg"}, std::pair{"Precision", "precision"}, std::pair{"MAP", "map"}}) {
       rows.push_back({fmt::format("{} {}", split, shown)});
-      for (const int k : ks) rows.back().push_back(fmt::format("{:.4f}", metrics->at(fmt::format("{}@{}", name, k))));
+      for (const int k : ks) {
+        const auto it = metrics->find(fmt::format("{}@{}", name, k));
+        rows.back().push_back(it == metrics->end() ? "-" : fmt::format("{:.4f}", it->second));
+      }
     }
-  io.out << format_table(rows);
+  const std::string text = title + '\n' + format_table(rows);
+  Lines lines(text);
+  for (std::string_view line; lines.next(line);) io.out << line << (comparable ? "" : fmt::format("  {}", kNotComparable)) << '\n';
 }
 
 void note_longer_than_items(const std::vector<int>& ks, const Dataset& data, Io& io) {
@@ -48,10 +53,17 @@ void note_longer_than_items(const std::vector<int>& ks, const Dataset& data, Io&
 
 int evaluate_lists(const EvaluateOptions& o, Io& io) {
   Settings s;
-  if (!o.run.empty()) s = RunFolder::open(o.run).config().settings;
-  if (!o.data.empty()) s.data_path = o.data;
-  s.data_path = find_data_folder(s.data_path);
+  std::unique_ptr<RunFolder> run;
+  if (!o.run.empty()) {
+    run = std::make_unique<RunFolder>(RunFolder::open(o.run));
+    s = run->config().settings;
+    check_run(*run, s, io);
+    s.data_path = run_data_folder(s, o.data);
+  } else {
+    s.data_path = find_data_folder(o.data);
+  }
   const Dataset data = load_data(s, false, io);
+  const bool comparable = !run || check_interactions(*run, s, data, o.other_data, io);
   const std::vector<int> ks = parse_topk(o.topk, {5, 10, 20, 50});
   const ForeignLists lists = read_recommendations(o.recs, data);
   note_longer_than_items(ks, data, io);
@@ -66,12 +78,12 @@ int evaluate_lists(const EvaluateOptions& o, Io& io) {
                 fmt::format("{} on {}: {} rows, {} users, ranked by {}", o.recs, data.name, thousands(lists.rows), thousands(lists.users),
                             lists.by_score ? "score" : "order in the file"),
                 {{"recommendations", o.recs}, {"data", data.name}, {"users_without_list_valid", no_valid}, {"users_without_list_test", no_test}},
-                o.json, io);
+                comparable, o.json, io);
   return kDone;
 }
 
 int evaluate_run(const EvaluateOptions& o, Io& io) {
-  const TrainedRun run = load_run(o.run, o.data, io);
+  const TrainedRun run = load_run(o.run, o.data, o.other_data, io);
   const std::vector<int> ks = parse_topk(o.topk, run.config.settings.topk);
   note_longer_than_items(ks, run.data, io);
   std::string note;
@@ -99,7 +111,8 @@ int evaluate_run(const EvaluateOptions& o, Io& io) {
   print_metrics(result.valid, result.test, ks,
                 fmt::format("{} on {}: full ranking of {} items for {} validation and {} test users, {}", run.config.settings.model, run.data.name,
                             thousands(run.data.n_items), thousands(int64_t(valid.users.size())), thousands(int64_t(test.users.size())), mask),
-                {{"run", o.run}, {"model", run.config.settings.model}, {"data", run.data.name}, {"protocol", "full ranking, " + mask}}, o.json, io);
+                {{"run", o.run}, {"model", run.config.settings.model}, {"data", run.data.name}, {"protocol", "full ranking, " + mask}},
+                run.comparable, o.json, io);
   return kDone;
 }
 
@@ -107,6 +120,7 @@ int run_evaluate(const EvaluateOptions& o, Io& io) {
   if (o.recs.empty() && o.run.empty())
     throw UserError("nothing to evaluate: name a run folder, or a file of recommendations with --recs FILE -d FOLDER");
   if (!o.recs.empty() && o.mask_valid) throw UserError("--mask-valid concerns a run; lists of --recs are taken as they are");
+  if (o.other_data && o.run.empty()) throw UserError("--other-data concerns a run; lists of --recs are held against the folder that -d names");
   return o.recs.empty() ? evaluate_run(o, io) : evaluate_lists(o, io);
 }
 
@@ -117,6 +131,7 @@ void add_evaluate(CLI::App& app, Action& chosen) {
   CLI::App* sub = app.add_subcommand("evaluate", "ranking metrics of a run, or of another program's recommendations");
   sub->add_option("RUN", o->run, "run folder");
   sub->add_option("-d,--data", o->data, "data folder (default: the one the run was trained with)")->type_name("FOLDER");
+  sub->add_flag("--other-data", o->other_data, "go on where its interactions are not those of the run; every line then says so");
   sub->add_option("--recs", o->recs, "evaluate these lists instead: TSV `user item [score]` or JSON lines, raw ids; rank = score, else order")
       ->type_name("FILE");
   sub->add_option("--topk", o->topk, "list lengths, e.g. 5,10,20 (default: those of the run)")->type_name("K,K,...");

@@ -20,8 +20,27 @@ struct ExportOptions {
   bool all = false;
 };
 
+constexpr const char* kUserEmbeddings = "user_embeddings";
+constexpr const char* kItemEmbeddings = "item_embeddings";
+
+struct Matrix {
+  std::string stem;  // of its file
+  const TensorData* tensor;
+};
+
+// A checkpoint may come from anywhere, and a name in it must not lead out of the folder, nor to a file that another tensor becomes.
+std::string stem_of(const std::string& tensor, const std::string& path) {
+  if (tensor == "final.user") return kUserEmbeddings;
+  if (tensor == "final.item") return kItemEmbeddings;
+  if (!is_plain_file_name(tensor) || tensor == kUserEmbeddings || tensor == kItemEmbeddings)
+    throw UserError(
+        fmt::format("{}: tensor '{}' cannot name a file of its own; export without --all takes the embeddings alone", path, shown(tensor)));
+  return tensor;
+}
+
 int run_export(const ExportOptions& o, Io& io) {
   const RunFolder folder = RunFolder::open(o.run);
+  check_run(folder, folder.config().settings, io);
   const std::string best = folder.path("best.safetensors");
   if (!path_exists(best)) throw UserError(fmt::format("{}: has no best.safetensors yet (save_best was off, or no epoch was evaluated)", o.run));
   const std::vector<std::string> final_names = {"final.user", "final.item"};
@@ -33,16 +52,17 @@ int run_export(const ExportOptions& o, Io& io) {
     if (it == tensors.tensors.end() || it->second.shape.empty() || it->second.shape[0] != int64_t(ids.size()))
       throw UserError(fmt::format("{}: {} does not fit the {} ids of {}", best, name, ids.size(), file));
   }
+  std::vector<Matrix> matrices;
+  for (const auto& [name, t] : tensors.tensors)
+    if (t.dtype == "F32" && !t.shape.empty() && t.shape.size() <= 2) matrices.push_back({stem_of(name, best), &t});
   std::error_code error;
   std::filesystem::create_directories(o.out, error);
   if (error) throw UserError(fmt::format("{}: the folder cannot be made ({})", o.out, error.message()));
   std::vector<std::vector<std::string>> rows(1, {"file", "rows", "columns"});
-  for (const auto& [name, t] : tensors.tensors) {
-    if (t.dtype != "F32" || t.shape.empty() || t.shape.size() > 2) continue;
-    const std::string stem = name == "final.user" ? "user_embeddings" : name == "final.item" ? "item_embeddings" : name;
-    const int64_t cols = t.shape.size() == 2 ? t.shape[1] : 1;
-    write_npy((std::filesystem::path(o.out) / (stem + ".npy")).string(), t.f32(), t.shape[0], cols);
-    rows.push_back({stem + ".npy", thousands(t.shape[0]), thousands(cols)});
+  for (const auto& [stem, t] : matrices) {
+    const int64_t cols = t->shape.size() == 2 ? t->shape[1] : 1;
+    write_npy((std::filesystem::path(o.out) / (stem + ".npy")).string(), t->f32(), t->shape[0], cols);
+    rows.push_back({stem + ".npy", thousands(t->shape[0]), thousands(cols)});
   }
   for (const char* file : {"users.tsv", "items.tsv"}) {
     const std::string text = read_text(folder.path(file));

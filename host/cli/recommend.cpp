@@ -20,7 +20,7 @@ struct RecommendOptions {
   std::vector<std::string> users;
   int64_t top = 10;
   int threads = 0;
-  bool keep_seen = false, mask_valid = false, mask_test = false;
+  bool keep_seen = false, mask_valid = false, mask_test = false, other_data = false;
 };
 
 std::vector<int32_t> chosen_users(const RecommendOptions& o, const Dataset& data) {
@@ -42,9 +42,22 @@ std::vector<int32_t> chosen_users(const RecommendOptions& o, const Dataset& data
   return users;
 }
 
+// Every line says that it is not comparable and stays readable: a fourth column, or two fields more.
+std::string marked(const std::string& list, bool tsv) {
+  std::string out;
+  Lines lines(list);
+  for (std::string_view line; lines.next(line);) {
+    if (tsv)
+      out += fmt::format("{}\t{}\n", line, kNotComparable);
+    else
+      out += fmt::format("{},\"comparable\":false,\"note\":\"{}\"}}\n", line.substr(0, line.size() - 1), kNotComparable);
+  }
+  return out;
+}
+
 int run_recommend(const RecommendOptions& o, Io& io) {
   if (o.format != "tsv" && o.format != "jsonl") throw UserError(fmt::format("--format {}: expected tsv or jsonl", o.format));
-  const TrainedRun run = load_run(o.run, o.data, io);
+  const TrainedRun run = load_run(o.run, o.data, o.other_data, io);
   const Dataset& data = run.data;
   const std::vector<int32_t> users = chosen_users(o, data);
   std::vector<Pair> masked;
@@ -70,17 +83,21 @@ int run_recommend(const RecommendOptions& o, Io& io) {
     else
       io.out << text;
   };
-  if (o.format == "tsv") write(fmt::format("{}\t{}\tscore\n", run.config.settings.user_id_field, run.config.settings.item_id_field));
+  const bool tsv = o.format == "tsv";
+  if (tsv)
+    write(fmt::format("{}\t{}\tscore{}\n", run.config.settings.user_id_field, run.config.settings.item_id_field, run.comparable ? "" : "\tnote"));
   int64_t rows = 0;
   recommend(device.ctx, device.ops, run.hu, run.hi, seen, users, std::min(o.top, std::max<int64_t>(1, data.n_items)),
             [&](int32_t user, const int32_t* items, const float* scores, int64_t n) {
               const std::string raw = data.users.raw(user);
-              write(o.format == "tsv" ? tsv_rows(raw, data.items, items, scores, n) : json_row(raw, data.items, items, scores, n));
+              const std::string list = tsv ? tsv_rows(raw, data.items, items, scores, n) : json_row(raw, data.items, items, scores, n);
+              write(run.comparable ? list : marked(list, tsv));
               rows += n;
             });
   if (file) {
     file->commit();
-    io.err << fmt::format("wrote {}: {} items for {} users\n", o.out, thousands(rows), thousands(int64_t(users.size())));
+    io.err << fmt::format("wrote {}: {} items for {} users{}\n", o.out, thousands(rows), thousands(int64_t(users.size())),
+                          run.comparable ? "" : fmt::format(", {}", kNotComparable));
   }
   return kDone;
 }
@@ -100,6 +117,7 @@ void add_recommend(CLI::App& app, Action& chosen) {
   sub->add_flag("--mask-valid", o->mask_valid, "leave out validation items too");
   sub->add_flag("--mask-test", o->mask_test, "leave out test items too (for use, not for evaluation)");
   sub->add_option("-d,--data", o->data, "data folder (default: the one the run was trained with)")->type_name("FOLDER");
+  sub->add_flag("--other-data", o->other_data, "go on where its interactions are not those of the run; every line then says so");
   sub->add_option("--device", o->device, "auto, cpu or cuda")->type_name("DEVICE");
   sub->add_option("--threads", o->threads, "CPU threads (default: all cores)")->check(CLI::NonNegativeNumber)->type_name("N");
   sub->footer(

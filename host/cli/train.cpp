@@ -16,6 +16,7 @@
 #include "host/cli/interrupt.h"
 #include "host/cli/memory.h"
 #include "host/cli/run_options.h"
+#include "host/cli/trained_run.h"
 #include "host/config_keys.h"
 #include "host/device.h"
 #include "host/machine.h"
@@ -68,7 +69,7 @@ double phase(const EpochReport& e, const char* name) {
 }
 
 // RecBole's and MMRec's lines, so that scripts made for their logs keep working. The loss is the mean over steps.
-void report_epoch(const EpochReport& e, const Settings& s, const std::string& metric, double best, bool has_validation, Progress& progress) {
+void report_epoch(const EpochReport& e, const Settings& s, const std::string& metric, double best, Progress& progress) {
   double training = phase(e, "train");
   progress.line(fmt::format("epoch {} training [time: {:.2f}s, train loss: {:.4f}]", e.epoch, training, e.loss));
   std::string detail;
@@ -77,14 +78,14 @@ void report_epoch(const EpochReport& e, const Settings& s, const std::string& me
   for (const auto& [name, value] : e.seconds) detail += fmt::format(" {} {:.3f}s", name, value);
   progress.log_only(fmt::format("epoch {} detail{}", e.epoch, detail));
   if (!e.evaluated) return;
-  if (!has_validation) {
+  if (e.valid.empty()) {
     progress.line(fmt::format("epoch {} evaluating [time: {:.2f}s] latest, no validation rows", e.epoch, phase(e, "evaluation")));
     progress.tail(fmt::format("loss {:.4f}", e.loss));
     return;
   }
   const double score = e.valid.at(metric);
-  progress.line(fmt::format("epoch {} evaluating [time: {:.2f}s, valid_score: {:.4f}]{}", e.epoch, phase(e, "evaluation"), score,
-                            e.improved ? " best so far" : ""));
+  const char* kept = e.latest ? " latest" : e.improved ? " best so far" : "";
+  progress.line(fmt::format("epoch {} evaluating [time: {:.2f}s, valid_score: {:.4f}]{}", e.epoch, phase(e, "evaluation"), score, kept));
   progress.tail(fmt::format("loss {:.4f}  best {} {:.4f}", e.loss, s.valid_metric, e.improved ? score : best));
 }
 
@@ -235,6 +236,7 @@ int train(const TrainOptions& o, Io& io) {
       return kDone;
     }
   }
+  if (resuming) run_data_folder(s, o.data);
   settle_data_folder(config);
   const Dataset data = load_data(s, uses_features(s), io);
   const MemoryPlan plan = Trainer::plan(s, data);
@@ -279,12 +281,12 @@ int train(const TrainOptions& o, Io& io) {
   for (const std::string& line : plan_lines) progress.line(line);
 
   Trainer trainer(s, data);
-  for (const std::string& note : trainer.notes()) progress.line("note: " + note);
   Checkpoints checkpoints(folder, s, from.at);
+  // Nothing of the folder changes before all that was computed in it is known to be of this data and these settings.
+  if (resuming && checkpoints.has_best()) check_same_run(folder.path(kBest), s, data.checksum);
+  if (from.has_state) trainer.load_state(folder.path(kLast));
+  for (const std::string& note : trainer.notes()) progress.line("note: " + note);  // of the state too
   if (resuming) {
-    // Nothing of the folder changes before all that was computed in it is known to be of this data and these settings.
-    if (checkpoints.has_best()) check_same_run(folder.path(kBest), s, data.checksum);
-    if (from.has_state) trainer.load_state(folder.path(kLast));
     progress.line(from.has_state ? fmt::format("resumed at epoch {}, step {}", trainer.epoch(), trainer.next_step())
                                  : "no state had been saved when the run ended: it begins again at epoch 0");
     if (yaml != earlier) write_text(folder.path("config.yaml"), yaml);  // first: more epochs are asked for, whatever happens from here on
@@ -313,8 +315,8 @@ int train(const TrainOptions& o, Io& io) {
   hooks.on_best = [&] { checkpoints.save_best(trainer, trainer.epoch() - 1); };  // called when the epoch is over
   hooks.on_epoch = [&](const EpochReport& e) {
     if (recorder) recorder->epoch(e);
-    report_epoch(e, s, metric, best, !data.valid.empty(), progress);
-    if (e.improved) best = e.valid.at(metric);
+    report_epoch(e, s, metric, best, progress);
+    if (e.improved && !e.valid.empty()) best = e.valid.at(metric);
     folder.append_epoch(e);
     if (s.save_last && s.save_every > 0 && (e.epoch + 1) % s.save_every == 0) checkpoints.save_state(trainer);
   };
