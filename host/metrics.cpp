@@ -56,7 +56,6 @@ Selects selects(const std::string& key, const HeldOut& held, const HostCsr& trai
   const bool by_order = key.starts_with("ndcg") || key.starts_with("map");
   const int64_t k = metric_cutoff(key);
   Selects s;
-  int64_t fewest = train.cols;  // candidates of those who can have a say
   for (size_t j = 0; j < held.users.size(); ++j) {
     const auto u = size_t(held.users[j]);
     const auto first = train.col.begin() + train.row_ptr[u], last = train.col.begin() + train.row_ptr[u + 1];
@@ -67,8 +66,7 @@ Selects selects(const std::string& key, const HeldOut& held, const HostCsr& trai
       ++s.fixed_users;
       continue;
     }
-    fewest = std::min(fewest, n);
-    s.usable_k = int(std::clamp<int64_t>(fewest / 2, 1, k));
+    s.fewest_candidates = s.fewest_candidates ? std::min(s.fewest_candidates, n) : n;
     if (by_order || k < n) continue;
     ++s.fixed_users, ++s.short_users;
     s.most_candidates = std::max(s.most_candidates, n);

@@ -43,7 +43,7 @@ struct Selects {
   int64_t fixed_users = 0;      // those whose value is the same for every model
   int64_t short_users = 0;      // those of them to whom a smaller k would give a say
   int64_t most_candidates = 0;  // of the short ones
-  int usable_k = 0;             // at which all that can have a say have one, well below their fewest candidates; 0: no k helps
+  int64_t fewest_candidates = 0;  // of all that can have a say, at a k below it; 0: none can
 };
 Selects selects(const std::string& key, const HeldOut&, const HostCsr& train);
 

@@ -35,15 +35,24 @@ std::vector<float> modality_weights(const Settings& s, size_t count) {
   return w;
 }
 
-std::string with_cutoff(const std::string& metric, int k) { return metric.substr(0, metric.find('@') + 1) + std::to_string(k); }
+// A setting with which each list leaves something out: with a k that is among topk already, where one is.
+std::string usable_metric(const Settings& s, const Selects& choice) {
+  int k = 0;
+  for (const int t : s.topk)
+    if (t < choice.fewest_candidates) k = std::max(k, t);
+  const std::string setting = "valid_metric=" + s.valid_metric.substr(0, s.valid_metric.find('@') + 1);
+  if (k > 0) return setting + std::to_string(k);
+  k = int(choice.fewest_candidates / 2);
+  return fmt::format("{}{} with {} among topk", setting, k, k);
+}
 
-std::string cannot_select(const Selects& choice, const std::string& metric) {
+std::string cannot_select(const Settings& s, const Selects& choice) {
   if (choice.short_users == 0)
-    return "valid_metric " + metric + " is the same for every model: no validation user has candidates both held out and not";
+    return "valid_metric " + s.valid_metric + " is the same for every model: no validation user has candidates both held out and not";
   return fmt::format(
       "valid_metric {} is the same for every model: its list takes all candidates of each validation user (items without those of training, at most "
-      "{}); valid_metric={} can select",
-      metric, choice.most_candidates, with_cutoff(metric, choice.usable_k));
+      "{}); {} can select",
+      s.valid_metric, choice.most_candidates, usable_metric(s, choice));
 }
 
 }  // namespace
@@ -117,13 +126,13 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
   if (data.valid.empty()) {
     notes.push_back("no validation rows: " + latest_kept);
   } else if (blind) {
-    blind_note = cannot_select(choice, s.valid_metric) + "; " + latest_kept;
+    blind_note = cannot_select(s, choice) + "; " + latest_kept;
     notes.push_back(blind_note);
   } else if (choice.short_users > 0) {
     notes.push_back(fmt::format(
         "valid_metric {} has no say for {} of {} validation users: its list takes all of their candidates (items without those of training, "
-        "at most {}); valid_metric={} would hear all",
-        s.valid_metric, choice.short_users, held_valid.users.size(), choice.most_candidates, with_cutoff(s.valid_metric, choice.usable_k)));
+        "at most {}); {} would hear all",
+        s.valid_metric, choice.short_users, held_valid.users.size(), choice.most_candidates, usable_metric(s, choice)));
   }
 }
 

@@ -344,8 +344,9 @@ TEST(Cli, AnotherDataSetOrADamagedCheckpointIsRefused) {
   EXPECT_TRUE(has(run({"recommend", nan.folder}).err, "holds nan in row 1"));
   std::filesystem::resize_file(nan.folder + "/best.safetensors", 40);
   EXPECT_EQ(run({"evaluate", nan.folder}).code, 2);
-  std::filesystem::remove_all(nan.dir / "set");
-  EXPECT_TRUE(has(run({"evaluate", nan.folder}).err, "no longer there"));
+  const HandMade moved;
+  std::filesystem::remove_all(moved.dir / "set");
+  EXPECT_TRUE(has(run({"evaluate", moved.folder}).err, "no longer there"));
 }
 
 TEST(Cli, WithoutValidationRowsTheLastModelIsKept) {
@@ -459,6 +460,7 @@ TEST(Cli, CompareGroupsBySeedAndMarksTheBest) {
     write_text(folder.path("config.yaml"), config_yaml(c));
     Dataset data;
     data.name = "set", data.interactions = "rows", data.checksum = *model == 'B' ? "rows" : *name == 'e' ? "other features" : "features";
+    data.train = data.valid = data.test = {{0, 0}};
     TrainSummary s;
     s.best_epoch = 3, s.epochs_run = 24, s.train_seconds = 10, s.reason = StopReason::early;
     for (const char* key : {"recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20"})

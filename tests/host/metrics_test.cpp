@@ -3,9 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "data/error.h"
 #include "data/text.h"
@@ -48,6 +51,55 @@ TEST(Metrics, RoundsToFourDecimalsAndNamesUnknownMetrics) {
   for (const char* bad : {"Recall", "Recall@", "AUC@5", "Recall@x", "@5", "Recall@0", "Recall@-1", "Recall@5x", "Recall@2147483648"})
     EXPECT_THROW(metric_key(bad), UserError) << bad;
 }
+
+TEST(Metrics, WhichMetricsCanTellModelsApart) {
+  // Of 6 items user 0 has trained on 2 (4 candidates), user 1 on none (6), user 2 on 5 (1 candidate), user 3 validates what it trained on.
+  const HostCsr train = pairs_by_user({{0, 0}, {0, 1}, {2, 0}, {2, 1}, {2, 2}, {2, 3}, {2, 4}, {3, 0}}, 4, 6);
+  const HeldOut two = held_out({{0, 2}, {1, 2}}), four = held_out({{0, 2}, {1, 2}, {2, 5}, {3, 0}});
+  const auto is = [&](const char* metric, const HeldOut& held, int64_t fixed, int64_t is_short, int64_t most, int64_t fewest) {
+    const Selects s = selects(metric_key(metric), held, train);
+    EXPECT_EQ(s.fixed_users, fixed) << metric;
+    EXPECT_EQ(s.short_users, is_short) << metric;
+    EXPECT_EQ(s.most_candidates, most) << metric;
+    EXPECT_EQ(s.fewest_candidates, fewest) << metric;
+  };
+  is("Recall@3", two, 0, 0, 0, 4);
+  is("Recall@4", two, 1, 1, 4, 4);  // user 0's list takes all 4
+  is("Precision@5", two, 1, 1, 4, 4);
+  is("Recall@6", two, 2, 2, 6, 4);
+  is("Precision@20", two, 2, 2, 6, 4);
+  is("NDCG@20", two, 0, 0, 0, 4);  // the place in the list counts
+  is("MAP@6", two, 0, 0, 0, 4);
+  is("NDCG@20", four, 2, 0, 0, 4);  // one candidate has one order; what is masked is never found
+  is("Recall@3", four, 2, 0, 0, 4);
+  is("Recall@6", four, 4, 2, 6, 4);
+  is("MAP@3", held_out({{2, 5}, {3, 0}}), 2, 0, 0, 0);  // no k helps
+  is("Recall@20", HeldOut{}, 0, 0, 0, 0);
+
+  // As it is said, so it is: over all orders of the items the value is one, or several.
+  std::vector<int32_t> order = {0, 1, 2, 3, 4, 5};
+  const std::vector<int> ks = {1, 2, 3, 4, 5, 6, 20};
+  const std::vector<HeldOut> alone = {held_out({{0, 2}}), held_out({{1, 2}}), held_out({{2, 5}}), held_out({{3, 0}})};
+  std::map<std::string, std::set<double>> seen;  // metric and user
+  do {
+    for (size_t u = 0; u < alone.size(); ++u) {
+      std::vector<int32_t> list;
+      for (const int32_t item : order)
+        if (!std::binary_search(train.col.begin() + train.row_ptr[u], train.col.begin() + train.row_ptr[u + 1], item)) list.push_back(item);
+      list.resize(6, -1);
+      for (const auto& [key, value] : ranking_metrics(alone[u], list.data(), 6, ks)) seen[key + " of " + std::to_string(u)].insert(value);
+    }
+  } while (std::next_permutation(order.begin(), order.end()));
+  ASSERT_EQ(seen.size(), alone.size() * ks.size() * kMetricStems);
+  for (const char* stem : {"recall@", "ndcg@", "precision@", "map@"})
+    for (const int k : ks)
+      for (size_t u = 0; u < alone.size(); ++u) {
+        const std::string key = stem + std::to_string(k);
+        EXPECT_EQ(selects(key, alone[u], train).fixed_users == 1, seen.at(key + " of " + std::to_string(u)).size() == 1) << key << " of user " << u;
+      }
+}
+
+TEST(Metrics, ASplitWithoutRowsHasNone) { EXPECT_TRUE(ranking_metrics(HeldOut{}, nullptr, 5, {5, 10}).empty()); }
 
 TEST(Metrics, EvaluationMasksTrainingItemsOnlyAndScoresBothSplitsInOnePass) {
   // Two users, four items on a line: user 0 prefers 0 > 1 > 2 > 3, user 1 the reverse.

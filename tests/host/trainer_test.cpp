@@ -161,6 +161,76 @@ TEST(Trainer, WithoutValidationRowsTheLatestModelIsTheBest) {
   EXPECT_EQ(best, (std::vector<int>{0, 1, 2, 3, 4, 5}));
 }
 
+// A list as long as all candidates holds the same items whatever the model: 30 items, 5 of them trained on.
+TEST(Trainer, AMetricThatCannotSelectKeepsTheLatestModel) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  Settings s = trainer_settings(trainer_models[0]);
+  s.stopping_step = 0, s.valid_metric = "Recall@25", s.epochs = 6;
+  Trainer t(s, data);
+  const auto note_of = [](const Trainer& trainer) {
+    for (const std::string& note : trainer.notes())
+      if (note.starts_with("valid_metric ")) return note;
+    return std::string();
+  };
+  EXPECT_EQ(note_of(t),
+            "valid_metric Recall@25 is the same for every model: its list takes all candidates of each validation user (items without those of "
+            "training, at most 25); valid_metric=Recall@20 can select; nothing to stop early by, so all 6 epochs are trained and the last model "
+            "evaluated is kept as the best");
+  std::vector<int> best;
+  TrainHooks hooks;
+  hooks.on_epoch = [&](const EpochReport& r) {
+    EXPECT_TRUE(r.latest);
+    if (r.improved) best.push_back(r.epoch);
+  };
+  const TrainSummary sum = t.run(hooks);
+  EXPECT_EQ(sum.reason, StopReason::max_epochs);
+  EXPECT_TRUE(sum.latest);
+  EXPECT_EQ(best, (std::vector<int>{0, 1, 2, 3, 4, 5}));
+  EXPECT_EQ(sum.best_valid.at("recall@25"), 1.0);
+
+  // Stopped and continued it takes the same course; a state of earlier programs, which knew no such rule, goes on by theirs.
+  Trainer first(s, data);
+  hooks.interrupted = [&] { return first.epoch() == 2; };
+  EXPECT_EQ(first.run(hooks).reason, StopReason::interrupted);
+  const std::string state = dir / "last.safetensors";
+  first.save_state(state);
+  Trainer again(s, data);
+  again.load_state(state);
+  EXPECT_EQ(again.run({}).best_epoch, 5);
+  EXPECT_EQ(state_bytes(again, dir), state_bytes(t, dir));
+
+  TensorFile file = read_safetensors(state);
+  EXPECT_EQ(file.metadata.erase("keeps_latest"), 1u);
+  std::vector<TensorView> views;
+  for (const auto& [name, tensor] : file.tensors) views.push_back({name, tensor.dtype, tensor.shape, tensor.bytes.data()});
+  write_safetensors(state, views, file.metadata);
+  Trainer old(s, data);
+  old.load_state(state);
+  EXPECT_TRUE(note_of(old).ends_with("goes on as it began, with the first epoch as the best")) << note_of(old);
+  const TrainSummary as_before = old.run({});
+  EXPECT_EQ(as_before.reason, StopReason::early);
+  EXPECT_EQ(as_before.best_epoch, 1);
+
+  // Where the order counts, and where the list is shorter, nothing changes; where some lists are, a note says so.
+  for (const char* metric : {"NDCG@25", "Recall@24"}) {
+    s.valid_metric = metric;
+    Trainer selecting(s, data);
+    EXPECT_EQ(note_of(selecting), "");
+    EXPECT_FALSE(selecting.run({}).latest);
+  }
+  Dataset uneven = random_data(dir, 40, 30, 5, {12, 7});
+  uneven.train.erase(uneven.train.begin());  // user 0 has 26 candidates
+  s.valid_metric = "Recall@25";
+  s.topk = {25, 50};  // none of them helps
+  Trainer some(s, uneven);
+  EXPECT_EQ(
+      note_of(some),
+      "valid_metric Recall@25 has no say for 38 of 39 validation users: its list takes all of their candidates (items without those of training, "
+      "at most 25); valid_metric=Recall@12 with 12 among topk would hear all");
+  EXPECT_FALSE(some.run({}).latest);
+}
+
 // Matrices that cannot be read where they lie are copied while the item graph is built, before the rest is taken: only what exceeds the rest counts.
 TEST(Trainer, ThePlanCountsTheCopyOfTheItemGraph) {
   const Folder dir;
