@@ -22,6 +22,9 @@ void write_text(const std::string& path, const std::string& text);  // atomic; U
 
 std::string default_run_dir(const Settings&, const std::string& data_name, long time);  // runs/CCDRec-baby-999-20250131-142501
 
+constexpr const char* kBest = "best.safetensors";
+constexpr const char* kLast = "last.safetensors";
+
 class RunFolder {
  public:
   static RunFolder create(const std::string& dir);       // makes the folder where there is none

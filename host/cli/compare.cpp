@@ -115,9 +115,9 @@ void name_groups(std::vector<Group>& groups) {
 }
 
 // Two sets of one name are told apart by what they hold.
-std::string title(const Group& g, const std::vector<Group>& groups) {
+std::string title(const std::string& name, const Group& g, const std::vector<Group>& groups) {
   const bool unique = std::none_of(groups.begin(), groups.end(), [&](const Group& o) { return o.data == g.data && !same_set(o, g); });
-  return shown(g.data) + (unique ? "" : fmt::format(" ({}, checksum {})", g.counts, shown(g.interactions)));
+  return name + (unique ? "" : fmt::format(" ({}, checksum {})", g.counts, shown(g.interactions)));
 }
 
 std::vector<std::vector<std::string>> table_of(const std::vector<const Group*>& groups, const CompareOptions& o, Io& io) {
@@ -194,7 +194,7 @@ int compare(const CompareOptions& o, Io& io) {
         if (!g.series.count(column)) values[column] = nullptr;  // what the table shows as -
       all.push_back({{"name", g.name},
                      {"model", g.model},
-                     {"data", title(g, groups)},
+                     {"data", title(g.data, g, groups)},
                      {"interactions", g.interactions},
                      {"seeds", g.seeds},
                      {"values", values},
@@ -205,12 +205,12 @@ int compare(const CompareOptions& o, Io& io) {
   }
   std::vector<std::string> sets;
   for (const Group& g : groups)
-    if (std::find(sets.begin(), sets.end(), title(g, groups)) == sets.end()) sets.push_back(title(g, groups));
+    if (const std::string data = title(shown(g.data), g, groups); std::find(sets.begin(), sets.end(), data) == sets.end()) sets.push_back(data);
   for (const std::string& data : sets) {
     std::vector<const Group*> of_set;
     bool several = false;
     for (const Group& g : groups)
-      if (title(g, groups) == data) of_set.push_back(&g), several |= g.seeds.size() > 1;
+      if (title(shown(g.data), g, groups) == data) of_set.push_back(&g), several |= g.seeds.size() > 1;
     io.out << (data == sets[0] ? "" : "\n") << data << ", " << (o.valid ? "validation" : "test") << " metrics of the best validation epoch"
            << (several ? ", mean ± standard deviation over seeds" : "") << (of_set.size() > 1 && !io.color && !o.markdown ? "; * = best" : "")
            << (o.markdown ? "\n\n" : "\n");

@@ -28,9 +28,7 @@
 namespace ccdrec::cli {
 namespace {
 
-constexpr const char* kBest = "best.safetensors";
 constexpr const char* kBestOfLast = "best-of-last.safetensors";
-constexpr const char* kLast = "last.safetensors";
 
 struct TrainOptions : RunOptions {
   std::string run_dir, resume, record;
