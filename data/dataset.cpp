@@ -74,7 +74,7 @@ std::string joined(const std::vector<std::string>& words) {
 struct Found {
   std::string name, path;
 };
-Found find_inter(const std::string& folder, const std::string& asked) {
+Found find_inter(const std::string& folder, const std::string& asked, const std::string& file) {
   std::error_code ec;
   if (!fs::exists(folder, ec)) throw UserError(folder + ": no such folder; expected a data set with NAME.inter in it (make one: ccdrec synth)");
   if (!fs::is_directory(folder, ec)) throw UserError(folder + ": is a file, expected the folder that holds NAME.inter and the feature files");
@@ -83,13 +83,27 @@ Found find_inter(const std::string& folder, const std::string& asked) {
       if (fs::exists(fs::path(folder) / (name + end), ec)) return (fs::path(folder) / (name + end)).string();
     return "";
   };
+  const std::string own = fs::path(folder).filename().string();
+  if (!file.empty()) {
+    std::string name = file;
+    for (const std::string end : {".gz", ".inter"})
+      if (name.size() > end.size() && name.ends_with(end)) name.resize(name.size() - end.size());
+    // In MMRec `dataset` names the folder; here it may name the file, too.
+    if (!asked.empty() && asked != name && (asked != own || !at(asked).empty()))
+      throw UserError(
+          fmt::format("{}: dataset = {} and inter_file_name = {} name two files; leave one of them away", folder, shown(asked), shown(file)));
+    for (const char* end : {"", ".gz"})
+      if (const fs::path path = fs::path(folder) / (file + end); fs::exists(path, ec)) return {name, path.string()};
+    const std::vector<std::string> found = names_ending(folder, ".inter");
+    throw UserError(fmt::format("{}: no {} in it, which inter_file_name names; .inter files found: {}", folder, shown(file),
+                                found.empty() ? "none" : joined(found)));
+  }
   if (!asked.empty()) {
     if (asked.find('/') != std::string::npos)
       throw UserError(fmt::format("dataset = {}: is a path, expected the name of a NAME.inter in {}; name the folder with -d", shown(asked), folder));
     if (const std::string path = at(asked); !path.empty()) return {asked, path};
     throw UserError(fmt::format("{}: no {}.inter in it; .inter files found: {}", folder, asked, joined(names_ending(folder, ".inter"))));
   }
-  const std::string own = fs::path(folder).filename().string();
   if (const std::string path = at(own); !path.empty()) return {own, path};
   std::vector<std::string> names = names_ending(folder, ".inter");
   for (const std::string& n : names_ending(folder, ".inter.gz"))
@@ -252,7 +266,7 @@ Dataset load_dataset(const std::string& folder, const LoadOptions& opt) {
   if (clean.filename().empty()) clean = clean.parent_path();  // a slash at the end
   if (clean == ".") clean = fs::current_path();
   d.folder = clean.string();
-  const Found found = find_inter(d.folder, opt.name);
+  const Found found = find_inter(d.folder, opt.name, opt.file);
   d.name = found.name;
   const InterFile f = read_inter(found.path, {opt.user_field, opt.item_field, opt.label_field},
                                  read_id_mapping((clean / "u_id_mapping.csv").string(), opt.user_field),

@@ -46,6 +46,7 @@ struct Dataset {
 
 struct LoadOptions {
   std::string name;  // "" = the folder's name, or the only .inter file there
+  std::string file;  // MMRec's inter_file_name, read instead; a name that says another file is a contradiction, unless it is the folder's alone
   std::string user_field = "userID", item_field = "itemID",
               label_field = "x_label";  // MMRec's keys USER_ID_FIELD, ITEM_ID_FIELD, inter_splitting_label
   bool need_features = true;            // models without features do not open the npy files

@@ -56,18 +56,35 @@ int64_t most_per_item(const SynthParams& p) {
   return std::min(p.users, std::max({p.users / 25, std::min(p.users / 2, 10 * mean), mean + 1}));
 }
 
+[[noreturn]] void refuse(const std::string& what) { throw UserError("synth: " + what); }
+
+// Users own between min_per_user and half of the items each, every item has an owner, and rows are counted in 31 bits.
+void check_sizes(const SynthParams& p) {
+  constexpr int64_t kMost = INT32_MAX - 1;
+  const int64_t least = p.min_per_user;
+  if (p.users < 1 || p.users > kMost / least) refuse(fmt::format("users is {}, expected 1 to {}", p.users, kMost / least));
+  if (p.items < least || p.items > kMost)
+    refuse(fmt::format("items is {}, expected {} to {}: a user has at least {} different ones", p.items, least, kMost, least));
+  const int64_t most = std::max(least, p.items / 2);
+  if (p.users < (p.items + most - 1) / most)
+    refuse(fmt::format("{} {} of at most {} items each cannot own all of {} items; expected at least {} users, or fewer items", p.users,
+                       p.users == 1 ? "user" : "users", most, p.items, (p.items + most - 1) / most));
+  const int64_t from = std::max(p.users * least, p.items), to = std::min(p.users * most, kMost);
+  if (p.interactions >= from && p.interactions <= to) return;
+  std::string also;  // what would suit the interactions
+  if (p.interactions < from && p.interactions / least >= 1 && p.interactions >= p.items)
+    also = fmt::format(", or at most {} users", p.interactions / least);
+  else if (p.interactions > to && p.interactions <= kMost)
+    also = fmt::format(", or at least {} users", (p.interactions + most - 1) / most);
+  refuse(fmt::format("interactions is {}, expected {} to {} with {} users (of {} to {} items each) and {} items{}", p.interactions, from, to, p.users,
+                     least, most, p.items, also));
+}
+
 void check(const SynthParams& p) {
-  const auto refuse = [](const std::string& what) { throw UserError("synth: " + what); };
   if (p.name.empty() || p.name[0] == '.' || p.name.find('/') != std::string::npos)
-    refuse(fmt::format("name '{}' is no file name; use letters, digits, - and _", p.name));
-  if (p.users < 1 || p.items < 4 || p.users > INT32_MAX - 1 || p.items > INT32_MAX - 1)
-    refuse(fmt::format("{} users and {} items, expected at least 1 and 4", p.users, p.items));
+    refuse(fmt::format("name '{}' is no file name; use letters, digits, - and _", shown(p.name)));
   if (p.min_per_user < 3) refuse(fmt::format("min_per_user is {}, expected at least 3: one row each to train, select and test", p.min_per_user));
-  const int64_t most = std::max(p.min_per_user, p.items / 2);
-  if (p.min_per_user > p.items || p.interactions < p.users * p.min_per_user || p.interactions > p.users * std::min(most, p.items))
-    refuse(fmt::format("{} interactions do not fit {} users who have {} to {} each; expected {} to {}", p.interactions, p.users, p.min_per_user, most,
-                       p.users * p.min_per_user, p.users * most));
-  if (p.interactions < p.items) refuse(fmt::format("{} interactions for {} items, expected at least one each", p.interactions, p.items));
+  check_sizes(p);
   if (p.taste_dims < 2 || p.taste_dims > 256) refuse(fmt::format("taste_dims is {}, expected 2 to 256", p.taste_dims));
   if (!(p.taste_strength >= 0 && p.taste_strength <= 50)) refuse(fmt::format("taste_strength is {}, expected 0 to 50", p.taste_strength));
   if (!(p.user_log_sd >= 0 && p.user_log_sd <= 3) || !(p.item_log_sd >= 0 && p.item_log_sd <= 3))
@@ -104,14 +121,13 @@ std::vector<std::string> synth_presets() {
 }
 
 SynthParams synth_preset(const std::string& name) {
-  const SynthParams* nearest = &presets()[0];
-  for (const SynthParams& p : presets()) {
+  for (const SynthParams& p : presets())
     if (p.name == name) return p;
-    if (edit_distance(name, p.name) < edit_distance(name, nearest->name)) nearest = &p;
-  }
   std::string list;
   for (const std::string& n : synth_presets()) list += (list.empty() ? "" : ", ") + n;
-  throw UserError(fmt::format("'{}' is no preset of the generator; did you mean {}? (presets: {})", name, nearest->name, list));
+  const std::string near = nearest(name, synth_presets());
+  throw UserError(fmt::format("'{}' is no preset of the generator{} (presets: {})", shown(name),
+                              near.empty() ? "" : fmt::format("; did you mean {}?", near), list));
 }
 
 void write_synth(const std::string& folder, const SynthParams& p, const std::function<bool()>& stop) {

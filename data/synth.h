@@ -25,7 +25,7 @@ struct SynthParams {
   uint32_t seed = 2024;
 };
 std::vector<std::string> synth_presets();           // tiny, demo, baby, sports, clothing, elec
-SynthParams synth_preset(const std::string& name);  // UserError names the nearest preset
+SynthParams synth_preset(const std::string& name);  // UserError names the presets, and one that is near
 // NAME.inter (userID itemID x_label), *_feat.npy; files of the same names are replaced. UserError when the disk refuses. `stop` is asked now and
 // then: true ends it with SynthStopped. Ended early, whichever way, it leaves nothing behind, not the folders it made either.
 struct SynthStopped {};

@@ -16,7 +16,12 @@ namespace ccdrec {
 
 namespace {
 
-std::string inflate_file(const std::string& path) {
+[[noreturn]] void too_long(const std::string& path, size_t most) {
+  throw UserError(
+      fmt::format("{}: holds more than {} bytes, too many for a file of its kind; is it the one that was meant?", path, thousands(int64_t(most))));
+}
+
+std::string inflate_file(const std::string& path, size_t most) {
   const gzFile f = gzopen(path.c_str(), "rb");
   if (!f) throw UserError(fmt::format("{}: cannot be opened ({})", path, std::strerror(errno)));
   gzbuffer(f, 1 << 17);
@@ -28,17 +33,18 @@ std::string inflate_file(const std::string& path) {
     text.resize(old + kStep);
     got = gzread(f, text.data() + old, unsigned(kStep));
     text.resize(old + size_t(std::max(got, 0)));
-  } while (got > 0);
+  } while (got > 0 && text.size() <= most);
   int code = Z_OK;
   gzerror(f, &code);
   gzclose(f);
+  if (text.size() > most) too_long(path, most);
   if (got < 0 || code != Z_OK) throw UserError(path + ": is not a whole gzip file; copy or compress it again");
   return text;
 }
 
 }  // namespace
 
-std::string read_text(const std::string& path) {
+std::string read_text(const std::string& path, size_t most) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) throw UserError(fmt::format("{}: cannot be opened ({})", path, std::strerror(errno)));
   struct stat st {};
@@ -49,13 +55,13 @@ std::string read_text(const std::string& path) {
   }
   if (path.ends_with(".gz")) {
     ::close(fd);
-    return inflate_file(path);
+    return inflate_file(path, most);
   }
   // A pipe says nothing of its size, and a file may grow while it is read: until the end, whatever was announced.
-  std::string text(size_t(std::max<int64_t>(0, st.st_size)) + 1, '\0');
+  std::string text(std::min(size_t(std::max<int64_t>(0, st.st_size)), most) + 1, '\0');
   size_t at = 0;
   int error = 0;
-  for (;;) {
+  while (at <= most) {
     if (at == text.size()) text.resize(2 * at + 4096);
     const ssize_t got = ::read(fd, text.data() + at, text.size() - at);
     if (got < 0 && errno == EINTR) continue;
@@ -65,6 +71,7 @@ std::string read_text(const std::string& path) {
   }
   ::close(fd);
   if (error) throw UserError(fmt::format("{}: cannot be read ({})", path, std::strerror(error)));
+  if (at > most) too_long(path, most);
   text.resize(at);
   return text;
 }
@@ -108,6 +115,22 @@ size_t edit_distance(const std::string& a, const std::string& b) {
     }
   }
   return row[b.size()];
+}
+
+std::string lower(std::string s) {
+  for (char& c : s)
+    if (c >= 'A' && c <= 'Z') c = char(c - 'A' + 'a');
+  return s;
+}
+
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+  std::string best;
+  size_t farther = std::min<size_t>(2, word.size() / 3) + 1;  // than what is taken for a hint
+  for (const std::string& candidate : candidates) {
+    const size_t distance = edit_distance(lower(word), lower(candidate));
+    if (distance < farther) farther = distance, best = candidate;
+  }
+  return best;
 }
 
 std::string shown(std::string_view field) {

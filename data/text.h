@@ -7,7 +7,8 @@
 
 namespace ccdrec {
 
-std::string read_text(const std::string& path);  // the whole file; .gz is inflated. UserError: absent, a directory, unreadable
+// The whole file; .gz is inflated. UserError: absent, a directory, unreadable, longer than `most` bytes.
+std::string read_text(const std::string& path, size_t most = SIZE_MAX);
 
 // Lines without their end (LF or CRLF); the byte order mark some editors write is skipped.
 class Lines {
@@ -36,6 +37,9 @@ inline int64_t parse_index(std::string_view s) {
 
 std::string thousands(int64_t n);                                  // 160,792
 size_t edit_distance(const std::string& a, const std::string& b);  // insertions, deletions and changes of a character
+std::string lower(std::string);                                    // ASCII letters
+// The candidate a mistyped word most likely meant, whatever its capitals: at most two edits away, and a third of the word. "": none is so near.
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
 
 // What of a field is shown in a sentence: at most 40 characters, the unprintable ones as '?'.
 std::string shown(std::string_view field);

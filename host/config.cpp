@@ -1,12 +1,14 @@
 #include "host/config.h"
 
 #include <fmt/format.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 
 #include "data/error.h"
 #include "data/text.h"
@@ -20,9 +22,11 @@ namespace {
   std::vector<std::string> names = {"n_layers"};
   for (const ConfigKey& k : config_keys()) names.push_back(k.name);
   const std::string near = nearest(name, names);
-  throw UserError(fmt::format("{}: unknown key '{}'{}", origin, name,
+  throw UserError(fmt::format("{}: unknown key '{}'{}", origin, shown(name),
                               near.empty() ? "; `ccdrec train --help-keys` lists the keys" : fmt::format("; did you mean '{}'?", near)));
 }
+
+bool is_known(const std::string& name) { return find_key(canonical(name)) || find_accepted(name); }
 
 ConfigValue to_value(const std::string& key, const YAML::Node& node, const std::string& origin) {
   ConfigValue v;
@@ -34,24 +38,55 @@ ConfigValue to_value(const std::string& key, const YAML::Node& node, const std::
   } else if (node.IsSequence()) {
     v.is_list = true;
     for (const YAML::Node& item : node) {
-      if (!item.IsScalar()) throw UserError(fmt::format("{}: {} holds a nested value; expected a list of plain values", origin, key));
+      if (!item.IsScalar()) throw UserError(fmt::format("{}: {} holds a nested value; expected a list of plain values", origin, shown(key)));
       v.items.push_back(item.Scalar());
     }
   } else {
-    throw UserError(fmt::format("{}: {} is a mapping; expected one value or a list", origin, key));
+    throw UserError(fmt::format("{}: {} is a mapping; expected one value or a list", origin, shown(key)));
   }
   return v;
 }
 
-// The one document of a text. The parser takes `"1"2` for two of them, and the usual call returns the first without a word about the rest.
+// Longer than any configuration by far, and short enough for the parser: some texts take it time that grows faster than their length.
+constexpr size_t kMostYaml = size_t(256) << 10;
+
+// A second document is an error where it begins. Asked for all documents, the parser would take `"1"2` for two of them, and `,1` for an endless row
+// of empty ones: at a document's start it never passes a comma. Asked for one, it would say nothing about the rest.
+class OnlyOneDocument : public YAML::EventHandler {
+ public:
+  explicit OnlyOneDocument(const std::string& text) : text_(text) {}
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    if (++documents_ == 1) return;
+    const bool comma = size_t(mark.pos) < text_.size() && text_[size_t(mark.pos)] == ',';
+    throw YAML::ParserException(
+        mark, comma ? "a comma where a value should begin (the decimal sign is a point)" : "something stands after the end of the value");
+  }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {}
+  void OnMapEnd() override {}
+
+ private:
+  const std::string& text_;
+  int documents_ = 0;
+};
+
+// The one document of a text. Every YAML text of the program is read here.
 YAML::Node one_document(const std::string& text) {
-  const std::vector<YAML::Node> all = YAML::LoadAll(text);
-  if (all.size() > 1) throw YAML::ParserException(all[1].Mark(), "something stands after the end of the value");
-  return all.empty() ? YAML::Node() : all[0];
+  if (text.size() > kMostYaml) throw YAML::ParserException(YAML::Mark(), fmt::format("it is longer than {} bytes", thousands(kMostYaml)));
+  std::istringstream in(text);
+  YAML::Parser parser(in);
+  OnlyOneDocument documents(text);
+  while (parser.HandleNextDocument(documents)) {}
+  return YAML::Load(text);
 }
 
 std::vector<ConfigValue> read_file(const std::string& path) {
-  const std::string text = read_text(path);
+  const std::string text = read_text(path, kMostYaml);
   YAML::Node root;
   try {
     root = one_document(text);
@@ -64,7 +99,7 @@ std::vector<ConfigValue> read_file(const std::string& path) {
     const std::string origin = fmt::format("{}:{}", path, entry.first.Mark().line + 1);
     if (!entry.first.IsScalar()) throw UserError(fmt::format("{}: a key is not a plain word", origin));
     const std::string key = entry.first.Scalar();
-    if (!seen.insert(key).second) throw UserError(fmt::format("{}: the key '{}' stands twice in this file", origin, key));
+    if (!seen.insert(key).second) throw UserError(fmt::format("{}: the key '{}' stands twice in this file", origin, shown(key)));
     values.push_back(to_value(key, entry.second, origin));
   }
   return values;
@@ -73,25 +108,41 @@ std::vector<ConfigValue> read_file(const std::string& path) {
 ConfigValue read_command(const KeyValue& kv) {
   try {
     return to_value(kv.key, one_document(kv.value), kv.origin);
-  } catch (const YAML::Exception& e) { throw UserError(fmt::format("{}: {} = {} is not valid YAML: {}", kv.origin, kv.key, kv.value, e.msg)); }
+  } catch (const YAML::Exception& e) {
+    throw UserError(fmt::format("{}: {} = {} is not valid YAML: {}", kv.origin, shown(kv.key), shown(kv.value), e.msg));
+  }
 }
 
-void check_accepted(const AcceptedKey& a, const ConfigValue& v, std::vector<std::string>& notes) {
-  if (a.name == std::string("metrics"))
+// MMRec's [gamma, epochs]: the rate is multiplied by gamma^(epoch / epochs), so a gamma of 1 is a constant rate, whatever stands behind it.
+bool constant_schedule(const ConfigValue& v) {
+  double gamma = 1, number = 0;
+  for (size_t i = 0; i < v.items.size(); ++i)
+    if (!parse_real(v.items[i], i == 0 ? gamma : number)) v.fail("[gamma, epochs], two numbers");
+  return gamma == 1;
+}
+
+void check_accepted(const AcceptedKey& a, const ConfigValue& v, const Settings& s) {
+  const std::string name = a.name;
+  if (name == "metrics")
     for (const std::string& m : v.items) {
-      const std::string name = lower(m);
-      if (name != "recall" && name != "ndcg" && name != "precision" && name != "map") v.fail("a list of Recall, NDCG, Precision, MAP");
+      const std::string metric = lower(m);
+      if (metric != "recall" && metric != "ndcg" && metric != "precision" && metric != "map") v.fail("a list of Recall, NDCG, Precision, MAP");
     }
-  if (a.name == std::string("hyper_parameters"))
-    for (const std::string& name : v.items)
-      if (name != "n_layers" && !find_key(name) && !find_accepted(name)) unknown_key(name, v.origin + ": hyper_parameters");
-  if (a.only) {
-    const std::string allowed = "|" + std::string(a.only) + "|";
-    for (const std::string& item : v.items)
-      if (allowed.find("|" + lower(item) + "|") == std::string::npos)
-        throw UserError(fmt::format("{}: {} = {} is not possible here: {}", v.origin, v.key, item, a.why));
+  if (name == "hyper_parameters")
+    for (const std::string& key : v.items)
+      if (!is_known(key)) unknown_key(key, v.origin + ": hyper_parameters");
+  bool possible = true;
+  std::string why = a.why;
+  if (name == "learning_rate_scheduler") {
+    possible = constant_schedule(v);
+  } else if (name == "feat_embed_dim") {
+    double width = s.embedding_size;
+    possible = v.items.empty() || (parse_real(v.one("a number"), width) && width == s.embedding_size);
+    why += fmt::format(", which is {}", s.embedding_size);
+  } else {
+    for (const std::string& item : v.items) possible = possible && allows(a, item);
   }
-  notes.push_back(fmt::format("{}: {} has no influence here: {}", v.origin, v.key, a.why));
+  if (!possible) throw UserError(fmt::format("{}: {} = {} is not possible here: {}", v.origin, v.key, v.text(), why));
 }
 
 // CCDRec's step encoding: half of the width is sines, half cosines.
@@ -110,18 +161,108 @@ void check_together(const Settings& s, const std::map<std::string, std::string>&
   check_width(s, where("embedding_size"));
 }
 
-}  // namespace
+// All that is given, by the settings' own names. Only what wins is parsed: a list of a published grid may be overridden by --set.
+struct Given {
+  std::map<std::string, ConfigValue> winner;
+  std::set<std::string> may_be_grids;  // what `hyper_parameters` names in any file: MMRec joins them, too
+};
 
-std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
-  std::string best;
-  size_t best_distance = std::max<size_t>(2, word.size() / 2) + 1;  // farther is no hint
-  const std::string a = lower(word);
-  for (const std::string& candidate : candidates) {
-    const size_t distance = edit_distance(a, lower(candidate));
-    if (distance < best_distance) best_distance = distance, best = candidate;
-  }
-  return best;
+void check_layers_key(const ConfigValue& v, const std::string& model) {
+  if (v.key == "n_layers" && model != "LightGCN")
+    throw UserError(fmt::format("{}: n_layers is LightGCN's key; {} has n_ui_layers and n_mm_layers", v.origin, model));
 }
+
+Given collect(const std::vector<std::vector<ConfigValue>>& layers, const std::string& model) {
+  Given given;
+  for (const std::vector<ConfigValue>& layer : layers) {
+    std::map<std::string, const ConfigValue*> here;
+    for (const ConfigValue& v : layer) {
+      check_layers_key(v, model);
+      const std::string name = canonical(v.key);
+      if (name == "hyper_parameters")
+        for (const std::string& key : v.items) given.may_be_grids.insert(canonical(key));
+      const auto [at, fresh] = here.emplace(name, &v);
+      if (!fresh && at->second->key != v.key)
+        throw UserError(fmt::format("{}: {} and {} ({}) name the same setting; give one", v.origin, v.key, at->second->key, at->second->origin));
+      given.winner[name] = v;
+    }
+  }
+  return given;
+}
+
+std::string note_of_other_names(const Given& given) {
+  std::string note;
+  for (const auto& [name, value] : given.winner)
+    if (value.key != name && value.key != "n_layers")  // n_layers is LightGCN's name for it in MMRec, whose names are this program's
+      note += fmt::format("{}{}{} for {}", note.empty() ? "" : ", ", value.key, note.empty() ? " is taken" : "", name);
+  return note;
+}
+
+void take_grid(Config& config, const ConfigKey& key, const ConfigValue& v) {
+  const Settings before = config.settings;
+  std::string values;
+  for (size_t i = v.items.size(); i-- > 0;) {  // the first value stays
+    ConfigValue one = v;
+    one.items = {v.items[i]};
+    config.settings = before;
+    key.set(config.settings, one);
+    values = key.get(config.settings) + (values.empty() ? "" : ", ") + values;
+  }
+  config.grid[key.name] = "[" + values + "]";
+}
+
+std::string sentence_of_grids(const Config& config, const Given& given) {
+  std::string grids, sets;
+  for (const auto& [name, values] : config.grid) {
+    const ConfigValue& v = given.winner.at(name);
+    grids += fmt::format("{}{} = {} ({})", grids.empty() ? "" : ", ", v.key, values, v.origin);
+    sets += fmt::format(" --set {}={}", v.key, find_key(name)->get(config.settings));
+  }
+  return fmt::format("{} {}, and a run takes one value{}: choose with, say,{}", grids, config.grid.size() == 1 ? "is a grid" : "are grids",
+                     config.grid.size() == 1 ? "" : " of each", sets);
+}
+
+// The files of features that MMRec's dataset files name are the modalities of a model that reads any, where the key `modalities` says nothing.
+void take_feature_files(Config& config, Given& given) {
+  Settings& s = config.settings;
+  if (!uses_features(s) || given.winner.count("modalities")) return;
+  static const std::string end = "_feat.npy";
+  std::vector<std::string> names;
+  std::string first, also;
+  for (const char* key : {"vision_feature_file", "text_feature_file"}) {
+    const auto it = given.winner.find(key);
+    if (it == given.winner.end() || it->second.is_null) continue;
+    const ConfigValue v = it->second;
+    given.winner.erase(it);
+    const std::string& file = v.one("the name of a file");
+    if (file.size() <= end.size() || !file.ends_with(end) || file.find('/') != std::string::npos)
+      v.fail("NAME_feat.npy, a file in the data folder that holds the modality NAME");
+    names.push_back(file.substr(0, file.size() - end.size()));
+    (first.empty() ? first : also) = fmt::format("{} (as {})", v.origin, key);
+    const bool weighed = s.mm_weights.empty() && (s.model == "FREEDOM" || s.backbone == "FREEDOM");
+    if (names.size() < 2) continue;
+    if (names[0] == names[1]) v.fail("another file than vision_feature_file");
+    if (weighed && names[0] != "image" && (names[1] == "image" || names[1] < names[0]))
+      throw UserError(
+          fmt::format("{}: vision_feature_file = {}{} would be the second modality (image is the first, the others follow by name), and "
+                      "mm_image_weight would weigh {}; call the file image{}, or give mm_weights",
+                      v.origin, shown(names[0]), end, shown(names[1]), end));
+  }
+  if (names.empty()) return;
+  s.modalities = names;
+  config.origin["modalities"] = first + (also.empty() ? "" : ", " + also);
+}
+
+// One note for all keys that are taken and read by nothing; alone, a key is told its reason.
+std::string note_of_accepted(const std::vector<const ConfigValue*>& accepted) {
+  if (accepted.size() == 1)
+    return fmt::format("{}: {} has no influence here: {}", accepted[0]->origin, accepted[0]->key, find_accepted(accepted[0]->key)->why);
+  std::string keys;
+  for (const ConfigValue* v : accepted) keys += (keys.empty() ? "" : ", ") + v->key;
+  return keys.empty() ? "" : keys + " have no influence here (`ccdrec train --help-keys` says why)";
+}
+
+}  // namespace
 
 KeyValue plain_value(const std::string& key, const std::string& text, const std::string& origin) {
   return {key, nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), origin};  // JSON's quotes are YAML's
@@ -135,8 +276,8 @@ KeyValue parse_assignment(const std::string& text, const std::string& origin) {
 
 void check_resumable(const std::vector<KeyValue>& command_line) {
   for (const KeyValue& kv : command_line) {
-    const ConfigKey* key = find_key(kv.key);
-    if (!key && !find_accepted(kv.key)) unknown_key(kv.key, kv.origin);
+    const ConfigKey* key = find_key(canonical(kv.key));
+    if (!is_known(kv.key)) unknown_key(kv.key, kv.origin);
     if (!key || !key->resumable) {
       std::string can;
       for (const ConfigKey& k : config_keys())
@@ -146,21 +287,22 @@ void check_resumable(const std::vector<KeyValue>& command_line) {
   }
 }
 
-Config resolve_config(const std::vector<std::string>& files, const std::vector<KeyValue>& command_line) {
-  std::vector<ConfigValue> values;  // later ones win
-  for (const std::string& file : files)
-    for (ConfigValue& v : read_file(file)) values.push_back(std::move(v));
-  for (const KeyValue& kv : command_line) values.push_back(read_command(kv));
+Config resolve_config(const std::vector<std::string>& files, const std::vector<KeyValue>& command_line, Grids grids) {
+  std::vector<std::vector<ConfigValue>> layers;  // later ones win
+  for (const std::string& file : files) layers.push_back(read_file(file));
+  layers.emplace_back();
+  for (const KeyValue& kv : command_line) layers.back().push_back(read_command(kv));
 
   Config config;
   for (const ConfigKey& key : config_keys()) config.origin[key.name] = "built-in";
-  std::map<std::string, const ConfigValue*> winner;  // only what wins is parsed: a list of a published grid may be overridden by --set
-  for (const ConfigValue& v : values) {
-    if (v.key != "n_layers" && !find_key(v.key) && !find_accepted(v.key)) unknown_key(v.key, v.origin);
-    winner[v.key] = &v;
-  }
-  if (const auto it = winner.find("model"); it != winner.end())
-    find_key("model")->set(config.settings, *it->second), config.origin["model"] = it->second->origin;
+  const ConfigValue* chosen = nullptr;
+  for (const std::vector<ConfigValue>& layer : layers)
+    for (const ConfigValue& v : layer)
+      if (v.key == "model") chosen = &v;
+  if (chosen) find_key("model")->set(config.settings, *chosen), config.origin["model"] = chosen->origin;
+  for (const std::vector<ConfigValue>& layer : layers)
+    for (const ConfigValue& v : layer)
+      if (!is_known(v.key)) unknown_key(v.key, v.origin);
   const std::string& model = config.settings.model;
   for (const ModelDefault& d : model_defaults())
     if (model == d.model) {
@@ -169,36 +311,39 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
       find_key(d.key)->set(config.settings, v);
       config.origin[d.key] = v.origin;
     }
-  ConfigValue alias;
-  if (const auto it = winner.find("n_layers"); it != winner.end()) {
-    if (model != "LightGCN")
-      throw UserError(fmt::format("{}: n_layers is LightGCN's key; {} has n_ui_layers and n_mm_layers", it->second->origin, model));
-    if (winner.count("n_ui_layers"))
-      throw UserError(
-          fmt::format("{}: n_layers and n_ui_layers ({}) name the same setting; give one", it->second->origin, winner["n_ui_layers"]->origin));
-    alias = *it->second, alias.key = "n_ui_layers";
-    winner.erase(it);
-    winner["n_ui_layers"] = &alias;
-  }
+  Given given = collect(layers, model);
+  if (const std::string note = note_of_other_names(given); !note.empty()) config.notes.push_back(note);
+
   const Settings defaults = config.settings;
-  for (const auto& [name, value] : winner) {
-    if (const AcceptedKey* accepted = find_accepted(name)) {
-      check_accepted(*accepted, *value, config.notes);
-      continue;
-    }
-    const ConfigKey& key = *find_key(name);
-    key.set(config.settings, *value);
-    config.origin[name] = value->origin;
-    if (!(key.models & model_bit(model))) config.notes.push_back(fmt::format("{}: {} has no influence on {}", value->origin, name, model));
+  for (const auto& [name, value] : given.winner) {
+    const ConfigKey* key = find_key(name);
+    if (!key) continue;
+    const bool grid = value.items.size() > 1 && key->type != "list" && name != "model" && given.may_be_grids.count(name);
+    grid ? take_grid(config, *key, value) : key->set(config.settings, value);
+    config.origin[name] = value.origin + (value.key == name ? "" : " (as " + value.key + ")");
+    if (!(key->models & model_bit(model))) config.notes.push_back(fmt::format("{}: {} has no influence on {}", value.origin, value.key, model));
   }
+  take_feature_files(config, given);
+  std::vector<const ConfigValue*> accepted;
+  for (const auto& [name, value] : given.winner)
+    if (const AcceptedKey* key = find_accepted(name)) {
+      check_accepted(*key, value, config.settings);
+      if (name != "hyper_parameters" || config.grid.empty()) accepted.push_back(&value);
+    }
+  if (const std::string note = note_of_accepted(accepted); !note.empty()) config.notes.push_back(note);
   // What was asked for and changes nothing; a value that would have been taken anyway asks for nothing.
-  for (const auto& [name, value] : winner) {
+  for (const auto& [name, value] : given.winner) {
     const ConfigKey* key = find_key(name);
     if (!key || !key->idle || !(key->models & model_bit(model)) || key->get(config.settings) == key->get(defaults)) continue;
     if (const char* why = key->idle(config.settings))
-      config.notes.push_back(fmt::format("{}: {} = {} has no influence here: {}", value->origin, name, key->get(config.settings), why));
+      config.notes.push_back(fmt::format("{}: {} = {} has no influence here: {}", value.origin, name, shown(key->get(config.settings)), why));
   }
   check_together(config.settings, config.origin);
+  if (!config.grid.empty()) {
+    const std::string sentence = sentence_of_grids(config, given);
+    if (grids == Grids::refused) throw UserError(sentence);
+    config.notes.push_back(sentence);
+  }
   return config;
 }
 
@@ -210,16 +355,20 @@ void check_ranges(const Settings& settings) {
 }
 
 std::string print_config(const Config& config) {
+  const auto value_of = [&](const ConfigKey& k) {
+    const auto grid = config.grid.find(k.name);
+    return grid == config.grid.end() ? k.get(config.settings) : "grid " + grid->second;
+  };
   size_t name_width = 0, value_width = 0;
   for (const ConfigKey& k : config_keys()) {
     name_width = std::max(name_width, k.name.size());
-    value_width = std::max(value_width, std::min<size_t>(k.get(config.settings).size(), 32));
+    value_width = std::max(value_width, std::min<size_t>(value_of(k).size(), 40));
   }
   std::string out, group;
   for (const ConfigKey& k : config_keys()) {
     if (k.group != group) out += fmt::format("{}{}\n", out.empty() ? "" : "\n", group = k.group);
     const bool used = k.models & model_bit(config.settings.model);
-    out += fmt::format("  {:<{}}  {:<{}}  {}{}\n", k.name, name_width, k.get(config.settings), value_width, config.origin.at(k.name),
+    out += fmt::format("  {:<{}}  {:<{}}  {}{}\n", k.name, name_width, value_of(k), value_width, config.origin.at(k.name),
                        used ? "" : fmt::format("  (not used by {})", config.settings.model));
   }
   return out;
@@ -236,10 +385,14 @@ std::string config_yaml(const Config& config, const std::string& earlier) {
   std::string out, group;
   for (const ConfigKey& k : config_keys()) {
     if (!(k.models & model_bit(config.settings.model))) continue;
+    if (!k.written_if_empty && k.get(config.settings) == k.get(Settings{})) continue;
     if (k.group != group) out += fmt::format("{}# {}\n", out.empty() ? "" : "\n", group = k.group);
     const std::string value = k.name + ": " + k.get(config.settings);
     const auto same = had.find(value);
-    out += same != had.end() ? same->second + "\n" : fmt::format("{:<48}{}{}\n", value, comment, config.origin.at(k.name));
+    std::string origin = config.origin.at(k.name);
+    std::replace_if(
+        origin.begin(), origin.end(), [](unsigned char c) { return c < 32 || c == 127; }, '?');  // a file's name may hold a line's end
+    out += same != had.end() ? same->second + "\n" : fmt::format("{:<48}{}{}\n", value, comment, origin);
   }
   return out;
 }
@@ -265,14 +418,12 @@ std::string key_reference() {
     out += fmt::format("  {:<22} {}\n  {:<22} {}{}{}; default {}{}\n", k.name, k.help, "", k.type, k.range.empty() ? "" : " ", k.range, standard,
                        models.empty() ? "" : "; " + models + " only");
   }
-  out += "\naccepted from MMRec's files, with a note (or an error when the value asks for something else)\n  ";
-  size_t column = 2;
-  for (const AcceptedKey& a : accepted_keys()) {
-    const std::string name = a.name;
-    if (column + name.size() > 110) out += "\n  ", column = 2;
-    out += name + "  ", column += name.size() + 2;
-  }
-  return out + "\n";
+  out += "\nother names of settings, taken with a note\n";
+  for (const KeyAlias& a : key_aliases())
+    if (a.name != std::string("n_layers")) out += fmt::format("  {:<22} {}\n", a.name, a.key);
+  out += "\naccepted from MMRec's files, with a note (or an error when the value asks for something else)\n";
+  for (const AcceptedKey& a : accepted_keys()) out += fmt::format("  {:<26} {}\n", a.name, a.why);
+  return out;
 }
 
 bool uses_features(const Settings& s) { return s.model == "FREEDOM" || (s.model == "CCDRec" && (s.backbone == "FREEDOM" || s.dma || s.ndi)); }

@@ -11,29 +11,29 @@
 #include <set>
 
 #include "data/error.h"
+#include "data/text.h"
 #include "host/ccdrec/denoiser.h"
 #include "host/config.h"
 #include "host/metrics.h"
 
 namespace ccdrec {
 
-void ConfigValue::fail(const std::string& expected) const {
-  const std::string list = fmt::format("{}", fmt::join(items, ", "));
-  throw UserError(fmt::format("{}: {} = {} is not {}", origin, key, is_null ? "(empty)" : is_list ? "[" + list + "]" : list, expected));
+std::string ConfigValue::text() const {
+  if (is_null) return "(empty)";
+  std::string list;
+  for (const std::string& item : items) list += (list.empty() ? "" : ", ") + shown(item);
+  return is_list ? "[" + list + "]" : list;
 }
+
+void ConfigValue::fail(const std::string& expected) const { throw UserError(fmt::format("{}: {} = {} is not {}", origin, key, text(), expected)); }
 
 // MMRec writes `seed: [999]`, and lists of several values for its grid search.
 const std::string& ConfigValue::one(const std::string& expected) const {
   if (is_null || items.empty()) fail(expected);
   if (items.size() > 1)
-    throw UserError(fmt::format("{}: {} holds {} values [{}]; a grid is run one `--set {}=...` at a time, so choose one", origin, key, items.size(),
-                                fmt::join(items, ", "), key));
+    throw UserError(
+        fmt::format("{}: {} holds {} values {}; a grid is run one `--set {}=...` at a time, so choose one", origin, key, items.size(), text(), key));
   return items[0];
-}
-
-std::string lower(std::string s) {
-  for (char& c : s) c = char(std::tolower(static_cast<unsigned char>(c)));
-  return s;
 }
 
 unsigned model_bit(const std::string& model) {
@@ -44,12 +44,19 @@ unsigned model_bit(const std::string& model) {
 
 namespace {
 
+enum class Parsed { number, beyond_the_type, no_number };
+
 template <class T>
-bool parse_number(const std::string& text, T& out) {
+Parsed parse(const std::string& text, T& out) {
   const char *first = text.data(), *last = first + text.size();
   if (first != last && *first == '+') ++first;
   const auto [end, error] = std::from_chars(first, last, out);
-  return error == std::errc() && end == last && first != last;
+  if (end != last || first == last || error == std::errc::invalid_argument) return Parsed::no_number;
+  return error == std::errc() ? Parsed::number : Parsed::beyond_the_type;
+}
+template <class T>
+bool parse_number(const std::string& text, T& out) {
+  return parse(text, out) == Parsed::number;
 }
 
 bool parse_bool(const std::string& text, bool& out) {
@@ -62,7 +69,22 @@ bool parse_bool(const std::string& text, bool& out) {
 std::string quoted(const std::string& s) {
   const bool plain = !s.empty() && (std::isalpha(static_cast<unsigned char>(s[0])) || s[0] == '/') && lower(s) != "null" &&
                      std::all_of(s.begin(), s.end(), [](unsigned char c) { return std::isalnum(c) || std::strchr("_@./-", c); });
-  return plain ? s : nlohmann::json(s).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  if (plain) return s;
+  // JSON leaves DEL and U+0080..9F as they are; a terminal that shows the file would obey them.
+  const std::string json = nlohmann::json(s).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  std::string out;
+  for (size_t i = 0; i < json.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(json[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < json.size() ? json[i + 1] : '\0');
+    if (byte == 0x7f) {
+      out += "\\u007f";
+    } else if (byte == 0xC2 && next >= 0x80 && next <= 0x9F) {
+      out += fmt::format("\\u{:04x}", next), ++i;
+    } else {
+      out += json[i];
+    }
+  }
+  return out;
 }
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
@@ -70,6 +92,7 @@ struct Range {
   double lo, hi;
   bool lo_open = false, hi_open = false;
   bool holds(double x) const { return (lo_open ? x > lo : x >= lo) && (hi_open ? x < hi : x <= hi); }
+  std::string expected() const { return (hi == kInf ? "a number " : "a number in ") + text(); }
   std::string text() const {
     if (hi == kInf) return fmt::format("{} {}", lo_open ? ">" : ">=", lo);
     return fmt::format("{}{}, {}{}", lo_open ? '(' : '[', lo, hi, hi_open ? ')' : ']');
@@ -78,8 +101,7 @@ struct Range {
 
 double one_real(const ConfigValue& v, const Range& range, const std::string& text) {
   double x = 0;
-  const std::string expected = fmt::format("a number in {}", range.text());
-  if (!parse_number(text, x) || !std::isfinite(x) || !range.holds(x)) v.fail(expected);
+  if (!parse_real(text, x) || !range.holds(x)) v.fail(range.expected());
   return x;
 }
 
@@ -88,12 +110,12 @@ struct KeyTable {
   std::string group;
 
   ConfigKey& add(const char* name, const char* type, std::string range, const char* help) {
-    keys.push_back(ConfigKey{name, group, type, std::move(range), help, kAll, false, {}, {}, {}});
+    keys.push_back(ConfigKey{name, group, type, std::move(range), help, kAll, false, true, {}, {}, {}});
     return keys.back();
   }
   ConfigKey& real(const char* name, double Settings::*field, Range range, const char* help) {
     ConfigKey& k = add(name, "number", range.text(), help);
-    k.set = [=](Settings& s, const ConfigValue& v) { s.*field = one_real(v, range, v.one("a number in " + range.text())); };
+    k.set = [=](Settings& s, const ConfigValue& v) { s.*field = one_real(v, range, v.one(range.expected())); };
     k.get = [=](const Settings& s) { return fmt::format("{}", s.*field); };
     return k;
   }
@@ -104,8 +126,11 @@ struct KeyTable {
     ConfigKey& k = add(name, "integer", range, help);
     k.set = [=](Settings& s, const ConfigValue& v) {
       const std::string expected = "an integer " + range;
+      const std::string& text = v.one(expected);
       int64_t x = 0;
-      if (!parse_number(v.one(expected), x) || x < lo || x > hi) v.fail(expected);
+      const Parsed parsed = parse(text, x);
+      if (parsed == Parsed::beyond_the_type || (parsed == Parsed::number && x > hi)) v.fail(fmt::format("an integer {} .. {}", lo, hi));
+      if (parsed != Parsed::number || x < lo) v.fail(expected);
       s.*field = Int(x);
     };
     k.get = [=](const Settings& s) { return fmt::format("{}", s.*field); };
@@ -127,6 +152,7 @@ struct KeyTable {
       if (v.is_null && may_be_empty) return void((s.*field).clear());
       const std::string& x = v.one("a text");
       if (x.empty() && !may_be_empty) v.fail("a text (it is empty)");
+      if (x.find('\0') != std::string::npos) v.fail("a text without zero bytes");  // a path would end there
       s.*field = x;
     };
     k.get = [=](const Settings& s) { return quoted(s.*field); };
@@ -210,7 +236,14 @@ KeyTable build_table() {
   t.choice("spmm", &Settings::spmm, {"auto", "own", "cusparse"},
            "a GPU's sparse products of whole graphs, in evaluation: own kernels or cuSPARSE; auto: a fixed rule, at present own")
       .models = kGraph;
-  t.choice("device", &Settings::device, {"auto", "cpu", "cuda"}, "where operations run (--device)").resumable = true;
+  ConfigKey& device = t.choice("device", &Settings::device, {"auto", "cpu", "cuda"}, "where operations run (--device)");
+  device.resumable = true;
+  device.set = [choose = device.set](Settings& s, const ConfigValue& v) {
+    ConfigValue own = v;  // a GPU is called gpu by other tools
+    for (std::string& item : own.items)
+      if (lower(item) == "gpu") item = "cuda";
+    choose(s, own);
+  };
   t.integer("threads", &Settings::threads, 0, 4096, "threads; 0: all cores. Never changes a result (--threads)").resumable = true;
   t.text("run_dir", &Settings::run_dir, true, "the run folder; empty: runs/<model>-<set>-<seed>-<time> (--run-dir)").resumable = true;
 
@@ -218,6 +251,14 @@ KeyTable build_table() {
   t.text("USER_ID_FIELD", &Settings::user_id_field, false, "column of the user in the .inter file");
   t.text("ITEM_ID_FIELD", &Settings::item_id_field, false, "column of the item");
   t.text("inter_splitting_label", &Settings::inter_splitting_label, false, "column of the split: 0 training, 1 validation, 2 test");
+  ConfigKey& inter =
+      t.text("inter_file_name", &Settings::inter_file_name, true, "the file of interactions in the data folder; empty: as dataset says");
+  inter.written_if_empty = false;
+  inter.set = [take = inter.set](Settings& s, const ConfigValue& v) {
+    take(s, v);
+    const std::string& x = s.inter_file_name;
+    if (x.find('/') != std::string::npos || x == "." || x == "..") v.fail("the name of a file in the data folder, without a path");
+  };
   ConfigKey& modalities = t.add("modalities", "list", "names", "features to read, NAME for NAME_feat.npy; empty: every one found");
   modalities.models = kFeatures;
   modalities.set = [](Settings& s, const ConfigValue& v) {
@@ -346,33 +387,40 @@ const std::vector<ModelDefault> kModelDefaults = {
     {"CCDRec", "tau_end", "30"},
 };
 
+constexpr const char* kTransformer = "it belongs to the text and image encoders of end2end, and features are read here";
 const std::vector<AcceptedKey> kAccepted = {
     {"eval_batch_size", nullptr, "evaluation streams users in tiles of its own; batches never change a metric"},
     {"metrics", nullptr, "Recall, NDCG, Precision and MAP are always computed"},
     {"use_gpu", nullptr, "--device decides"},
     {"gpu_id", nullptr, "--device decides"},
-    {"hyper_parameters", nullptr, "a named key may hold one value; a grid is run one --set at a time"},
+    {"hyper_parameters", nullptr, "it names the keys that may hold a grid; a run takes one value of each"},
+    {"vision_feature_file", nullptr, "it names a modality, where the model reads any and the key modalities does not"},
+    {"text_feature_file", nullptr, "it names a modality, where the model reads any and the key modalities does not"},
     {"feat_embed_dim", nullptr, "modality projections have the width embedding_size"},
     {"lambda_coeff", nullptr, "FREEDOM's released program reads it and uses it nowhere"},
     {"weight_size", nullptr, "FREEDOM's released program reads it and uses it nowhere"},
-    {"cf_model", nullptr, "FREEDOM's released program reads it and uses it nowhere"},
+    {"cf_model", "lightgcn", "the user-item graph is propagated as LightGCN does"},
+    {"mess_dropout", nullptr, "no model here drops messages"},
+    {"adj_type", "pre", "the adjacency is always the symmetrically normalised one"},
+    {"mm_fusion_mode", nullptr, "the model decides how modalities are fused"},
+    {"init", nullptr, "the model decides its initialisation"},
+    {"ssl_task", "FAC", "no model here has a self-supervised task"},
     {"degree_ratio", nullptr, "FREEDOM's released program reads it and uses it nowhere"},
     {"is_multimodal_model", nullptr, "the model decides whether features are read"},
     {"end2end", "false", "features are read, not extracted"},
-    {"inter_file_name", nullptr, "the file is dataset.inter in the data folder (key dataset)"},
-    {"vision_feature_file", "image_feat.npy|vision_feat.npy", "modalities are the *_feat.npy files of the data folder (key modalities)"},
-    {"text_feature_file", "text_feat.npy", "modalities are the *_feat.npy files of the data folder (key modalities)"},
     {"user_graph_dict_file", nullptr, "no model here reads it"},
     {"field_separator", "\t|\\t|", "columns are separated by tabs"},
     {"filter_out_cod_start_users", "true", "held-out rows of users without training rows are dropped"},
     {"load_cols", nullptr, "columns are found by name"},
+    {"TIME_FIELD", nullptr, "the split stands in the file, so no model here reads the time"},
     {"NEG_PREFIX", nullptr, "an internal name of MMRec"},
     {"use_neg_sampling", "true", "every model here draws negatives"},
+    {"training_neg_sample_num", "1", "n_neg is the number of random negatives of a row"},
     {"use_full_sampling", "false", "negatives are drawn"},
     {"use_raw_features", nullptr, "the model decides whether features are read"},
     {"learner", "adam", "the optimiser is Adam"},
-    {"learning_rate_scheduler", "1|1.0|50", "the learning rate is constant (gamma 1)"},
-    {"weight_decay", "0|0.0|", "there is no weight decay"},
+    {"learning_rate_scheduler", nullptr, "the learning rate is constant (gamma 1)"},
+    {"weight_decay", "0|", "there is no weight decay"},
     {"clip_grad_norm", "|none|null", "gradients are not clipped"},
     {"valid_metric_bigger", "true", "a larger metric is better"},
     {"eval_type", nullptr, "every item is ranked for every user"},
@@ -386,6 +434,27 @@ const std::vector<AcceptedKey> kAccepted = {
     {"save_recommended_topk", nullptr, "`ccdrec recommend` writes lists"},
     {"recommend_topk", nullptr, "`ccdrec recommend` writes lists"},
     {"use_mg", "false", "Mirror Gradient is not part of this program"},
+    {"vocab_size", nullptr, kTransformer},
+    {"type_vocab_size", nullptr, kTransformer},
+    {"hidden_size", nullptr, kTransformer},
+    {"hidden_dropout_prob", nullptr, kTransformer},
+    {"layer_norm_eps", nullptr, kTransformer},
+    {"pad_token_id", nullptr, kTransformer},
+    {"max_position_embeddings", nullptr, kTransformer},
+    {"max_txt_len", nullptr, kTransformer},
+    {"max_img_size", nullptr, kTransformer},
+};
+
+const std::vector<KeyAlias> kAliases = {
+    {"beta_sche", "noise_schedule"},
+    {"w", "mu"},
+    {"weight", "omega"},
+    {"diff_weight", "lambda_dm"},
+    {"sample_k", "kappa"},
+    {"lr", "learning_rate"},
+    {"batch_size", "train_batch_size"},
+    {"recdim", "embedding_size"},
+    {"n_layers", "n_ui_layers"},
 };
 
 }  // namespace
@@ -405,6 +474,30 @@ const AcceptedKey* find_accepted(const std::string& name) {
   for (const AcceptedKey& a : kAccepted)
     if (name == a.name) return &a;
   return nullptr;
+}
+
+const std::vector<KeyAlias>& key_aliases() { return kAliases; }
+std::string canonical(const std::string& name) {
+  for (const KeyAlias& a : kAliases)
+    if (name == a.name) return a.key;
+  return name;
+}
+
+bool parse_real(const std::string& text, double& out) { return parse_number(text, out) && std::isfinite(out); }
+
+bool allows(const AcceptedKey& key, const std::string& item) {
+  if (!key.only) return true;
+  const std::string_view all = key.only;
+  for (size_t at = 0; at <= all.size();) {
+    const size_t end = std::min(all.find('|', at), all.size());
+    const std::string possible(all.substr(at, end - at));
+    double a = 0, b = 0;
+    bool x = false, y = false;
+    if (lower(possible) == lower(item) || (parse_real(possible, a) && parse_real(item, b) && a == b)) return true;
+    if ((possible == "true" || possible == "false") && parse_bool(possible, x) && parse_bool(item, y) && x == y) return true;
+    at = end + 1;
+  }
+  return false;
 }
 
 }  // namespace ccdrec

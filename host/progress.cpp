@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <ostream>
@@ -24,6 +25,11 @@ int terminal_width() {
 
 }  // namespace
 
+bool draws(int file) {
+  const char* kind = std::getenv("TERM");
+  return isatty(file) && kind && *kind && std::string(kind) != "dumb";
+}
+
 std::string describe_seconds(double s) {
   if (!(s >= 0)) return "?";
   if (s < 60) return fmt::format("{:.1f} s", s);
@@ -33,16 +39,22 @@ std::string describe_seconds(double s) {
 }
 
 std::string render_bar(int epoch, int64_t step, int64_t steps, double seconds_so_far, const std::string& tail, int width) {
+  const int columns = std::max(width - 1, 0);  // one is left free: a full line would wrap, and a wrapped one is not drawn over
   const double share = steps > 0 ? std::clamp(double(step) / double(steps), 0.0, 1.0) : 0;
-  std::string right = fmt::format("  {}/{}", step, steps);
-  if (step > 0) right += fmt::format("  {} left", describe_seconds(seconds_so_far / double(step) * double(steps - step)));
-  if (!tail.empty()) right += "  " + tail;
   const std::string left = fmt::format("epoch {}  ", epoch);
-  const int cells = std::clamp(width - 1 - int(left.size()) - int(right.size()), 0, 40);  // one column free: a full line would wrap
+  std::string right;
+  // What there is no room for is left out, the least wanted first.
+  for (const std::string& part : {fmt::format("  {}/{}", step, steps),
+                                  step > 0 ? fmt::format("  {} left", describe_seconds(seconds_so_far / double(step) * double(steps - step))) : "",
+                                  tail.empty() ? "" : "  " + tail}) {
+    if (int(left.size() + right.size() + part.size()) > columns) break;
+    right += part;
+  }
+  const int cells = std::clamp(columns - int(left.size()) - int(right.size()), 0, 40);
   const int full = int(share * cells);
   std::string bar;
   for (int c = 0; c < cells; ++c) bar += c < full ? "█" : "░";
-  return left + bar + right;
+  return int(left.size()) > columns ? left.substr(0, size_t(columns)) : left + bar + right;
 }
 
 void Progress::log_to(const std::string& path, bool append) {

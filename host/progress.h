@@ -8,7 +8,10 @@
 
 namespace ccdrec {
 
-// epoch 3  ████████░░░░  142/232  1.9 s left  loss 0.4120
+// Is the file a terminal that can be drawn on, so that a bar can be drawn over itself? TERM=dumb, as editors set it, says that it cannot.
+bool draws(int file);
+
+// epoch 3  ████████░░░░  142/232  1.9 s left  loss 0.4120: narrower than `width`, so that it never wraps
 std::string render_bar(int epoch, int64_t step, int64_t steps, double seconds_so_far, const std::string& tail, int width);
 std::string describe_seconds(double s);  // "1.9 s", "4 min 10 s", "2 h 05 min"
 

@@ -21,6 +21,7 @@ struct Settings {
   std::string run_dir;             // "" = runs/<model>-<set>-<seed>-<time>
 
   // data
+  std::string inter_file_name;  // "" = as `dataset` says
   std::string user_id_field = "userID", item_id_field = "itemID", inter_splitting_label = "x_label";
   std::vector<std::string> modalities;  // empty = every *_feat.npy found
 

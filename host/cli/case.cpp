@@ -71,8 +71,8 @@ void add_case(CLI::App& app, Action& chosen) {
   auto o = std::make_shared<CaseOptions>();
   CLI::App* sub = app.add_subcommand("case", "trains up to a step and writes that step as a case of `ccdrec step`");
   add_run_options(*sub, *o);
-  sub->add_option("--epoch", o->epoch, "epoch of the step, from 0")->required()->type_name("E");
-  sub->add_option("--step", o->step, "the step within its epoch, from 0")->type_name("K")->check(CLI::NonNegativeNumber);
+  sub->add_option("--epoch", o->epoch, "epoch of the step, from 0")->check(whole_number(0, kMostRows), "")->required()->type_name("E");
+  sub->add_option("--step", o->step, "the step within its epoch, from 0")->type_name("K")->check(whole_number(0, kMostRows), "");
   sub->add_flag("--reverse", o->reverse, "instead: the reverse process that ends the epoch, a case of `ccdrec reverse`");
   sub->add_option("--out", o->out, "where the case goes, a safetensors file")->required()->type_name("FILE");
   sub->footer(

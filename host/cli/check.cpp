@@ -17,7 +17,8 @@ struct CheckOptions {
 };
 
 bool concerns_data(const std::string& key) {
-  for (const char* name : {"USER_ID_FIELD", "ITEM_ID_FIELD", "inter_splitting_label", "dataset", "modalities"})
+  for (const char* name : {"USER_ID_FIELD", "ITEM_ID_FIELD", "inter_splitting_label", "dataset", "inter_file_name", "modalities",
+                           "vision_feature_file", "text_feature_file"})
     if (key == name) return true;
   return false;
 }

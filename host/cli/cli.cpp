@@ -13,6 +13,7 @@
 #include "data/text.h"
 #include "host/config.h"
 #include "host/machine.h"
+#include "host/progress.h"
 #include "kernels/device_memory.h"
 
 namespace ccdrec::cli {
@@ -64,8 +65,8 @@ std::string unknown_command(CLI::App& app, int argc, const char* const* argv) {
 int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& err) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file too large for the limit (ulimit -f): the write fails, and a sentence names the file
   Io io{out, err};
-  io.out_tty = &out == &std::cout && isatty(STDOUT_FILENO);
-  io.err_tty = &err == &std::cerr && isatty(STDERR_FILENO);
+  io.out_tty = &out == &std::cout && draws(STDOUT_FILENO);
+  io.err_tty = &err == &std::cerr && draws(STDERR_FILENO);
   const char* no_color = std::getenv("NO_COLOR");
   io.color = io.out_tty && !(no_color && *no_color);
 

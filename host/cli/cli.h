@@ -17,10 +17,10 @@ namespace ccdrec::cli {
 constexpr int kDone = 0, kUserMistake = 2, kFault = 3, kDiverged = 4, kInterrupted = 130;
 
 struct Io {
-  std::ostream& out;  // results
-  std::ostream& err;  // progress bar, notes, errors
-  bool out_tty = false, err_tty = false;
-  bool color = false;  // a terminal, and NO_COLOR is not set
+  std::ostream& out;                      // results
+  std::ostream& err;                      // progress bar, notes, errors
+  bool out_tty = false, err_tty = false;  // a terminal that can be drawn on
+  bool color = false;                     // a terminal, and NO_COLOR is not set
 };
 
 int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& err);
@@ -39,6 +39,11 @@ void add_step(CLI::App&, Action& chosen);  // and reverse
 void add_case(CLI::App&, Action& chosen);
 
 // ---- what several commands need (common.cpp)
+
+// For Option::check: a whole number from `least` to `most`. CLI11's own checks name the largest double in full.
+std::function<std::string(const std::string&)> whole_number(int64_t least, int64_t most);
+constexpr int64_t kMostRows = 2147483646;  // row indices are int32
+void add_device_options(CLI::App&, std::string& device, int& threads);
 
 // The folder a user means by -d: FOLDER as given, else data/FOLDER (MMRec's short form `-d baby`). Absolute.
 std::string find_data_folder(const std::string& folder);

@@ -38,8 +38,8 @@ bool same_set(const Group& a, const Group& b) { return a.data == b.data && a.int
 
 std::map<std::string, std::string> deciding(const Settings& s) {
   std::map<std::string, std::string> values = config_values(s);
-  for (const char* key :
-       {"seed", "run_dir", "threads", "device", "data_path", "dataset", "graph_cache", "mem_limit_gb", "save_best", "save_last", "save_every"})
+  for (const char* key : {"seed", "run_dir", "threads", "device", "data_path", "dataset", "inter_file_name", "graph_cache", "mem_limit_gb",
+                          "save_best", "save_last", "save_every"})
     values.erase(key);
   return values;
 }

@@ -137,8 +137,7 @@ void add_evaluate(CLI::App& app, Action& chosen) {
   sub->add_option("--topk", o->topk, "list lengths, e.g. 5,10,20 (default: those of the run)")->type_name("K,K,...");
   sub->add_flag("--mask-valid", o->mask_valid, "when ranking for test, leave validation items out as well (published figures do not)");
   sub->add_flag("--json", o->json, "full precision, for programs");
-  sub->add_option("--device", o->device, "auto, cpu or cuda")->type_name("DEVICE");
-  sub->add_option("--threads", o->threads, "CPU threads (default: all cores)")->check(CLI::NonNegativeNumber)->type_name("N");
+  add_device_options(*sub, o->device, o->threads);
   sub->footer(
       "Every item is ranked for every user with held-out rows. Per user, averaged with equal weight over users with c held-out items:\n"
       "  Recall@k = hits/c    Precision@k = hits/k    NDCG@k = DCG/ideal DCG of min(k,c)    MAP@k = sum of Precision at hits / min(k,c)\n"

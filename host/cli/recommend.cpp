@@ -110,7 +110,7 @@ void add_recommend(CLI::App& app, Action& chosen) {
   sub->add_option("RUN", o->run, "run folder")->required();
   sub->add_option("-u,--user", o->users, "raw user id; repeatable")->type_name("ID")->allow_extra_args(false);
   sub->add_option("--users-file", o->users_file, "raw user ids, one a line (default without --user: all users)")->type_name("FILE");
-  sub->add_option("-k,--top", o->top, "items per user")->capture_default_str()->check(CLI::PositiveNumber)->type_name("K");
+  sub->add_option("-k,--top", o->top, "items per user")->capture_default_str()->check(whole_number(1, INT32_MAX), "")->type_name("K");
   sub->add_option("-o,--out", o->out, "write here instead of standard output")->type_name("FILE");
   sub->add_option("--format", o->format, "tsv (userID itemID score) or jsonl (one user a line)")->capture_default_str()->type_name("FORMAT");
   sub->add_flag("--keep-seen", o->keep_seen, "do not leave out the user's training items");
@@ -118,8 +118,7 @@ void add_recommend(CLI::App& app, Action& chosen) {
   sub->add_flag("--mask-test", o->mask_test, "leave out test items too (for use, not for evaluation)");
   sub->add_option("-d,--data", o->data, "data folder (default: the one the run was trained with)")->type_name("FOLDER");
   sub->add_flag("--other-data", o->other_data, "go on where its interactions are not those of the run; every line then says so");
-  sub->add_option("--device", o->device, "auto, cpu or cuda")->type_name("DEVICE");
-  sub->add_option("--threads", o->threads, "CPU threads (default: all cores)")->check(CLI::NonNegativeNumber)->type_name("N");
+  add_device_options(*sub, o->device, o->threads);
   sub->footer(
       "Ids are those of the .inter file. `ccdrec evaluate --recs FILE` reads both formats back.\n"
       "Examples: ccdrec recommend runs/first --user A2XQ5LZHTD4AFT --user 17 -k 20\n"

@@ -31,8 +31,8 @@ std::vector<KeyValue> command_line(const RunOptions& o) {
   return list;
 }
 
-Config resolve_run(const RunOptions& o, const std::vector<std::string>& files, const std::vector<KeyValue>& list) {
-  Config config = resolve_config(files, list);
+Config resolve_run(const RunOptions& o, const std::vector<std::string>& files, const std::vector<KeyValue>& list, Grids grids) {
+  Config config = resolve_config(files, list, grids);
   if (!o.data.empty()) config.settings.data_path = o.data, config.origin["data_path"] = "-d";
   return config;
 }

@@ -50,8 +50,7 @@ void add_arrays(CLI::App& app, Action& chosen, const char* name, const char* wha
       ->type_name("ARRAY")
       ->allow_extra_args(false);
   sub->add_option("--rows", o->rows, "of what is printed: 0:3 is rows 0, 1 and 2; 5 is that row")->type_name("FIRST:END");
-  sub->add_option("--device", o->device, "auto, cpu or cuda")->type_name("DEVICE")->capture_default_str();
-  sub->add_option("--threads", o->threads, "0: all cores")->check(CLI::Range(0, 4096))->type_name("N");
+  add_device_options(*sub, o->device, o->threads);
   sub->footer(
       "docs/step-format.md lists the arrays of both files, docs/tour.md explains them. Nothing is drawn: the case holds every number that chance\n"
       "decides.\n"

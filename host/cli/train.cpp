@@ -54,7 +54,7 @@ Config configure(const TrainOptions& o) {
     check_unchanged(o.resume, files, list);
     check_resumable(list);
   }
-  Config config = resolve_run(o, files, list);
+  Config config = resolve_run(o, files, list, o.print_config ? Grids::shown : Grids::refused);
   Settings& s = config.settings;
   if (!o.run_dir.empty()) s.run_dir = o.run_dir, config.origin["run_dir"] = "--run-dir";
   if (!o.resume.empty()) s.run_dir = o.resume, config.origin["run_dir"] = "--resume";
