@@ -63,8 +63,8 @@ void check_sizes(const SynthParams& p) {
   constexpr int64_t kMost = INT32_MAX - 1;
   const int64_t least = p.min_per_user;
   if (p.users < 1 || p.users > kMost / least) refuse(fmt::format("users is {}, expected 1 to {}", p.users, kMost / least));
-  if (p.items < least || p.items > kMost)
-    refuse(fmt::format("items is {}, expected {} to {}: a user has at least {} different ones", p.items, least, kMost, least));
+  if (p.items < std::max<int64_t>(4, least) || p.items > kMost)
+    refuse(fmt::format("items is {}, expected {} to {}: a user has at least {} different ones", p.items, std::max<int64_t>(4, least), kMost, least));
   const int64_t most = std::max(least, p.items / 2);
   if (p.users < (p.items + most - 1) / most)
     refuse(fmt::format("{} {} of at most {} items each cannot own all of {} items; expected at least {} users, or fewer items", p.users,

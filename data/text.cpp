@@ -103,15 +103,16 @@ std::string thousands(int64_t n) {
 }
 
 size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);  // one row of the table at a time
+  // Three rows of the table at a time: of the prefixes of `a` that are two letters shorter, one shorter, and as long.
+  std::vector<size_t> two_shorter(b.size() + 1), shorter(b.size() + 1), row(b.size() + 1);
   for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
   for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
+    std::swap(two_shorter, shorter);
+    std::swap(shorter, row);
     row[0] = i;
     for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t best = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = row[j];
-      row[j] = best;
+      row[j] = std::min({shorter[j] + 1, row[j - 1] + 1, shorter[j - 1] + (a[i - 1] != b[j - 1])});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) row[j] = std::min(row[j], two_shorter[j - 2] + 1);
     }
   }
   return row[b.size()];

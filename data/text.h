@@ -36,7 +36,7 @@ inline int64_t parse_index(std::string_view s) {
 }
 
 std::string thousands(int64_t n);                                  // 160,792
-size_t edit_distance(const std::string& a, const std::string& b);  // insertions, deletions and changes of a character
+size_t edit_distance(const std::string& a, const std::string& b);  // insertions, deletions, changes, and swaps of two neighbours
 std::string lower(std::string);                                    // ASCII letters
 // The candidate a mistyped word most likely meant, whatever its capitals: at most two edits away, and a third of the word. "": none is so near.
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates);

@@ -48,7 +48,7 @@ ConfigValue to_value(const std::string& key, const YAML::Node& node, const std::
 }
 
 // Longer than any configuration by far, and short enough for the parser: some texts take it time that grows faster than their length.
-constexpr size_t kMostYaml = size_t(256) << 10;
+constexpr size_t kMostYaml = size_t(64) << 10;
 
 // A second document is an error where it begins. Asked for all documents, the parser would take `"1"2` for two of them, and `,1` for an endless row
 // of empty ones: at a document's start it never passes a comma. Asked for one, it would say nothing about the rest.

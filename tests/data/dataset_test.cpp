@@ -234,6 +234,41 @@ TEST(Dataset, FoldersWithoutADataSet) {
   EXPECT_EQ(load_dataset(dir / "d", no_features).name, "d");  // the folder's own name wins
 }
 
+// MMRec's inter_file_name. `dataset` names the folder there, and a file here: only what can mean one file is read.
+TEST(Dataset, AFileNamedIsTheFileRead) {
+  const Folder parent;
+  const std::string folder = parent / "toys";
+  std::filesystem::create_directory(folder);
+  const std::string two = "userID\titemID\tx_label\n0\t0\t0\n1\t1\t0\n", one = "userID\titemID\tx_label\n0\t0\t0\n";
+  parent.write("toys/toys.inter", two);
+  parent.write("toys/toys-v4.inter", one);
+  const auto load = [&](const std::string& name, const std::string& file) {
+    LoadOptions o = no_features;
+    o.name = name, o.file = file;
+    return load_dataset(folder, o);
+  };
+  EXPECT_EQ(load("", "").n_users, 2);
+  for (const char* name : {"", "toys-v4"}) {
+    const Dataset d = load(name, "toys-v4.inter");
+    EXPECT_EQ(d.n_users, 1);
+    EXPECT_EQ(d.name, "toys-v4");
+  }
+  EXPECT_EQ(load("toys", "toys.inter").n_users, 2);
+  EXPECT_TRUE(says(refusal([&] { load("", "toys-v5.inter"); }), {folder, "no toys-v5.inter in it", "inter_file_name", "toys, toys-v4"}));
+  for (const char* name : {"toys", "games"})
+    EXPECT_TRUE(says(refusal([&] { load(name, "toys-v4.inter"); }), {name, "toys-v4.inter", "two files", "leave one"})) << name;
+  std::filesystem::remove(folder + "/toys.inter");  // now `toys` can only mean the folder
+  EXPECT_EQ(load("toys", "toys-v4.inter").n_users, 1);
+  EXPECT_TRUE(says(refusal([&] { load("games", "toys-v4.inter"); }), {"two files"}));
+  std::filesystem::remove(folder + "/toys-v4.inter");
+  EXPECT_TRUE(says(refusal([&] { load("", "toys-v4.inter"); }), {"no toys-v4.inter in it", "found: none"}));
+  const gzFile z = gzopen((folder + "/toys-v4.inter.gz").c_str(), "wb");
+  gzwrite(z, one.data(), unsigned(one.size()));
+  gzclose(z);
+  EXPECT_EQ(load("", "toys-v4.inter").n_users, 1);
+  EXPECT_EQ(load("", "toys-v4.inter.gz").name, "toys-v4");
+}
+
 TEST(Dataset, WarningsAreCountedAndNamed) {
   const Folder dir;
   const Dataset d = load_text(dir,

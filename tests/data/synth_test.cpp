@@ -232,7 +232,8 @@ TEST(Synth, OddSizesStillComeOutExactly) {
 
 TEST(Synth, RefusalsLeaveNothingBehind) {
   EXPECT_EQ(synth_presets(), (std::vector<std::string>{"tiny", "demo", "baby", "sports", "clothing", "elec"}));
-  EXPECT_TRUE(says(refusal([] { synth_preset("clothes"); }), {"'clothes'", "did you mean clothing?", "tiny, demo, baby"}));
+  EXPECT_TRUE(says(refusal([] { synth_preset("clothnig"); }), {"'clothnig'", "did you mean clothing?", "tiny, demo, baby"}));
+  EXPECT_EQ(refusal([] { synth_preset("shoes"); }), "'shoes' is no preset of the generator (presets: tiny, demo, baby, sports, clothing, elec)");
   EXPECT_EQ(synth_preset("elec").interactions, 1689188);
   const Folder dir;
   const SynthParams good = synth_preset("tiny");
@@ -241,11 +242,17 @@ TEST(Synth, RefusalsLeaveNothingBehind) {
     void (*spoil)(SynthParams&);
   };
   const Case cases[] = {
-      {"interactions do not fit", [](SynthParams& p) { p.interactions = 999; }},
-      {"interactions do not fit", [](SynthParams& p) { p.interactions = 100000000; }},
+      {"interactions is 999, expected 1000 to 12000 with 200 users (of 5 to 60 items each) and 120 items, or at most 199 users",
+       [](SynthParams& p) { p.interactions = 999; }},
+      {"expected 1000 to 12000 with 200 users (of 5 to 60 items each) and 120 items, or at least 1666667 users",
+       [](SynthParams& p) { p.interactions = 100000000; }},
+      {"interactions is 4294967297", [](SynthParams& p) { p.interactions = 4294967297; }},
+      {"items is 4, expected 5 to", [](SynthParams& p) { p.items = 4; }},
+      {"users is 2000000000, expected 1 to 429496729", [](SynthParams& p) { p.users = 2000000000; }},
+      {"2 users of at most 60 items each cannot own all of 121 items; expected at least 3 users", [](SynthParams& p) { p.users = 2, p.items = 121; }},
       {"min_per_user", [](SynthParams& p) { p.min_per_user = 2; }},
-      {"expected at least 1 and 4", [](SynthParams& p) { p.users = 0; }},
-      {"expected at least one each", [](SynthParams& p) { p.items = 2001; }},
+      {"users is 0, expected 1 to", [](SynthParams& p) { p.users = 0; }},
+      {"expected 2001 to 200000 with 200 users", [](SynthParams& p) { p.items = 2001; }},
       {"taste_dims", [](SynthParams& p) { p.taste_dims = 1; }},
       {"taste_strength", [](SynthParams& p) { p.taste_strength = NAN; }},
       {"item_log_sd", [](SynthParams& p) { p.item_log_sd = -1; }},
@@ -266,6 +273,39 @@ TEST(Synth, RefusalsLeaveNothingBehind) {
   EXPECT_TRUE(says(refusal([&] { write_synth(dir / "taken", good); }), {"text_feat.npy", "cannot be put in place"}));
   EXPECT_EQ(dir.names(), (std::vector<std::string>{"file", "taken"}));
   for (const auto& e : std::filesystem::directory_iterator(dir / "taken")) EXPECT_EQ(e.path().filename(), "text_feat.npy");
+}
+
+// Whatever sizes are asked for: they are written as they are, or the sentence names a range that is then written.
+TEST(Synth, SizesFitOrTheSentenceSaysWhatDoes) {
+  const Folder dir;
+  SynthParams p = synth_preset("tiny");
+  p.modalities.clear();
+  int fit = 0, refused = 0;
+  for (const int64_t users : {1, 2, 3, 5})
+    for (const int64_t items : {4, 5, 6, 9, 10, 11, 20})
+      for (const int64_t interactions : {1, 5, 11, 24, 25, 26, 50, 1000}) {
+        p.users = users, p.items = items, p.interactions = interactions;
+        SCOPED_TRACE(fmt::format("{} users, {} items, {} interactions", users, items, interactions));
+        std::string said;
+        try {
+          write_synth(dir.path(), p);
+        } catch (const UserError& e) { said = e.what(); }
+        ++(said.empty() ? fit : refused);
+        const size_t at = said.find("interactions is ");
+        if (at != std::string::npos) {
+          long long least = 0, most = 0;
+          ASSERT_EQ(std::sscanf(said.c_str() + said.find("expected"), "expected %lld to %lld", &least, &most), 2) << said;
+          ASSERT_LE(least, most) << said;
+          for (const long long n : {least, most}) {
+            p.interactions = n;
+            EXPECT_NO_THROW(write_synth(dir.path(), p)) << said;
+          }
+        } else if (!said.empty()) {
+          EXPECT_TRUE(said.find("items is 4") != std::string::npos || said.find("cannot own all") != std::string::npos) << said;
+        }
+      }
+  EXPECT_GE(fit, 12);
+  EXPECT_GT(refused, 20);
 }
 
 TEST(Synth, StoppedAnywhereItLeavesNothingBehind) {

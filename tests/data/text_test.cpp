@@ -2,6 +2,7 @@
 #include "data/text.h"
 
 #include <sys/stat.h>
+#include <zlib.h>
 
 #include <thread>
 
@@ -31,7 +32,34 @@ TEST(Text, Words) {
   EXPECT_EQ(edit_distance("", ""), 0u);
   EXPECT_EQ(edit_distance("", "abc"), 3u);
   EXPECT_EQ(edit_distance("kitten", "sitting"), 3u);
-  EXPECT_EQ(edit_distance("epohcs", "epochs"), 2u);
+  EXPECT_EQ(edit_distance("epohcs", "epochs"), 1u);
+  EXPECT_EQ(edit_distance("abcd", "badc"), 2u);
+  EXPECT_EQ(edit_distance("ab", "bca"), 3u);
+}
+
+TEST(Text, HintsAreNear) {  // two edits, and a third of the word
+  EXPECT_EQ(nearest("epoch", {"epochs", "dtau"}), "epochs");
+  EXPECT_EQ(nearest("MU", {"mu", "dtau"}), "mu");
+  EXPECT_EQ(nearest("nu", {"mu"}), "");
+  EXPECT_EQ(nearest("nul", {"mu", "null"}), "null");
+  EXPECT_EQ(nearest("lernin_rate", {"learning_rate"}), "learning_rate");
+  EXPECT_EQ(nearest("learn_rate", {"learning_rate"}), "") << "three edits";
+  EXPECT_EQ(nearest("linae", {"linear"}), "") << "two edits are more than a third of five letters";
+  EXPECT_EQ(nearest("linaer", {"cosine", "linear"}), "linear");
+  EXPECT_EQ(nearest("", {"mu"}), "");
+}
+
+TEST(Text, AFileThatIsTooLongIsNotRead) {
+  const Folder dir;
+  EXPECT_EQ(read_text(dir.write("ten", "0123456789"), 10), "0123456789");
+  EXPECT_TRUE(says(refusal([&] { read_text(dir / "ten", 9); }), {dir / "ten", "more than 9 bytes"}));
+  EXPECT_TRUE(says(refusal([&] { read_text("/dev/zero", 100000); }), {"/dev/zero", "more than 100,000 bytes"}));
+  const gzFile z = gzopen((dir / "zeros.gz").c_str(), "wb");
+  const std::string zeros(1 << 20, '\0');
+  for (int i = 0; i < 8; ++i) gzwrite(z, zeros.data(), unsigned(zeros.size()));
+  gzclose(z);
+  EXPECT_TRUE(says(refusal([&] { read_text(dir / "zeros.gz", 100); }), {"zeros.gz", "more than 100 bytes"}));
+  EXPECT_EQ(read_text(dir / "zeros.gz").size(), size_t(8) << 20);
 }
 
 TEST(Path, AnswersOrSaysWhyItCannot) {

@@ -58,6 +58,17 @@ TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
       {{"case", "-d", data_folder(), "--epoch", "0", "--step", "0", "--out", "/no/such/folder/case"}, "check that the folder exists"},
       {{"case", "-d", "/no/such/folder", "--epoch", "0", "--step", "0", "--out", "/dev/null"}, "no such data folder"},
       {{"synth", "tinny", "--out", "x"}, "tiny"},
+      {{"synth", "tiny", "--preset", "demo", "--out", "x"}, "tiny and --preset demo name two presets; give one"},
+      {{"train", "-d", data_folder() + "/tiny.inter"},
+       "tiny.inter: is a file, expected the folder that holds the .inter file and the features; give /"},
+      {{"check", data_folder() + "/tiny.inter"}, "is a file, expected the folder"},
+      {{"evaluate", "--recs", "x", "-d", data_folder() + "/tiny.inter"}, "is a file, expected the folder"},
+      {{"train", "-d", data_folder(), "--set", "inter_file_name=absent.inter"}, "no absent.inter in it"},
+      {{"check", data_folder(), "--set", "inter_file_name=absent.inter"}, "no absent.inter in it"},
+      {{"case", "-d", data_folder(), "--epoch", "0", "--step", "0", "--out", "/dev/null", "--set", "inter_file_name=a.inter"}, "no a.inter in it"},
+      {{"train", "-d", data_folder(), "--set", "mu=[0.1, 0.2]", "--set", "hyper_parameters=[mu]"}, "choose with, say, --set mu=0.1"},
+      {{"case", "-d", data_folder(), "--epoch", "0", "--step", "0", "--out", "/dev/null", "--set", "mu=[0.1, 0.2]", "--set", "hyper_parameters=[mu]"},
+       "choose with, say, --set mu=0.1"},
   };
   for (const Case& c : cases) {
     const Result r = run(c.words);
@@ -68,6 +79,74 @@ TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
   }
   EXPECT_EQ(run({}).code, 2);
   EXPECT_TRUE(has(run({"--version"}).out, "ccdrec "));
+}
+
+// The parser's own checks answer with the largest double, in 309 digits, and take some numbers that are none.
+TEST(Cli, NumbersOutOfRangeAreToldTheRangeInShort) {
+  const std::vector<std::vector<std::string>> options = {{"recommend", "run", "--top"},
+                                                         {"recommend", "run", "-k"},
+                                                         {"recommend", "run", "--threads"},
+                                                         {"evaluate", "run", "--threads"},
+                                                         {"synth", "-o", "x", "--users"},
+                                                         {"synth", "-o", "x", "--items"},
+                                                         {"synth", "-o", "x", "--interactions"},
+                                                         {"synth", "-o", "x", "--seed"},
+                                                         {"step", "--in", "x", "--threads"},
+                                                         {"reverse", "--in", "x", "--threads"},
+                                                         {"case", "--out", "x", "--epoch"},
+                                                         {"case", "--out", "x", "--epoch", "0", "--step"},
+                                                         {"train", "--threads"},
+                                                         {"train", "--seed"},
+                                                         {"case", "--epoch", "0", "--step", "0", "--out", "x", "--threads"}};
+  for (const std::vector<std::string>& option : options)
+    for (const char* value : {"-1", "1e3", "2.5", "x", "", "0x10", "99999999999999999999"}) {
+      std::vector<std::string> words = option;
+      words.back() += "=" + std::string(value);
+      if (option.back() == "-k") words.back() = "-k" + std::string(value);
+      if (words.back() == "-k") continue;
+      if (option[0] == "train" && !*value) continue;  // as if it were not given
+      if (option[0] == "case" && option.back() == "--threads" && !*value) continue;
+      const Result r = run(words);
+      EXPECT_EQ(r.code, 2) << words.back();
+      EXPECT_LT(r.err.size(), 160u) << r.err;
+      EXPECT_TRUE(has(r.err, option.back() == "-k" ? "--top" : option.back())) << words.back() << ": " << r.err;
+    }
+  EXPECT_EQ(run({"recommend", "run", "-k", "0"}).err, "ccdrec: --top: '0' is no whole number from 1 to 2147483647 (see `ccdrec recommend --help`)\n");
+  EXPECT_TRUE(has(run({"synth", "tiny", "--users", "0", "-o", "d"}).err, "--users: '0' is no whole number from 1 to 2147483646"));
+}
+
+// What was read is in config.yaml: the same file is read again, and by every command.
+TEST(Cli, ARunReadsTheFileOfInteractionsItWasTrainedOn) {
+  const Folder dir;
+  const std::string data = dir / "toys";
+  ASSERT_EQ(run({"synth", "tiny", "--out", data, "--users", "60", "--items", "40", "--interactions", "600"}).code, 0);
+  const std::string whole = read_text(data + "/toys.inter");
+  size_t half = 0;
+  for (int line = 0; line < 400; ++line) half = whole.find('\n', half) + 1;
+  std::ofstream(data + "/toys-v4.inter") << whole.substr(0, half);
+  const std::string file = dir / "toys.yaml";
+  std::ofstream(file) << "USER_ID_FIELD: userID\nITEM_ID_FIELD: itemID\ninter_file_name: 'toys-v4.inter'\n";
+  const auto trained = [&](const std::string& name, std::vector<std::string> more) {
+    std::vector<std::string> words = {"train", "-m", "BPR", "-d", data, "--threads", "1", "--set", "epochs=1", "--run-dir", dir / name};
+    words.insert(words.end(), more.begin(), more.end());
+    return run(words);
+  };
+  const Result named = trained("run", {"-c", file});
+  ASSERT_EQ(named.code, 0) << named.err;
+  EXPECT_TRUE(has(named.out, "BPR on toys-v4: ")) << named.out;
+  EXPECT_FALSE(has(named.err + named.out, "inter_file_name has no influence"));
+  EXPECT_TRUE(has(read_text(dir / "run/config.yaml"), "inter_file_name: toys-v4.inter"));
+  EXPECT_TRUE(has(run({"evaluate", dir / "run"}).out, "BPR on toys-v4: "));
+  EXPECT_EQ(run({"recommend", dir / "run", "--user", "0"}).code, 0);
+  EXPECT_TRUE(has(run({"train", "--resume", dir / "run", "--set", "epochs=2"}).out, "BPR on toys-v4: "));
+  const Result plain = trained("plain", {});
+  EXPECT_TRUE(has(plain.out, "BPR on toys: ")) << plain.out;
+  EXPECT_FALSE(has(read_text(dir / "plain/config.yaml"), "inter_file_name"));
+  const Result two = trained("two", {"-c", file, "--set", "dataset=toys"});
+  EXPECT_EQ(two.code, 2);
+  EXPECT_TRUE(has(two.err, "dataset = toys and inter_file_name = toys-v4.inter name two files")) << two.err;
+  EXPECT_FALSE(std::filesystem::exists(dir / "two"));
+  EXPECT_TRUE(has(run({"check", data, "--set", "inter_file_name=toys-v4.inter"}).out, "data set toys-v4 "));
 }
 
 // Nothing a user can name ends the program by a signal: one sentence, exit code 2.

@@ -1,12 +1,16 @@
 // Configuration: precedence, origins, ranges, unknown keys, MMRec's files, and reading back what a run writes.
 #include "host/config.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "data/error.h"
+#include "data/text.h"
 #include "host/ccdrec/cns.h"
 #include "tests/host/tiny_data.h"
 
@@ -98,12 +102,13 @@ TEST(Config, ValuesOutOfRangeNameKeyValueAndExpectation) {
                         {"mu=0.5x", "a number"},
                         {"mu=", "(empty)"},
                         {"dropout=1", "[0, 1)"},
-                        {"learning_rate=0", "> 0"},
+                        {"learning_rate=0", "a number > 0"},
                         {"learning_rate=-1", "> 0"},
                         {"candidate_ratio=0", "(0, 1]"},
                         {"epochs=0", ">= 1"},
                         {"epochs=2.5", "an integer"},
-                        {"epochs=99999999999", "an integer"},
+                        {"epochs=99999999999", "an integer 1 .. 2147483647"},
+                        {"epochs=99999999999999999999", "an integer 1 .. 2147483647"},
                         {"seed=-1", "0 .. 4294967295"},
                         {"seed=4294967296", "0 .. 4294967295"},
                         {"dma=maybe", "true or false"},
@@ -131,7 +136,10 @@ TEST(Config, ValuesOutOfRangeNameKeyValueAndExpectation) {
 TEST(Config, UnknownKeysNameTheNearest) {
   const Folder dir;
   EXPECT_NE(sentence([&] { of({"learing_rate=1"}); }).find("did you mean 'learning_rate'?"), std::string::npos);
-  EXPECT_NE(sentence([&] { of({"lambda=1"}); }).find("did you mean 'lambda_dm'?"), std::string::npos);
+  EXPECT_NE(sentence([&] { of({"lambd_dm=1"}); }).find("did you mean 'lambda_dm'?"), std::string::npos);
+  EXPECT_NE(sentence([&] { of({"cl_weight=1"}); }).find("unknown key 'cl_weight'; `ccdrec train --help-keys`"), std::string::npos)
+      << "reg_weight is three edits away: no hint";
+  EXPECT_NE(sentence([&] { of({"nu=1"}); }).find("--help-keys"), std::string::npos) << "a word of two letters has no neighbours";
   EXPECT_NE(sentence([&] { of({"zzzzzzzzzzzzzzzzzzzzzzzz=1"}); }).find("--help-keys"), std::string::npos);
   const std::string file = file_with(dir, "a.yaml", "model: BPR\n\nembeding_size: 64\n");
   EXPECT_EQ(sentence([&] { of({}, {file}); }), file + ":3: unknown key 'embeding_size'; did you mean 'embedding_size'?");
@@ -148,29 +156,259 @@ TEST(Config, FilesThatAreNoConfigurationAreRefusedWithTheirLine) {
   EXPECT_NE(sentence([&] { of({}, {file_with(dir, "deep.yaml", "topk: [[1], [2]]\n")}); }).find("nested"), std::string::npos);
   EXPECT_EQ(of({}, {file_with(dir, "empty.yaml", "")}).settings.model, "CCDRec");
   EXPECT_NE(sentence([&] { of({}, {dir.path()}); }).find("is a directory"), std::string::npos);
-  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "two.yaml", "mu: 0.1\n---\nomega: 0.2\n")}); }).find("two.yaml:3: not valid YAML"),
+  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "two.yaml", "mu: 0.1\n---\nomega: 0.2\n")}); }).find("two.yaml:2: not valid YAML"),
             std::string::npos)
       << "a second document would be ignored";
 }
 
-TEST(Config, PublishedFreedomFileNeedsOneChoicePerGrid) {
+// The keys of MMRec's overall.yaml that no setting stands behind, with values of its kind; and files of a data set and of the three models.
+const char* const kInert =
+    "NEG_PREFIX: neg__\nTIME_FIELD: 'timestamp:float'\ncheckpoint_dir: saved\nend2end: False\neval_batch_size: 4096\nfield_separator: \"\\t\"\n"
+    "filter_out_cod_start_users: True\ngpu_id: 0\nhidden_dropout_prob: 0.1\nhidden_size: 4\nis_multimodal_model: True\nlayer_norm_eps: 1e-12\n"
+    "learner: adam\nlearning_rate_scheduler: [1.0, 50]\nmax_img_size: 256\nmax_position_embeddings: 512\nmax_txt_len: 32\nmetrics: [\"Recall\", "
+    "\"MAP\"]\n"
+    "pad_token_id: 0\nrecommend_topk: recommend_topk/\nreq_training: True\nsave_recommended_topk: True\ntraining_neg_sample_num: 1\n"
+    "type_vocab_size: 2\nuse_full_sampling: False\nuse_gpu: True\nuse_neg_sampling: True\nuse_raw_features: False\nvocab_size: 30522\nweight_decay: "
+    "0.0\n";
+const char* const kOverall =
+    "USER_ID_FIELD: 'user_id:token'\nITEM_ID_FIELD: 'item_id:token'\ndata_path: '../data/'\nembedding_size: 64\nepochs: 1000\neval_step: 1\n"
+    "hyper_parameters: [\"seed\"]\nseed: [999]\nstopping_step: 20\ntopk: [5, 10, 20, 50]\ntrain_batch_size: 2048\nvalid_metric: Recall@20\n";
+const char* const kDataFile =
+    "USER_ID_FIELD: userID\nITEM_ID_FIELD: itemID\ninter_file_name: 'toys.inter'\nvision_feature_file: 'image_feat.npy'\n"
+    "text_feature_file: 'text_feat.npy'\nuser_graph_dict_file: 'user_graph_dict.npy'\n";
+const char* const kModelFiles[][2] = {
+    {"BPR", "embedding_size: 64\nreg_weight: [2.0, 1e-01, 1e-05]\nis_multimodal_model: False\nhyper_parameters: [\"reg_weight\"]\n"},
+    {"LightGCN", "embedding_size: 64\nn_layers: [1, 2]\nreg_weight: [1e-02, 1e-06]\nhyper_parameters: [\"n_layers\", \"reg_weight\"]\n"},
+    {"FREEDOM",
+     "embedding_size: 64\nfeat_embed_dim: 64\nweight_size: [64, 64]\nlambda_coeff: 0.9\nreg_weight: [0.0, 1e-05]\nn_mm_layers: 1\nn_ui_layers: 2\n"
+     "knn_k: 10\nmm_image_weight: 0.1\ndropout: [0.8, 0.9]\nhyper_parameters: [\"dropout\", \"reg_weight\"]\n"}};
+
+std::vector<std::string> words_of(const std::string& list) {
+  std::vector<std::string> out;
+  std::istringstream in(list);
+  for (std::string word; in >> word;) out.push_back(word.substr(0, word.find(',')));
+  return out;
+}
+
+TEST(Config, FilesOfMmrecAreTakenAsTheyAre) {
   const Folder dir;
-  const std::string file = file_with(
-      dir, "FREEDOM.yaml",
-      "model: FREEDOM\nembedding_size: 64\nfeat_embed_dim: 64\nweight_size: [64, 64]\n\nlambda_coeff: 0.9\nreg_weight: [0.0, 1e-05, 1e-04, 1e-03]\n\n"
-      "n_mm_layers: 1\nn_ui_layers: 2\nknn_k: 10\n\nmm_image_weight: 0.1\ndropout: [0.8, 0.9]\n\nhyper_parameters: [\"dropout\", \"reg_weight\"]\n"
-      "eval_batch_size: 4096\nmetrics: [\"Recall\", \"NDCG\"]\nuse_gpu: True\ngpu_id: 0\n");
-  const std::string refused = sentence([&] { of({}, {file}); });
-  EXPECT_NE(refused.find("dropout holds 2 values [0.8, 0.9]"), std::string::npos) << refused;
-  EXPECT_NE(refused.find("--set dropout="), std::string::npos);
-  const Config c = of({"dropout=0.9", "reg_weight=1e-03"}, {file});  // choosing overrides the grid
-  EXPECT_DOUBLE_EQ(c.settings.dropout, 0.9);
-  EXPECT_DOUBLE_EQ(c.settings.reg_weight, 1e-3);
-  for (const char* key : {"eval_batch_size", "metrics", "use_gpu", "gpu_id", "hyper_parameters", "lambda_coeff", "weight_size", "feat_embed_dim"}) {
-    bool noted = false;
-    for (const std::string& note : c.notes) noted |= note.find(std::string(": ") + key + " has no influence") != std::string::npos;
-    EXPECT_TRUE(noted) << key << " was accepted in silence";
+  const std::string overall = file_with(dir, "overall.yaml", std::string(kInert) + kOverall), data = file_with(dir, "toys.yaml", kDataFile);
+  for (const auto& [model, text] : kModelFiles) {
+    SCOPED_TRACE(model);
+    const std::vector<std::string> files = {overall, data, file_with(dir, std::string(model) + ".yaml", text)};
+    const std::vector<KeyValue> of_model = {{"model", model, "-m"}};
+    const Config c = resolve_config(files, of_model, Grids::shown);
+    ASSERT_EQ(c.notes.size(), 2u) << "one lists the keys without influence, one tells of the grids";
+    const size_t end = c.notes[0].find(" have no influence here");
+    ASSERT_NE(end, std::string::npos) << c.notes[0];
+    const std::vector<std::string> listed = words_of(c.notes[0].substr(0, end));
+    Lines lines(kInert);
+    for (std::string_view line; lines.next(line);) {
+      const std::string key(line.substr(0, line.find(':')));
+      EXPECT_EQ(std::count(listed.begin(), listed.end(), key), 1) << key << " was taken in silence, or named twice";
+      EXPECT_NE(key_reference().find("  " + key + " "), std::string::npos) << key << " has no reason in --help-keys";
+    }
+    EXPECT_EQ(std::count(listed.begin(), listed.end(), "hyper_parameters"), 0);
+    EXPECT_EQ(c.settings.inter_file_name, "toys.inter");
+    EXPECT_EQ(c.settings.user_id_field, "userID");
+    const bool features = std::string(model) == "FREEDOM";
+    EXPECT_EQ(c.settings.modalities, features ? (std::vector<std::string>{"image", "text"}) : std::vector<std::string>{});
+    EXPECT_EQ(std::count(listed.begin(), listed.end(), "vision_feature_file"), features ? 0 : 1);
+
+    // The grid is shown, and what would choose is named.
+    const std::string shown = print_config(c), refused = sentence([&] { resolve_config(files, of_model); });
+    std::vector<std::string> chosen = {std::string("model=") + model};
+    for (const auto& [key, values] : c.grid) {
+      EXPECT_NE(shown.find("grid " + values), std::string::npos) << shown;
+      const std::string written = key == "n_ui_layers" ? "n_layers" : key;
+      EXPECT_NE(refused.find(" --set " + written + "="), std::string::npos) << refused;
+      EXPECT_NE(refused.find(written + " = " + values), std::string::npos) << refused;
+      chosen.push_back(written + "=" + (written == "n_layers" ? "2" : "0.01"));
+    }
+    EXPECT_EQ(c.grid.size(), std::string(model) == "BPR" ? 1u : 2u);
+    EXPECT_EQ(refused, c.notes[1]);
+    const Config one = of(chosen, files);
+    EXPECT_DOUBLE_EQ(one.settings.reg_weight, 0.01);
+    EXPECT_TRUE(one.grid.empty());
+    EXPECT_NE(one.notes[0].find("hyper_parameters"), std::string::npos) << "without a grid it says nothing";
   }
+}
+
+TEST(Config, OnlyNamedKeysHoldGridsAndEveryValueOfOneIsHeldToItsRange) {
+  const auto shown = [](const std::vector<std::string>& assignments) {
+    std::vector<KeyValue> list;
+    for (const std::string& a : assignments) list.push_back(parse_assignment(a));
+    return resolve_config({}, list, Grids::shown);
+  };
+  EXPECT_NE(sentence([&] { shown({"mu=[0.1, 0.2]"}); }).find("mu holds 2 values [0.1, 0.2]"), std::string::npos);
+  const std::string range = sentence([&] { shown({"mu=[0.1, 2]", "hyper_parameters=[mu]"}); });
+  EXPECT_NE(range.find("mu = [2] is not a number in [0, 1]"), std::string::npos) << range;
+  const Config c = shown({"w=[3e-1, 0.40]", "topk=[20, 5]", "seed=[7]", "hyper_parameters=[mu, topk, seed]"});
+  EXPECT_EQ(c.grid, (std::map<std::string, std::string>{{"mu", "[0.3, 0.4]"}}));
+  EXPECT_DOUBLE_EQ(c.settings.mu, 0.3);
+  EXPECT_EQ(c.settings.topk, (std::vector<int>{5, 20}));
+  EXPECT_EQ(c.settings.seed, 7u);
+  EXPECT_NE(sentence([&] { shown({"hyper_parameters=[model]", "model=[BPR, FREEDOM]"}); }).find("model holds 2 values"), std::string::npos);
+}
+
+TEST(Config, AKeyWithoutInfluenceAloneIsToldItsReason) {
+  const Config c = of({"gpu_id=1"});
+  ASSERT_EQ(c.notes.size(), 1u);
+  EXPECT_EQ(c.notes[0], "--set: gpu_id has no influence here: --device decides");
+}
+
+TEST(Config, WhatOtherFilesAskForIsComparedAsNumbers) {
+  for (const char* taken :
+       {"learning_rate_scheduler=[1.0, 50]", "learning_rate_scheduler=[1.00, 10]", "learning_rate_scheduler=[1, 0.5]", "learning_rate_scheduler=1e0",
+        "learning_rate_scheduler=[+1.0]", "learning_rate_scheduler=", "weight_decay=0.00", "weight_decay=0e-5", "weight_decay=[0.0]",
+        "training_neg_sample_num=1.0", "use_full_sampling=no", "use_mg=0", "req_training=on", "clip_grad_norm=None",
+        "clip_grad_norm=", "feat_embed_dim=64.0", "cf_model=LightGCN", "field_separator=\"\\t\"", "learner=Adam"})
+    EXPECT_EQ(of({taken}).notes.size(), 1u) << taken;
+  for (const char* refused : {"learning_rate_scheduler=[50, 50]", "learning_rate_scheduler=[0.96, 50]", "learning_rate_scheduler=[0.999999, 1]",
+                              "learning_rate_scheduler=[-1, 50]", "weight_decay=1e-9", "weight_decay=[0, 1e-4]", "training_neg_sample_num=2",
+                              "use_full_sampling=yes", "use_mg=1", "feat_embed_dim=65", "cf_model=ngcf", "end2end=maybe"})
+    EXPECT_NE(sentence([&] { of({refused}); }).find(" is not possible here: "), std::string::npos) << refused;
+  for (const char* nonsense : {"learning_rate_scheduler=[1.0, often]", "learning_rate_scheduler=[nan, 50]", "learning_rate_scheduler=constant"})
+    EXPECT_NE(sentence([&] { of({nonsense}); }).find("is not [gamma, epochs], two numbers"), std::string::npos) << nonsense;
+  EXPECT_EQ(of({"feat_embed_dim=32", "embedding_size=32"}).notes.size(), 1u);
+}
+
+TEST(Config, OtherNamesOfSettings) {
+  const Folder dir;
+  const Config c = of({"beta_sche=cosine", "w=0.3", "weight=0.6", "diff_weight=2", "sample_k=0.2", "lr=0.01", "batch_size=100", "recdim=32"});
+  EXPECT_EQ(c.settings.noise_schedule, "cosine");
+  EXPECT_EQ((std::vector<double>{c.settings.mu, c.settings.omega, c.settings.lambda, c.settings.kappa, c.settings.learning_rate}),
+            (std::vector<double>{0.3, 0.6, 2, 0.2, 0.01}));
+  EXPECT_EQ(c.settings.train_batch_size, 100);
+  EXPECT_EQ(c.settings.embedding_size, 32);
+  EXPECT_EQ(c.origin.at("mu"), "--set (as w)");
+  ASSERT_EQ(c.notes.size(), 1u);
+  EXPECT_EQ(c.notes[0],
+            "recdim is taken for embedding_size, sample_k for kappa, diff_weight for lambda_dm, lr for learning_rate, w for mu, beta_sche for "
+            "noise_schedule, weight for omega, batch_size for train_batch_size");
+  EXPECT_EQ(of({"device=gpu"}).settings.device, "cuda");
+  EXPECT_EQ(of({"device=GPU"}).settings.device, "cuda");
+  // A later file wins whatever name it uses; within one file two names of a setting contradict each other.
+  const std::string file = file_with(dir, "a.yaml", "lr: 0.1\n");
+  EXPECT_DOUBLE_EQ(of({"learning_rate=0.2"}, {file}).settings.learning_rate, 0.2);
+  EXPECT_DOUBLE_EQ(of({"lr=0.3"}, {file_with(dir, "b.yaml", "learning_rate: 0.1\n")}).settings.learning_rate, 0.3);
+  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "c.yaml", "lr: 0.1\nlearning_rate: 0.2\n")}); }).find("name the same setting"), std::string::npos);
+  EXPECT_NE(sentence([&] { of({"w=7"}); }).find("--set: w = 7 is not a number in [0, 1]"), std::string::npos);
+  EXPECT_NE(sentence([] { check_resumable({{"lr", "1", "--set"}}); }).find("cannot change when a run continues"), std::string::npos);
+}
+
+TEST(Config, FeatureFilesAreModalities) {
+  const std::vector<std::string> freedom = {"model=FREEDOM"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), freedom[0]);
+    return of(more);
+  };
+  EXPECT_EQ(with({"vision_feature_file=image_feat.npy", "text_feature_file=text_feat.npy"}).settings.modalities,
+            (std::vector<std::string>{"image", "text"}));
+  EXPECT_TRUE(with({"vision_feature_file=image_feat.npy"}).notes.empty());
+  EXPECT_EQ(with({"text_feature_file=title_feat.npy"}).settings.modalities, (std::vector<std::string>{"title"}));
+  EXPECT_EQ(with({"text_feature_file=text_feat.npy", "modalities=[image]"}).settings.modalities, (std::vector<std::string>{"image"}));
+  EXPECT_TRUE(of({"model=BPR", "text_feature_file=absent"}).settings.modalities.empty());
+  for (const char* bad : {"vision_feature_file=v.npy", "vision_feature_file=../image_feat.npy", "text_feature_file=_feat.npy"})
+    EXPECT_NE(sentence([&] { with({bad}); }).find("is not NAME_feat.npy"), std::string::npos) << bad;
+  EXPECT_NE(sentence([&] { with({"vision_feature_file=a_feat.npy", "text_feature_file=a_feat.npy"}); }).find("another file"), std::string::npos);
+  // mm_image_weight is the first modality's: it may not come to weigh text.
+  const std::string order = sentence([&] { with({"vision_feature_file=vision_feat.npy", "text_feature_file=text_feat.npy"}); });
+  EXPECT_NE(order.find("call the file image_feat.npy, or give mm_weights"), std::string::npos) << order;
+  EXPECT_EQ(with({"vision_feature_file=vision_feat.npy", "text_feature_file=text_feat.npy", "mm_weights=[0.9, 0.1]"}).settings.modalities.size(), 2u);
+}
+
+// The parser would read the first of these without end; what it would read as several documents is refused as well.
+TEST(Config, EveryTextIsOneDocumentAndEnds) {
+  const Folder dir;
+  const auto refused = [&](const std::string& text) {
+    SCOPED_TRACE(text);
+    EXPECT_NE(sentence([&] { of({"mu=" + text}); }).find("--set: mu "), std::string::npos);
+    EXPECT_NE(sentence([&] { of({}, {file_with(dir, "config.yaml", text)}); }).find("config.yaml"), std::string::npos);
+  };
+  for (const char* text : {",",
+                           ",001",
+                           ",10",
+                           "\n\n ,,",
+                           "# a comment\n,1",
+                           "%YAML 1.2\n,",
+                           "--- ,",
+                           "---\n,\n",
+                           "1\n---\n,",
+                           "a: 1\n...\n,",
+                           "[1],",
+                           "{},",
+                           "\"1\"2",
+                           "\"1\",",
+                           "]",
+                           "}",
+                           "[,",
+                           "[1",
+                           "{a",
+                           "&a ,",
+                           "!!str ,",
+                           "*a",
+                           "&a [*a]",
+                           "? ,",
+                           "- ,",
+                           "\t,",
+                           "'",
+
+                           "@",
+                           "`"})
+    refused(text);
+  refused("\xEF\xBB\xBF,");
+  refused(std::string("\xFF\xFE,\0", 4));
+  refused(std::string(2000, '['));
+  std::string laughs = "a0: &a0 [x]\n";
+  for (int i = 1; i < 30; ++i) laughs += fmt::format("a{0}: &a{0} [*a{1}, *a{1}, *a{1}, *a{1}]\n", i, i - 1);
+  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "laughs.yaml", laughs)}); }).find("nested value"), std::string::npos);
+  EXPECT_EQ(sentence([&] { of({"learning_rate=,001"}); }),
+            "--set: learning_rate = ,001 is not valid YAML: a comma where a value should begin (the decimal sign is a point)");
+  const std::string comma = file_with(dir, "comma.yaml", "# first\n,\n");
+  EXPECT_EQ(sentence([&] { of({}, {comma}); }), comma + ":2: not valid YAML: a comma where a value should begin (the decimal sign is a point)");
+  // More than any configuration holds is not read to its end.
+  const std::string most = "65,536 bytes";
+  EXPECT_NE(sentence([&] { of({}, {"/dev/zero"}); }).find(most), std::string::npos);
+  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "long.yaml", "mu: 0.1\n#" + std::string(70000, 'x'))}); }).find(most), std::string::npos);
+  EXPECT_NE(sentence([&] { of({"mu=0.1 #" + std::string(70000, 'x')}); }).find(most), std::string::npos);
+  EXPECT_DOUBLE_EQ(of({}, {file_with(dir, "fits.yaml", "mu: 0.1\n#" + std::string(60000, 'x'))}).settings.mu, 0.1);
+  EXPECT_DOUBLE_EQ(of({}, {file_with(dir, "anchor.yaml", "---\nmu: &half 0.5\nomega: *half\n...\n")}).settings.omega, 0.5);
+}
+
+TEST(Config, NamesFromFilesReachNoTerminalAsTheyAre) {
+  const Folder dir;
+  const auto clean = [](const std::string& text) {
+    return std::none_of(text.begin(), text.end(), [](unsigned char c) { return (c < 32 && c != '\n') || c == 127; }) &&
+           text.find("\xC2\x9B") == std::string::npos;
+  };
+  for (const char* text :
+       {"\"\\e[31mx\": 1\n", "mu: \"\\e[31m\"\n", "mu: {\"\\e\": 1}\n", "\"a\\e\": [[1]]\n", "model: \"\\e[2J\"\n", "topk: [\"\\a\"]\n",
+        "hyper_parameters: [\"\\e\"]\n", "inter_file_name: \"\\e/\"\n", "weight_decay: \"\\e\"\n", "valid_metric: \"\\e@5\"\n"}) {
+    const std::string said = sentence([&] { of({}, {file_with(dir, "a.yaml", text)}); });
+    EXPECT_TRUE(clean(said)) << text;
+    EXPECT_NE(said, "(no error)") << text;
+  }
+  const Config c = of({}, {file_with(dir, "b.yaml", "dataset: \"a\\e\\x7f\\u009b31m\"\n")});
+  EXPECT_EQ(c.settings.dataset,
+            "a\x1b\x7f\xC2\x9B"
+            "31m");
+  EXPECT_TRUE(clean(print_config(c)));
+  EXPECT_TRUE(clean(config_yaml(c)));
+  EXPECT_EQ(of({}, {file_with(dir, "c.yaml", config_yaml(c))}).settings.dataset, c.settings.dataset);
+  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "zero.yaml", "data_path: \"a\\0b\"\n")}); }).find("without zero bytes"), std::string::npos);
+}
+
+// config.yaml of a run that does not use the key is what it was before there was the key.
+TEST(Config, TheFileOfInteractionsIsWrittenWhereItIsNamed) {
+  const Folder dir;
+  EXPECT_EQ(config_yaml(of({"model=BPR"})).find("inter_file_name"), std::string::npos);
+  const Config c = of({"model=BPR", "inter_file_name=toys-v4.inter"});
+  const std::string text = config_yaml(c);
+  EXPECT_NE(text.find("inter_file_name: toys-v4.inter "), std::string::npos) << text;
+  EXPECT_EQ(of({}, {file_with(dir, "config.yaml", text)}).settings.inter_file_name, "toys-v4.inter");
+  for (const char* path : {"a/b.inter", "../b.inter", "..", "."})
+    EXPECT_NE(sentence([&] { of({std::string("inter_file_name=") + path}); }).find("without a path"), std::string::npos) << path;
 }
 
 TEST(Config, KeysOfOtherModelsAreNotedNotSilent) {
@@ -310,12 +548,7 @@ TEST(Config, ReferenceNamesEveryKeyAndItsDefaults) {
   for (const auto& [key, value] : config_values(Settings{})) EXPECT_NE(text.find("  " + key + " "), std::string::npos) << key;
   EXPECT_NE(text.find("default 2048, CCDRec 512"), std::string::npos);
   EXPECT_NE(text.find("eval_batch_size"), std::string::npos);
-}
-
-TEST(Config, NearestIsEditDistance) {
-  EXPECT_EQ(nearest("epoch", {"epochs", "dtau"}), "epochs");
-  EXPECT_EQ(nearest("MU", {"mu", "dtau"}), "mu");
-  EXPECT_EQ(nearest("completely_else", {"mu", "dtau"}), "");
+  EXPECT_NE(text.find("  diff_weight            lambda_dm\n"), std::string::npos);
 }
 
 }  // namespace

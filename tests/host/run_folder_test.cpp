@@ -1,9 +1,13 @@
 // The run folder: what is written, what is replaced whole, what a resumed run drops.
 #include "host/run_folder.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -134,11 +138,34 @@ TEST(Progress, BarFitsItsWidthAndTellsTheTimeLeft) {
   for (size_t at = 0; (at = half.find("░", at)) != std::string::npos; at += 3) ++open;
   EXPECT_EQ(full, open);
   EXPECT_LT(full + open + 50, 80u + 10);
-  EXPECT_EQ(render_bar(0, 0, 0, 0, "", 10), "epoch 0    0/0");  // too narrow for a bar, nothing to divide by
+  EXPECT_EQ(render_bar(0, 0, 0, 0, "", 15), "epoch 0    0/0");  // too narrow for a bar, nothing to divide by
+  for (int width = 0; width < 120; ++width) {
+    const std::string bar = render_bar(12, 116, 232, 2.0, "loss 0.4120  best Recall@20 0.0912", width);
+    const auto columns = std::count_if(bar.begin(), bar.end(), [](unsigned char c) { return (c & 0xC0) != 0x80; });
+    EXPECT_LT(columns, std::max(width, 1)) << "it would wrap: " << bar;
+    EXPECT_EQ(std::string("epoch 12").rfind(bar.substr(0, 8), 0), 0u) << bar;
+  }
   EXPECT_EQ(describe_seconds(59.96), "60.0 s");
   EXPECT_EQ(describe_seconds(250), "4 min 10 s");
   EXPECT_EQ(describe_seconds(7500), "2 h 05 min");
   EXPECT_EQ(describe_seconds(NAN), "?");
+}
+
+TEST(Progress, ABarNeedsATerminalThatCanBeDrawnOn) {
+  const int terminal = ::posix_openpt(O_RDWR | O_NOCTTY);
+  if (terminal < 0) GTEST_SKIP() << "no pseudo-terminals here";
+  const int file = ::open("/dev/null", O_WRONLY);
+  const char* const was = std::getenv("TERM");
+  const std::string before = was ? was : "";
+  for (const auto& [kind, can] : {std::pair{"xterm-256color", true}, {"dumb", false}, {"", false}}) {
+    ::setenv("TERM", kind, 1);
+    EXPECT_EQ(draws(terminal), can) << kind;
+    EXPECT_FALSE(draws(file)) << kind;
+  }
+  ::unsetenv("TERM");
+  EXPECT_FALSE(draws(terminal));
+  if (was) ::setenv("TERM", before.c_str(), 1);
+  ::close(terminal), ::close(file);
 }
 
 TEST(Progress, NobodyWatchingMeansPlainLines) {
