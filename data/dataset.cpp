@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 #include <utility>
 
 #include "data/error.h"
@@ -65,12 +66,6 @@ std::vector<std::string> names_ending(const std::string& folder, const std::stri
   return out;
 }
 
-std::string joined(const std::vector<std::string>& words) {
-  std::string s;
-  for (const std::string& w : words) s += (s.empty() ? "" : ", ") + w;
-  return s;
-}
-
 struct Found {
   std::string name, path;
 };
@@ -102,7 +97,7 @@ Found find_inter(const std::string& folder, const std::string& asked, const std:
     if (asked.find('/') != std::string::npos)
       throw UserError(fmt::format("dataset = {}: is a path, expected the name of a NAME.inter in {}; name the folder with -d", shown(asked), folder));
     if (const std::string path = at(asked); !path.empty()) return {asked, path};
-    throw UserError(fmt::format("{}: no {}.inter in it; .inter files found: {}", folder, asked, joined(names_ending(folder, ".inter"))));
+    throw UserError(fmt::format("{}: no {}.inter in it; .inter files found: {}", folder, shown(asked), listed(names_ending(folder, ".inter"))));
   }
   if (const std::string path = at(own); !path.empty()) return {own, path};
   std::vector<std::string> names = names_ending(folder, ".inter");
@@ -111,7 +106,7 @@ Found find_inter(const std::string& folder, const std::string& asked, const std:
   if (names.size() == 1) return {names[0], at(names[0])};
   if (names.empty())
     throw UserError(folder + ": no .inter file in it; expected NAME.inter, one interaction per line: userID, itemID, x_label separated by tabs");
-  throw UserError(fmt::format("{}: several .inter files ({}) and none named {}.inter; name the one to read", folder, joined(names), own));
+  throw UserError(fmt::format("{}: several .inter files ({}) and none named {}.inter; name the one to read", folder, listed(names), own));
 }
 
 // ----------------------------------------------------------------------------------------------------------- features
@@ -155,16 +150,28 @@ Scan scan_features(const NpyMatrix& m) {
   return all;
 }
 
+// Do the ids of the file seem to begin at 1? Row 0 of the features then belongs to the item the file calls 1, and no count shows it.
+bool begins_at_one(const InterFile& f) { return f.items.raw.empty() && std::find(f.item.begin(), f.item.end(), 0) == f.item.end(); }
+
 void check_rows(const NpyMatrix& m, const InterFile& f) {
   if (m.rows() == f.items.n) return;
   const std::string inter = fs::path(f.path).filename().string();
+  const bool from_one = begins_at_one(f);
+  if (m.rows() == f.items.n - 1 && from_one)
+    throw UserError(fmt::format(
+        "{}: has {} rows, and the items of {} are 1 to {}, but row i belongs to item i, from 0; subtract 1 from every item id, or put a row "
+        "in front of the matrix",
+        m.path(), m.rows(), inter, f.items.n - 1));
+  const char* shift = from_one ? "; no line names item 0: where the ids begin at 1, subtract 1 from each, or put a row in front of the matrix" : "";
   if (m.rows() < f.items.n && f.items.raw.empty())
     throw UserError(fmt::format(
-        "{}: has {} rows, but {} line {} names item {}; expected one row for each of {} items: add the missing rows, or remove such lines", m.path(),
-        m.rows(), inter, f.items.line_of_largest, f.items.n - 1, f.items.n));
-  throw UserError(fmt::format("{}: has {} rows, expected {}, one for each item of {}; make both from the same item list{}", m.path(), m.rows(),
-                              f.items.n, inter, m.rows() > f.items.n ? " (i_id_mapping.csv may list items that have no interactions)" : ""));
+        "{}: has {} rows, but {} line {} names item {}; expected one row for each of {} items: add the missing rows, or remove such lines{}",
+        m.path(), m.rows(), inter, f.items.line_of_largest, f.items.n - 1, f.items.n, shift));
+  throw UserError(fmt::format("{}: has {} rows, expected {}, one for each item of {}; make both from the same item list{}{}", m.path(), m.rows(),
+                              f.items.n, inter, m.rows() > f.items.n ? " (i_id_mapping.csv may list items that have no interactions)" : "", shift));
 }
+
+bool concerns_users(const std::string& name) { return name == "user" || name.starts_with("user_"); }
 
 void load_features(Dataset& d, const InterFile& f, const LoadOptions& opt) {
   std::vector<std::string> names = names_ending(d.folder, kFeatureEnd);
@@ -172,19 +179,35 @@ void load_features(Dataset& d, const InterFile& f, const LoadOptions& opt) {
   if (image != names.end()) std::rotate(names.begin(), image, image + 1);
   for (const std::string& want : opt.modalities)
     if (std::find(names.begin(), names.end(), want) == names.end())
-      throw UserError(fmt::format("{}: no {}{} in it; modalities found: {}", d.folder, want, kFeatureEnd, names.empty() ? "none" : joined(names)));
+      throw UserError(
+          fmt::format("{}: no {}{} in it; modalities found: {}", d.folder, shown(want), kFeatureEnd, names.empty() ? "none" : listed(names)));
   if (names.empty())
     throw UserError(d.folder + ": no *_feat.npy in it; a multimodal model needs at least one, such as image_feat.npy, with one row per item");
   for (const std::string& name : names) {
     if (!opt.modalities.empty() && std::find(opt.modalities.begin(), opt.modalities.end(), name) == opt.modalities.end()) continue;
     NpyMatrix m((fs::path(d.folder) / (name + kFeatureEnd)).string());
+    if (opt.modalities.empty() && concerns_users(name) && m.rows() == d.n_users && (name == "user" || m.rows() != d.n_items)) {
+      d.warnings.push_back(
+          fmt::format("{}{} has a row for each of the {} users; features of users are not used, it is left out", name, kFeatureEnd, d.n_users));
+      continue;
+    }
+    if (const std::string why = unusable_modality(name); !why.empty())
+      throw UserError(fmt::format("{}: {}; rename the file, or name the others with --set modalities=[...]", m.path(), why));
     check_rows(m, f);
     const Scan s = scan_features(m);
     if (s.zero_rows)
       d.warnings.push_back(
-          fmt::format("{}: {} of {} feature rows are all zero (first: item {})", name, s.zero_rows, m.rows(), d.items.raw(s.first_zero)));
+          fmt::format("{}: {} of {} feature rows are all zero (first: item {})", name, s.zero_rows, m.rows(), shown(d.items.raw(s.first_zero))));
     d.features.push_back({name, std::move(m)});
   }
+  if (d.features.empty())
+    throw UserError(d.folder +
+                    ": no *_feat.npy of items in it; a multimodal model needs at least one, such as image_feat.npy, with one row per item");
+  if (begins_at_one(f))
+    d.warnings.push_back(
+        "no line names item 0, to which row 0 of the features belongs; where the ids begin at 1, subtract 1 from each, or put a row in front of "
+        "every "
+        "matrix");
 }
 
 // ------------------------------------------------------------------------------------------------------- interactions
@@ -216,7 +239,7 @@ void split_rows(Dataset& d, const InterFile& f) {
     std::sort(users.begin(), users.end());
     const auto distinct = std::unique(users.begin(), users.end()) - users.begin();
     d.warnings.push_back(fmt::format("{} of {} {} rows dropped: their {} users have no training row (first: user {})", dropped, total, names[label],
-                                     distinct, d.users.raw(first)));
+                                     distinct, shown(d.users.raw(first))));
   }
   if (d.train.empty())
     throw UserError(fmt::format("{}: no training rows; expected lines whose label is 0 (labels: 0 training, 1 validation, 2 test)", f.path));
@@ -228,7 +251,7 @@ void warn_about_rows(Dataset& d, const InterFile& f) {
   const auto idle = std::count(seen.begin(), seen.end(), 0);
   if (idle)
     d.warnings.push_back(fmt::format("{} of {} items have no interactions (first: item {}); they stay candidates", idle, d.n_items,
-                                     d.items.raw(std::find(seen.begin(), seen.end(), 0) - seen.begin())));
+                                     shown(d.items.raw(std::find(seen.begin(), seen.end(), 0) - seen.begin()))));
 
   std::vector<std::pair<uint64_t, uint8_t>> keys(f.user.size());  // (user, item), label
   for (size_t r = 0; r < keys.size(); ++r) keys[r] = {uint64_t(uint32_t(f.user[r])) << 32 | uint32_t(f.item[r]), f.label[r]};
@@ -242,7 +265,7 @@ void warn_about_rows(Dataset& d, const InterFile& f) {
     if ((same_split ? repeated : across)++ == 0) first = keys[r].first;
   }
   const auto named = [&](uint64_t key) {
-    return fmt::format("user {}, item {}", d.users.raw(int64_t(key >> 32)), d.items.raw(int64_t(uint32_t(key))));
+    return fmt::format("user {}, item {}", shown(d.users.raw(int64_t(key >> 32))), shown(d.items.raw(int64_t(uint32_t(key)))));
   };
   if (repeated)
     d.warnings.push_back(fmt::format("{} duplicated rows (first: {}); graphs count them once, training draws them as often as they stand", repeated,
@@ -254,10 +277,28 @@ void warn_about_rows(Dataset& d, const InterFile& f) {
 
 }  // namespace
 
-bool has_features(const std::string& folder) { return is_folder(folder) && !names_ending(folder, kFeatureEnd).empty(); }
+std::string unusable_modality(const std::string& name) {
+  static const std::set<std::string> tables = {"user", "item_id", "id", "adam"};  // before _embedding; adam lest it be taken for the moments
+  static const std::set<std::string> groups = {"adam", "final", "pool", "state", "param", "grad", "new", "estimator", "unet", "predictor", "ssl"};
+  const size_t dot = name.find('.');
+  if (tables.count(name) || (dot != std::string::npos && groups.count(name.substr(0, dot))))
+    return fmt::format("'{}' is taken by a table of checkpoints, no modality can be called so", shown(name));
+  if (name.empty() || name[0] == '.' || name.find_first_of("/,") != std::string::npos || printable(name) != name)
+    return fmt::format("'{}' cannot name a modality, for a comma, a slash, a dot in front or a character that cannot be printed", shown(name));
+  return "";
+}
+
+bool has_features(const std::string& folder) {
+  if (!is_folder(folder)) return false;
+  const std::vector<std::string> names = names_ending(folder, kFeatureEnd);
+  return std::any_of(names.begin(), names.end(), [](const std::string& name) { return name != "user"; });
+}
 
 bool holds_data_set(const std::string& folder) {
-  return has_features(folder) || (is_folder(folder) && (!names_ending(folder, ".inter").empty() || !names_ending(folder, ".inter.gz").empty()));
+  if (!is_folder(folder)) return false;
+  for (const char* end : {kFeatureEnd, ".inter", ".inter.gz"})
+    if (!names_ending(folder, end).empty()) return true;
+  return false;
 }
 
 Dataset load_dataset(const std::string& folder, const LoadOptions& opt) {
@@ -268,9 +309,12 @@ Dataset load_dataset(const std::string& folder, const LoadOptions& opt) {
   d.folder = clean.string();
   const Found found = find_inter(d.folder, opt.name, opt.file);
   d.name = found.name;
+  if (printable(d.name) != d.name)  // it becomes the name of a run folder, and a column of tables
+    throw UserError(found.path + ": its name holds characters that cannot be printed; rename it");
   const InterFile f = read_inter(found.path, {opt.user_field, opt.item_field, opt.label_field},
                                  read_id_mapping((clean / "u_id_mapping.csv").string(), opt.user_field),
                                  read_id_mapping((clean / "i_id_mapping.csv").string(), opt.item_field));
+  d.warnings = f.notes;
   d.n_users = f.users.n;
   d.n_items = f.items.n;
   d.users = f.users.raw.empty() ? IdMap::dense_of(d.n_users) : IdMap::of(f.users.raw);
@@ -287,6 +331,7 @@ Dataset load_dataset(const std::string& folder, const LoadOptions& opt) {
   for (const Feature& x : d.features)
     sum = hash_bytes(x.matrix.bytes(), x.matrix.byte_count(), hash_bytes(x.name.data(), x.name.size(), sum ^ uint64_t(x.matrix.cols())));
   d.checksum = hex16(sum);
+  for (std::string& warning : d.warnings) warning = printable(warning);
   return d;
 }
 

@@ -53,11 +53,15 @@ struct LoadOptions {
   std::vector<std::string> modalities;  // empty = every *_feat.npy found
 };
 
-bool has_features(const std::string& folder);    // any *_feat.npy
+// A modality NAME makes tables NAME_embedding, NAME_trs and others in checkpoints, files and settings. Why it cannot be one; "": it can.
+std::string unusable_modality(const std::string& name);
+
+bool has_features(const std::string& folder);    // any *_feat.npy, user_feat.npy apart
 bool holds_data_set(const std::string& folder);  // those, or an .inter file. Both: false where there is no such folder
 
 // Throws UserError: missing column, non-integer or negative id or label, label outside 0..2, an item id beyond the features' rows, features with the
-// wrong number of rows, empty training split, bad npy, no .inter file. RecBole's typed headers (`user_id:token`) are accepted, and raw string ids.
+// wrong number of rows or the name of another table, empty training split, bad npy, no .inter file. RecBole's typed headers (`user_id:token`) are
+// accepted, and raw string ids. Left out with a warning: user_feat.npy with a row for each user.
 Dataset load_dataset(const std::string& folder, const LoadOptions& = {});
 
 }  // namespace ccdrec

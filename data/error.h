@@ -6,6 +6,6 @@
 
 namespace ccdrec {
 struct UserError : std::runtime_error {
-  explicit UserError(const std::string& sentence) : std::runtime_error(sentence) {}
+  explicit UserError(const std::string& sentence);  // what it quotes of files and their names is made printable(), data/text.h
 };
 }  // namespace ccdrec

@@ -15,6 +15,7 @@
 
 #include "data/error.h"
 #include "data/safe_file.h"
+#include "data/text.h"
 
 namespace ccdrec {
 
@@ -141,7 +142,12 @@ float as_float(const unsigned char* p, int size) {
 int item_size(const std::string& dtype) { return dtype[2] - '0'; }
 
 std::string astype(const std::string& path) {
-  return fmt::format("python3 -c \"import numpy as n; n.save('{0}', n.load('{0}').astype('<f4'))\"", path);
+  return "python3 -c \"import sys, numpy as n; f = sys.argv[1]; n.save(f, n.load(f).astype('<f4'))\" " + shell_word(path);
+}
+
+[[noreturn]] void refuse_truncated(const std::string& path, size_t bytes, __int128 expected) {
+  throw UserError(fmt::format("{}: is truncated ({} bytes, {} expected); copy or create the file again", path, bytes,
+                              expected > INT64_MAX ? INT64_MAX : int64_t(expected)));
 }
 
 struct Descriptor {  // closes itself
@@ -172,10 +178,9 @@ NpyMatrix::NpyMatrix(const std::string& path) : path_(path) {
   const size_t start = major == 1 ? 10 : 12;
   if (got >= 7 && (major < 1 || major > 3))
     throw UserError(fmt::format("{}: is npy version {}, expected 1, 2 or 3; save the array again with numpy.save", path, major));
-  const std::string cut = path + ": is truncated ({} bytes, {} expected); copy or create the file again";
-  if (bytes < start) throw UserError(fmt::format(fmt::runtime(cut), bytes, start));
+  if (bytes < start) refuse_truncated(path, bytes, start);
   const size_t length = major == 1 ? size_t(prefix[8] | prefix[9] << 8) : size_t(load<uint32_t>(prefix + 8));
-  if (bytes < start + length) throw UserError(fmt::format(fmt::runtime(cut), bytes, start + length));
+  if (bytes < start + length) refuse_truncated(path, bytes, start + length);
 
   map_bytes_ = bytes;
   map_ = ::mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file.fd, 0);
@@ -191,9 +196,9 @@ NpyMatrix::NpyMatrix(const std::string& path) : path_(path) {
                       ": holds Python objects (a pickle); reading it would run code, so it is refused: load it where you trust it and numpy.save a "
                       "float32 matrix");
     if (h.descr.size() == 3 && h.descr[0] == '>')
-      throw UserError(fmt::format("{}: is big-endian ({}), expected little-endian floats; convert it: {}", path, h.descr, astype(path)));
+      throw UserError(fmt::format("{}: is big-endian ({}), expected little-endian floats; convert it: {}", path, shown(h.descr), astype(path)));
     if (h.descr != "<f2" && h.descr != "<f4" && h.descr != "<f8")
-      throw UserError(fmt::format("{}: holds {}, expected <f2, <f4 or <f8; convert it: {}", path, h.descr, astype(path)));
+      throw UserError(fmt::format("{}: holds {}, expected <f2, <f4 or <f8; convert it: {}", path, shown(h.descr), astype(path)));
     if (h.shape.size() != 1 && h.shape.size() != 2)
       throw UserError(fmt::format("{}: has {} dimensions, expected 2 (items, features); reshape it to one row per item", path, h.shape.size()));
     dtype_ = h.descr;
@@ -205,7 +210,7 @@ NpyMatrix::NpyMatrix(const std::string& path) : path_(path) {
       throw UserError(fmt::format("{}: has shape ({}, {}), more than 2147483647 in one dimension; expected (items, features)", path, rows_, cols_));
     // (2^31)^2 * 8 needs 65 bits: compare in a type that holds it.
     const __int128 need = __int128(start + length) + __int128(rows_) * cols_ * item_size(dtype_);
-    if (need > __int128(bytes)) throw UserError(fmt::format(fmt::runtime(cut), bytes, need > INT64_MAX ? INT64_MAX : int64_t(need)));
+    if (need > __int128(bytes)) refuse_truncated(path, bytes, need);
     data_ = base + start + length;
   } catch (...) {
     ::munmap(map_, map_bytes_);

@@ -94,14 +94,14 @@ std::string describe(const Dataset& d) {
     return std::count_if(split.begin(), split.end(), [&](const Pair& p) { return trained[size_t(p.item)] == 0; });
   };
 
-  std::string s = fmt::format("data set {} ({})\n", d.name, d.folder);
+  std::string s = fmt::format("data set {} ({})\n", printable(d.name), printable(d.folder));
   s += fmt::format("  users {}, items {}, interactions {}, sparsity {:.3f} %\n", thousands(d.n_users), thousands(d.n_items), thousands(rows),
                    100.0 - 100.0 * double(rows) / (double(d.n_users) * double(d.n_items)));
   s += fmt::format("  training {} ({:.1f} %), validation {} ({:.1f} %), test {} ({:.1f} %)\n", thousands(int64_t(d.train.size())),
                    percent(int64_t(d.train.size()), rows), thousands(int64_t(d.valid.size())), percent(int64_t(d.valid.size()), rows),
                    thousands(int64_t(d.test.size())), percent(int64_t(d.test.size()), rows));
-  s += fmt::format("  ids: users {}, items {}\n", d.users.dense() ? "numbered in the file" : "named, such as " + d.users.raw(0),
-                   d.items.dense() ? "numbered in the file" : "named, such as " + d.items.raw(0));
+  s += fmt::format("  ids: users {}, items {}\n", d.users.dense() ? "numbered in the file" : "named, such as " + shown(d.users.raw(0)),
+                   d.items.dense() ? "numbered in the file" : "named, such as " + shown(d.items.raw(0)));
   s += "\ninteractions of one user or item, all splits, at the quantiles\n";
   s += fmt::format("  {:<10}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>9}{:>7}\n", "", "1 %", "5 %", "25 %", "50 %", "75 %", "95 %", "99 %", "max",
                    "mean", "Gini");

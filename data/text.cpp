@@ -7,6 +7,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <cstring>
 
@@ -86,15 +87,54 @@ bool Lines::next(std::string_view& line) {
   return true;
 }
 
-std::vector<std::string_view> split_tabs(std::string_view line) {
-  std::vector<std::string_view> out;
-  for (;;) {
-    const size_t tab = line.find('\t');
-    out.push_back(line.substr(0, tab));
-    if (tab == std::string_view::npos) return out;
-    line.remove_prefix(tab + 1);
-  }
+std::string read_table(const std::string& path) {
+  std::string text = read_text(path);
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) throw UserError(path + ": is UTF-16, expected UTF-8; save it as UTF-8");
+  const std::string_view first = std::string_view(text).substr(0, text.find('\n'));
+  const size_t cr = first.find('\r');
+  if (cr != std::string_view::npos && cr + 1 < first.size())
+    throw UserError(path + ": its lines end in CR alone, expected LF or CRLF; convert it: tr '\\r' '\\n' < OLD > NEW");
+  return text;
 }
+
+std::string_view trimmed(std::string_view s) {
+  const size_t first = s.find_first_not_of(" \t");
+  if (first == std::string_view::npos) return {};
+  return s.substr(first, s.find_last_not_of(" \t") + 1 - first);
+}
+
+void Fields::next_quoted(std::string_view& field) {
+  size_t end = field.size();
+  if (separator_ != '\t') {
+    const size_t quote = rest_.find_first_not_of(' ');
+    if (quote != std::string_view::npos && rest_[quote] == '"') {
+      // The quote that ends the field is followed by a separator or by nothing; any other is text.
+      for (size_t close = rest_.find('"', quote + 1); close != std::string_view::npos; close = rest_.find('"', close + 1)) {
+        if (rest_.substr(close, 2) == "\"\"") {
+          ++close;
+          continue;
+        }
+        const size_t after = std::min(rest_.find_first_not_of(' ', close + 1), rest_.size());
+        if (after < rest_.size() && rest_[after] != separator_) continue;
+        end = after;
+        break;
+      }
+    }
+    field = trimmed(rest_.substr(0, end));
+  }
+  if (field.size() >= 2 && field.front() == '"' && field.back() == '"') field = field.substr(1, field.size() - 2);
+  more_ = end < rest_.size();
+  if (more_) rest_.remove_prefix(end + 1);
+}
+
+std::vector<std::string_view> split_fields(std::string_view line, char separator) {
+  std::vector<std::string_view> out;
+  Fields fields(line, separator);
+  for (std::string_view field; fields.next(field);) out.push_back(field);
+  return out;
+}
+
+const char* separator_name(char separator) { return separator == '\t' ? "tabs" : separator == ',' ? "commas" : "semicolons"; }
 
 std::string thousands(int64_t n) {
   std::string digits = std::to_string(n);
@@ -134,11 +174,95 @@ std::string nearest(const std::string& word, const std::vector<std::string>& can
   return best;
 }
 
+namespace {
+
+struct Symbol {
+  size_t bytes;
+  bool valid;
+  uint32_t code;
+};
+
+// The character at the beginning of `s`, which is not empty. What is no UTF-8 is one byte long.
+Symbol first_symbol(std::string_view s) {
+  const auto byte = [&](size_t i) { return uint32_t(static_cast<unsigned char>(s[i])); };
+  const uint32_t b = byte(0);
+  if (b < 0x80) return {1, true, b};
+  const size_t n = b >= 0xC2 && b < 0xE0 ? 2 : b >= 0xE0 && b < 0xF0 ? 3 : b >= 0xF0 && b < 0xF5 ? 4 : 0;
+  if (n == 0 || s.size() < n) return {1, false, b};
+  uint32_t code = b & (0x7Fu >> n);
+  for (size_t i = 1; i < n; ++i) {
+    if ((byte(i) & 0xC0) != 0x80) return {1, false, b};
+    code = code << 6 | (byte(i) & 0x3F);
+  }
+  const bool overlong = (n == 3 && code < 0x800) || (n == 4 && code < 0x10000);
+  if (overlong || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return {1, false, b};
+  return {n, true, code};
+}
+
+bool may_be_shown(const Symbol& c) {
+  const bool control = c.code < 32 || (c.code >= 0x7F && c.code < 0xA0);
+  const bool direction = (c.code >= 0x2028 && c.code <= 0x202E) || (c.code >= 0x2066 && c.code <= 0x2069);
+  return c.valid && !control && !direction;
+}
+
+}  // namespace
+
+UserError::UserError(const std::string& sentence) : std::runtime_error(printable(sentence)) {}
+
+bool is_ascii(std::string_view s) {
+  uint64_t high = 0;
+  size_t at = 0;
+  for (; at + 8 <= s.size(); at += 8) {
+    uint64_t eight;
+    std::memcpy(&eight, s.data() + at, 8);
+    high |= eight;
+  }
+  for (; at < s.size(); ++at) high |= uint64_t(static_cast<unsigned char>(s[at]));
+  return (high & 0x8080808080808080u) == 0;
+}
+
+bool valid_utf8(std::string_view s) {
+  if (is_ascii(s)) return true;
+  while (!s.empty()) {
+    const Symbol c = first_symbol(s);
+    if (!c.valid) return false;
+    s.remove_prefix(c.bytes);
+  }
+  return true;
+}
+
+std::string printable(std::string_view s) {
+  std::string out;
+  out.reserve(s.size());
+  while (!s.empty()) {
+    const Symbol c = first_symbol(s);
+    out += may_be_shown(c) ? s.substr(0, c.bytes) : "?";
+    s.remove_prefix(c.bytes);
+  }
+  return out;
+}
+
 std::string shown(std::string_view field) {
-  std::string s(field.substr(0, 40));
-  for (char& c : s)
-    if (static_cast<unsigned char>(c) < 32 || c == 127) c = '?';
-  return field.size() > 40 ? s + "..." : s;
+  std::string_view rest = field;
+  for (int n = 0; n < 40 && !rest.empty(); ++n) rest.remove_prefix(first_symbol(rest).bytes);
+  return printable(field.substr(0, field.size() - rest.size())) + (rest.empty() ? "" : "...");
+}
+
+std::string shell_word(const std::string& s) {
+  const auto plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || std::string_view("_./-+=@%,:").find(c) != std::string_view::npos;
+  };
+  if (!s.empty() && std::all_of(s.begin(), s.end(), plain)) return s;
+  std::string quoted = "'";
+  for (const char c : s) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+std::string plain_heading(std::string_view column) {
+  std::string s;
+  for (const char c : column.substr(0, column.find(':')))
+    if (c != ' ' && c != '_' && c != '-') s += char(std::tolower(static_cast<unsigned char>(c)));
+  return s;
 }
 
 bool column_matches(std::string_view column, const std::string& field, const std::vector<std::string>& also) {

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "data/dataset.h"
 #include "data/error.h"
 #include "data/text.h"
 #include "host/config.h"
@@ -87,7 +88,7 @@ std::vector<std::string> CaseFile::modalities() const {
     if (!m.is_string() || m.get<std::string>().empty()) bad(shown(m.dump()) + " is no name");
     const std::string name = m.get<std::string>();
     if (std::find(names.begin(), names.end(), name) != names.end()) bad(shown(name) + " stands twice");
-    if (name == "user" || name == "item_id") bad(fmt::format("param.{}_embedding.weight is the table of ids, choose another name", name));
+    if (const std::string why = unusable_modality(name); !why.empty()) bad(why);
     names.push_back(name);
   }
   if (names.size() > size_t(kMaxModalities)) bad(fmt::format("there are {}, at most {} are supported", names.size(), kMaxModalities));

@@ -14,6 +14,7 @@
 #include <ostream>
 
 #include "data/error.h"
+#include "data/text.h"
 
 namespace ccdrec {
 namespace {
@@ -64,13 +65,13 @@ void Progress::log_to(const std::string& path, bool append) {
 
 void Progress::log_only(const std::string& text) {
   if (!log_.is_open()) return;
-  log_ << fmt::format("{:%Y-%m-%d %H:%M:%S}  {}\n", fmt::localtime(std::time(nullptr)), text);
+  log_ << fmt::format("{:%Y-%m-%d %H:%M:%S}  {}\n", fmt::localtime(std::time(nullptr)), printable(text));
   log_.flush();  // a log is read while the program runs, and after it crashed
 }
 
 void Progress::line(const std::string& text) {
   clear();
-  out_ << text << '\n' << std::flush;
+  out_ << printable(text) << '\n' << std::flush;
   log_only(text);
 }
 

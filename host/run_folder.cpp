@@ -99,7 +99,7 @@ void RunFolder::check_new() const {
   const bool config = has("config.yaml");
   for (const char* file : {"last.safetensors", "best.safetensors", "summary.json"})
     if (config && has(file))
-      throw UserError(fmt::format("{}: already holds a run; continue it with --resume {}, or choose another --run-dir", dir_, dir_));
+      throw UserError(fmt::format("{}: already holds a run; continue it with --resume {}, or choose another --run-dir", dir_, shell_word(dir_)));
   // A run that was killed before it left anything but its settings is no loss: its folder may be used again.
   if (config && is_own_config()) return;
   for (const std::string& name : names_in(dir_)) {

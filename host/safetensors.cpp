@@ -16,6 +16,7 @@
 
 #include "data/error.h"
 #include "data/safe_file.h"
+#include "data/text.h"
 #include "host/strict_json.h"
 
 namespace ccdrec {
@@ -73,16 +74,16 @@ struct Extent {
 // One header entry, checked against the data section of `data_bytes`.
 Extent check_entry(const std::string& name, const nlohmann::json& entry, uint64_t data_bytes, TensorData& out, const std::string& path) {
   if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") || !entry.contains("data_offsets"))
-    bad(path, fmt::format("tensor '{}' lacks dtype, shape or data_offsets", name));
+    bad(path, fmt::format("tensor '{}' lacks dtype, shape or data_offsets", shown(name)));
   const auto &dtype = entry["dtype"], &shape = entry["shape"], &offsets = entry["data_offsets"];
-  if (!dtype.is_string() || dtype_bytes(dtype.get<std::string>()) == 0) bad(path, fmt::format("tensor '{}' has an unknown dtype", name));
+  if (!dtype.is_string() || dtype_bytes(dtype.get<std::string>()) == 0) bad(path, fmt::format("tensor '{}' has an unknown dtype", shown(name)));
   out.dtype = dtype.get<std::string>();
-  if (!shape.is_array()) bad(path, fmt::format("the shape of tensor '{}' is not a list", name));
+  if (!shape.is_array()) bad(path, fmt::format("the shape of tensor '{}' is not a list", shown(name)));
   uint64_t bytes = dtype_bytes(out.dtype);
   bool empty = false, overflow = false;
   for (const auto& n : shape) {
     if (!n.is_number_unsigned() || n.get<uint64_t>() > uint64_t(INT64_MAX))
-      bad(path, fmt::format("the shape of tensor '{}' holds something other than sizes", name));
+      bad(path, fmt::format("the shape of tensor '{}' holds something other than sizes", shown(name)));
     const uint64_t size = n.get<uint64_t>();
     out.shape.push_back(int64_t(size));
     if (size == 0)
@@ -93,13 +94,13 @@ Extent check_entry(const std::string& name, const nlohmann::json& entry, uint64_
   if (empty)
     bytes = 0;
   else if (overflow)
-    bad(path, fmt::format("the shape of tensor '{}' overflows", name));
+    bad(path, fmt::format("the shape of tensor '{}' overflows", shown(name)));
   if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned())
-    bad(path, fmt::format("the data_offsets of tensor '{}' are not two positions", name));
+    bad(path, fmt::format("the data_offsets of tensor '{}' are not two positions", shown(name)));
   Extent e{offsets[0].get<uint64_t>(), offsets[1].get<uint64_t>(), name};
   if (e.begin > e.end || e.end > data_bytes)
-    bad(path, fmt::format("tensor '{}' lies at {}..{} but the file holds {} bytes of data (truncated?)", name, e.begin, e.end, data_bytes));
-  if (e.end - e.begin != bytes) bad(path, fmt::format("tensor '{}' has {} bytes where its shape needs {}", name, e.end - e.begin, bytes));
+    bad(path, fmt::format("tensor '{}' lies at {}..{} but the file holds {} bytes of data (truncated?)", shown(name), e.begin, e.end, data_bytes));
+  if (e.end - e.begin != bytes) bad(path, fmt::format("tensor '{}' has {} bytes where its shape needs {}", shown(name), e.end - e.begin, bytes));
   return e;
 }
 
@@ -171,7 +172,7 @@ TensorFile read_safetensors(const std::string& path, const std::vector<std::stri
     if (name == "__metadata__") {
       if (!entry.is_object()) bad(path, "its __metadata__ is not an object");
       for (const auto& [key, value] : entry.items()) {
-        if (!value.is_string()) bad(path, fmt::format("its __metadata__ entry '{}' is not a string", key));
+        if (!value.is_string()) bad(path, fmt::format("its __metadata__ entry '{}' is not a string", shown(key)));
         out.metadata[key] = value.get<std::string>();
       }
       continue;
@@ -183,7 +184,7 @@ TensorFile read_safetensors(const std::string& path, const std::vector<std::stri
   uint64_t at = 0;
   for (const Extent& e : extents) {
     if (e.begin != at)
-      bad(path, fmt::format("tensor '{}' starts at {} where {} was expected ({})", e.name, e.begin, at, e.begin < at ? "overlap" : "hole"));
+      bad(path, fmt::format("tensor '{}' starts at {} where {} was expected ({})", shown(e.name), e.begin, at, e.begin < at ? "overlap" : "hole"));
     at = e.end;
   }
   if (at != data_bytes) bad(path, fmt::format("{} bytes of data belong to no tensor", data_bytes - at));

@@ -46,7 +46,7 @@ int synth(const SynthOptions& o, Io& io) {
   }
   io.out << fmt::format("wrote {}: about {} interactions of {} users with {} items, {} modalities, seed {}\n", folder.string(),
                         thousands(p.interactions), thousands(p.users), thousands(p.items), p.modalities.size(), p.seed);
-  io.out << fmt::format("next: ccdrec check {0}; ccdrec train -m CCDRec -d {0}\n", folder.string());
+  io.out << fmt::format("next: ccdrec check {0}; ccdrec train -m CCDRec -d {0}\n", shell_word(folder.string()));
   return kDone;
 }
 

@@ -4,6 +4,7 @@
 #include <zlib.h>
 
 #include "data/stats.h"
+#include "data/text.h"
 #include "tests/data/folder.h"
 #include "tests/support.h"
 
@@ -98,7 +99,7 @@ TEST(Dataset, GzipAndFieldsOfAnyName) {
 
 TEST(Dataset, NamesAreNumberedAndKept) {
   const Folder dir;
-  const Dataset d = load_text(dir, "userID\titemID\tx_label\nann\t0005019281\t0\nann\tB00X\t1\nann\t7\t2\nbob\t7\t0\nbob\t0005019281\t0\n");
+  const Dataset d = load_text(dir, "userID\titemID:token\tx_label\nann\t0005019281\t0\nann\tB00X\t1\nann\t7\t2\nbob\t7\t0\nbob\t0005019281\t0\n");
   expect_plain(d);
   EXPECT_EQ(d.users.raw(1), "bob");
   EXPECT_EQ(d.items.raw(0), "0005019281");
@@ -147,7 +148,14 @@ TEST(Dataset, MappingsNameTheRows) {
       {plain, "asin\titemID\nB0\t0\nB0\t1\n", {"i_id_mapping.csv", "line 3", "'B0'", "line 2"}},
       {plain, "asin\titemID\nB0\t0\nB1\t0\n", {"i_id_mapping.csv", "line 3", "index 0", "line 2"}},
       {plain, "asin\titemID\nB0\t0\nB1\t2\n", {"i_id_mapping.csv", "no line for index 1"}},
-      {plain, "asin,itemID\nB0,0\n", {"i_id_mapping.csv", "line 1", "two separated by a tab"}},
+      {plain, "B0\tsome\n", {"i_id_mapping.csv", "lists no ids"}},
+      {plain, "asin\titemID\n\t0\n", {"i_id_mapping.csv", "line 2", "raw id is empty"}},
+      {plain, "asin\titemID\nB\xE9\t0\n", {"i_id_mapping.csv", "line 2", "'B?' is not UTF-8"}},
+      {plain, "asin itemID\rB0 0\r", {"i_id_mapping.csv", "CR alone"}},
+      {plain, "asin\ttitle\tnumber\nB0\tx\t0\n", {"i_id_mapping.csv", "line 1", "none of its 3 columns is called itemID", "asin, title, number"}},
+      {plain, "7\t0\n8\t1\n9\t2\n", {"i_id_mapping.csv", "line 1", "expected a heading"}},
+      {plain, "first\nB0\nB1\n", {"i_id_mapping.csv", "line 1", "'first' may be a heading or the first raw id", "write itemID"}},
+      {plain, "asin\nB0\n\nB2\n", {"i_id_mapping.csv", "line 3", "raw id is empty"}},
       {plain, "asin\titemID\nB0\tzero\n", {"i_id_mapping.csv", "line 2", "index from 0"}},
       {plain, "asin\titemID\n", {"i_id_mapping.csv", "lists no ids"}},
       {plain, "asin\titemID\nB0\t2000000000\n", {"i_id_mapping.csv", "line 2", "index from 0"}},
@@ -171,14 +179,27 @@ TEST(Dataset, EveryBadInterHasItsSentence) {
       {"header only", h, {"no interactions"}},
       {"no label column", "userID\titemID\trating\n0\t0\t1\n", {"no column 'x_label'", "userID, itemID, rating", "line 1"}},
       {"no item column", "userID\tasin\tx_label\n0\t0\t1\n", {"no column 'itemID'", "userID, asin, x_label"}},
-      {"commas", "userID,itemID,x_label\n0,0,0\n", {"no column 'userID'", "separated by tabs", "userID,itemID,x_label"}},
+      {"blanks", "userID  itemID x_label\n0 0 0\n", {"line 1", "separated by blanks, expected tabs", "sed -E"}},
+      {"CR alone", "userID\titemID\tx_label\r0\t0\t0\r", {"lines end in CR alone", "tr '\\r' '\\n'"}},
+      {"UTF-16", std::string("\xFF\xFEu\0s\0", 6), {"is UTF-16, expected UTF-8"}},
+      {"a comma too many", "userID,itemID,title,x_label\n0,0,a,0\n0,1,a, b,0\n", {"line 3", "more columns than the 4 of the header", "quote"}},
+      {"row names without a heading", "\"userID\"\t\"itemID\"\t\"x_label\"\n\"1\"\t0\t1\t0\n", {"line 2", "more columns than the 3"}},
+      {"many columns", "a\tb\tc\td\te\tf\tg\n", {"a, b, c, d, e and 2 more"}},
+      {"no split",
+       "userID\titemID\trating\n0\t0\t1\n",
+       {"no column 'x_label'", "a split has to be made", "0 (training), 1 (validation) or 2 (test)", "bench/resplit.py", "inter_splitting_label"}},
+      {"no split, commas", "user_id,item_id,rating\n0,0,1\n", {"no column 'x_label'", "separated by commas", "a split has to be made"}},
       {"no header", ok + ok, {"no column 'userID'", "columns found"}},
-      {"word among integers", h + ok + "0\tx\t0\n", {"line 3", "itemID is 'x'", "integer from 0", "itemID:token"}},
+      {"word among integers", h + ok + "0\tx\t0\n", {"line 3", "itemID is 'x'", "'0' on line 2", "integer from 0", "itemID:token"}},
       {"negative id", h + ok + "-1\t0\t0\n", {"line 3", "userID is '-1'", "integer from 0"}},
       {"negative id at once", h + "-1\t0\t0\n", {"line 2", "userID is '-1'"}},
       {"fraction", h + "1.5\t0\t0\n", {"line 2", "userID is '1.5'"}},
       {"beyond 31 bits", h + "2147483647\t0\t0\n", {"line 2", "2147483646"}},
-      {"empty id", h + "\t0\t0\n", {"line 2", "userID is ''"}},
+      {"empty id", h + "\t0\t0\n", {"line 2", "userID is empty"}},
+      {"empty id of a typed column", "user_id:token\titem_id:token\tx_label\n1\t1\t0\n\t2\t0\n", {"line 3", "user_id:token is empty"}},
+      {"blanks for an id", h + " \t0\t0\n", {"line 2", "userID is empty"}},
+      {"Latin-1", h + "0\tcaf\xE9\t0\n", {"line 2", "itemID 'caf?' is not UTF-8"}},
+      {"Latin-1 later", h + ok + "0\t\xE9\t0\n", {"line 3", "itemID '?' is not UTF-8"}},
       {"empty name", h + "ann\tB\t0\nann\t\t0\n", {"line 3", "itemID is empty"}},
       {"gap", h + ok + "1500000\t0\t0\n", {"line 3", "userID is 1500000", "userID:token"}},
       {"label 3", h + ok + "0\t1\t3\n", {"line 3", "x_label is '3'", "0 (training), 1 (validation) or 2 (test)"}},
@@ -202,6 +223,121 @@ TEST(Dataset, EveryBadInterHasItsSentence) {
     EXPECT_EQ(s.find(dir / "toy.inter"), 0u) << s;
     EXPECT_EQ(dir.names(), std::vector<std::string>{"toy.inter"});
   }
+}
+
+// What gives rows of features to other items: integers that are numbered by appearance because of a few among them, or of how they are written.
+TEST(Dataset, IntegersAreNeverNumberedByAppearanceUnderAPlainHeader) {
+  struct Case {
+    const char* name;
+    std::string ids;  // of the column, a line each
+    std::vector<std::string> says;
+  };
+  const Case cases[] = {
+      {"name, then integer", "B0 7 8", {"line 3", "is '7'", "'B0' on line 2"}},
+      {"integer, then name", "7 8 B0", {"line 4", "is 'B0'", "'7' on line 2"}},
+      {"name, then number", "B0 -7", {"line 3", "is '-7'", "'B0' on line 2"}},
+      {"blanks around all", "0_ 5_ 3_", {"line 2", "is '0 '", "'5 ' on line 3", "blanks"}},
+      {"blanks around one", "0 _5 3", {"line 3", "is ' 5'", "'0' on line 2"}},
+      {"blanks around the only one", "0_", {"line 2", "is '0 '"}},
+      {"blanks around the same", "0_ 0_", {"line 2", "is '0 '"}},
+      {"a name among them", "0_ B 3", {"line 3", "is 'B'", "'0 ' on line 2"}},
+      {"single quotes", "'4' '5'", {"line 2", "is ''4''", "''5'' on line 3", "quotes"}},
+      {"floating point", "1.0 0.0", {"line 2", "is '1.0'", "'0.0' on line 3", "fraction"}},
+      {"floating point among integers", "1 0.0", {"line 3", "is '0.0'", "'1' on line 2"}},
+      {"zeros in front of all", "002 000 001", {"line 2", "is '002'", "zeros in front"}},
+      {"zeros in front of some", "2 10 01", {"line 4", "is '01'", "'2' on line 2", "zeros in front"}},
+      {"quoted", "\"7\" B0", {"line 3", "is 'B0'", "'7' on line 2"}},
+  };
+  for (const Case& c : cases)
+    for (const bool users : {false, true}) {
+      SCOPED_TRACE(c.name);
+      const Folder dir;
+      std::string text = "userID\titemID\tx_label\n", id;
+      for (const char x : c.ids + " ") {
+        if (x != ' ') {
+          id += x == '_' ? ' ' : x;
+          continue;
+        }
+        text += users ? id + "\t0\t0\n" : "0\t" + id + "\t0\n";
+        id.clear();
+      }
+      std::vector<std::string> parts = c.says;
+      parts.push_back(users ? "userID" : "itemID");
+      parts.push_back((users ? "userID:token" : "itemID:token") + std::string(" in the header, which means names"));
+      EXPECT_TRUE(says(refusal([&] { load_text(dir, text); }), parts));
+    }
+  const Folder dir;  // a heading that says so makes any of them names, but for one stray blank that would renumber all integers
+  EXPECT_EQ(load_text(dir, "userID\titemID:token\tx_label\n0\t0 \t0\n0\t5 \t0\n").items.raw(1), "5 ");
+  EXPECT_EQ(load_text(dir, "userID\titemID:token\tx_label\n0\t002\t0\n0\t000\t0\n").items.raw(0), "002");
+  EXPECT_TRUE(says(refusal([&] { load_text(dir, "userID\titemID:token\tx_label\n0\t1\t0\n0\t0 \t0\n"); }), {"line 3", "'0 '", "'1' on line 2"}));
+  // Names that look like numbers, too large to be places of rows; and quotes, which are no part of an integer.
+  EXPECT_EQ(load_text(dir, "userID\titemID\tx_label\n0\t0108775015\t0\n0\t0110065001\t0\n").items.raw(1), "0110065001");
+  EXPECT_TRUE(load_text(dir, "\"userID\"\t\"itemID\"\t\"x_label\"\n\"0\"\t\"1\"\t\"0\"\n").items.dense());
+  dir.write("i_id_mapping.csv", "asin\titemID\n1599213249\t0\nB0\t1\n");  // a mapping says whose row it is
+  for (const char* first : {"1599213249\t0\n0\tB0", "B0\t0\n0\t1599213249"})
+    EXPECT_EQ(load_text(dir, std::string("userID\titemID\tx_label\n0\t") + first + "\t0\n").n_items, 2);
+}
+
+TEST(Dataset, SeparatorsAreRecognisedAndNoted) {
+  const auto with = [](char separator, const std::string& around) {
+    std::string s;
+    for (const char c : plain)
+      if (c == '\t')
+        s += around.substr(0, around.size() / 2) + separator + around.substr(around.size() / 2);
+      else
+        s += c;
+    return s;
+  };
+  struct Case {
+    std::string text, note;
+  };
+  const Case cases[] = {
+      {with(',', ""), "separated by commas"},
+      {with(';', ""), "separated by semicolons"},
+      {with(',', " "), "separated by commas"},
+      {"\"userID\",\"itemID\",\"title\",\"x_label\"\n\"0\",\"0\",\"a, \"\"b\"\"\",0\n0,1,x,1\n0,2,,2\n1,2,\"\",0\n1,0,y,0\n", "separated by commas"},
+      {",userID,itemID,x_label\n0,0,0,0\n1,0,1,1\n2,0,2,2\n3,1,2,0\n4,1,0,0\n", "separated by commas"}};
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.text);
+    const Folder dir;
+    const Dataset d = load_text(dir, c.text);
+    expect_plain(d);
+    ASSERT_EQ(d.warnings.size(), 1u);
+    EXPECT_TRUE(warned(d, c.note));
+  }
+}
+
+TEST(Dataset, MappingsOfEveryForm) {
+  struct Case {
+    const char *name, *mapping, *note;
+  };
+  const Case cases[] = {
+      {"quotes", "\"asin\"\t\"itemID\"\n\"A\"\t\"0\"\n\"B\"\t\"1\"\n\"C\"\t\"2\"\n", ""},
+      {"quoted ids alone", "asin\titemID\n\"A\"\t0\n\"B\"\t1\n\"C\"\t2\n", ""},
+      {"commas", "asin,itemID\nA,0\nB,1\nC,2\n", ""},
+      {"semicolons, other order", "itemID;asin\n2;C\n1;B\n0;A\n", ""},
+      {"other order under other names", "number\tkey\n2\tC\n1\tB\n0\tA\n", ""},
+      {"no heading", "A\t0\nB\t1\nC\t2\n", ""},
+      {"no heading, other order", "0\tA\n1\tB\n2\tC\n", ""},
+      {"in order", "asin\nA\nB\nC\n\n", ""},
+      {"in order under the field's name", "itemID\r\nA\r\nB\r\nC\r\n", ""},
+      {"row numbers of pandas", ",asin,itemID\n0,A,0\n1,B,1\n2,C,2\n", ""},
+      {"more columns", "title\tasin\titemID\nx\tA\t0\ny\tB\t1\nx\tC\t2\n", "column 'asin'"},
+      {"more columns, none usual", "itemID,name,title\n0,A,x\n1,B,\"y, z\"\n2,C,x\n", "column 'name'"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    const Folder dir;
+    dir.write("i_id_mapping.csv", c.mapping);
+    const Dataset d = load_text(dir, plain);
+    ASSERT_EQ(d.n_items, 3);
+    EXPECT_EQ(d.items.raw(0) + d.items.raw(1) + d.items.raw(2), "ABC");
+    EXPECT_EQ(d.warnings.size(), *c.note ? 1u : 0u);
+    EXPECT_TRUE(warned(d, c.note) || !*c.note);
+  }
+  const Folder dir;  // no heading and no name: digits tell an id
+  dir.write("i_id_mapping.csv", "B0\nB1\nB2\n");
+  EXPECT_EQ(load_text(dir, plain).items.raw(0), "B0");
 }
 
 TEST(Dataset, FoldersWithoutADataSet) {
@@ -343,6 +479,93 @@ TEST(Dataset, BadFeaturesAreRefused) {
   EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path()); }), {"no *_feat.npy", "image_feat.npy"}));
   std::filesystem::create_directory(dir / "image_feat.npy");
   EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path()); }), {"image_feat.npy", "is a directory"}));
+}
+
+TEST(Dataset, FeaturesOfIdsThatBeginAtOne) {
+  const Folder dir;
+  dir.write("toy.inter", "userID\titemID\tx_label\n1\t1\t0\n1\t2\t1\n1\t3\t2\n");
+  const auto with_rows = [&](size_t rows) {
+    dir.write("text_feat.npy", npy_floats(std::vector<float>(rows, 1.0f), rows, 1));
+    return load_dataset(dir.path());
+  };
+  EXPECT_TRUE(says(refusal([&] { with_rows(3); }), {"text_feat.npy: has 3 rows", "1 to 3", "subtract 1", "put a row in front"}));
+  EXPECT_TRUE(says(refusal([&] { with_rows(2); }), {"has 2 rows", "names item 3", "subtract 1"}));
+  EXPECT_TRUE(says(refusal([&] { with_rows(5); }), {"has 5 rows, expected 4", "subtract 1"}));
+  EXPECT_TRUE(warned(with_rows(4), "no line names item 0, to which row 0 of the features belongs"));  // a row in front, or one too many at the end
+  dir.write("toy.inter", plain);
+  EXPECT_TRUE(with_rows(3).warnings.empty());
+}
+
+TEST(Dataset, NamesOfTablesAreNoModalities) {
+  const std::string rows3 = npy_floats({1, 2, 3}, 3, 1), rows2 = npy_floats({1, 2}, 2, 1);
+  for (const char* name :
+       {"user", "item_id", "id", "adam", "adam.m.image", "adam.v.user", "final.user", "pool.0", "state.losses", "a,b", "a\x1b[31m", "a\xFF"}) {
+    SCOPED_TRACE(name);
+    const Folder dir;
+    dir.write("toy.inter", plain);
+    dir.write("image_feat.npy", rows3);
+    dir.write(std::string(name) + "_feat.npy", rows3);
+    const std::string s = refusal([&] { load_dataset(dir.path()); });
+    EXPECT_TRUE(says(s, {"_feat.npy: '", "rename the file", "modalities"}));
+    EXPECT_EQ(s.find('\x1b'), std::string::npos);
+    LoadOptions o;
+    o.modalities = {"image"};
+    EXPECT_EQ(load_dataset(dir.path(), o).features.size(), 1u) << "not asked for, not minded";
+  }
+  const Folder dir;
+  dir.write("toy.inter", plain);
+  dir.write("user_feat.npy", rows2);
+  EXPECT_FALSE(has_features(dir.path()));
+  EXPECT_TRUE(holds_data_set(dir.path()));
+  EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path()); }), {"no *_feat.npy of items"}));
+  dir.write("text_feat.npy", rows3);
+  dir.write("user_age_feat.npy", rows2);
+  const Dataset d = load_dataset(dir.path());
+  ASSERT_EQ(d.features.size(), 1u);
+  EXPECT_EQ(d.features[0].name, "text");
+  EXPECT_TRUE(warned(d, "user_feat.npy has a row for each of the 2 users") && warned(d, "user_age_feat.npy has a row"));
+  LoadOptions o;
+  o.modalities = {"user"};
+  EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path(), o); }), {"'user' is taken by a table"}));
+  for (const char* fine : {"image", "item", "clip.v1", "user_reviews", "adamant", "ton-\xC3\xA4"}) EXPECT_EQ(unusable_modality(fine), "") << fine;
+  EXPECT_NE(unusable_modality("../x"), "");
+  EXPECT_NE(unusable_modality(""), "");
+}
+
+// Escape sequences of a foreign file reach neither a sentence nor a note nor the statistics, and long ids are cut.
+TEST(Dataset, NothingThatATerminalObeysIsShown) {
+  const Folder dir;
+  const std::string evil =
+                        "\x1b]0;x\x07\xC2\x9B"
+                        "31m",
+                    longer(100, 'n');
+  const auto clean = [&](const std::string& s) {
+    EXPECT_EQ(printable(s), s);
+    EXPECT_EQ(s.find(longer), std::string::npos);
+  };
+  for (const std::string& id : {evil, longer}) {
+    const std::string text = "userID\titemID\tx_label\n" + id + "\t" + id + "\t0\n" + id + "\t" + id + "\t0\n" + id + "\t" + id + "\t1\nb\tc\t1\n";
+    dir.write("toy.inter", text);
+    dir.write("text_feat.npy", npy_floats({0, 1}, 2, 1));
+    const Dataset d = load_dataset(dir.path());
+    EXPECT_EQ(d.users.raw(0), id) << "the id itself is kept";
+    EXPECT_GE(d.warnings.size(), 4u);
+    for (const std::string& w : d.warnings) clean(w);
+    std::string statistics = describe(d);
+    std::replace(statistics.begin(), statistics.end(), '\n', ' ');
+    clean(statistics);
+    for (const std::string& bad : {text + id + "\tc\t" + id + "\n", "userID\t" + id + "\t" + id + "\n", text + "b\t1\t0\n"})
+      clean(refusal([&] { load_text(dir, bad); }));
+    dir.write("i_id_mapping.csv", "asin\titemID\n" + id + "\t0\n" + id + "\t1\n");
+    clean(refusal([&] { load_dataset(dir.path(), no_features); }));
+    dir.write("i_id_mapping.csv", "asin\titemID\nA\t" + id + "\n");
+    clean(refusal([&] { load_dataset(dir.path(), no_features); }));
+    std::filesystem::remove(dir / "i_id_mapping.csv");
+  }
+  dir.write(evil + ".inter", plain);
+  clean(refusal([&] { load_dataset(dir.path(), no_features); }));
+  std::filesystem::remove(dir / "toy.inter");
+  EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path(), no_features); }), {"its name holds characters that cannot be printed"}));
 }
 
 TEST(Dataset, TheLowestBadRowIsNamedOnManyTiles) {

@@ -9,6 +9,7 @@
 
 #include "data/hash.h"
 #include "data/sha256.h"
+#include "data/text.h"
 #include "tests/data/folder.h"
 #include "tests/support.h"
 
@@ -144,6 +145,15 @@ TEST(Npy, EveryBadFileHasItsSentence) {
     EXPECT_TRUE(says(sentence, c.says));
     EXPECT_EQ(sentence.find(path), 0u) << sentence;  // the file first
   }
+  // A path is text in a sentence, not its form, and one word of the command that it advises.
+  for (const char* name : {"br{}_feat.npy", "{0:2000000000}_feat.npy", "it's \"x\"_feat.npy"}) {
+    for (const size_t length : {size_t(8), size_t(40), good.size() - 1})
+      EXPECT_TRUE(says(refusal([&] { NpyMatrix m(dir.write(name, good.substr(0, length))); }),
+                       {dir / name + ": is truncated (" + std::to_string(length) + " bytes"}));
+    const std::string path = dir.write(name, npy_bytes(1, npy_dict("<i8", false, "(1, 3)"), six));
+    EXPECT_TRUE(says(refusal([&] { NpyMatrix m(path); }), {path + ": holds <i8", "astype('<f4'))\" " + shell_word(path)}));
+  }
+  EXPECT_TRUE(says(refusal([&] { NpyMatrix m(dir.write("x.npy", npy_bytes(1, npy_dict("\x1b[31m", false, "(1, 3)"), six))); }), {"holds ?[31m"}));
   EXPECT_TRUE(says(refusal([&] { NpyMatrix m(dir / "absent.npy"); }), {"absent.npy", "No such file"}));
   std::filesystem::create_directory(dir / "folder_feat.npy");
   EXPECT_TRUE(says(refusal([&] { NpyMatrix m(dir / "folder_feat.npy"); }), {"is a directory", "one row per item"}));

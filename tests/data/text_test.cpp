@@ -62,6 +62,70 @@ TEST(Text, AFileThatIsTooLongIsNotRead) {
   EXPECT_EQ(read_text(dir / "zeros.gz").size(), size_t(8) << 20);
 }
 
+TEST(Text, WhatIsShownIsHarmless) {
+  struct Case {
+    std::string text, shown;
+  };
+  const Case cases[] = {{"plain", "plain"},
+                        {"\x1b[31mred\x07", "?[31mred?"},
+                        {"tab\tnew\nline\x7f", "tab?new?line?"},
+                        {"Stra\xC3\x9F"
+                         "e \xF0\x9F\x8E\xB5",
+                         "Stra\xC3\x9F"
+                         "e \xF0\x9F\x8E\xB5"},
+                        {"C1 \xC2\x9B"
+                         "31m",
+                         "C1 ?31m"},  // CSI as one character
+                        {"raw C1 \x9B"
+                         "31m",
+                         "raw C1 ?31m"},  // and as a byte
+                        {"Latin-1 \xE9t\xE9", "Latin-1 ?t?"},
+                        {"cut \xE2\x82", "cut ??"},
+                        {"overlong \xC0\xAF", "overlong ??"},
+                        {"surrogate \xED\xA0\x80", "surrogate ???"},
+                        {"beyond \xF4\x90\x80\x80", "beyond ????"},
+                        {"turned \xE2\x80\xAE"
+                         "cod.exe",
+                         "turned ?cod.exe"},
+                        {std::string("nul\0", 4), "nul?"}};
+  for (const Case& c : cases) {
+    EXPECT_EQ(printable(c.text), c.shown);
+    EXPECT_EQ(shown(c.text), c.shown);
+    EXPECT_STREQ(UserError(c.text).what(), c.shown.c_str());
+  }
+  std::string umlauts, forty;
+  for (int n = 0; n < 50; ++n) umlauts += "\xC3\xA4", forty += n < 40 ? "\xC3\xA4" : "";
+  EXPECT_EQ(shown(umlauts), forty + "...") << "cut between characters";
+  EXPECT_EQ(shown(forty), forty);
+  EXPECT_TRUE(valid_utf8("") && valid_utf8("plain text of more than eight") && valid_utf8(umlauts));
+  for (const char* bad : {"\xC3", "a\xFF", "\xC0\xAF", "\xED\xA0\x80", "0123456789\x80"}) EXPECT_FALSE(valid_utf8(bad)) << bad;
+  EXPECT_EQ(listed(std::vector<std::string>{"a", "b\x1b", "c", "d", "e"}), "a, b?, c, d, e");
+  EXPECT_EQ(listed(std::vector<std::string>{"a", "b", "c", "d", "e", "f", "g"}), "a, b, c, d, e and 2 more");
+  EXPECT_EQ(shell_word("runs/a-b_1.2"), "runs/a-b_1.2");
+  EXPECT_EQ(shell_word("it's $(x)"), "'it'\\''s $(x)'");
+  EXPECT_EQ(shell_word(""), "''");
+}
+
+TEST(Text, FieldsOfALine) {
+  using Words = std::vector<std::string_view>;
+  struct Case {
+    const char* line;
+    char separator;
+    Words fields;
+  };
+  const Case cases[] = {{"a\tb\t\tc", '\t', {"a", "b", "", "c"}},
+                        {"", '\t', {""}},
+                        {"a\t", '\t', {"a", ""}},
+                        {" a \t\"b\"", '\t', {" a ", "b"}},
+                        {"\"5\tx\t12\"", '\t', {"\"5", "x", "12\""}},  // inches, not quotes around a tab
+                        {"a, b ,,\"c, d\" ,e", ',', {"a", "b", "", "c, d", "e"}},
+                        {"\"a \"\"b\"\", c\",d,", ',', {"a \"\"b\"\", c", "d", ""}},
+                        {"\"open,b", ',', {"\"open", "b"}},
+                        {"\"a\" b,c", ',', {"\"a\" b", "c"}},
+                        {"a;b,c", ';', {"a", "b,c"}}};
+  for (const Case& c : cases) EXPECT_EQ(split_fields(c.line, c.separator), c.fields) << c.line;
+}
+
 TEST(Path, AnswersOrSaysWhyItCannot) {
   const Folder dir;
   dir.write("file", "x");
