@@ -42,7 +42,7 @@ void print_metrics(const Metrics& valid, const Metrics& test, const std::vector<
         rows.back().push_back(it == metrics->end() ? "-" : fmt::format("{:.4f}", it->second));
       }
     }
-  const std::string text = title + '\n' + format_table(rows);
+  const std::string text = printable(title) + '\n' + format_table(rows);
   Lines lines(text);
   for (std::string_view line; lines.next(line);) io.out << line << (comparable ? "" : fmt::format("  {}", kNotComparable)) << '\n';
 }
@@ -65,7 +65,7 @@ int evaluate_lists(const EvaluateOptions& o, Io& io) {
   const Dataset data = load_data(s, false, io);
   const bool comparable = !run || check_interactions(*run, s, data, o.other_data, io);
   const std::vector<int> ks = parse_topk(o.topk, {5, 10, 20, 50});
-  const ForeignLists lists = read_recommendations(o.recs, data);
+  const ForeignLists lists = read_recommendations(o.recs, data, s.user_id_field, s.item_id_field);
   note_longer_than_items(ks, data, io);
   for (const std::string& warning : lists.warnings) io.err << "note: " << warning << '\n';
   int64_t no_valid = 0, no_test = 0;
@@ -74,11 +74,11 @@ int evaluate_lists(const EvaluateOptions& o, Io& io) {
   if (no_valid || no_test)
     io.err << fmt::format("note: no list for {} of {} validation users and {} of {} test users; they count with zero\n", thousands(no_valid),
                           thousands(int64_t(held_valid.users.size())), thousands(no_test), thousands(int64_t(held_test.users.size())));
-  print_metrics(valid, test, ks,
-                fmt::format("{} on {}: {} rows, {} users, ranked by {}", o.recs, data.name, thousands(lists.rows), thousands(lists.users),
-                            lists.by_score ? "score" : "order in the file"),
-                {{"recommendations", o.recs}, {"data", data.name}, {"users_without_list_valid", no_valid}, {"users_without_list_test", no_test}},
-                comparable, o.json, io);
+  print_metrics(
+      valid, test, ks,
+      fmt::format("{} on {}: {} rows, {} users, ranked by {}", o.recs, data.name, thousands(lists.rows), thousands(lists.users), lists.ranked_by),
+      {{"recommendations", o.recs}, {"data", data.name}, {"users_without_list_valid", no_valid}, {"users_without_list_test", no_test}}, comparable,
+      o.json, io);
   return kDone;
 }
 
@@ -132,7 +132,8 @@ void add_evaluate(CLI::App& app, Action& chosen) {
   sub->add_option("RUN", o->run, "run folder");
   sub->add_option("-d,--data", o->data, "data folder (default: the one the run was trained with)")->type_name("FOLDER");
   sub->add_flag("--other-data", o->other_data, "go on where its interactions are not those of the run; every line then says so");
-  sub->add_option("--recs", o->recs, "evaluate these lists instead: TSV `user item [score]` or JSON lines, raw ids; rank = score, else order")
+  sub->add_option("--recs", o->recs,
+                  "evaluate these lists instead, raw ids: columns user, item and score or rank, a user and its list a line, or JSON lines")
       ->type_name("FILE");
   sub->add_option("--topk", o->topk, "list lengths, e.g. 5,10,20 (default: those of the run)")->type_name("K,K,...");
   sub->add_flag("--mask-valid", o->mask_valid, "when ranking for test, leave validation items out as well (published figures do not)");

@@ -64,8 +64,95 @@ TEST(Recommendations, ForeignListsAgainstMetricsByHand) {
     expect_by_hand(test_metrics(dir, text, &missing));
     EXPECT_EQ(missing, 0);
   }
-  EXPECT_TRUE(read_recommendations(put(dir, by_score), small()).by_score);
-  EXPECT_FALSE(read_recommendations(put(dir, by_order), small()).by_score);
+  EXPECT_EQ(read_recommendations(put(dir, by_score), small()).ranked_by, "score");
+  EXPECT_EQ(read_recommendations(put(dir, by_order), small()).ranked_by, "order in the file");
+}
+
+// Every form holds the lists of expect_by_hand; by place each would be read as others, or not at all.
+TEST(Recommendations, HeadingsAreHonouredInAnyOrder) {
+  const Folder dir;
+  struct Case {
+    const char *name, *text, *ranked_by;
+  };
+  const Case cases[] = {
+      {"ranks", "user\titem\trank\nu1\ta\t1\nu1\td\t2\nu1\tc\t3\nu2\td\t1\nu2\tb\t2\n", "rank"},
+      {"ranks from 0, another order", "Rank,Item_ID,User_ID\n2,c,u1\n0,a,u1\n1,d,u1\n1,b,u2\n0,d,u2\n", "rank"},
+      {"a rank beside a score", "user\titem\tscore\trank\nu1\tc\t9\t3\nu1\ta\t1\t1\nu1\td\t5\t2\nu2\tb\t1\t2\nu2\td\t0\t1\n", "rank"},
+      {"RecBole", "user_id:token\titem_id:token\tscore:float\nu1\tc\t1\nu1\ta\t3\nu1\td\t2\nu2\td\t2\nu2\tb\t1\n", "score"},
+      {"items first", "item;user;prediction\nc;u1;0.1\na;u1;0.3\nd;u1;0.2\nd;u2;0.2\nb;u2;0.1\n", "score"},
+      {"items first, no score", "itemID\tuserID\na\tu1\nd\tu1\nc\tu1\nd\tu2\nb\tu2\n", "order in the file"},
+      {"row numbers of pandas", ",userID,itemID,score,split\n0,u1,c,1,x\n1,u1,a,3,x\n2,u1,d,2,x\n3,u2,d,2,x\n4,u2,b,1,x\n", "score"},
+      {"saved by pandas twice", "Unnamed: 0\tuser\titem\n0\tu1\ta\n1\tu1\td\n2\tu1\tc\n3\tu2\td\n4\tu2\tb\n", "order in the file"},
+      {"quotes", "\"user\",\"item\",\"score\"\n\"u1\",\"c\",1\n\"u1\",\"a\",3\n\"u1\",\"d\",2\n\"u2\",\"d\",2\n\"u2\",\"b\",1\n", "score"},
+      {"our own for other fields", "who\twhat\tscore\nu1\tc\t1\nu1\ta\t3\nu1\td\t2\nu2\td\t2\nu2\tb\t1\n", "score"},
+      {"commas, no heading", "u1,c,1.5\nu1,a,3\nu1,d,2\nu2,d,2\nu2,b,1\n", "score"},
+      {"MMRec", "id\ttop_0\ttop_1\ttop_2\nu1\ta\td\tc\nu2\td\tb\n", "order in the file"},
+      {"MMRec, columns turned round", "id\ttop_2\ttop_1\ttop_0\nu1\tc\td\ta\nu2\t\tb\td\n", "order in the file"},
+      {"a data frame", ",0,1,2\nu1,a,d,c\nu2,d,b,\n", "order in the file"},
+      {"a data frame with row numbers", ",user_id,item_1,item_2,item_3\n0,u1,a,d,c\n1,u2,d,b,\n", "order in the file"},
+      {"wide, no heading", "u1\ta\td\tc\nu2\td\tb\n", "order in the file"},
+      {"ranks in JSON",
+       "{\"user\":\"u1\",\"items\":[{\"item\":\"c\",\"rank\":3},{\"item\":\"a\",\"rank\":1},{\"item\":\"d\",\"rank\":2}]}\n"
+       "{\"user\":\"u2\",\"items\":[{\"item\":\"b\",\"rank\":2},{\"item\":\"d\",\"rank\":1}]}\n",
+       "rank"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    int64_t missing = -1;
+    expect_by_hand(test_metrics(dir, c.text, &missing));
+    const ForeignLists lists = read_recommendations(put(dir, c.text), small());
+    EXPECT_EQ(lists.ranked_by, c.ranked_by);
+    EXPECT_EQ(lists.rows, 5);
+    EXPECT_TRUE(lists.warnings.empty());
+  }
+  const ForeignLists fields = read_recommendations(put(dir, "what\twho\nc\tu1\na\tu1\n"), small(), "who", "what");
+  EXPECT_EQ(fields.of_user[0], (std::vector<int32_t>{2, 0}));
+}
+
+// With an id mapping MMRec's numbers are rows, and no raw ids.
+TEST(Recommendations, WideListsOfRowNumbers) {
+  const Folder dir;
+  const ForeignLists rows = read_recommendations(put(dir, "id\ttop_0\ttop_1\n1\t3\t1\n0\t0\t5\n"), small());
+  EXPECT_EQ(rows.of_user, (std::vector<std::vector<int32_t>>{{0, 5}, {3, 1}, {}}));
+  EXPECT_NE(rows.warnings.at(0).find("row numbers"), std::string::npos);
+  EXPECT_NE(sentence(dir, "id\ttop_0\ttop_1\n1\t3\t6\n").find("names no user"), std::string::npos) << "item 6 is none of six";
+  Dataset dense = small();
+  dense.users = IdMap::dense_of(3), dense.items = IdMap::dense_of(6);
+  const ForeignLists plain = read_recommendations(put(dir, "1\t3\t1\t4\n0\t0\t5\t2\n"), dense);
+  EXPECT_EQ(plain.of_user, (std::vector<std::vector<int32_t>>{{0, 5, 2}, {3, 1, 4}, {}}));
+}
+
+TEST(Recommendations, WhatIsAmbiguousIsRefused) {
+  const Folder dir;
+  struct Case {
+    const char *name, *text, *expected;
+  };
+  const Case cases[] = {
+      {"ranks", "u1\ta\t1\nu1\tb\t2\nu2\ta\t1\n", "may be a rank, or a score; write a heading line such as userID TAB itemID TAB rank"},
+      {"ranks in no order", "u1,a,2\nu1,b,0\nu1,c,1\n", "may be a rank, or a score; write a heading line such as userID,itemID,rank"},
+      {"ranks of a filtered list", "u1\ta\t1\nu1\tb\t4\nu2\tb\t2\nu2\ta\t3\n", "may be a rank"},
+      {"two columns of scores", "user\titem\trating\tprediction\nu1\ta\t1\t2\n", "'rating' and 'prediction' are both columns of scores"},
+      {"two columns of users", "user\tuser_id\titem\nu1\tu1\ta\n", "both columns of users"},
+      {"a column that may be anything", "user\titem\tdistance\nu1\ta\t1\n", "column 'distance' may be a score, a rank or neither"},
+      {"no users", "item\tscore\na\t1\n", "recs:1: no column of users among item, score"},
+      {"no items", "user\tthing\tscore\nu1\ta\t1\n", "recs:1: no column of items"},
+      {"an unknown heading", "Nutzer\tArtikel\nu1\ta\n", "'Nutzer' is no user and 'Artikel' no item"},
+      {"four columns", "u1\ta\t0.5\t17\nu1\tb\t0.4\t17\n", "recs:1: 4 columns without a heading, and '0.5' is no item"},
+      {"a user twice", "id\ttop_0\ttop_1\nu1\ta\tb\nu1\tc\td\n", "recs:3: user 'u1' has a list already"},
+      {"a rank twice", "user\titem\trank\nu1\ta\t1\nu1\tb\t1\n", "recs:3: rank 1 stands twice"},
+      {"no rank", "user\titem\trank\nu1\ta\t1\nu1\tb\t\n", "1 of 2 rows have a rank"},
+      {"a rank that is none", "user\titem\trank\nu1\ta\tfirst\n", "recs:2: the rank 'first' is not a number"},
+      {"a column too many", "user,item,score\nu1,a,1,5\n", "recs:2: has 4 columns and the heading 3"},
+      {"a longer line", "u1\ta\nu1\tb\t1\t2\n", "recs:2: has 4 columns, but the first line 2"},
+      {"an escape sequence", "u1\ta\t\x1b[31m\n", "the score '?[31m' is not"},
+  };
+  for (const Case& c : cases) EXPECT_NE(sentence(dir, c.text).find(c.expected), std::string::npos) << c.name << " -> " << sentence(dir, c.text);
+  Dataset dense = small();
+  dense.users = IdMap::dense_of(3), dense.items = IdMap::dense_of(6);
+  try {
+    read_recommendations(put(dir, "0\t5\t2\n1\t0\t3\n"), dense);
+    ADD_FAILURE() << "may be lists of two items";
+  } catch (const UserError& e) { EXPECT_NE(std::string(e.what()).find("may be an item, or a score"), std::string::npos) << e.what(); }
 }
 
 TEST(Recommendations, EqualScoresKeepTheOrderOfTheFile) {
@@ -97,7 +184,8 @@ TEST(Recommendations, BadFilesNameTheLine) {
                         {"u1\ta\t1\nu1\tb\tx\n", "recs:2: the score 'x'"},
                         {"u1\ta\t1\nu1\tb\n", "1 of 2 rows have a score"},
                         {"u1\ta\nu2\tb\nu1\ta\n", "recs:3: item 'a' stands twice"},
-                        {"x\ty\nz\tw\n", "names no user"},
+                        {"x\ty\nz\tw\n", "'x' is no user and 'y' no item"},
+                        {"x\ty\t1\nz\tw\t2\n", "names no user of small; are the ids raw ids of this data set, such as 'u1'?"},
                         {"", "names no user"},
                         {"u1\ta\tnan\n", "not a number"},
                         {"{\"user\": \"u1\"}\n", "recs:1: not a recommendation line"},
