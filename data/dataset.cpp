@@ -192,7 +192,7 @@ void load_features(Dataset& d, const InterFile& f, const LoadOptions& opt) {
       continue;
     }
     if (const std::string why = unusable_modality(name); !why.empty())
-      throw UserError(fmt::format("{}: {}; rename the file, or name the others with --set modalities=[...]", m.path(), why));
+      throw UserError(fmt::format("{}: {} and rename the file, or list the others with --set modalities=[...]", m.path(), why));
     check_rows(m, f);
     const Scan s = scan_features(m);
     if (s.zero_rows)
@@ -282,9 +282,10 @@ std::string unusable_modality(const std::string& name) {
   static const std::set<std::string> groups = {"adam", "final", "pool", "state", "param", "grad", "new", "estimator", "unet", "predictor", "ssl"};
   const size_t dot = name.find('.');
   if (tables.count(name) || (dot != std::string::npos && groups.count(name.substr(0, dot))))
-    return fmt::format("'{}' is taken by a table of checkpoints, no modality can be called so", shown(name));
+    return fmt::format("'{}' is the name of tables that a model has beside those of modalities, choose another name", shown(name));
   if (name.empty() || name[0] == '.' || name.find_first_of("/,") != std::string::npos || printable(name) != name)
-    return fmt::format("'{}' cannot name a modality, for a comma, a slash, a dot in front or a character that cannot be printed", shown(name));
+    return fmt::format("'{}' cannot name a modality, for a comma, a slash, a dot in front or a character that cannot be printed; choose another name",
+                       shown(name));
   return "";
 }
 

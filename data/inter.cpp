@@ -51,6 +51,7 @@ class IdColumn {
   IdColumn(std::string header, const IdMapping& mapping, const std::string& path, bool ascii)
       : header_(std::move(header)), plain_header_(header_.substr(0, header_.find(':'))), mapping_(mapping), path_(path), ascii_(ascii) {
     typed_ = header_.find(":token") != std::string::npos;
+    header_ = shown(header_);
   }
 
   // false: a name was met where all the column may be names; call as_names() and read the rows again.

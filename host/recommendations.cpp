@@ -360,7 +360,7 @@ void read_table(Reader& reader, std::string_view text, const Form& form, std::ve
                               : Order::score,
                value, n);
   }
-  if (form.heading || wide || reader.scored == 0) return;
+  if (form.heading || wide || reader.scored == 0 || reader.scored != reader.rows) return;
   // 1, 2, 3 under no name: scores would turn the lists round.
   bool may_be_ranks = true, orders = false;
   for (const std::vector<Row>& list : reader.of_user) {

@@ -29,8 +29,8 @@ void recommend(Ctx&, const Ops&, CMat hu, CMat hi, const HostCsr& mask, const st
 std::string tsv_rows(const std::string& user, const IdMap& items, const int32_t* list, const float* scores, int64_t n);
 std::string json_row(const std::string& user, const IdMap& items, const int32_t* list, const float* scores, int64_t n);
 
-// Lists of another program. A user's list goes by the rank, ascending, else by the score, descending (equal ones: order of the file), else by the order
-// of the file; every row has the same of these.
+// Lists of another program. A user's list goes by the rank, ascending, else by the score, descending (equal ones: order of the file), else by the
+// order of the file; every row has the same of these.
 struct ForeignLists {
   std::vector<std::vector<int32_t>> of_user;  // by user index; -1 = an item this data set does not have: it keeps its rank and is a miss
   int64_t users = 0, rows = 0;

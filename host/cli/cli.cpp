@@ -47,7 +47,7 @@ int out_of_device_memory(const DeviceOutOfMemory& e, std::ostream& err) {
 
 std::string one_line(std::string text) {
   std::replace(text.begin(), text.end(), '\n', ' ');
-  return text;
+  return printable(text);
 }
 
 // The first word, where it is no command; nothing: the parser's own sentence.
@@ -92,7 +92,7 @@ int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& 
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e, out, err);  // --help, --version
     const std::string word = app.get_subcommands().empty() ? unknown_command(app, argc, argv) : "";
-    err << "ccdrec: " << (word.empty() ? e.what() : word) << " (see `ccdrec";
+    err << "ccdrec: " << (word.empty() ? one_line(e.what()) : word) << " (see `ccdrec";
     for (const CLI::App* sub : app.get_subcommands()) err << ' ' << sub->get_name();
     err << " --help`)\n";
     return kUserMistake;

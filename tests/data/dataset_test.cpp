@@ -506,7 +506,7 @@ TEST(Dataset, NamesOfTablesAreNoModalities) {
     dir.write("image_feat.npy", rows3);
     dir.write(std::string(name) + "_feat.npy", rows3);
     const std::string s = refusal([&] { load_dataset(dir.path()); });
-    EXPECT_TRUE(says(s, {"_feat.npy: '", "rename the file", "modalities"}));
+    EXPECT_TRUE(says(s, {"_feat.npy: '", "choose another name and rename the file", "modalities"}));
     EXPECT_EQ(s.find('\x1b'), std::string::npos);
     LoadOptions o;
     o.modalities = {"image"};
@@ -526,7 +526,7 @@ TEST(Dataset, NamesOfTablesAreNoModalities) {
   EXPECT_TRUE(warned(d, "user_feat.npy has a row for each of the 2 users") && warned(d, "user_age_feat.npy has a row"));
   LoadOptions o;
   o.modalities = {"user"};
-  EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path(), o); }), {"'user' is taken by a table"}));
+  EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path(), o); }), {"'user' is the name of tables"}));
   for (const char* fine : {"image", "item", "clip.v1", "user_reviews", "adamant", "ton-\xC3\xA4"}) EXPECT_EQ(unusable_modality(fine), "") << fine;
   EXPECT_NE(unusable_modality("../x"), "");
   EXPECT_NE(unusable_modality(""), "");

@@ -177,12 +177,14 @@ TEST(Progress, NobodyWatchingMeansPlainLines) {
     for (int s = 1; s <= 10; ++s) p.step(0, s, 10);
     p.line("epoch 0 training");
     p.log_only("detail");
+    p.line("of \x1b[31m a file");
   }
-  EXPECT_EQ(out.str(), "epoch 0 training\n");
+  EXPECT_EQ(out.str(), "epoch 0 training\nof ?[31m a file\n");
   EXPECT_EQ(screen.str(), "");
   const std::string log = read_text(dir / "train.log");
   EXPECT_NE(log.find("  epoch 0 training\n"), std::string::npos);
   EXPECT_NE(log.find("  detail\n"), std::string::npos);
+  EXPECT_NE(log.find("  of ?[31m a file\n"), std::string::npos);
   EXPECT_EQ(log.find('\x1b'), std::string::npos);
 }
 

@@ -114,6 +114,8 @@ TEST(Safetensors, HeadersThatLieAreRefused) {
       {file_of(R"({"a":1})", ""), "lacks"},
       {file_of(R"({"a":{"dtype":"F32","shape":[1]}})", d4), "lacks"},
       {file_of(R"({"a":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}})", d4), "unknown dtype"},
+      {file_of(R"({"\u001b[31m\u009b":{"shape":[1],"data_offsets":[0,4]}})", d4), "tensor '?[31m?' lacks dtype"},
+      {file_of("{\"" + std::string(100, 'n') + "\":{\"dtype\":\"F31\",\"shape\":[1],\"data_offsets\":[0,4]}}", d4), "nnn...' has an unknown dtype"},
       {file_of(R"({"a":{"dtype":7,"shape":[1],"data_offsets":[0,4]}})", d4), "unknown dtype"},
       {file_of(R"({"a":{"dtype":"F32","shape":1,"data_offsets":[0,4]}})", d4), "not a list"},
       {file_of(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", d4), "other than sizes"},
