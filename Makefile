@@ -15,7 +15,7 @@ BUILD     = cmake --build --preset $(1) -j $(JOBS)
 CTEST     = ctest --preset $(1) -j $(JOBS)
 dir       = build$(if $(filter-out default,$(1)),-$(1))
 
-.PHONY: all deps demo test test-cuda memcheck bench bench-gpu race profile sanitize format lint install tour growth instructions clean help
+.PHONY: all deps demo test test-cuda memcheck bench busy bench-gpu race profile sanitize format lint install tour growth instructions clean help
 .NOTPARALLEL:
 
 all: deps            ## install what is missing, build everything into build/
@@ -75,6 +75,11 @@ race: deps           ## this program beside its PyTorch baselines, epoch by epoc
 	@$(call CONFIGURE,default)
 	@$(call BUILD,default) --target ccdrec bench_race
 	@bench/race.sh $(RACE)
+
+busy: deps           ## the program beside other programs, under a quota and twice at once, ten minutes (BUSY="--old PROGRAM"); writes bench/results/busy.*
+	@$(call CONFIGURE,default)
+	@$(call BUILD,default) --target ccdrec bench_busy
+	@python3 bench/busy.py $(BUSY)
 
 bench-gpu:           ## all a GPU can tell, under nine minutes; writes bench/results/gpu-*
 	@bench/gpu.sh

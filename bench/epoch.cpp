@@ -247,7 +247,7 @@ int run(int argc, char** argv) {
   }
   Report r;
   for (int i = 0; i < argc; ++i) r.command += (i ? " " : "") + (i ? std::string(argv[i]) : "build/bench_epoch");
-  r.threads = o.threads > 0 ? o.threads : this_machine().cores;
+  r.threads = threads_of(o.threads);
   r.load = load_average();
   r.with_targets = targets_apply(o.preset, o.steps, o.device, o.precision);
   if (o.device == "cuda") {

@@ -181,7 +181,7 @@ int run(int argc, char** argv) {
   measured_here(here);
   if (!o.prepare && !o.fresh && fs::exists(o.out + ".json")) r = growth_from_text(read_text(o.out + ".json"), o.out + ".json");
   const bool begun = !r.points.empty();
-  if (!begun) r.threads = o.threads > 0 ? o.threads : this_machine().cores, measured_here(r);
+  if (!begun) r.threads = threads_of(o.threads), measured_here(r);
   if (!o.prepare) SafeFile(o.out + ".json");  // refused now, not after the first point
   if (r.command.empty()) {                    // a later call adds to the points of the first, or shows them
     r.command = "build/bench_growth";

@@ -34,7 +34,6 @@ struct Options {
   bool ceilings = false;
 };
 
-int threads_of(const Options& o) { return o.threads > 0 ? o.threads : this_machine().cores; }
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 void say(const nlohmann::json& line) { std::cout << line.dump() << std::endl; }
 
@@ -73,7 +72,7 @@ void race(const Options& o) {
        {"notes", trainer.notes()},
        {"build", fmt::format("{} {}, {}, {}", b.version, b.commit, b.compiler, b.flags)}});
 
-  const int threads = s.device == "cpu" ? threads_of(o) : 0;
+  const int threads = s.device == "cpu" ? threads_of(o.threads) : 0;
   double line_ns = 0;
   const auto told_and_measured = [&] {
     if (!told()) return false;
@@ -109,10 +108,10 @@ nlohmann::json ceilings(const Options& o) {
     line.update({{"gpu", gpu_info().name}, {"memory_gb_s", c.copy_gbs}, {"gemm_gflop_s", 1e3 * c.gemm_tflops}});
     line.update({{"fma_gflop_s", nullptr}, {"root_and_division_g_s", nullptr}});
   } else {
-    const Ceilings c = measure_ceilings(threads_of(o));
+    const Ceilings c = measure_ceilings(threads_of(o.threads));
     line.update({{"memory_gb_s", c.memory_gbs}, {"gemm_gflop_s", c.gemm_gflops}});
     line.update({{"fma_gflop_s", c.fma_gflops}, {"root_and_division_g_s", c.root_grate}});
-    if (const double ns = core_to_core_ns(threads_of(o)); ns > 0) line["core_to_core_ns"] = ns;
+    if (const double ns = core_to_core_ns(threads_of(o.threads)); ns > 0) line["core_to_core_ns"] = ns;
   }
   return line;
 }

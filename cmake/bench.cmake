@@ -46,6 +46,11 @@ target_link_libraries(bench_instructions PRIVATE ccdrec_bench ccdrec_host ccdrec
 add_executable(bench_growth bench/growth.cpp)
 target_link_libraries(bench_growth PRIVATE ccdrec_reports ccdrec_ceilings ccdrec_host ccdrec_gpu)
 
+# bench_busy: how often the threads of a step meet; bench/busy.py measures what that costs beside other programs.
+add_executable(bench_busy bench/busy.cpp)
+target_link_libraries(bench_busy PRIVATE ccdrec_bench ccdrec_host ccdrec_gpu)
+target_link_options(bench_busy PRIVATE -Wl,--wrap=GOMP_parallel)
+
 # bench_gpu: every operation on a GPU. bench_parity: CPU and GPU trained side by side. On the emulator both are only tried (scaled down), by a test.
 file(GLOB bench_gpu_sources CONFIGURE_DEPENDS bench/gpu/*_bench.cpp)
 list(APPEND bench_gpu_sources bench/gpu/bench.cpp)
@@ -76,7 +81,7 @@ if(CCDREC_HAVE_SIMT AND CCDREC_TESTS)
 endif()
 
 # What loops is in the libraries; these drive it and write reports.
-foreach(driver ccdrec_bench ccdrec_reports bench_epoch bench_race bench_growth bench_gpu bench_parity bench_gpu_simt bench_parity_simt)
+foreach(driver ccdrec_bench ccdrec_reports bench_busy bench_epoch bench_race bench_growth bench_gpu bench_parity bench_gpu_simt bench_parity_simt)
   if(TARGET ${driver})
     target_compile_options(${driver} PRIVATE $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>)
     if(CCDREC_PCH AND NOT ${driver} MATCHES "^bench_gpu|^ccdrec_bench$")

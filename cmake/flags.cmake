@@ -34,6 +34,16 @@ if(CCDREC_SANITIZE)
   add_link_options(-fsanitize=address,undefined)
 endif()
 
+# GCC's OpenMP from the archive that comes with the compiler. kernels/cpu/threads.cpp decides how threads wait: before the library reads the environment,
+# which a shared one does earlier than any code of the program runs.
+set(CCDREC_STATIC_GOMP 0)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=libgomp.a OUTPUT_VARIABLE gomp OUTPUT_STRIP_TRAILING_WHITESPACE)
+  if(IS_ABSOLUTE "${gomp}" AND EXISTS "${gomp}")
+    set(OpenMP_gomp_LIBRARY "${gomp}")
+    set(CCDREC_STATIC_GOMP 1)
+  endif()
+endif()
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 add_library(ccdrec_flags INTERFACE)
 target_compile_options(ccdrec_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${CCDREC_FLAG_LIST}>)

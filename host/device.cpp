@@ -1,13 +1,12 @@
 #include "host/device.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <exception>
 #include <stdexcept>
 
 #include "data/error.h"
+#include "host/machine.h"
 
 namespace ccdrec {
 
@@ -58,8 +57,8 @@ std::unique_ptr<Device> make_device(const std::string& device, int threads, std:
     return dev;
   }
   const int n = threads_of(threads);
-  note = "device cpu with " + std::to_string(n) + (n == 1 ? " thread" : " threads") + ", dense kernels " + cpu::gemm_isa() +
-         (device == "auto" && !gpu.emulated ? " (" + gpu.why + ")" : "") +
+  note = "device cpu with " + std::to_string(n) + (n == 1 ? " thread (" : " threads (") + (threads > 0 ? "as set" : default_threads().why) + "), " +
+         describe_waiting() + ", dense kernels " + cpu::gemm_isa() + (device == "auto" && !gpu.emulated ? " (" + gpu.why + ")" : "") +
          (device == "auto" && spmm == "cusparse" ? "; spmm = cusparse has no influence on it" : "") +
          (device == "auto" && precision != "fp32" ? "; precision = " + precision + " has no influence on it" : "");
   return std::make_unique<Device>(cpu_ops(), n);
@@ -67,7 +66,7 @@ std::unique_ptr<Device> make_device(const std::string& device, int threads, std:
 
 bool takes_gpu(const std::string& device) { return device != "cpu" && gpu_ops() && takes_gpu(device, gpu_info()); }
 const Ops* ops_for_ranges(const std::string& device) { return takes_gpu(device) ? gpu_ops() : nullptr; }
-int threads_of(int setting) { return setting > 0 ? setting : std::max(1, omp_get_num_procs()); }
+int threads_of(int setting) { return setting > 0 ? setting : default_threads().n; }
 
 size_t gpu_memory_available(const std::string& device) {
   if (device == "cpu") return 0;

@@ -23,7 +23,7 @@ class Device {
   Ctx ctx;
 };
 
-// `device` is auto | cpu | cuda; threads 0 = all cores; precision of a GPU's large products: fp32 | tf32 | bf16; whose sparse products: auto | own |
+// `device` is auto | cpu | cuda; threads 0 = default_threads(); precision of a GPU's large products: fp32 | tf32 | bf16; whose sparse products: auto | own |
 // cusparse. UserError when the device cannot be had. `note` says what was taken and why.
 std::unique_ptr<Device> make_device(const std::string& device, int threads, std::string& note, const std::string& precision = "fp32",
                                     const std::string& spmm = "auto");

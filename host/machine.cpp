@@ -3,9 +3,17 @@
 #include <fmt/format.h>
 #include <omp.h>
 #include <sys/utsname.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <fstream>
+#include <limits>
+#include <sstream>
+#include <vector>
+
+#include "kernels/waiting.h"
 
 #if __has_include("build_info.h")
 #include "build_info.h"
@@ -42,6 +50,20 @@ uint64_t number_in(const char* file) {
   return in >> n ? n : 0;
 }
 
+// Processors' worth of time that this folder of a control group grants, "max" and -1 being no limit: infinity then, and where there are no such files.
+double quota_in(const std::string& folder) {
+  double quota = -1, period = 0;
+  std::ifstream both(folder + "/cpu.max"), v1_quota(folder + "/cpu.cfs_quota_us"), v1_period(folder + "/cpu.cfs_period_us");
+  const bool found = (both >> quota >> period) || (v1_quota >> quota && v1_period >> period);
+  return found && quota > 0 && period > 0 ? quota / period : std::numeric_limits<double>::infinity();
+}
+
+std::string text_in(const char* file) {
+  std::ostringstream text;
+  text << std::ifstream(file).rdbuf();
+  return text.str();
+}
+
 std::string instruction_sets() {
   std::string out;
 #if defined(__x86_64__)
@@ -62,6 +84,47 @@ uint64_t used_by_group(const std::string& folder) {
   for (std::string name; stat >> name >> bytes;)
     if (name == "inactive_file") cached = bytes;
   return current > cached ? current - cached : 0;
+}
+
+int cpu_quota(const std::string& root, const std::string& groups) {
+  double least = std::numeric_limits<double>::infinity();
+  std::istringstream lines(groups);
+  for (std::string line; std::getline(lines, line);) {  // "0::/a/b" (version 2) or "4:cpu,cpuacct:/a/b"
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    std::vector<std::string> mounts;
+    if (controllers.empty())
+      mounts = {root, root + "/unified"};
+    else if (("," + controllers + ",").find(",cpu,") != std::string::npos)
+      mounts = {root + "/" + controllers, root + "/cpu"};
+    // The group, and all above it; in a container the path may be the host's, and then the mount itself is the container's group.
+    for (const std::string& mount : mounts)
+      for (std::string path = line.substr(second + 1);; path.erase(path.rfind('/'))) {
+        least = std::min(least, quota_in(mount + path));
+        if (path.find('/') == std::string::npos) break;
+      }
+  }
+  return std::isinf(least) ? 0 : std::max(1, int(std::min(least, 1e6)));
+}
+
+Threads default_threads() {
+  const char* const asked = std::getenv("OMP_NUM_THREADS");
+  if (asked && *asked) return {std::max(1, omp_get_max_threads()), "OMP_NUM_THREADS"};
+  const int cores = std::max(1, omp_get_num_procs()), quota = cpu_quota("/sys/fs/cgroup", text_in("/proc/self/cgroup"));
+  if (quota > 0 && quota < cores) return {quota, "the control group's quota"};
+  const int64_t of = sysconf(_SC_NPROCESSORS_ONLN);
+  return {cores, cores < of ? fmt::format("those of {} cores this process may use", of) : "all cores"};
+}
+
+std::string describe_waiting() {
+  const Waiting w = waiting();
+  constexpr int64_t kForEver = 1'000'000'000;
+  if (w.spins < 0) return "waiting threads do as the OpenMP library has it";
+  const std::string how = w.spins == 0         ? "waiting threads sleep"
+                          : w.spins > kForEver ? "waiting threads spin"
+                                               : fmt::format("waiting threads spin {} times, then sleep", w.spins);
+  return fmt::format("{} ({})", how, *w.set_by ? w.set_by : "the default; longer while nothing else takes their cores");
 }
 
 Machine this_machine() {

@@ -21,12 +21,17 @@ struct ScratchPlan {
   size_t bytes() const;  // that a context has taken once they have run
 };
 
+// A parallel region costs two threads that are awake 2 to 5 us, and beside other programs, which take a thread's core away, hundreds. Work below this
+// gains at most half of it from a second thread: bench/results/busy.md.
+constexpr double kAloneNs = 16e3;
+constexpr double kFloatNs = 0.3;  // of a core, about, to read a float of a row, do something small with it and write it: for Ctx::threads_for
+
 enum class DeviceKind { cpu, cuda };
 enum class SpmmBy { automatic, own, cusparse };  // whose full sparse products a GPU runs: spmm.h
 
 struct Ctx {
   DeviceKind device = DeviceKind::cpu;
-  int threads = 1;                  // OpenMP threads of a CPU operation: `#pragma omp parallel num_threads(ctx.threads)`. Never changes a result
+  int threads = 1;                  // OpenMP threads of a CPU operation: `#pragma omp parallel num_threads(..)`. Never changes a result
   void* stream = nullptr;           // cudaStream_t on the CUDA device
   void* backend = nullptr;          // what the CUDA operations keep: library handles, a recording; owned by the device's table
   const Late* late = nullptr;       // CUDA: the values of late.h, in device memory
@@ -35,6 +40,9 @@ struct Ctx {
 
   Ctx() = default;
   explicit Ctx(int threads_) : threads(threads_) {}
+  // Of work that takes one core about `ns` nanoseconds: `threads`, or 1 where waking the others would take longer than they save.
+  int threads_for(double ns) const;
+  double alone_ns = kAloneNs;  // below, the calling thread works alone; tests with small shapes set 0
   Ctx(const Ctx&) = delete;
   Ctx& operator=(const Ctx&) = delete;
   ~Ctx();

@@ -78,6 +78,7 @@ inline std::vector<Device> with_isa(const std::string& isa) { return isa == "por
 class DeviceCtx {
  public:
   explicit DeviceCtx(const Device& dev) : ctx_(dev.threads) {
+    ctx_.alone_ns = 0;  // small shapes too go to all threads
     if (dev.open) dev.open(ctx_);
   }
   operator Ctx&() { return ctx_; }

@@ -31,6 +31,7 @@ double measured_rate() {
 int info(Io& io) {
   const Build b = this_build();
   const Machine m = this_machine();
+  const Threads threads = default_threads();
   const GpuInfo gpu = gpu_info();
   std::string note;
   make_device("auto", 0, note);
@@ -48,6 +49,7 @@ int info(Io& io) {
                                           gpu.cusparse ? "is built in" : "is not built in (libcusparse with its header was not found)")},
       {"OpenBLAS", b.openblas ? "built in, used by benches only as a yardstick" : "not built in (nothing needs it)"},
       {"processor", fmt::format("{}, {} {}", m.cpu, m.cores, m.cores == 1 ? "core" : "cores")},
+      {"threads", fmt::format("{} ({}), {}", threads.n, threads.why, describe_waiting())},
       {"instructions", m.isa},
       {"dense kernels", fmt::format("{}, {:.0f} GFLOP/s a core (512 x 64 x 512 products, measured now)", cpu::gemm_isa(), measured_rate())},
       {"memory", fmt::format("{}, {} available", describe_bytes(m.memory_bytes), describe_bytes(m.available_bytes))},

@@ -276,6 +276,18 @@ template <int kByUnit>
 constexpr AdamRow kBySixteens = {step_by_sixteens<kByUnit>, gradient_by_sixteens<kByUnit>, catch_up_by_sixteens<kByUnit>};
 #endif
 
+constexpr double kStepNs = 0.7;  // of a core, about, for a step of one float: for Ctx::threads_for
+
+// Mostly few rows of a batch are behind. Counting them takes less than waking a thread for it, unless the list is long.
+int threads_to_catch_up(const Ctx& ctx, const Table& table, RowList rows, int64_t t) {
+  constexpr int64_t kShort = 4096;
+  const int64_t n = rows.n();
+  if (n > kShort) return ctx.threads;
+  int64_t behind = 0;
+  for (int64_t j = 0; j < n; ++j) behind += table.value_at[rows.at(j)] < t;
+  return ctx.threads_for(kStepNs * behind * table.value.cols);
+}
+
 // Rows have waited for different times: chunks are dealt out.
 int64_t rows_dealt(int64_t cols) { return std::max<int64_t>(1, 4096 / std::max<int64_t>(cols, 1)); }
 
@@ -300,7 +312,7 @@ void adam(Ctx& ctx, Mat p, Mat m, Mat v, CMat g, const AdamSchedule& s, int64_t 
   CHECK_THAT(t >= 1 && t <= s.steps);
   constexpr int64_t kChunk = 4096;
   const AdamRow& row = adam_row_here();
-#pragma omp parallel for num_threads(ctx.threads)
+#pragma omp parallel for num_threads(ctx.threads_for(kStepNs* p.size()))
   for (int64_t j = 0; j < p.size(); j += kChunk) row.step(p.p + j, m.p + j, v.p + j, g ? g.p + j : nullptr, std::min(kChunk, p.size() - j), s, t);
 }
 
@@ -312,7 +324,7 @@ void adam_rows(Ctx& ctx, const Table& table, RowList rows, CMat g, bool by_row, 
   const AdamRow& row = adam_row_here();
   const bool at_once = moves_at_once(n, table.value.rows);
   int64_t stepped_already = 0;
-#pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, rows_dealt(cols)) reduction(+ : stepped_already)
+#pragma omp parallel for num_threads(ctx.threads_for(kStepNs* n* cols)) schedule(dynamic, rows_dealt(cols)) reduction(+ : stepped_already)
   for (int64_t j = 0; j < n; ++j) {
     const int64_t r = rows.at(j);
     if (std::max(table.value_at[r], table.moments_at[r]) >= t)
@@ -328,7 +340,7 @@ void adam_catch_up(Ctx& ctx, const Table& table, RowList rows, const AdamSchedul
   check_table(table);
   CHECK_THAT(t >= 0 && t <= s.steps);
   const AdamRow& row = adam_row_here();
-#pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, rows_dealt(cols))
+#pragma omp parallel for num_threads(threads_to_catch_up(ctx, table, rows, t)) schedule(dynamic, rows_dealt(cols))
   for (int64_t j = 0; j < n; ++j) bring_up(row, table, rows.at(j), s, t);
 }
 

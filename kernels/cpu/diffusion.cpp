@@ -147,7 +147,7 @@ void draw_normals(Ctx& ctx, Mat eps, RowList rows, Stream stream) {
 void diffuse(Ctx& ctx, Mat e_t, CMat q, CMat eps, const int32_t* t, RowList rows, const Schedule& schedule) {
   const int64_t n = rows.n(), d = q.cols;
   CHECK_THAT(e_t.cols == d && eps.cols == d && n <= e_t.rows && n <= eps.rows);
-#pragma omp parallel for num_threads(ctx.threads)
+#pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* n* d))
   for (int64_t j = 0; j < n; ++j) {
     const float signal = schedule.sqrt_abar[t[j]], noise = schedule.sqrt_1m_abar[t[j]];
     const float *q_i = q.row(rows.at(j)), *eps_j = eps.row(j);
@@ -159,7 +159,7 @@ void diffuse(Ctx& ctx, Mat e_t, CMat q, CMat eps, const int32_t* t, RowList rows
 void diffuse_backward(Ctx& ctx, Mat d_q, CMat d_e_t, const int32_t* t, RowList rows, const Schedule& schedule) {
   const int64_t n = rows.n(), d = d_q.cols;
   CHECK_THAT(d_e_t.cols == d && n <= d_e_t.rows);
-#pragma omp parallel for num_threads(ctx.threads)
+#pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* n* d))
   for (int64_t j = 0; j < n; ++j) {  // rows are distinct: no two threads meet
     const float signal = schedule.sqrt_abar[t[j]];
     const float* d_e_j = d_e_t.row(j);
@@ -172,7 +172,7 @@ void fuse(Ctx& ctx, Mat ego, CMat hhat, CMat e0_hat, RowList rows, float mu) {
   const int64_t n = rows.n(), d = ego.cols;
   CHECK_SHAPE(hhat, ego.rows, d);
   CHECK_THAT(e0_hat.cols == d && n <= e0_hat.rows);
-#pragma omp parallel for num_threads(ctx.threads)
+#pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* n* d))
   for (int64_t j = 0; j < n; ++j) {
     const int64_t i = rows.at(j);
     const float *hhat_i = hhat.row(i), *e0_j = e0_hat.row(j);

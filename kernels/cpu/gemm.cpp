@@ -42,7 +42,7 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
   const int64_t tile_groups = std::clamp<int64_t>(groups * col_tiles / kEnoughTiles, 1, kMaxGroups), row_tiles = ceil_div(groups, tile_groups);
   float* packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * k) * sizeof(float)));
 
-#pragma omp parallel num_threads(ctx.threads)
+#pragma omp parallel num_threads(ctx.threads_for(kTermNs* m* n* k))
   {
     const int64_t blocks = ceil_div(k, kBlock), strips = ceil_div(panels, kStrip);
 #pragma omp for

@@ -54,7 +54,7 @@ void by_strips(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right,
   const int64_t width = std::clamp(m / (kStripsEach * ctx.threads) / kChunk * kChunk, kChunk, kWidest), strips = ceil_div(m, width);
   float* const packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * k) * sizeof(float)));
   std::atomic<int64_t> taken{0};
-#pragma omp parallel num_threads(ctx.threads)
+#pragma omp parallel num_threads(ctx.threads_for(kTermNs* m* n* k))
   {
 #pragma omp for collapse(2)
     for (int64_t block = 0; block < blocks; ++block)

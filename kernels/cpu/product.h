@@ -5,6 +5,8 @@
 
 namespace ccdrec::cpu {
 
+constexpr double kTermNs = 0.05;  // of a core, about, to multiply and add, beside the packing of small operands: for Ctx::threads_for
+
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The left operand (m,k): stored by rows, or transposed, (k,m). Stored row s is p + idx[s]*ld, or p + s*ld without idx.

@@ -17,7 +17,7 @@ void list_of_mask(Ctx& ctx, RowList out, const uint8_t* mask, int64_t n) {
   const int64_t chunks = (n + kChunk - 1) / kChunk;
   int64_t* first = static_cast<int64_t*>(ctx.scratch(0, size_t(chunks + 1) * sizeof(int64_t)));
   first[0] = 0;
-#pragma omp parallel for num_threads(ctx.threads)
+#pragma omp parallel for num_threads(ctx.threads_for(0.4 * n))
   for (int64_t c = 0; c < chunks; ++c) {
     int64_t set = 0;
     for (int64_t i = c * kChunk; i < std::min(n, (c + 1) * kChunk); ++i) set += mask[i];
@@ -26,7 +26,7 @@ void list_of_mask(Ctx& ctx, RowList out, const uint8_t* mask, int64_t n) {
   for (int64_t c = 0; c < chunks; ++c) first[c + 1] += first[c];
   CHECK_THAT(first[chunks] <= out.capacity);
   *out.count = first[chunks];
-#pragma omp parallel for num_threads(ctx.threads)
+#pragma omp parallel for num_threads(ctx.threads_for(1.0 * n))
   for (int64_t c = 0; c < chunks; ++c) {
     int32_t found[kChunk];  // written without a branch, which nothing could predict
     int64_t at = 0;
@@ -42,10 +42,10 @@ void widen(Ctx& ctx, uint8_t* wider, const uint8_t* mask, const Csr& a, const Cs
   constexpr double kPush = 4;
   const int64_t n = rows.n(), N = a.rows;
   int64_t pushed = 0;
-#pragma omp parallel for num_threads(ctx.threads) reduction(+ : pushed)
+#pragma omp parallel for num_threads(ctx.threads_for(2.0 * n)) reduction(+ : pushed)
   for (int64_t j = 0; j < n; ++j) pushed += a.row_ptr[rows.idx[j] + 1] - a.row_ptr[rows.idx[j]];
   if (kPush * double(pushed) * double(pushed) > double(N - n) * double(a.row_ptr[N])) {
-#pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, 1024)
+#pragma omp parallel for num_threads(ctx.threads_for(8.0 * N)) schedule(dynamic, 1024)
     for (int64_t r = 0; r < N; ++r) {
       uint8_t reached = mask[r];
       const int32_t *c = a_t.col + a_t.row_ptr[r], *const end = a_t.col + a_t.row_ptr[r + 1];
@@ -57,7 +57,7 @@ void widen(Ctx& ctx, uint8_t* wider, const uint8_t* mask, const Csr& a, const Cs
   }
   std::memcpy(wider, mask, size_t(N));
   const int64_t chunk = rows_in_chunk(n, ctx.threads);
-#pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, chunk)
+#pragma omp parallel for num_threads(ctx.threads_for(2.0 * pushed)) schedule(dynamic, chunk)
   for (int64_t j = 0; j < n; ++j)
     for (int64_t e = a.row_ptr[rows.idx[j]]; e < a.row_ptr[rows.idx[j] + 1]; ++e) {  // several threads may set the same byte: to the same value
       const std::atomic_ref<uint8_t> reached(wider[a.col[e]]);

@@ -35,7 +35,7 @@ void group(Ctx& ctx, Groups& out, const int32_t* ids, int64_t n, int64_t limit) 
 
 void gather_rows(Ctx& ctx, Mat y, CMat x, const int32_t* ids, int64_t n) {
   CHECK_THAT(y.cols == x.cols && y.rows >= n);
-#pragma omp parallel for num_threads(ctx.threads)
+#pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* n* x.cols))
   for (int64_t s = 0; s < n; ++s) {
     if (s + kListAhead < n) ask_for_row(x.row(ids[s + kListAhead]));
     std::copy_n(x.row(ids[s]), x.cols, y.row(s));
@@ -45,7 +45,7 @@ void gather_rows(Ctx& ctx, Mat y, CMat x, const int32_t* ids, int64_t n) {
 void copy_rows(Ctx& ctx, Mat y, CMat x, RowList rows) {
   CHECK_THAT(y.cols == x.cols);
   const int64_t n = rows.n();
-#pragma omp parallel for num_threads(ctx.threads)
+#pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* n* x.cols))
   for (int64_t j = 0; j < n; ++j) {
     if (j + kListAhead < n) ask_for_row(x.row(rows.at(j + kListAhead))), ask_to_write_row(y.row(rows.at(j + kListAhead)));
     std::copy_n(x.row(rows.at(j)), x.cols, y.row(rows.at(j)));
@@ -56,7 +56,7 @@ void segment_sum(Ctx& ctx, Mat y, CMat x, const Groups& g, bool by_row, bool acc
   CHECK_THAT(y.cols == x.cols);
   const int64_t n = g.rows.n(), slots = g.ptr[n];
   CHECK_THAT(by_row || n <= y.rows);
-#pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, 64)
+#pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* slots* x.cols)) schedule(dynamic, 64)
   for (int64_t j = 0; j < n; ++j) {
     float* y_j = y.row(by_row ? g.rows.at(j) : j);
     if (by_row && j + kListAhead < n) ask_to_write_row(y.row(g.rows.at(j + kListAhead)));
@@ -107,15 +107,16 @@ void merge_rows(Ctx&, RowList out, RowList a, RowList b) {
 }
 
 void fill_zero(Ctx& ctx, Mat y) {
-  constexpr int64_t kPiece = 1 << 14;  // 64 kB, a piece a thread
+  constexpr int64_t kPiece = 1 << 14;     // 64 kB, a piece a thread
+  constexpr double kZeroedFloatNs = 0.1;  // in the caches
   const int64_t n = y.size();
-#pragma omp parallel for num_threads(ctx.threads) if (n > 4 * kPiece)
+#pragma omp parallel for num_threads(ctx.threads_for(kZeroedFloatNs* n))
   for (int64_t first = 0; first < n; first += kPiece) std::memset(y.p + first, 0, size_t(std::min(kPiece, n - first)) * sizeof(float));
 }
 
 void zero_rows(Ctx& ctx, Mat y, RowList rows) {
   const int64_t n = rows.n();
-#pragma omp parallel for num_threads(ctx.threads)
+#pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* n* y.cols))
   for (int64_t j = 0; j < n; ++j) {
     if (j + kListAhead < n) ask_to_write_row(y.row(rows.at(j + kListAhead)));
     std::fill_n(y.row(rows.at(j)), y.cols, 0.0f);
