@@ -79,6 +79,10 @@ Found find_inter(const std::string& folder, const std::string& asked, const std:
     return "";
   };
   const std::string own = fs::path(folder).filename().string();
+  for (const auto& [key, value] : {std::pair{"dataset", &asked}, std::pair{"inter_file_name", &file}})
+    if (value->find('/') != std::string::npos)
+      throw UserError(
+          fmt::format("{} = {}: is a path, expected the name of an .inter file in {}; name the folder with -d", key, shown(*value), folder));
   if (!file.empty()) {
     std::string name = file;
     for (const std::string end : {".gz", ".inter"})
@@ -91,11 +95,9 @@ Found find_inter(const std::string& folder, const std::string& asked, const std:
       if (const fs::path path = fs::path(folder) / (file + end); fs::exists(path, ec)) return {name, path.string()};
     const std::vector<std::string> found = names_ending(folder, ".inter");
     throw UserError(fmt::format("{}: no {} in it, which inter_file_name names; .inter files found: {}", folder, shown(file),
-                                found.empty() ? "none" : joined(found)));
+                                found.empty() ? "none" : listed(found)));
   }
   if (!asked.empty()) {
-    if (asked.find('/') != std::string::npos)
-      throw UserError(fmt::format("dataset = {}: is a path, expected the name of a NAME.inter in {}; name the folder with -d", shown(asked), folder));
     if (const std::string path = at(asked); !path.empty()) return {asked, path};
     throw UserError(fmt::format("{}: no {}.inter in it; .inter files found: {}", folder, shown(asked), listed(names_ending(folder, ".inter"))));
   }

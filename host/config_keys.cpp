@@ -409,7 +409,7 @@ const std::vector<AcceptedKey> kAccepted = {
     {"is_multimodal_model", nullptr, "the model decides whether features are read"},
     {"end2end", "false", "features are read, not extracted"},
     {"user_graph_dict_file", nullptr, "no model here reads it"},
-    {"field_separator", "\t|\\t|", "columns are separated by tabs"},
+    {"field_separator", "\t|\\t|,|;|", "the file's own separator is found: tabs, commas or semicolons"},
     {"filter_out_cod_start_users", "true", "held-out rows of users without training rows are dropped"},
     {"load_cols", nullptr, "columns are found by name"},
     {"TIME_FIELD", nullptr, "the split stands in the file, so no model here reads the time"},

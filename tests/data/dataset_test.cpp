@@ -360,7 +360,7 @@ TEST(Dataset, FoldersWithoutADataSet) {
   std::ofstream(dir / "evil.inter") << plain;
   for (const std::string& name : {std::string("../evil"), dir / "evil"}) {
     const std::string path = sentence(dir / "inner", name);
-    EXPECT_TRUE(says(path, {"dataset = ", "is a path, expected the name of a NAME.inter in ", "name the folder with -d"}));
+    EXPECT_TRUE(says(path, {"dataset = ", "is a path, expected the name of an .inter file in ", "name the folder with -d"}));
   }
   std::filesystem::create_directory(dir / "c.inter");
   EXPECT_TRUE(says(sentence(dir.path(), "c"), {"c.inter", "is a directory"}));
