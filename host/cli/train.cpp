@@ -115,8 +115,8 @@ int finish(const TrainSummary& sum, const RunFolder& folder, const Settings& s, 
       io.err << "ccdrec: training diverged: " << sum.message << '\n';
       return kDiverged;
     case StopReason::interrupted: {
-      const std::string saved =
-          s.save_last ? fmt::format("state saved; continue with: ccdrec train --resume {}", shell_word(folder.dir())) : "no state saved (save_last is off)";
+      const std::string saved = s.save_last ? fmt::format("state saved; continue with: ccdrec train --resume {}", shell_word(folder.dir()))
+                                            : "no state saved (save_last is off)";
       progress.line(fmt::format("interrupted: {}; {}", sum.message, took));
       progress.line(saved);
       if (PipeGuard::reader_gone()) io.err << "ccdrec: interrupted, because the program that read the output has ended; " << saved << '\n';
