@@ -119,8 +119,8 @@ class Bench:
     def begin(self, program, data, model, epochs, environment={}, before=[], wrap=lambda c: c):
         self.n += 1
         run = os.path.join(self.work, f"run{self.n}")
-        command = [program, "train", "-m", model, "-d", self.data(data), "--epochs", str(epochs), "--run-dir", run]
-        for s in (f"eval_step={epochs + 1}", "save_best=false", "save_last=false", f"graph_cache={self.work}/graphs"):
+        command = [program, "train", "-m", model, "-d", self.data(data), "--run-dir", run]
+        for s in (f"epochs={epochs}", f"eval_step={epochs + 1}", "save_best=false", "save_last=false", f"graph_cache={self.work}/graphs"):
             command += ["--set", s]
         return run, subprocess.Popen(wrap(before + command), env={**self.plain, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
