@@ -323,7 +323,8 @@ TEST(Trainer, StopsAtTheTwentyFirstFailureWithoutImprovement) {
   const Dataset data = random_data(dir, 20, 15, 3, {});
   Settings s;
   s.model = "BPR", s.embedding_size = 4, s.learning_rate = 1e-12, s.epochs = 100, s.train_batch_size = 64,
-  s.threads = 1;  // nothing moves: a constant validation value
+  s.threads = 1;                              // nothing moves: a constant validation value
+  s.topk = {5}, s.valid_metric = "Recall@5";  // of 15 items: Recall@20 could not tell models apart
   Trainer t(s, data);
   const TrainSummary sum = t.run({});
   EXPECT_EQ(sum.reason, StopReason::early);
