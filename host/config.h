@@ -2,7 +2,7 @@
 //
 //   order      built-in < defaults of the model < files, in the order given < command line
 //   one table  config_keys.cpp lists every key once: field, type, range, models it concerns, help; parsing, --print-config, errors and docs read it
-//   silence    no key is ignored in it: unknown = UserError with the nearest name; a key without influence on the run, another name = a note
+//   silence    no key is ignored in it: unknown = UserError with a name that is near; a key without influence on the run, another name = a note
 #pragma once
 #include <map>
 #include <string>
