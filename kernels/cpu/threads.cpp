@@ -26,24 +26,30 @@ __attribute__((constructor(101))) void choose_waiting() {
   if (!*set_by) setenv("GOMP_SPINCOUNT", std::to_string(kBriefly).c_str(), 1);
 }
 
-// Looks at the process every 50 ms, at a microsecond each time. One switch in a while is a daemon's; two in a row of 50 ms are a program that computes.
+// Looks at the process every 50 ms, at a microsecond each time. One switch in that time may be a daemon's, two are a program that computes. After three calm
+// looks threads spin long. If that lures the other programs out soon (one that sleeps most of the time is rarely switched), calm has to last twice as long
+// the next time, up to five seconds.
 class Watch {
  public:
   void look() {
-    if (*set_by || !&gomp_spin_count_var || ++calls_ % 16 != 0) return;
+    if (*set_by || !&gomp_spin_count_var) return;
     const Clock::time_point now = Clock::now();
     if (now - last_ < std::chrono::milliseconds(50)) return;
     rusage used;
     getrusage(RUSAGE_SELF, &used);
-    calm_ = used.ru_nivcsw - switches_ < 2 ? calm_ + 1 : 0;
+    const bool disturbed = used.ru_nivcsw - switches_ >= 2;
+    const int64_t spun_long = calm_ - needed_;  // looks; below 0: not yet
+    if (disturbed && spun_long >= 0) needed_ = spun_long > kSoon ? kCalm : std::min(2 * needed_, kMost);
+    calm_ = disturbed ? 0 : calm_ + 1;
     last_ = now, switches_ = used.ru_nivcsw;
-    gomp_spin_count_var = calm_ >= 3 ? kLong : kBriefly;
+    gomp_spin_count_var = calm_ >= needed_ ? kLong : kBriefly;
   }
 
  private:
   using Clock = std::chrono::steady_clock;
+  static constexpr int64_t kCalm = 3, kSoon = 20, kMost = 100;  // looks
   Clock::time_point last_ = Clock::now();
-  int64_t calls_ = 0, calm_ = 0, switches_ = 0;
+  int64_t calm_ = 0, needed_ = kCalm, switches_ = 0;
 };
 
 }  // namespace
