@@ -235,7 +235,7 @@ def markdown(report):
         lines += [f"| {what} | {want} | {got} | {'met' if met else '**missed**'} |" for what, want, got, met in targets(tables)]
     bound = bounds(tables, report["with_targets"])
     if bound:
-        lines += ["", ("Of what was missed, and" if report["with_targets"] else "Of the epochs") + " against tuned-rows, which has no target ([what was tried](race-notes.md)):", ""] + [f"* {x}" for x in bound]
+        lines += ["", ("Of what was missed, and" if report["with_targets"] else "Of the epochs") + " against tuned-rows, which has no target ([what was tried](../../docs/tried.md)):", ""] + [f"* {x}" for x in bound]
     notes = [f"{r['case']}, {p['name']}: {n}" for r in report["results"] for p in r["participants"][1:] for n in p["notes"]]
     if notes:
         lines += ["", "Notes of the baseline:", ""] + [f"* {n}" for n in notes]

@@ -51,7 +51,7 @@ struct Element8 {
 };
 
 // G eights side by side: what one waits for, the others fill. `last`: the lanes of the last that are elements. Four, or a root of two by fma as below,
-// replay faster in registers and for rows that missed sixty steps, and not in an epoch (Zen 3; bench/results/race-notes.md).
+// replay faster in registers and for rows that missed sixty steps, and not in an epoch (Zen 3; docs/tried.md).
 template <int G>
 struct Eights {
   Element8 e[G];

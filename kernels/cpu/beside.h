@@ -4,7 +4,7 @@
 //
 // On AMD with AVX-512: eight lanes leave one register beside a tile, and on Intel nobody has measured it. Elsewhere all is done in finish().
 // Zen 4, rows of 4,096 of which a batch lists an eighth: catch_up_project takes 13 % less time on one thread, project_backward_step 11 %; on two, which wait
-// for the same memory, 7 % and 4 % in a quiet moment (bench_kernels --benchmark_filter=trained_projection, bench/results/race-notes.md).
+// for the same memory, 7 % and 4 % in a quiet moment (bench_kernels --benchmark_filter=trained_projection, docs/tried.md).
 #pragma once
 #include "kernels/cpu/adam_row.h"
 #include "kernels/cpu/microkernel.h"

@@ -126,7 +126,7 @@ inline void sparse_row(const RowEdges<Far>& a, CMat x, Start&& start, Store&& st
 
 // Edges of rows that do not lie one behind the other in the graph, or of which a mask leaves some, copied so that they do: then rows of X can be asked for
 // across the rows' ends, and no branch depends on the mask. (Baby, batches of 2,048, Zen 4: backward a fifth to a quarter shorter, forward up to a tenth.
-// Not measured on Intel, where hits listed row by row, with nothing asked for ahead, once took longer than the branch: bench/results/race-notes.md.)
+// Not measured on Intel, where hits listed row by row, with nothing asked for ahead, once took longer than the branch: docs/tried.md.)
 class EdgeBuffer {
  public:
   static constexpr int64_t kRoom = 1024, kRows = 128;  // 8 KB of edges: they stay in L1 beside rows of X
