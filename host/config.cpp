@@ -162,7 +162,7 @@ void check_together(const Settings& s, const std::map<std::string, std::string>&
 }
 
 // All that is given, by the settings' own names. Only what wins is parsed: a list of a published grid may be overridden by --set.
-struct Given {
+struct GivenKeys {
   std::map<std::string, ConfigValue> winner;
   std::set<std::string> may_be_grids;  // what `hyper_parameters` names in any file: MMRec joins them, too
 };
@@ -172,8 +172,8 @@ void check_layers_key(const ConfigValue& v, const std::string& model) {
     throw UserError(fmt::format("{}: n_layers is LightGCN's key; {} has n_ui_layers and n_mm_layers", v.origin, model));
 }
 
-Given collect(const std::vector<std::vector<ConfigValue>>& layers, const std::string& model) {
-  Given given;
+GivenKeys collect(const std::vector<std::vector<ConfigValue>>& layers, const std::string& model) {
+  GivenKeys given;
   for (const std::vector<ConfigValue>& layer : layers) {
     std::map<std::string, const ConfigValue*> here;
     for (const ConfigValue& v : layer) {
@@ -190,7 +190,7 @@ Given collect(const std::vector<std::vector<ConfigValue>>& layers, const std::st
   return given;
 }
 
-std::string note_of_other_names(const Given& given) {
+std::string note_of_other_names(const GivenKeys& given) {
   std::string note;
   for (const auto& [name, value] : given.winner)
     if (value.key != name && value.key != "n_layers")  // n_layers is LightGCN's name for it in MMRec, whose names are this program's
@@ -211,7 +211,7 @@ void take_grid(Config& config, const ConfigKey& key, const ConfigValue& v) {
   config.grid[key.name] = "[" + values + "]";
 }
 
-std::string sentence_of_grids(const Config& config, const Given& given) {
+std::string sentence_of_grids(const Config& config, const GivenKeys& given) {
   std::string grids, sets;
   for (const auto& [name, values] : config.grid) {
     const ConfigValue& v = given.winner.at(name);
@@ -223,7 +223,7 @@ std::string sentence_of_grids(const Config& config, const Given& given) {
 }
 
 // The files of features that MMRec's dataset files name are the modalities of a model that reads any, where the key `modalities` says nothing.
-void take_feature_files(Config& config, Given& given) {
+void take_feature_files(Config& config, GivenKeys& given) {
   Settings& s = config.settings;
   if (!uses_features(s) || given.winner.count("modalities")) return;
   static const std::string end = "_feat.npy";
@@ -311,7 +311,7 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
       find_key(d.key)->set(config.settings, v);
       config.origin[d.key] = v.origin;
     }
-  Given given = collect(layers, model);
+  GivenKeys given = collect(layers, model);
   if (const std::string note = note_of_other_names(given); !note.empty()) config.notes.push_back(note);
 
   const Settings defaults = config.settings;

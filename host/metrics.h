@@ -40,9 +40,9 @@ int metric_cutoff(const std::string& key);        // of "recall@20": 20
 //   any metric              h = 0 or h = n: whatever the order, the value is the same
 //   Recall@k, Precision@k   k >= n too: the list takes all candidates, and only the order within it is free, which these two do not see
 struct Selects {
-  int64_t fixed_users = 0;      // those whose value is the same for every model
-  int64_t short_users = 0;      // those of them to whom a smaller k would give a say
-  int64_t most_candidates = 0;  // of the short ones
+  int64_t fixed_users = 0;        // those whose value is the same for every model
+  int64_t short_users = 0;        // those of them to whom a smaller k would give a say
+  int64_t most_candidates = 0;    // of the short ones
   int64_t fewest_candidates = 0;  // of all that can have a say, at a k below it; 0: none can
 };
 Selects selects(const std::string& key, const HeldOut&, const HostCsr& train);

@@ -41,7 +41,6 @@ void check_ids(const RunFolder& folder, const char* file, const IdMap& map, cons
         fmt::format("{}: its ids differ from those the run was trained with ({}); give that data folder with -d", data_folder, folder.path(file)));
 }
 
-
 [[noreturn]] void unreadable_summary(const RunFolder& folder) {
   throw UserError(fmt::format("{}: written by another version, or damaged", folder.path("summary.json")));
 }
