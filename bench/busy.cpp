@@ -12,8 +12,8 @@
 #include "bench/command.h"
 #include "data/error.h"
 #include "host/config.h"
-#include "host/models/recommender.h"
 #include "host/trainer.h"
+#include "host/training/recommender.h"
 
 namespace {
 int64_t shared = 0, alone = 0;  // regions of several threads, and those that the calling thread worked through by itself

@@ -15,6 +15,7 @@
 #include "bench/arguments.h"
 #include "bench/command.h"
 #include "bench/epoch_report.h"
+#include "bench/published.h"
 #include "bench/work.h"
 #include "data/error.h"
 #include "data/safe_file.h"
@@ -22,9 +23,10 @@
 #include "data/text.h"
 #include "host/config.h"
 #include "host/machine.h"
-#include "host/models/recommender.h"
 #include "host/run_folder.h"
+#include "host/systems/registry.h"
 #include "host/trainer.h"
+#include "host/training/recommender.h"
 
 namespace ccdrec::bench {
 namespace {
@@ -45,16 +47,16 @@ const std::vector<std::string> kCases = {"BPR", "LightGCN", "FREEDOM", "FREEDOM 
 Settings case_settings(const std::string& name, std::string& setting) {
   Settings s;
   s.model = name.substr(0, name.find(' '));
-  s.learning_rate = s.model == "CCDRec" ? 5e-4 : 1e-3;
-  s.train_batch_size = s.model == "CCDRec" ? 512 : 2048;
+  s.learning_rate = published(s.model).learning_rate, s.train_batch_size = published(s.model).train_batch_size;
   s.save_best = s.save_last = false;
   setting = fmt::format("B {}", s.train_batch_size);
-  if (s.model == "LightGCN") setting += fmt::format(", {} layers", s.n_ui_layers);
-  if (s.model == "FREEDOM") {
+  const Outline o = outline_of(s);
+  if (o.layers > 0 && o.item_layers == 0) setting += fmt::format(", {} layers", o.layers);
+  if (o.item_layers > 0 && !o.diffusion) {
     s.reg_weight = name == "FREEDOM" ? 0 : 1e-3;
     setting += fmt::format(", reg {:g}", s.reg_weight);
   }
-  if (s.model == "CCDRec") {
+  if (o.diffusion) {
     setting += fmt::format(", T {}", s.timesteps);
     if (name == "CCDRec own pool") s.tau_end = 0, setting += ", after tau_end";
   }
@@ -152,7 +154,7 @@ void run_steps(const Options& o, Trainer& trainer, CaseResult& result, const std
   const auto flush_start = Clock::now();
   model.flush();
   const double owed = since(flush_start);
-  result.negatives = model.negatives_name();
+  result.negatives = model.model().negatives(1);
   const double n = double(result.steps), scale = n / double(result.timed_steps);
   const Timing t = timing(step);
   std::sort(step.begin(), step.end());

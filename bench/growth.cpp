@@ -17,6 +17,7 @@
 
 #include "bench/arguments.h"
 #include "bench/command.h"
+#include "bench/published.h"
 #include "bench/work.h"
 #include "data/error.h"
 #include "data/safe_file.h"
@@ -24,9 +25,9 @@
 #include "data/text.h"
 #include "host/config.h"
 #include "host/machine.h"
-#include "host/models/recommender.h"
 #include "host/run_folder.h"
 #include "host/trainer.h"
+#include "host/training/recommender.h"
 
 namespace ccdrec::bench {
 namespace {
@@ -64,7 +65,7 @@ std::string data_folder(const Options& o, const Size& z) {
 Settings settings_of(const Options& o, const std::string& model, const Size& z) {
   Settings s;
   s.model = model, s.device = "cpu", s.threads = o.threads, s.graph_cache = o.cache + "/graphs";
-  s.learning_rate = model == "CCDRec" ? 5e-4 : 1e-3;
+  s.learning_rate = published(model).learning_rate;
   s.train_batch_size = int(z.batch);
   s.candidate_ratio = (double(z.candidates) + 0.5) / double(z.items);  // its floor is meant
   s.epochs = 5, s.save_best = s.save_last = false;

@@ -4,11 +4,13 @@
 #include <cmath>
 
 #include "bench/growth.h"
+#include "bench/published.h"
 #include "bench/work.h"
 #include "data/error.h"
 #include "data/synth.h"
 #include "data/text.h"
 #include "host/machine.h"
+#include "host/systems/registry.h"
 
 namespace ccdrec::bench {
 namespace {
@@ -100,8 +102,8 @@ const std::vector<Series>& all_series() {
 Size size_of(const Series& s, const std::string& model, int scale) {
   const SynthParams full = synth_preset("elec");
   const int users = s.name == "items" ? 8 : scale, items = s.name == "interactions" ? 8 : scale;
-  Size z{full.users * users / 8, full.items * items / 8, full.interactions * users / 8, model == "CCDRec" ? 512 : 2048, 0};
-  if (model == "CCDRec") z.candidates = z.items / 10;
+  Size z{full.users * users / 8, full.items * items / 8, full.interactions * users / 8, published(model).train_batch_size, 0};
+  if (outline_of(published(model)).searches) z.candidates = z.items / 10;
   if (s.linear) z.batch *= scale, z.candidates /= scale;
   return z;
 }

@@ -26,9 +26,9 @@
 #include "data/synth.h"
 #include "data/text.h"
 #include "host/machine.h"
-#include "host/models/recommender.h"
 #include "host/run_folder.h"
 #include "host/trainer.h"
+#include "host/training/recommender.h"
 
 // The name callgrind is told. Never inlined, never renamed.
 extern "C" __attribute__((noinline)) void counted_epoch(ccdrec::Recommender& model, int epoch) {

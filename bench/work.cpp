@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "data/graph.h"
+#include "host/systems/registry.h"
 #include "kernels/rng.h"
 
 namespace ccdrec::bench {
@@ -57,10 +58,9 @@ BatchCounts count_batches(const Settings& s, const Dataset& data, const HostCsr&
 }  // namespace
 
 std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
-  const bool ccd = s.model == "CCDRec", freedom = s.model == "FREEDOM" || (ccd && s.backbone == "FREEDOM");
-  const bool graph_model = freedom || s.model == "LightGCN" || (ccd && s.backbone == "LightGCN");
-  const double kept = freedom && s.dropout > 0 ? 1 - s.dropout : 1;
-  const int layers = graph_model ? s.n_ui_layers : 0;
+  const Outline o = outline_of(s);
+  const double kept = 1 - o.prune;
+  const int layers = o.layers;
   const HostCsr graph = user_item_graph(pairs_by_user(data.train, data.n_users, data.n_items));
   const BatchCounts n = count_batches(s, data, graph, kept, layers);
 
@@ -70,12 +70,12 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   const double M = double(data.features.size()), K = M + 2, row = 4 * d;  // bytes of one embedding row
   double F = 0;
   for (const Feature& f : data.features) F += double(f.matrix.cols());
-  const bool projects = (ccd && s.dma) || (freedom && s.reg_weight > 0);
+  const bool projects = o.fuses || o.modality_terms;
   const double C = std::max(1.0, s.candidate_ratio * I);
 
   Work forward, backward, optimiser, sample, prune, reverse, evaluation;
   // Ranking loss: two (with curricular negatives three) dot products a row, rows read; gradients twice that, rows written.
-  const double pairs = ccd ? 3 : 2;
+  const double pairs = o.hard ? 3 : 2;
   forward += {2 * pairs * B * d, (n.users + n.items) * row};
   backward += {4 * pairs * B * d, (n.users + n.items) * row};
   // Propagation: per layer 2 flop an edge and column; edges (8 bytes), the rows below read, the rows of the layer written. Backward the same.
@@ -85,8 +85,8 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   }
   // Item-item graph: at least knn_k edges a row. CCDRec starts the propagation from it, so all items reached need it; FREEDOM only those of the
   // batch.
-  if (freedom) {
-    const double rows = ccd ? n.items_reached : n.items, edges = s.n_mm_layers * s.knn_k * rows;
+  if (o.item_layers > 0) {
+    const double rows = o.start_room ? n.items_reached : n.items, edges = o.item_layers * s.knn_k * rows;
     forward += {2 * edges * d, 8 * edges + 2 * rows * row}, backward += {2 * edges * d, 8 * edges + 2 * rows * row};
   }
   // Modality maps of the batch's distinct items: Y = X W; dW = X^T dY, and dX = dY W^T where features are trained. Then X is read for dW, takes its
@@ -98,22 +98,22 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   }
   // Estimator: q and k of every token, v of one combined token an item; backward twice the products. Three saved (items K, d) arrays, written then
   // read.
-  if (ccd && s.dma) {
+  if (o.fuses) {
     const double product = 4 * n.items * K * d * d + 2 * n.items * d * d, saved = 3 * n.items * K * row;
     forward += {product, saved}, backward += {2 * product, saved};
   }
   // Adam: every element moves at every step (8 flop and a root), read and written (28 bytes) only where a gradient arrives. The features' steps
   // were counted above.
-  const double touched = graph_model ? n.rows[0] : n.users + n.items;
+  const double touched = o.propagates ? n.rows[0] : n.users + n.items;
   optimiser += {8 * N * d, 28 * touched * d, N * d};
   if (projects) optimiser += {8 * F * d, 28 * F * d, F * d};
   // Curricular negatives: similarity of each positive with each candidate.
-  if (ccd && s.cns) sample += {2 * B * C * d, (n.items + C) * row};
+  if (o.searches) sample += {2 * B * C * d, (n.items + C) * row};
   for (Work* w : {&forward, &backward, &optimiser, &sample}) w->flop *= steps, w->bytes *= steps, w->roots *= steps;
 
   // Once an epoch. Pruning: a key for each edge, read and written, then the kept ones twice into a CSR.
   if (kept < 1) prune += {0, 16 * E + 2 * kept * E * 8};
-  if (ccd && s.dma) {  // modality maps of all items, then T steps of 3 products (1,d)(d,d) an item; noise about 20 flop a value; four snapshots
+  if (o.fuses) {  // modality maps of all items, then T steps of 3 products (1,d)(d,d) an item; noise about 20 flop a value; four snapshots
     reverse += {2 * I * F * d + I * s.timesteps * (6 * d * d + 20 * d), 4 * I * F + 4 * I * row};
   }
   std::vector<char> evaluated(size_t(data.n_users), 0);

@@ -43,13 +43,6 @@ CaseFile::CaseFile(const std::string& path, const std::string& format) : path_(p
 }
 
 // Names that come from the file may hold anything: a line's end or a zero byte would cut the sentence.
-void CaseFile::fail(const std::string& what) const {
-  std::string sentence = what;
-  for (char& c : sentence)
-    if (std::iscntrl(static_cast<unsigned char>(c))) c = '?';
-  throw UserError(path_ + ": " + sentence);
-}
-
 std::string CaseFile::meta(const std::string& key, const std::string& otherwise) const {
   const auto it = file_.metadata.find(key);
   return it == file_.metadata.end() ? otherwise : it->second;

@@ -6,30 +6,27 @@
 #include <string>
 #include <vector>
 
-#include "data/graph.h"
+#include "host/models/watch.h"
 #include "host/safetensors.h"
 #include "host/settings.h"
 
 namespace ccdrec {
 
-using Extents = std::vector<int64_t>;
-constexpr int64_t kAny = -1;  // in a shape that is expected: any extent but 0
-
-class CaseFile {
+class CaseFile : public Given {
  public:
   CaseFile(const std::string& path, const std::string& format);
-  [[noreturn]] void fail(const std::string& what) const;
+  std::string origin() const override { return path_; }
 
   Settings settings(int64_t d) const;           // width d is that of the arrays
   std::vector<std::string> modalities() const;  // distinct, at most kMaxModalities
   int64_t t() const;                            // Adam's step, from 1
 
-  bool has(const std::string& name) const { return file_.tensors.count(name) != 0; }
+  bool has(const std::string& name) const override { return file_.tensors.count(name) != 0; }
   Extents shape(const std::string& name, const Extents& want) const;
-  std::vector<float> floats(const std::string& name, const Extents& want) const;                    // finite
-  std::vector<float> squares(const std::string& name, const Extents& want) const;                   // and none negative
-  std::vector<int32_t> indices(const std::string& name, const Extents& want, int64_t limit) const;  // 0 .. limit-1
-  HostCsr sparse(const std::string& name, int64_t n) const;                                         // n x n; each cell named once
+  std::vector<float> floats(const std::string& name, const Extents& want) const override;
+  std::vector<float> squares(const std::string& name, const Extents& want) const;  // floats, none negative
+  std::vector<int32_t> indices(const std::string& name, const Extents& want, int64_t limit) const override;
+  HostCsr sparse(const std::string& name, int64_t n) const;  // n x n; each cell named once
   // Of the arrays whose names begin with one of `parts`, each must be known, and moments come in pairs: a misspelt name would be a zero otherwise.
   void check_names(const std::vector<std::string>& parts, const std::vector<std::string>& known) const;
 

@@ -7,6 +7,7 @@
 #include <climits>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 
 #include "data/error.h"
@@ -267,13 +268,12 @@ void Trainer::save_best(const std::string& path) {
   Impl& z = *impl_;
   const Range range(*z.device, RangeId::write, z.epoch);
   Recommender& model = *z.model;
-  Writer out(z.device->ctx.device == DeviceKind::cpu);
+  Writer out(*z.device);
   for (const Window& w : windows(model)) out.add("", w, *w.value);
-  Backbone& b = model.backbone();
-  const Array<float>& h = b.h_array();
-  const int64_t U = b.users(), I = b.n_items(), d = z.s.embedding_size;
-  out.add("final.user", {U, d}, h, 0, U, d, false);
-  out.add("final.item", {I, d}, h, U * d, I, d, false);
+  CMat hu, hi;
+  model.represented(hu, hi);
+  out.add("final.user", hu);
+  out.add("final.item", hi);
   write_safetensors(path, out.views, state_metadata(z));
 }
 
@@ -282,18 +282,18 @@ void Trainer::save_state(const std::string& path) {
   const Range range(*z.device, RangeId::write, z.epoch);
   Recommender& model = *z.model;
   model.flush();  // every row at step t: exact, and the steps of the rows need not be stored
-  Writer out(z.device->ctx.device == DeviceKind::cpu);
+  Writer out(*z.device);
   for (const Window& w : windows(model)) {
     out.add("", w, *w.value);
     out.add("adam.m.", w, *w.m);
     out.add("adam.v.", w, *w.v);
   }
-  if (Ndi* ndi = model.ndi(); ndi && ndi->ready())
-    for (int k = 0; k < 4; ++k)
-      if (Matrix& pool = ndi->pool_matrix(k))
-        out.add("pool." + std::to_string(k), {pool.rows(), pool.cols()}, pool.array(), 0, pool.rows(), pool.cols(), false);
-  const EpochLosses losses = z.next_step > 0 ? model.losses() : EpochLosses{};
-  out.views.push_back({"state.losses", "F64", {EpochLosses::count}, losses.sum});
+  std::vector<Kept> kept;
+  model.model().kept(kept);
+  for (const Kept& k : kept)
+    if (*k.filled) out.add(k);
+  const size_t n_losses = model.model().losses().size();
+  out.numbers("state.losses", {int64_t(n_losses)}, z.next_step > 0 ? model.losses() : Losses(n_losses));
   write_safetensors(path, out.views, state_metadata(z));
 }
 
@@ -325,9 +325,23 @@ void Trainer::load_state(const std::string& path) {
   number_of(file, "next_step", 0, steps, path);  // all of them: stopped between the last step and what follows it
   const int64_t t = number_of(file, "t", done + run.next_step, done + run.next_step, path);
   const auto losses = file.tensors.find("state.losses");
-  if (losses == file.tensors.end() || losses->second.bytes.size() != sizeof(EpochLosses{}.sum))
+  const size_t n_losses = model.model().losses().size();
+  if (losses == file.tensors.end() || losses->second.bytes.size() != n_losses * sizeof(double))
     throw UserError(path + ": tensor 'state.losses' is missing or has another size");
-  const std::vector<Window> all = windows(model);
+  const Windows all = windows(model);
+  std::vector<Kept> kept;
+  model.model().kept(kept);
+  // What was not there yet is in no file; what belongs together is there together.
+  std::set<bool*> filled;
+  for (const Kept& k : kept)
+    if (file.tensors.count(k.name)) filled.insert(k.filled);
+  std::erase_if(kept, [&](const Kept& k) { return !filled.count(k.filled); });
+  for (const Kept& k : kept) {
+    const auto it = file.tensors.find(k.name);
+    if (it == file.tensors.end()) throw UserError(path + ": tensor '" + k.name + "' is missing; the file is no state of this model");
+    if (it->second.dtype != k.dtype || it->second.bytes.size() != k.bytes)
+      throw UserError(path + ": tensor '" + k.name + "' has another size than this model's");
+  }
   for (const Window& w : all)
     for (const char* prefix : {"", "adam.m.", "adam.v."}) tensor(prefix + w.name, w.rows * w.cols);
 
@@ -335,18 +349,14 @@ void Trainer::load_state(const std::string& path) {
     restore("", w, *w.value);
     restore("adam.m.", w, *w.m);
     restore("adam.v.", w, *w.v);
+    w.set_reached(t);
   }
-  model.backbone().nodes().set_reached(t);
-  if (Modalities* modal = model.modalities())
-    for (int k = 0; k < modal->count(); ++k)
-      if (modal->features(k).trainable()) modal->features(k).set_reached(t);
-  if (Ndi* ndi = model.ndi(); ndi && file.tensors.count("pool.3")) {
-    for (int k = 0; k < 4; ++k)
-      if (Matrix& pool = ndi->pool_matrix(k))
-        pool.array().upload(tensor("pool." + std::to_string(k), pool.rows() * pool.cols()).f32(), pool.rows() * pool.cols());
-    ndi->set_ready(true);
+  for (const Kept& k : kept) {
+    z.device->ops.upload(z.device->ctx, k.device, file.tensors.at(k.name).bytes.data(), k.bytes);
+    *k.filled = true;
   }
-  std::memcpy(z.partial.sum, losses->second.bytes.data(), sizeof z.partial.sum);
+  z.partial.resize(n_losses);
+  std::memcpy(z.partial.data(), losses->second.bytes.data(), losses->second.bytes.size());
   model.set_t(t);
   z.epoch = run.epoch, z.next_step = run.next_step, z.failures = run.failures;
   z.summary = summary;

@@ -14,6 +14,7 @@
 #include "data/text.h"
 #include "host/config_keys.h"
 #include "host/metrics.h"
+#include "host/systems/registry.h"
 
 namespace ccdrec {
 namespace {
@@ -426,6 +427,6 @@ std::string key_reference() {
   return out;
 }
 
-bool uses_features(const Settings& s) { return s.model == "FREEDOM" || (s.model == "CCDRec" && (s.backbone == "FREEDOM" || s.dma || s.ndi)); }
+bool uses_features(const Settings& s) { return outline_of(s).reads_features; }
 
 }  // namespace ccdrec

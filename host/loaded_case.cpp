@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "data/error.h"
+#include "host/ccdrec/denoiser.h"
 #include "host/tensors.h"
 
 namespace ccdrec {
@@ -35,28 +36,39 @@ Settings settings_of(const CaseFile& c, int64_t d, int64_t t, const std::string&
   s.dropout = 0;  // the graph is given, pruned or not
   try {
     check_device(s.device, s.spmm);
-    if (model_shape(s).diffusion) check_estimator(s);
+    if (outline_of(s).diffusion) check_estimator(s);
   } catch (const UserError& e) { c.fail(std::string("settings: ") + e.what()); }
   return s;
 }
 
-HostCsr empty_graph(int64_t n) {
-  HostCsr a;
-  a.rows = a.cols = n;
-  a.row_ptr.assign(size_t(n) + 1, 0);
-  return a;
-}
+// The graphs of a case; the reverse process has none.
+class GraphsOfCase : public GraphSource {
+ public:
+  GraphsOfCase(const CaseFile& c, const Dataset& data, Of what) : GraphSource(data), c_(c), reads_(what == Of::step) {}
+  HostCsr user_item() override {
+    const int64_t n = train.rows + train.cols;
+    if (!reads_) return empty(n);
+    HostCsr a = c_.sparse("graph.user_item", n);
+    const HostCsr back = transpose(a);
+    if (back.col != a.col || back.row_ptr != a.row_ptr || back.val != a.val)
+      c_.fail("'graph.user_item' is not symmetric; give every edge in both directions with the same value");
+    return a;
+  }
+  HostCsr items() override { return reads_ ? c_.sparse("graph.item_item", train.cols) : empty(train.cols); }
 
-HostCsr symmetric_graph(const CaseFile& c, const std::string& name, int64_t n) {
-  HostCsr a = c.sparse(name, n);
-  const HostCsr back = transpose(a);
-  if (back.col != a.col || back.row_ptr != a.row_ptr || back.val != a.val)
-    c.fail(fmt::format("'{}' is not symmetric; give every edge in both directions with the same value", name));
-  return a;
-}
+ private:
+  static HostCsr empty(int64_t n) {
+    HostCsr a;
+    a.rows = a.cols = n;
+    a.row_ptr.assign(size_t(n) + 1, 0);
+    return a;
+  }
+  const CaseFile& c_;
+  const bool reads_;
+};
 
 // The arrays of the format; those that the model at hand does not read may be there all the same.
-std::vector<std::string> known_arrays(const std::vector<std::string>& modalities, const std::vector<ParamInfo>& dense) {
+std::vector<std::string> known_arrays(const std::vector<std::string>& modalities, const Windows& of_model) {
   std::vector<std::string> known = {"graph.user_item.index", "graph.user_item.value",
                                     "graph.item_item.index", "graph.item_item.value",
                                     "batch.users",           "batch.positives",
@@ -68,7 +80,7 @@ std::vector<std::string> known_arrays(const std::vector<std::string>& modalities
                                          "estimator.w_v.weight"};
   for (const std::string& m : modalities)
     for (const char* end : {"_embedding.weight", "_trs.weight", "_trs.bias"}) parameters.push_back(m + end);
-  for (const ParamInfo& p : dense) parameters.push_back(p.name);
+  for (const Window& p : of_model) parameters.push_back(p.name);
   for (const std::string& p : parameters)
     for (const char* kind : {"param.", "adam.m.", "adam.v."}) known.push_back(kind + p);
   return known;
@@ -81,31 +93,28 @@ LoadedCase::LoadedCase(const CaseFile& file, const std::string& device, int thre
   I = q[0], d = q[1];
   if (what == Of::step) U = c.shape("param.user_embedding.weight", {kAny, d})[0];
   s = settings_of(c, d, t, device, threads);
-  const Shape shape = model_shape(s);
-  if (what == Of::reverse && !shape.diffusion) c.fail("the model of the settings has no diffusion; choose CCDRec with dma or ndi");
-  load_data(shape, what);
-  const Graphs graphs = load_graphs(shape.backbone, what);
-  std::string note;
-  dev = make_device(s.device, s.threads, note, s.precision, s.spmm);
-  model = std::make_unique<Recommender>(*dev, s, data, graphs);
-  const std::vector<std::string> known = known_arrays(named, model->arena().params());
+  const Outline outline = outline_of(s);
+  if (what == Of::reverse && !outline.diffusion) c.fail("the model of the settings has no diffusion; choose CCDRec with dma or ndi");
+  load_data(outline, what);
+  GraphsOfCase graphs(c, data, what);
+  std::vector<std::string> notes(1);
+  dev = make_device(s.device, s.threads, notes[0], s.precision, s.spmm);
+  model = std::make_unique<Recommender>(*dev, s, data, graphs, notes);
+  const Windows all = windows(*model);
+  const std::vector<std::string> known = known_arrays(named, all);
   if (what == Of::step)
     c.check_names({"param.", "adam.", "graph.", "batch.", "diffusion."}, known);
   else
     c.check_names({"param.", "noise."}, known);
-  load_tables(what);
-  for (const ParamInfo& p : model->arena().params()) load_dense(p);
+  for (const Window& w : all)
+    if (what == Of::step || w.name != "user_embedding.weight") load(w);
   model->set_t(t - 1);
 }
 
-Extents LoadedCase::outside(const ParamInfo& p) {
-  return p.transposed ? Extents{p.cols, p.rows} : p.rows == 1 ? Extents{p.cols} : Extents{p.rows, p.cols};
-}
-
-void LoadedCase::load_data(const Shape& shape, Of what) {
+void LoadedCase::load_data(const Outline& outline, Of what) {
   data.name = "case", data.n_users = U, data.n_items = I;
   data.users = IdMap::dense_of(U), data.items = IdMap::dense_of(I);
-  if (shape.modalities) {
+  if (outline.projects) {
     if (named.empty()) c.fail("the model reads modalities, but the metadata 'modalities' names none; write them as [\"image\", \"text\"]");
     modalities = named;
     data.features = features_of(c, modalities, I);
@@ -120,50 +129,16 @@ void LoadedCase::load_data(const Shape& shape, Of what) {
   s.train_batch_size = int(data.train.size());
 }
 
-Graphs LoadedCase::load_graphs(const BackboneSpec& backbone, Of what) const {
-  Graphs graphs;
-  graphs.train = pairs_by_user(data.train, U, I);
-  const bool reads = what == Of::step;
-  graphs.user_item = reads && backbone.layers > 0 ? symmetric_graph(c, "graph.user_item", U + I) : empty_graph(U + I);
-  if (!backbone.item_graph) return graphs;
-  graphs.items = reads ? c.sparse("graph.item_item", I) : empty_graph(I);
-  graphs.items_t = transpose(graphs.items);
-  return graphs;
-}
-
-void LoadedCase::load_tables(Of what) {
-  RowTable& nodes = model->backbone().nodes();
-  if (what == Of::step) load_rows("user_embedding.weight", nodes, 0, U);
-  load_rows("item_id_embedding.weight", nodes, model->backbone().first_item(), I);
-  nodes.set_reached(t - 1);
-  for (size_t m = 0; m < modalities.size(); ++m) {
-    RowTable& x = model->modalities()->features(int(m));
-    if (!x.trainable()) continue;
-    load_rows(modalities[m] + "_embedding.weight", x, 0, I);
-    x.set_reached(t - 1);
-  }
-}
-
-void LoadedCase::load_rows(const std::string& name, RowTable& table, int64_t first, int64_t n) {
-  const int64_t cols = table.value().cols;
-  const Extents shape = {n, cols};
-  const auto put = [&](Array<float>& to, const std::vector<float>& v) { to.upload(v.data(), int64_t(v.size()), first * cols); };
-  put(table.values().array(), c.floats("param." + name, shape));
-  if (!c.has("adam.m." + name)) return;
-  put(table.moments().array(), c.floats("adam.m." + name, shape));
-  put(table.squares().array(), c.squares("adam.v." + name, shape));
-}
-
-void LoadedCase::load_dense(const ParamInfo& p) {
+void LoadedCase::load(const Window& w) {
   const auto put = [&](Array<float>& to, std::vector<float> v) {
-    if (p.transposed) v = transposed(v, p.cols, p.rows);
-    to.upload(v.data(), int64_t(v.size()), p.offset);
+    if (w.transposed) v = transposed(v, w.cols, w.rows);
+    to.upload(v.data(), int64_t(v.size()), w.offset);
   };
-  ParamArena& arena = model->arena();
-  put(arena.values(), c.floats("param." + p.name, outside(p)));
-  if (!c.has("adam.m." + p.name)) return;
-  put(arena.moments(), c.floats("adam.m." + p.name, outside(p)));
-  put(arena.squares(), c.squares("adam.v." + p.name, outside(p)));
+  put(*w.value, c.floats("param." + w.name, w.shape()));
+  w.set_reached(t - 1);
+  if (!c.has("adam.m." + w.name)) return;
+  put(*w.m, c.floats("adam.m." + w.name, w.shape()));
+  put(*w.v, c.squares("adam.v." + w.name, w.shape()));
 }
 
 }  // namespace ccdrec

@@ -5,7 +5,8 @@
 #include <vector>
 
 #include "host/case_file.h"
-#include "host/models/recommender.h"
+#include "host/systems/registry.h"
+#include "host/training/recommender.h"
 
 namespace ccdrec {
 
@@ -23,14 +24,10 @@ struct LoadedCase {
   std::unique_ptr<Recommender> model;
 
   LoadedCase(const CaseFile&, const std::string& device, int threads, Of);
-  static Extents outside(const ParamInfo&);  // the shape that files give it
 
  private:
-  void load_data(const Shape& shape, Of what);
-  Graphs load_graphs(const BackboneSpec& backbone, Of what) const;
-  void load_tables(Of what);
-  void load_rows(const std::string& name, RowTable& table, int64_t first, int64_t n);
-  void load_dense(const ParamInfo& p);
+  void load_data(const Outline&, Of what);
+  void load(const Window&);
 };
 
 }  // namespace ccdrec

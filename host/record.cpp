@@ -7,8 +7,10 @@
 #include <set>
 
 #include "data/error.h"
+#include "host/ccdrec/denoiser.h"
 #include "host/config.h"
 #include "host/machine.h"
+#include "host/systems/registry.h"
 #include "kernels/sample.h"
 
 namespace ccdrec {
@@ -35,19 +37,19 @@ nlohmann::json typed_settings(const Settings& s) {
 }  // namespace
 
 size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
-  const Shape shape = model_shape(s);
+  const Outline o = outline_of(s);
   const int64_t E = int64_t(data.train.size()), I = data.n_items, d = s.embedding_size, steps = steps_of(s, data);
   const int64_t items = std::min(E * (1 + s.n_neg), steps * I);  // distinct within their steps
   int64_t words = E * (4 + s.n_neg) + steps * 9 + (data.n_users) * (1 + 2 * kListed);
-  if (shape.backbone.prune > 0) words += 2 * E;
-  if (shape.cns) words += steps * std::max<int64_t>(1, int64_t(s.candidate_ratio * double(I)));
-  if (shape.modalities) words += items;
-  if (shape.diffusion) words += items * (1 + d) + I * d * s.timesteps;
+  if (o.prune > 0) words += 2 * E;
+  if (o.searches) words += steps * std::max<int64_t>(1, int64_t(s.candidate_ratio * double(I)));
+  if (o.projects) words += items;
+  if (o.diffusion) words += items * (1 + d) + I * d * s.timesteps;
   int64_t parameters = 2 * (data.n_users + I) * d;
-  if (shape.modalities)
+  if (o.projects)
     for (const Feature& f : data.features) parameters += I * f.matrix.cols() + 2 * (f.matrix.cols() + 1) * d;
-  if (shape.backbone.item_graph) parameters += 3 * I * s.knn_k * int64_t(data.features.size());
-  if (shape.diffusion) parameters += 2 * Denoiser::parameters(s, d);
+  if (o.item_layers) parameters += 3 * I * s.knn_k * int64_t(data.features.size());
+  if (o.diffusion) parameters += 2 * Denoiser::parameters(s, d);
   return size_t(words * s.epochs + parameters) * 4;
 }
 
@@ -58,62 +60,49 @@ void Recorder::check(const Settings& s, const Dataset& data) {
                                 describe_bytes(most), describe_bytes(kMost)));
 }
 
-Recorder::Recorder(Trainer& trainer, const Settings& s, const Dataset& data)
-    : trainer_(trainer), s_(s), data_(data), train_(pairs_by_user(data.train, data.n_users, data.n_items)), out_(false) {
+Recorder::Recorder(Trainer& trainer, const Settings& s, const Dataset& data) : trainer_(trainer), s_(s), data_(data), out_(trainer.device(), true) {
   std::set<int32_t> users;
   for (const std::vector<Pair>* split : {&data.valid, &data.test})
     for (const Pair& p : *split) users.insert(p.user);
   ranked_users_.assign(users.begin(), users.end());
   add_parameters("initial.", false);
-  const Backbone& b = trainer_.model().backbone();
-  if (b.spec().item_graph) out_.graph("graph.item_item", downloaded(trainer_.device(), b.item_graph()));
+  Watch shown(trainer_.device());
+  trainer_.model().model().graphs(shown);
+  for (const ShownGraph& g : shown.graphs)
+    if (g.name == "graph.item_item") out_.graph(g.name, g.graph);
 }
 
 // The raw features at the start are those of the data folder.
 void Recorder::add_parameters(const std::string& prefix, bool with_features) {
   Recommender& model = trainer_.model();
-  const Modalities* modal = model.modalities();
+  const std::vector<std::string> modalities = model.model().modalities();
   for (const Window& w : windows(model)) {
-    bool feature = false;
-    for (int k = 0; modal && k < modal->count(); ++k) feature = feature || w.name == modal->name(k) + "_embedding.weight";
+    const bool feature = std::any_of(modalities.begin(), modalities.end(), [&](const std::string& m) { return w.name == m + "_embedding.weight"; });
     if (!feature || with_features) out_.add(prefix, w, *w.value);
   }
 }
 
-// The rank that kernels/sample.h draws for a row; -1 where no candidate is admissible and the random negative stands.
-int32_t Recorder::rank(int epoch, int64_t step, int64_t row, int32_t user, const std::vector<int32_t>& candidates) const {
-  const auto first = train_.col.begin() + train_.row_ptr[size_t(user)], last = train_.col.begin() + train_.row_ptr[size_t(user) + 1];
-  const auto admissible = std::count_if(candidates.begin(), candidates.end(), [&](int32_t c) { return !std::binary_search(first, last, c); });
-  if (admissible == 0) return -1;
-  const int64_t k = std::min<int64_t>(trainer_.model().cns()->k_top(), admissible);
-  return int32_t(below(draw(Stream{s_.seed, Use::cns_rank, uint32_t(epoch), uint32_t(step)}, uint32_t(row)).v[0], uint32_t(k)));
-}
-
-void Recorder::step(int epoch, int64_t step) {
+void Recorder::step(int, int64_t step) {
   Recommender& model = trainer_.model();
-  Device& dev = trainer_.device();
-  if (step == 0) now_ = {}, now_.negatives.resize(size_t(s_.n_neg)), before_ = {};
-  const BatchDraws b = model.draws();
-  const size_t B = b.users.size();
+  if (step == 0) now_ = {}, now_.negatives.resize(size_t(s_.n_neg)), before_.assign(model.model().losses().size(), 0.0);
+  Watch drawn(trainer_.device());
+  model.draws(drawn);
   const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
-  append(now_.users, b.users);
-  append(now_.positives, b.positives);
+  append(now_.users, drawn.ids("batch.users"));
+  append(now_.positives, drawn.ids("batch.positives"));
+  const std::vector<int32_t>& negatives = drawn.ids("batch.negatives");
+  const int64_t B = model.batch().rows;
   for (size_t k = 0; k < now_.negatives.size(); ++k)
-    now_.negatives[k].insert(now_.negatives[k].end(), b.negatives.begin() + int64_t(k * B), b.negatives.begin() + int64_t((k + 1) * B));
-  append(now_.curricular, b.curricular);
-  if (!b.curricular.empty() && model.cns()) {
-    std::vector<int32_t> candidates(size_t(model.cns()->candidate_count()));
-    dev.ops.download(dev.ctx, candidates.data(), model.cns()->candidates(), candidates.size() * sizeof(int32_t));
-    for (size_t row = 0; row < B; ++row) now_.ranks.push_back(rank(epoch, step, int64_t(row), b.users[row], candidates));
-    append(now_.candidates, candidates);
-  }
-  append(now_.items, b.items);
-  append(now_.t, b.t);
-  append(now_.noise, b.noise);
+    now_.negatives[k].insert(now_.negatives[k].end(), negatives.begin() + int64_t(k) * B, negatives.begin() + int64_t(k + 1) * B);
+  append(now_.curricular, drawn.ids("batch.curricular"));
+  append(now_.ranks, drawn.ids("cns.rank"));
+  append(now_.candidates, drawn.ids("cns.candidates"));
+  append(now_.items, drawn.ids("diffusion.items"));
+  append(now_.t, drawn.ids("diffusion.t"));
+  if (const Shown* const noise = drawn.find("diffusion.noise")) append(now_.noise, noise->floats);
   now_.first_item.push_back(int32_t(now_.items.size()));
-  now_.pool = model.negatives_name();
-  const EpochLosses sum = model.losses();
-  for (int k = 0; k < EpochLosses::count; ++k) now_.losses.push_back(sum.sum[k] - before_.sum[k]);
+  const Losses sum = model.losses();
+  for (size_t k = 0; k < sum.size(); ++k) now_.losses.push_back(sum[k] - before_[k]);
   before_ = sum;
 }
 
@@ -129,26 +118,29 @@ void Recorder::epoch(const EpochReport& report) {
   if (!now_.curricular.empty()) out_.indices(at + "curricular", {n}, std::move(now_.curricular));
   if (!now_.ranks.empty()) {
     out_.indices(at + "ranks", {n}, std::move(now_.ranks));
-    out_.indices(at + "candidates", {steps, model.cns()->candidate_count()}, std::move(now_.candidates));
+    const int64_t of_a_step = int64_t(now_.candidates.size()) / steps;
+    out_.indices(at + "candidates", {steps, of_a_step}, std::move(now_.candidates));
   }
   if (items) {
     out_.indices(at + "first_item", {steps + 1}, std::move(now_.first_item));
     out_.indices(at + "items", {items}, std::move(now_.items));
   }
   if (!now_.t.empty()) out_.indices(at + "t", {items}, std::move(now_.t)), out_.floats(at + "noise", {items, d}, std::move(now_.noise));
-  out_.numbers(at + "losses", {steps, EpochLosses::count}, std::move(now_.losses));
-  if (model.backbone().spec().prune > 0) {
-    const HostCsr graph = downloaded(trainer_.device(), model.backbone().graph());
-    std::vector<int32_t> edges(size_t(graph.nnz()));  // users' rows come first, and hold every edge once
+  out_.numbers(at + "losses", {steps, int64_t(model.model().losses().size())}, std::move(now_.losses));
+  Watch shown(trainer_.device());
+  model.model().graphs(shown);
+  for (const ShownGraph& g : shown.graphs) {
+    if (!g.of_epoch) continue;
+    std::vector<int32_t> edges(size_t(g.graph.nnz()));  // users' rows come first, and hold every edge once
     const size_t kept = edges.size() / 2;
     for (int64_t u = 0; u < data_.n_users; ++u)
-      for (int64_t e = graph.row_ptr[size_t(u)]; e < graph.row_ptr[size_t(u) + 1]; ++e)
-        edges[size_t(e)] = int32_t(u), edges[kept + size_t(e)] = int32_t(graph.col[size_t(e)] - data_.n_users);
+      for (int64_t e = g.graph.row_ptr[size_t(u)]; e < g.graph.row_ptr[size_t(u) + 1]; ++e)
+        edges[size_t(e)] = int32_t(u), edges[kept + size_t(e)] = int32_t(g.graph.col[size_t(e)] - data_.n_users);
     out_.indices(at + "edges", {2, int64_t(kept)}, std::move(edges));
   }
-  if (model.shape().diffusion) add_reverse_noise(at, report.epoch);
+  if (model.model().reverses()) add_reverse_noise(at, report.epoch);
   if (report.evaluated) add_lists(at);
-  nlohmann::json j = {{"negatives", now_.pool}, {"evaluated", report.evaluated}};
+  nlohmann::json j = {{"negatives", report.negatives}, {"evaluated", report.evaluated}};
   if (report.evaluated) j["valid"] = report.valid, j["test"] = report.test;
   epochs_.push_back(j.dump());
 }
@@ -171,12 +163,13 @@ void Recorder::add_reverse_noise(const std::string& at, int epoch) {
 void Recorder::add_lists(const std::string& at) {
   Recommender& model = trainer_.model();
   Device& dev = trainer_.device();
-  const int64_t n = int64_t(ranked_users_.size()), U = data_.n_users;
-  const CMat h = model.backbone().h();
+  const int64_t n = int64_t(ranked_users_.size());
+  CMat hu, hi;
+  model.represented(hu, hi);
   const Array<int32_t> users(dev, ranked_users_), top(dev, n * kListed);
   const Array<float> score(dev, n * kListed);
   const Csr seen = model.train_csr();
-  dev.ops.score_topk(dev.ctx, top.p(), score.p(), h.slice(0, U), users.p(), n, h.slice(U, data_.n_items), &seen, kListed);
+  dev.ops.score_topk(dev.ctx, top.p(), score.p(), hu, users.p(), n, hi, &seen, kListed);
   out_.indices(at + "list.users", {n}, ranked_users_);
   out_.indices(at + "list.items", {n, kListed}, top.host());
   out_.floats(at + "list.scores", {n, kListed}, score.host());
@@ -185,9 +178,8 @@ void Recorder::add_lists(const std::string& at) {
 void Recorder::write(const std::string& path) {
   trainer_.model().flush();
   add_parameters("final.", true);
-  nlohmann::json modalities = nlohmann::json::array(), epochs = nlohmann::json::array();
-  if (const Modalities* modal = trainer_.model().modalities())
-    for (int k = 0; k < modal->count(); ++k) modalities.push_back(modal->name(k));
+  const nlohmann::json modalities = trainer_.model().model().modalities();
+  nlohmann::json epochs = nlohmann::json::array();
   for (const std::string& e : epochs_) epochs.push_back(nlohmann::json::parse(e));
   write_safetensors(path, out_.views,
                     {{"format", "ccdrec-run"},

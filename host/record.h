@@ -3,7 +3,6 @@
 #pragma once
 #include <string>
 
-#include "host/models/recommender.h"
 #include "host/tensors.h"
 #include "host/trainer.h"
 
@@ -21,7 +20,6 @@ class Recorder {
 
  private:
   void add_parameters(const std::string& prefix, bool with_features);
-  int32_t rank(int epoch, int64_t step, int64_t row, int32_t user, const std::vector<int32_t>& candidates) const;
   void add_reverse_noise(const std::string& at, int epoch);
   void add_lists(const std::string& at);
 
@@ -31,15 +29,13 @@ class Recorder {
     std::vector<int32_t> first_item{0};           // steps+1: where a step's items begin
     std::vector<float> noise;
     std::vector<double> losses;
-    std::string pool;
   };
   Trainer& trainer_;
   const Settings& s_;
   const Dataset& data_;
-  HostCsr train_;
   std::vector<int32_t> ranked_users_;  // those with a held-out item, ascending
   Steps now_;
-  EpochLosses before_;
+  Losses before_;
   std::vector<std::string> epochs_;  // JSON objects
   Writer out_;
 };

@@ -2,64 +2,45 @@
 
 namespace ccdrec {
 
-std::vector<Window> windows(Recommender& model) {
-  std::vector<Window> w;
-  Backbone& b = model.backbone();
-  RowTable& nodes = b.nodes();
-  const int64_t d = nodes.value().cols;
-  const auto add = [&](const std::string& name, RowTable& t, int64_t first, int64_t rows, int64_t cols) {
-    w.push_back({name, rows, cols, false, &t.values().array(), &t.moments().array(), &t.squares().array(), first * cols});
-  };
-  add("user_embedding.weight", nodes, 0, b.users(), d);
-  add("item_id_embedding.weight", nodes, b.first_item(), b.n_items(), d);
-  if (Modalities* modal = model.modalities())
-    for (int k = 0; k < modal->count(); ++k)
-      if (RowTable& x = modal->features(k); x.trainable()) add(modal->name(k) + "_embedding.weight", x, 0, x.value().rows, x.value().cols);
-  ParamArena& arena = model.arena();
-  for (const ParamInfo& p : arena.params())
-    w.push_back({p.name, p.rows, p.cols, p.transposed, &arena.values(), &arena.moments(), &arena.squares(), p.offset});
-  return w;
+Windows windows(Recommender& model) {
+  Windows all;
+  model.model().parameters(all);
+  return all;
 }
 
-std::vector<float> transposed(const std::vector<float>& v, int64_t rows, int64_t cols) {
-  std::vector<float> t(v.size());
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < cols; ++c) t[size_t(c * rows + r)] = v[size_t(r * cols + c)];
-  return t;
-}
-
-HostCsr downloaded(Device& dev, const Csr& a, bool values) {
-  HostCsr h;
-  h.rows = a.rows, h.cols = a.cols;
-  h.row_ptr.resize(size_t(a.rows) + 1);
-  dev.ops.download(dev.ctx, h.row_ptr.data(), a.row_ptr, h.row_ptr.size() * sizeof(int64_t));
-  h.col.resize(size_t(h.row_ptr.back()));
-  if (h.col.empty()) return h;
-  dev.ops.download(dev.ctx, h.col.data(), a.col, h.col.size() * sizeof(int32_t));
-  if (!values) return h;
-  h.val.resize(h.col.size());
-  dev.ops.download(dev.ctx, h.val.data(), a.val, h.val.size() * sizeof(float));
-  return h;
-}
-
-void Writer::add(const std::string& name, std::vector<int64_t> shape, const Array<float>& a, int64_t offset, int64_t rows, int64_t cols,
-                 bool transposed) {
-  if (on_host_ && !transposed) {
-    views.push_back({name, "F32", std::move(shape), a.p() + offset});
-    return;
-  }
-  std::vector<float> host(size_t(rows * cols));
-  a.download(host.data(), rows * cols, offset);
-  if (transposed) host = ccdrec::transposed(host, rows, cols);
-  floats(name, std::move(shape), std::move(host));
+void Writer::add(const std::string& name, CMat m) {
+  if (in_place_)
+    views.push_back({name, "F32", {m.rows, m.cols}, m.p});
+  else
+    floats(name, {m.rows, m.cols}, host_copy(dev_, m));
 }
 
 void Writer::add(const std::string& prefix, const Window& w, const Array<float>& a) {
-  const bool bias = w.rows == 1 && !w.transposed;
-  std::vector<int64_t> shape = w.transposed ? std::vector<int64_t>{w.cols, w.rows}
-                               : bias       ? std::vector<int64_t>{w.cols}
-                                            : std::vector<int64_t>{w.rows, w.cols};
-  add(prefix + w.name, std::move(shape), a, w.offset, w.rows, w.cols, w.transposed);
+  const CMat m{a.p() + w.offset, w.rows, w.cols};
+  if (in_place_ && !w.transposed) {
+    views.push_back({prefix + w.name, "F32", w.shape(), m.p});
+    return;
+  }
+  std::vector<float> host = host_copy(dev_, m);
+  if (w.transposed) host = transposed(host, w.rows, w.cols);
+  floats(prefix + w.name, w.shape(), std::move(host));
+}
+
+void Writer::add(const Shown& a) {
+  if (a.indices.empty())
+    floats(a.name, a.shape, a.floats);
+  else
+    indices(a.name, a.shape, a.indices);
+}
+
+void Writer::add(const Kept& k) {
+  if (in_place_) {
+    views.push_back({k.name, k.dtype, k.shape, k.device});
+    return;
+  }
+  bytes_.emplace_back(k.bytes);
+  dev_.ops.download(dev_.ctx, bytes_.back().data(), k.device, k.bytes);
+  views.push_back({k.name, k.dtype, k.shape, bytes_.back().data()});
 }
 
 void Writer::floats(const std::string& name, std::vector<int64_t> shape, std::vector<float> values) {

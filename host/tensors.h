@@ -1,33 +1,25 @@
-// The parameters of a model by their PyTorch-style names, wherever they live, and arrays on their way from a device into a file.
+// Arrays on their way from a device into a file.
 #pragma once
 #include <list>
 #include <string>
 #include <vector>
 
-#include "host/models/recommender.h"
 #include "host/safetensors.h"
+#include "host/training/recommender.h"
 
 namespace ccdrec {
 
-// One parameter: a window of a device array, with those of its moments.
-struct Window {
-  std::string name;
-  int64_t rows, cols;
-  bool transposed;  // written (cols,rows), as torch.nn.Linear keeps it
-  Array<float>*value, *m, *v;
-  int64_t offset;
-};
-std::vector<Window> windows(Recommender&);  // what is trained
+Windows windows(Recommender&);  // what is trained
 
-std::vector<float> transposed(const std::vector<float>&, int64_t rows, int64_t cols);  // (rows,cols) turned into (cols,rows)
-HostCsr downloaded(Device&, const Csr&, bool values = true);                           // without: the pattern
-
-// Host copies of what is written, kept alive until the file is. On the CPU device a plain window is written from where it lies.
+// Host copies of what is written, kept alive until the file is. On the CPU device what lies in order is written from
+// where it lies, unless it is to be copied: it will have changed by then.
 class Writer {
  public:
-  explicit Writer(bool on_host) : on_host_(on_host) {}
-  void add(const std::string& name, std::vector<int64_t> shape, const Array<float>& a, int64_t offset, int64_t rows, int64_t cols, bool transposed);
-  void add(const std::string& prefix, const Window& w, const Array<float>& a);
+  explicit Writer(Device& dev, bool copy = false) : dev_(dev), in_place_(!dev.gpu() && !copy) {}
+  void add(const std::string& name, CMat);                                      // (rows,cols)
+  void add(const std::string& prefix, const Window& w, const Array<float>& a);  // of its value or its moments
+  void add(const Shown&);
+  void add(const Kept&);
   void floats(const std::string& name, std::vector<int64_t> shape, std::vector<float> values);
   void indices(const std::string& name, std::vector<int64_t> shape, std::vector<int32_t> values);
   void numbers(const std::string& name, std::vector<int64_t> shape, std::vector<double> values);
@@ -35,10 +27,12 @@ class Writer {
   std::vector<TensorView> views;
 
  private:
-  bool on_host_;
+  Device& dev_;
+  bool in_place_;
   std::list<std::vector<float>> floats_;
   std::list<std::vector<int32_t>> indices_;
   std::list<std::vector<double>> numbers_;
+  std::list<std::vector<unsigned char>> bytes_;
 };
 
 }  // namespace ccdrec

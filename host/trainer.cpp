@@ -2,12 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
-#include <cmath>
 
 #include "data/error.h"
 #include "host/checkpoint.h"
 #include "host/config.h"
+#include "host/systems/registry.h"
 #include "host/trainer_impl.h"
 
 namespace ccdrec {
@@ -15,25 +16,6 @@ namespace ccdrec {
 namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-std::vector<float> modality_weights(const Settings& s, size_t count) {
-  std::vector<float> w;
-  if (!s.mm_weights.empty()) {
-    double sum = 0;
-    for (const double x : s.mm_weights) sum += x;
-    if (s.mm_weights.size() != count || std::fabs(sum - 1.0) > 1e-6)
-      throw UserError("mm_weights has " + std::to_string(s.mm_weights.size()) + " values with sum " + std::to_string(sum) + ", expected " +
-                      std::to_string(count) + " values (one per modality) with sum 1");
-    w.assign(s.mm_weights.begin(), s.mm_weights.end());
-  } else if (count == 1) {
-    w = {1.0f};
-  } else if (count == 2) {
-    w = {float(s.mm_image_weight), float(1.0 - s.mm_image_weight)};
-  } else {
-    w.assign(count, float(1.0 / double(count)));
-  }
-  return w;
-}
 
 // A setting with which each list leaves something out: with a k that is among topk already, where one is.
 std::string usable_metric(const Settings& s, const Selects& choice) {
@@ -58,25 +40,8 @@ std::string cannot_select(const Settings& s, const Selects& choice) {
 }  // namespace
 
 void Trainer::check_settings(const Settings& s, const Dataset& data) {
-  const auto bad = [](const std::string& key, const std::string& got, const std::string& want) {
-    throw UserError(key + " is " + got + ", expected " + want);
-  };
   check_ranges(s);
-  const Shape shape = model_shape(s);
-  if (shape.diffusion) check_estimator(s);
-  constexpr int kWidestOnGpu = 512;  // kernels/cuda/estimator.h: a row stays in the registers of a warp
-  if (shape.diffusion && s.embedding_size > kWidestOnGpu && s.estimator == "attention" && takes_gpu(s.device))
-    bad("embedding_size", std::to_string(s.embedding_size), "at most " + std::to_string(kWidestOnGpu) + " on a GPU with the estimator attention");
-  if (data.train.empty()) throw UserError("data set " + data.name + " has no training rows; x_label 0 marks them");
-  const bool needs_features = shape.modalities || shape.backbone.item_graph;
-  if (needs_features && data.features.empty())
-    throw UserError("model " + s.model + " reads item features, but " + data.folder + " has no *_feat.npy; add one, or choose BPR or LightGCN");
-  if (needs_features && data.features.size() > size_t(kMaxModalities))
-    throw UserError(std::to_string(data.features.size()) + " modalities found, at most " + std::to_string(kMaxModalities) +
-                    " are supported; choose some with modalities");
-  if (shape.backbone.item_graph && s.knn_k > data.n_items)
-    bad("knn_k", std::to_string(s.knn_k), "at most the number of items, " + std::to_string(data.n_items));
-  if (shape.backbone.item_graph) modality_weights(s, data.features.size());
+  check_system(s, data);
 }
 
 Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settings), data(dataset) {
@@ -85,35 +50,8 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
   device = make_device(s.device, s.threads, note, s.precision, s.spmm);
   notes.push_back(note);
   if (device->gpu()) device->ctx.reserve(Trainer::scratch(s, data));  // once: no step and no evaluation takes memory
-  const Shape shape = model_shape(s);
-  Graphs graphs;
-  graphs.train = pairs_by_user(data.train, data.n_users, data.n_items);
-  if (shape.backbone.layers > 0) graphs.user_item = user_item_graph(graphs.train);
-  if (graphs.train.nnz() < int64_t(data.train.size()))
-    notes.push_back(std::to_string(int64_t(data.train.size()) - graphs.train.nnz()) +
-                    " duplicated training rows: one edge each in the graphs, kept as training samples");
-  if (shape.backbone.item_graph) {
-    std::vector<std::vector<int32_t>> knn;
-    for (const Feature& f : data.features) {
-      const Range range(*device, RangeId::knn);
-      KnnResult r = knn_lists(device->ctx, device->ops, f, s.knn_k, s.knn_center, s.seed, s.graph_cache);
-      notes.push_back("item graph of " + f.name + ": " + std::to_string(s.knn_k) + " neighbours each, " + std::to_string(r.tied_rows) + " of " +
-                      std::to_string(data.n_items) + " rows tie at the last one" + (r.from_cache ? " (from the cache)" : ""));
-      if (!r.note.empty()) notes.push_back(r.note);
-      knn.push_back(std::move(r.idx));
-      f.matrix.forget_pages();
-    }
-    const std::vector<float> weights = modality_weights(s, data.features.size());
-    graphs.items = item_graph(knn, weights, data.n_items, s.knn_k);
-    std::string mixed;
-    for (size_t m = 0; m < weights.size(); ++m) mixed += fmt::format("{}{} {:g}", m ? ", " : "", data.features[m].name, weights[m]);
-    notes.push_back("item graph: weights " + mixed);
-    graphs.items_t = transpose(graphs.items);
-  }
-  model = std::make_unique<Recommender>(*device, s, data, graphs);
-  if (shape.backbone.prune > 0)
-    notes.push_back("training graph: " + std::to_string(model->backbone().kept_edges()) + " of " + std::to_string(graphs.train.nnz()) +
-                    " edges kept per epoch");
+  GraphsOfData graphs(*device, s, data, notes);
+  model = std::make_unique<Recommender>(*device, s, data, graphs, notes);
   metric = metric_key(s.valid_metric);
   const std::vector<int> ks = cutoffs(s.topk, s.valid_metric);
   const HeldOut held_valid = held_out(data.valid);
@@ -167,8 +105,8 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
     model.set_timed(gpu && epochs_here++ == 0);
     const double start = now();
     const Range range(*z.device, RangeId::epoch, epoch);
-    model.begin_epoch(epoch);
-    if (z.next_step > 0) model.set_losses(z.partial);  // resumed in the middle: order and graph are functions of (seed, epoch)
+    model.begin_epoch(epoch, z.next_step);
+    if (z.next_step > 0) model.set_losses(z.partial);  // resumed in the middle
     for (int64_t step = z.next_step; step < steps; ++step) {
       model.step(epoch, step);
       z.epoch = epoch, z.next_step = step + 1;
@@ -195,10 +133,11 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
       sum.message = "the loss is no longer finite in epoch " + std::to_string(epoch) + "; try a smaller learning_rate";
       return sum;
     }
-    const EpochLosses& l = state.losses;
-    static const char* const parts[] = {"bpr", "bpr_curricular", "align", "reg"};
-    for (int k = 0; k < EpochLosses::count; ++k) report.losses[parts[k]] = l.sum[k] / double(steps), report.loss += l.sum[k] / double(steps);
-    report.negatives = model.negatives_name();
+    for (size_t k = 0; k < state.losses.size(); ++k) {
+      const double mean = state.losses[k] / double(steps);
+      report.losses[model.model().losses()[k]] = mean, report.loss += mean;
+    }
+    report.negatives = model.model().negatives(epoch);
     const double trained = now() - start;
     sum.train_seconds += trained;
     report.seconds = model.seconds();

@@ -26,7 +26,7 @@ struct EpochReport {
   int epoch = 0;
   int64_t steps = 0;
   double loss = 0;                        // mean over steps of the whole loss
-  std::map<std::string, double> losses;   // parts: bpr, bpr_curricular, align, reg (means over steps)
+  std::map<std::string, double> losses;   // parts, by the names that the model gives them (means over steps)
   std::map<std::string, double> seconds;  // prune, sample, forward, backward, optimiser, reverse, evaluation; total
   bool evaluated = false;
   Metrics valid, test;

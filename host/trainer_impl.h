@@ -1,8 +1,8 @@
 // What a Trainer holds; shared with the checkpoint code and nobody else.
 #pragma once
 #include "host/metrics.h"
-#include "host/models/recommender.h"
 #include "host/trainer.h"
+#include "host/training/recommender.h"
 
 namespace ccdrec {
 
@@ -24,7 +24,7 @@ struct Trainer::Impl {
   // where the run is
   int epoch = 0;          // epoch to run next, or being run
   int64_t next_step = 0;  // > 0: in the middle of `epoch`
-  EpochLosses partial;    // its losses so far
+  Losses partial;         // its losses so far
   int failures = 0;       // evaluations since the last improvement
   TrainSummary summary;
 };

@@ -18,12 +18,14 @@
 #include "bench/arguments.h"
 #include "bench/command.h"
 #include "bench/gpu/agreement.h"
+#include "bench/published.h"
 #include "data/error.h"
 #include "data/synth.h"
 #include "host/config.h"
 #include "host/device.h"
-#include "host/models/recommender.h"
+#include "host/systems/registry.h"
 #include "host/trainer.h"
+#include "host/training/recommender.h"
 
 namespace ccdrec::bench {
 namespace {
@@ -41,18 +43,12 @@ struct Side {
   int64_t U = 0, I = 0, d = 0;
 };
 
-std::vector<float> downloaded(Device& dev, CMat m) {
-  std::vector<float> v(static_cast<size_t>(m.size()));
-  dev.ops.download(dev.ctx, v.data(), m.p, v.size() * sizeof(float));
-  return v;
-}
-
 Settings settings(const Options& o, const std::string& model, const std::string& folder, const char* device) {
   Settings s;
   s.model = model, s.device = device, s.data_path = folder, s.graph_cache = o.cache + "/graphs";
-  s.learning_rate = model == "CCDRec" ? 5e-4 : 1e-3, s.train_batch_size = model == "CCDRec" ? 512 : 2048;
-  s.epochs = o.epochs, s.stopping_step = o.epochs, s.dtau = 1;  // a stage an epoch
-  s.reg_weight = model == "FREEDOM" ? 1e-3 : s.reg_weight;
+  s.learning_rate = published(model).learning_rate, s.train_batch_size = published(model).train_batch_size;
+  s.epochs = o.epochs, s.stopping_step = o.epochs, s.dtau = 1;                                                 // a stage an epoch
+  if (const Outline system = outline_of(s); system.item_layers > 0 && !system.diffusion) s.reg_weight = 1e-3;  // FREEDOM's modality terms
   return s;
 }
 
@@ -106,14 +102,15 @@ struct Choices {
   int64_t made = 0;
   Flips flips;
 };
-Choices compare_choices(Recommender& model, const Dataset& data, uint32_t seed) {
+Choices compare_choices(Device& trained_on, Recommender& model, const Dataset& data, uint32_t seed) {
   Choices c;
   std::string note;
   const auto gpu = make_device("cuda", 0, note), cpu = make_device("cpu", 0, note);
-  const CMat on_gpu = model.ndi()->e0_hat();
-  const int64_t I = on_gpu.rows, d = on_gpu.cols;
-  std::vector<float> pool(static_cast<size_t>(I * d));
-  model.ndi()->pool_matrix(3).array().download(pool.data(), I * d);
+  std::vector<Kept> kept;
+  model.model().kept(kept);
+  const auto last = std::find_if(kept.begin(), kept.end(), [](const Kept& k) { return k.name == "pool.3"; });
+  const int64_t I = last->shape[0], d = last->shape[1];
+  const std::vector<float> pool = host_copy(trained_on, {static_cast<const float*>(last->device), I, d});
   const HostCsr train = pairs_by_user(data.train, data.n_users, data.n_items);
   const int64_t B = std::min<int64_t>(512, int64_t(data.train.size())), count = std::max<int64_t>(1, I / 10), k = std::max<int64_t>(1, count / 10);
   for (uint32_t batch = 0; batch < 4; ++batch) {
@@ -160,9 +157,9 @@ Side trained(const Settings& s, const Dataset& data, Choices* choices) {
   CMat hu, hi;
   t.model().represent(hu, hi);
   Device& dev = t.device();
-  side.hu = downloaded(dev, hu), side.hi = downloaded(dev, hi);
+  side.hu = host_copy(dev, hu), side.hi = host_copy(dev, hi);
   side.U = hu.rows, side.I = hi.rows, side.d = hu.cols;
-  if (choices && t.model().shape().cns) *choices = compare_choices(t.model(), data, s.seed);
+  if (choices && outline_of(s).searches) *choices = compare_choices(dev, t.model(), data, s.seed);
   return side;
 }
 

@@ -1,42 +1,44 @@
-// DMA, diffusion-controlled multimodal aligning (spec ccdrec 3.2-3.5): noise the batch's items, estimate e_0 from the modalities, fuse it into the
-// item start of the propagation, align it with the item table; and the backward of all three.
+// DMA, diffusion-controlled multimodal aligning (spec ccdrec 3.2-3.5), an item fusion: noise the batch's items,
+// estimate e_0 from the modalities, fuse it into the item start of the propagation, align it with the item table; and
+// the backward of all three. The estimator's other use is NDI, the reverse process.
 #pragma once
 #include "host/ccdrec/denoiser.h"
-#include "host/models/backbone.h"
-#include "host/models/modality.h"
+#include "host/ccdrec/ndi.h"
+#include "host/models/fusion.h"
 
 namespace ccdrec {
 
-class Dma {
+class Dma : public ItemFusion {
  public:
-  Dma(Device&, ParamArena&, const Settings&, int64_t d, int64_t capacity, int modalities);
-  void init(ParamArena&, uint32_t seed);
+  Dma(const Setup&, ParamArena&, Modalities&);
+  void init() override;
 
-  // Estimates e_0 of the listed items (D, n of them) from their noised rows of Q and their projections; draws t and eps at (epoch, step).
-  void forward(ParamArena&, Modalities&, CMat q, RowList items, uint32_t seed, uint32_t epoch, uint32_t step);
-  void fuse(Mat item_start, CMat hhat, RowList items);                     // item_start[i] = (1-mu) Hhat[i] + mu e0_hat
-  void fuse_all(Mat item_start, CMat hhat, CMat e0_hat, int64_t n_items);  // evaluation: every item
-  // L_dm and the way back: adds into d_q (I,d), scales item_start_grad (I,d), leaves d_h of the modalities and the estimator's gradients.
-  void backward(ParamArena&, Modalities&, double* loss, Mat d_q, Mat item_start_grad, CMat q, const Groups& items, int64_t terms);
+  // Estimates e_0 of the listed items (D, n of them) from their noised rows of Q and their projections; draws t and
+  // eps.
+  void forward(CMat q, RowList items, const Step&) override;
+  void fuse(Mat start, CMat hhat, RowList items) override;                                                 // start[i] = (1-mu) Hhat[i] + mu e0_hat
+  void backward(double* loss, Mat d_q, Mat d_start, CMat q, const Groups& items, int64_t terms) override;  // L_dm, into the estimator's gradients too
+  void end_epoch(CMat q, int epoch) override;
+  void fuse_all(Mat start) override;
+  const Ndi& ndi() const { return ndi_; }
 
-  const Denoiser& denoiser() const { return denoiser_; }
-  Denoiser& denoiser() { return denoiser_; }
-  const Schedule& schedule() const { return schedule_; }
-  CMat tau() const { return tau_; }
-  const Array<int32_t>& t() const { return t_; }  // of the last batch, row j: its j-th item
-  CMat noise() const { return eps_; }             // likewise
-  Mat e_t() const { return e_t_; }
-  Mat e0_hat() const { return e0_hat_; }
-  CMat d_e_t() const { return d_e_t_; }
-  CMat d_e0_hat() const { return d_e0_hat_; }
-  // For tests and parity: t and eps of the running batch can be given in place of drawn.
-  void set_given(const std::vector<int32_t>& t, const std::vector<float>& eps);
+  void kept(std::vector<Kept>& all) override { ndi_.kept(all); }
+  void give(const Given&, int64_t items) override;
+  void draws(int64_t items, Watch&) override;
+  void show(int64_t items, Watch&) override;
+  void show_reverse(const Given&, Watch&) override;
 
  private:
   Device& dev_;
-  int modalities_, steps_;
+  ParamArena& arena_;
+  Modalities& modal_;
+  uint32_t seed_;
+  int64_t I_, d_;
+  int steps_;  // T
   float mu_, lambda_;
-  bool mirrored_, fuses_, given_ = false;  // fuses_ = the module is on; off: the estimator still learns for NDI, the backbone feels nothing
+  bool mirrored_;
+  bool fuses_;          // the module is on; off: the estimator still learns for NDI, the backbone feels nothing
+  bool given_ = false;  // t and eps
   HostSchedule host_;
   Array<float> sched_[5];
   Schedule schedule_;
@@ -44,6 +46,7 @@ class Dma {
   Array<int32_t> t_;
   Denoiser denoiser_;
   EstimatorTokens tokens_;
+  Ndi ndi_;
 };
 
 }  // namespace ccdrec

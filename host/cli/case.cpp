@@ -11,8 +11,8 @@
 #include "host/cli/memory.h"
 #include "host/cli/run_options.h"
 #include "host/device.h"
-#include "host/models/recommender.h"
 #include "host/progress.h"
+#include "host/training/recommender.h"
 
 namespace ccdrec::cli {
 namespace {
@@ -36,7 +36,7 @@ int run_case(const CaseOptions& o, Io& io) {
   Trainer trainer(s, data);
   const int64_t step = o.reverse ? 0 : o.step;
   check_step(trainer, s, o.epoch, step);
-  if (o.reverse && !trainer.model().shape().diffusion) throw UserError("--reverse: the model of the settings has no diffusion");
+  if (o.reverse && !trainer.model().model().reverses()) throw UserError("--reverse: the model of the settings has no diffusion");
   for (const std::string& note : config.notes) io.err << "note: " << note << '\n';
   for (const std::string& note : trainer.notes()) io.err << "note: " << note << '\n';
 

@@ -11,7 +11,7 @@
 #include "host/cli/cli.h"
 #include "host/device.h"
 #include "host/machine.h"
-#include "host/models/recommender.h"
+#include "host/systems/registry.h"
 
 namespace ccdrec::cli {
 namespace {
@@ -39,7 +39,7 @@ std::optional<Fit> what_fits(const Settings& asked, const Dataset& data, size_t 
   for (const bool frozen : {false, true}) {
     Settings s = asked;
     if (frozen) {
-      if (!s.train_features || !model_shape(s).modalities) break;
+      if (!s.train_features || !outline_of(s).projects) break;
       s.train_features = false;
       if (const size_t bytes = Trainer::plan(s, data).total(); bytes <= most) return Fit{"train_features=false", bytes};
     }
@@ -97,7 +97,7 @@ void refuse_if_too_large(const MemoryPlan& plan, const Settings& s, const Datase
                               describe_bytes(largest_part.bytes),
                               fit ? fmt::format("{} would fit ({})", fit->set, describe_bytes(fit->bytes))
                                   : "no train_batch_size or embedding_size would fit" +
-                                        std::string(s.train_features && model_shape(s).modalities ? ", nor would train_features=false" : "")));
+                                        std::string(s.train_features && outline_of(s).projects ? ", nor would train_features=false" : "")));
 }
 
 }  // namespace ccdrec::cli

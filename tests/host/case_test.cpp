@@ -9,9 +9,10 @@
 #include <filesystem>
 
 #include "data/error.h"
-#include "host/models/recommender.h"
 #include "host/step.h"
 #include "host/tensors.h"
+#include "host/training/recommender.h"
+#include "tests/host/looked_into.h"
 #include "tests/host/tiny_data.h"
 #include "tests/host/trained.h"
 #include "tests/support.h"
@@ -55,7 +56,7 @@ struct Position {
 
 // The run itself, up to and including that step: its losses and its parameters, by name.
 struct Taken {
-  EpochLosses losses;
+  Losses losses;
   std::map<std::string, std::vector<float>> parameters;
 };
 Taken take_step(const Settings& s, const Dataset& data, Position at) {
@@ -71,14 +72,8 @@ Taken take_step(const Settings& s, const Dataset& data, Position at) {
   out.losses = model.losses();
   model.flush();
   for (const Window& w : windows(model)) {
-    std::vector<float> v(size_t(w.rows * w.cols));
-    w.value->download(v.data(), w.rows * w.cols, w.offset);
-    if (w.transposed) {
-      const std::vector<float> in = v;
-      for (int64_t r = 0; r < w.rows; ++r)
-        for (int64_t c = 0; c < w.cols; ++c) v[size_t(c * w.rows + r)] = in[size_t(r * w.cols + c)];
-    }
-    out.parameters[w.name] = v;
+    const std::vector<float> v = values_of(w);
+    out.parameters[w.name] = w.transposed ? transposed(v, w.rows, w.cols) : v;
   }
   return out;
 }
@@ -96,10 +91,11 @@ void expect_case_computes_the_step(const Settings& s, const Dataset& data, Posit
   const TensorFile given = read_safetensors(dir / "case.safetensors"), got = read_safetensors(dir / "result.safetensors");
   const Taken want = take_step(s, data, at);
   static const char* const parts[] = {"loss.bpr", "loss.bpr_curricular", "loss.align", "loss.reg"};
-  for (int k = 0; k < EpochLosses::count; ++k) {
+  ASSERT_EQ(want.losses.size(), std::size(parts));
+  for (size_t k = 0; k < std::size(parts); ++k) {
     double loss = 0;
     std::memcpy(&loss, got.tensors.at(parts[k]).bytes.data(), sizeof loss);
-    EXPECT_EQ(loss, want.losses.sum[k]) << parts[k];
+    EXPECT_EQ(loss, want.losses[k]) << parts[k];
   }
   for (const auto& [name, values] : want.parameters) {
     const TensorData& t = got.tensors.at("new." + name);
@@ -212,7 +208,7 @@ TEST(Case, ReverseComputesThePoolsOfTheRun) {
       Trainer t(s, data);
       train_to(t, s, at.epoch + 1, 0, {});
       for (int k = 0; k < 4; ++k) {
-        const std::vector<float> want = t.model().ndi()->pool_matrix(k).array().host();
+        const std::vector<float> want = pool_of(t.device(), t.model(), k);
         const TensorData& pool = got.tensors.at("pool." + std::to_string(k));
         ASSERT_EQ(pool.bytes.size(), want.size() * sizeof(float));
         for (size_t j = 0; j < want.size(); ++j) EXPECT_NEAR(pool.f32()[j], want[j], 2e-6f * (1 + std::fabs(want[j]))) << "pool " << k << ", " << j;

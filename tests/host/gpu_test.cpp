@@ -10,9 +10,10 @@
 #include "bench/gpu/agreement.h"
 #include "data/error.h"
 #include "host/device.h"
-#include "host/models/recommender.h"
 #include "host/safetensors.h"
+#include "host/systems/registry.h"
 #include "host/trainer.h"
+#include "host/training/recommender.h"
 #include "tests/host/tiny_data.h"
 #include "tests/host/trained.h"
 #include "tests/support.h"
@@ -122,7 +123,7 @@ TEST(SlowGpu, PrecisionLowersTheLargeProductsAndNothingElse) {
       const auto lowered = losses(precision);
       ASSERT_EQ(lowered.size(), fp32.size());
       for (size_t e = 0; e < fp32.size(); ++e) bench::keep_worst(moved[half], std::fabs(lowered[e] - fp32[e]) / fp32[e]);
-      if (std::string(m.name) == "BPR") {
+      if (!outline_of(small(m, "cuda")).projects) {  // no large products
         EXPECT_EQ(lowered, fp32) << precision;
         continue;
       }
@@ -157,7 +158,7 @@ TEST(SlowGpu, EvaluatesByCusparseAsByOwnProducts) {
       t.device().ops.download(t.device().ctx, items[library].data(), hi.p, items[library].size() * sizeof(float));
 #if defined(CCDREC_TEST_SIMT)
       const int64_t asked = static_cast<const simt::Backend*>(t.device().ctx.backend)->sparse_products;
-      EXPECT_EQ(asked, library ? 5 * (s.n_ui_layers + (s.model == "LightGCN" ? 0 : s.n_mm_layers)) : 0) << "four evaluations and one more";
+      EXPECT_EQ(asked, library ? 5 * (outline_of(s).layers + outline_of(s).item_layers) : 0) << "four evaluations and one more";
 #endif
     }
     ASSERT_EQ(loss[0].size(), 4u);
@@ -226,14 +227,14 @@ TEST(SlowGpu, ReplayedStepsAreTheDirectOnes) {
         model.begin_epoch(epoch);
         for (int64_t k = 0; k < model.steps_per_epoch(); ++k) model.step(epoch, k);
         model.end_epoch(epoch);
-        for (const double x : model.losses().sum) losses[direct].push_back(x);
+        for (const double x : model.losses()) losses[direct].push_back(x);
       }
       if (direct) {
         EXPECT_EQ(model.recordings(), 0);
       } else {
         // What comes twice is recorded. Full batches of six stages (no pool yet, four pools, the model's own), last batches of those four that take two
         // epochs; without the sampler, of both with a pool and full ones before.
-        EXPECT_EQ(model.recordings(), model.shape().cns ? 10 : std::string(m.name) == "DMA+NDI" ? 3 : 2);
+        EXPECT_EQ(model.recordings(), outline_of(s).searches ? 10 : std::string(m.name) == "DMA+NDI" ? 3 : 2);
       }
       states.push_back(state_bytes(t, dir));
     }

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "data/graph.h"
+#include "host/ccdrec/cns.h"
 #include "host/trainer.h"
 #include "tests/host/model_reference.h"
 #include "tests/host/tiny_data.h"
@@ -55,8 +56,6 @@ void expect_gradient(const std::string& what, const Dense& want, const std::vect
         << what << "[" << k << "]: got " << got[k] << ", want " << want.v[k] << ", largest " << top;
 }
 
-std::vector<float> host_rows(CMat m, int64_t n) { return {m.p, m.p + n * m.cols}; }  // CPU device
-
 std::vector<int32_t> distinct_items(const RefBatch& batch) {
   std::vector<int32_t> D(batch.p);
   D.insert(D.end(), batch.r.begin(), batch.r.end());
@@ -77,8 +76,10 @@ TEST(Model, LossAndEveryGradientMatchTheDoubleReference) {
     c.set(s);
     Trainer trainer(s, data);
     Recommender& model = trainer.model();
+    ccdrec::Device& dev = trainer.device();
+    const Outline outline = outline_of(s);
     model.begin_epoch(0);
-    if (Ndi* ndi = model.ndi(); ndi && s.cns == false) model.end_epoch(0);  // fills the pool that the constants come from
+    if (outline.diffusion && !s.cns) model.end_epoch(0);  // fills the pool that the constants come from
 
     // A batch with repeated users, items that are positive and negative at once, and an item without interactions.
     RefBatch batch;
@@ -87,63 +88,59 @@ TEST(Model, LossAndEveryGradientMatchTheDoubleReference) {
     batch.r = {4, 10, batch.p[0], 7, 4, 1};
     if (s.n_neg == 2) batch.r.insert(batch.r.end(), {9, 9, 0, 2, 10, 3});
     if (c.curricular) batch.c = {3, 3, 10, 8, 5, 0};
-    model.set_given_batch(batch.u, batch.p, batch.r, batch.c);
-    RefModel ref = reference_of(model, s, U, I);
-    if (model.shape().diffusion) {
+    Arrays given;
+    given.ids = {{"batch.users", batch.u}, {"batch.positives", batch.p}, {"batch.negatives", batch.r}};
+    if (c.curricular) given.ids["batch.curricular"] = batch.c;
+    RefModel ref = reference_of(dev, model, s);
+    if (outline.diffusion) {
       const std::vector<int32_t> D = distinct_items(batch);
       std::vector<float> eps;
       for (size_t n = 0; n < D.size(); ++n) batch.t.push_back(int32_t(n) % s.timesteps);
       for (size_t k = 0; k < D.size() * 4; ++k) eps.push_back(std::sin(float(k) * 1.7f + 0.3f));
       batch.eps.assign(eps.begin(), eps.end());
-      model.dma()->set_given(batch.t, eps);
+      given.ids["diffusion.items"] = D, given.ids["diffusion.t"] = batch.t, given.reals["diffusion.noise"] = eps;
     }
-    if (c.curricular && !s.cns && s.ndi_negative == "pool" && s.ndi && model.shape().ccdrec) {
-      batch.frozen = Dense(6, 4);
-      const CMat pool = model.ndi()->e0_hat();
-      for (int64_t b = 0; b < 6; ++b)
-        for (int64_t j = 0; j < 4; ++j) batch.frozen(b, j) = pool.row(batch.c[size_t(b)])[j];
+    if (c.curricular && outline.constant_rows && s.ndi_negative == "pool") {
+      const std::vector<float> pool = pool_of(dev, model, 3);
+      std::vector<float> rows;
+      for (const int32_t i : batch.c) rows.insert(rows.end(), pool.begin() + 4 * i, pool.begin() + 4 * (i + 1));
+      batch.frozen = dense_of(rows, 6, 4);
+      given.reals["batch.frozen"] = rows;
     }
+    model.give(given);
     model.set_losses({});
     model.forward_backward(1, 0);
 
     double got = 0;
-    for (const double x : model.losses().sum) got += x;
+    for (const double x : model.losses()) got += x;
     const double want = ref.loss(batch);
     EXPECT_NEAR(got, want, 2e-6 * std::fabs(want));
 
     // Dropping L_dm's pull on Q when DMA is off is the definition of that ablation, so Q's reference gradient leaves the term out there.
-    const bool free_of_align = model.shape().diffusion && !s.dma;
+    const bool free_of_align = outline.diffusion && !s.dma;
     RefModel for_q = ref;
     if (free_of_align) for_q.s.lambda = 0;
-    expect_gradient("P", gradient(for_q, for_q.P, batch), host_rows(model.backbone().user_grad(), U));
-    expect_gradient("Q", gradient(for_q, for_q.Q, batch), host_rows(model.backbone().item_grad(), I));
-    ParamArena& arena = model.arena();
+    const Watch shown = shown_of(dev, model);
+    Windows trained;
+    model.model().parameters(trained);
     size_t of_encoder = 0;
-    for (size_t k = 0; k < arena.params().size(); ++k) {
-      const std::string& name = arena.params()[k].name;
-      Dense* at = name == "estimator.w_q.weight"   ? &ref.Wq
-                  : name == "estimator.w_k.weight" ? &ref.Wk
-                  : name == "estimator.w_v.weight" ? &ref.Wv
-                                                   : nullptr;
-      if (!at && !ref.enc.empty() && name.starts_with("estimator.")) at = &ref.enc[of_encoder++];
-      if (!at)
-        for (int m = 0; m < model.modalities()->count(); ++m) {
-          if (name == model.modalities()->name(m) + "_trs.weight") at = &ref.W[size_t(m)];
-          if (name == model.modalities()->name(m) + "_trs.bias") at = &ref.b[size_t(m)];
-        }
-      ASSERT_NE(at, nullptr) << name;
-      const Mat g = arena.grad(int(k));
-      expect_gradient(name, gradient(ref, *at, batch), host_rows(g, g.rows));
-    }
-    if (Modalities* modal = model.modalities(); modal && s.train_features) {
-      const std::vector<int32_t> D = distinct_items(batch);
-      for (int m = 0; m < modal->count(); ++m) {
-        const Dense g = gradient(ref, ref.X[size_t(m)], batch);
-        Dense rows(int64_t(D.size()), g.cols);
-        for (size_t n = 0; n < D.size(); ++n)
-          for (int64_t f = 0; f < g.cols; ++f) rows(int64_t(n), f) = g(D[n], f);
-        expect_gradient(modal->name(m), rows, host_rows(modal->d_x(m), int64_t(D.size())));
+    for (const Window& w : trained) {
+      Dense* at = w.name == "user_embedding.weight"                      ? &for_q.P
+                  : w.name == "item_id_embedding.weight"                 ? &for_q.Q
+                  : !ref.enc.empty() && w.name.starts_with("estimator.") ? &ref.enc[of_encoder++]
+                  : w.name == "estimator.w_q.weight"                     ? &ref.Wq
+                  : w.name == "estimator.w_k.weight"                     ? &ref.Wk
+                  : w.name == "estimator.w_v.weight"                     ? &ref.Wv
+                                                                         : nullptr;
+      RefModel& of = at == &for_q.P || at == &for_q.Q ? for_q : ref;
+      const std::vector<std::string> modalities = model.model().modalities();
+      for (size_t m = 0; m < modalities.size(); ++m) {
+        if (w.name == modalities[m] + "_embedding.weight") at = &ref.X[m];
+        if (w.name == modalities[m] + "_trs.weight") at = &ref.W[m];
+        if (w.name == modalities[m] + "_trs.bias") at = &ref.b[m];
       }
+      ASSERT_NE(at, nullptr) << w.name;
+      expect_gradient(w.name, gradient(of, *at, batch), gradient_of(shown, w));
     }
   }
 }
@@ -178,8 +175,9 @@ TEST(Model, EvaluationMatchesTheDoubleReference) {
     c.set(s);
     Trainer trainer(s, data);
     Recommender& model = trainer.model();
+    const Outline outline = outline_of(s);
     Dense whole;
-    if (model.shape().backbone.layers > 0) whole = dense_of(user_item_graph(pairs_by_user(data.train, U, I)).view());
+    if (outline.layers > 0) whole = dense_of(user_item_graph(pairs_by_user(data.train, U, I)).view());
     const auto ranked_by = [&] {
       CMat hu, hi;
       model.represent(hu, hi);
@@ -188,17 +186,17 @@ TEST(Model, EvaluationMatchesTheDoubleReference) {
       std::copy(hi.p, hi.p + hi.size(), h.v.begin() + hu.size());
       return h;
     };
-    EXPECT_LT(largest_difference(ranked_by(), reference_of(model, s, U, I).evaluated(whole, nullptr)), 1e-6) << "no ehat_0 yet";
+    EXPECT_LT(largest_difference(ranked_by(), reference_of(trainer.device(), model, s).evaluated(whole, nullptr)), 1e-6) << "no ehat_0 yet";
     for (int epoch = 0; epoch < 2; ++epoch) {
       model.begin_epoch(epoch);
       for (int64_t step = 0; step < model.steps_per_epoch(); ++step) model.step(epoch, step);
       model.end_epoch(epoch);
-      const RefModel ref = reference_of(model, s, U, I);
+      const RefModel ref = reference_of(trainer.device(), model, s);
       Dense e0_hat;
-      if (model.shape().dma) e0_hat = dense_of(model.ndi()->pool_matrix(3).array(), 0, I, s.embedding_size);
+      if (outline.fuses) e0_hat = dense_of(pool_of(trainer.device(), model, 3), I, s.embedding_size);
       const Dense got = ranked_by();
-      EXPECT_LT(largest_difference(got, ref.evaluated(whole, model.shape().dma ? &e0_hat : nullptr)), 2e-6);
-      if (model.shape().dma) { EXPECT_GT(largest_difference(got, ref.evaluated(whole, nullptr)), 1e-2) << "the test would not see the fusion"; }
+      EXPECT_LT(largest_difference(got, ref.evaluated(whole, outline.fuses ? &e0_hat : nullptr)), 2e-6);
+      if (outline.fuses) { EXPECT_GT(largest_difference(got, ref.evaluated(whole, nullptr)), 1e-2) << "the test would not see the fusion"; }
     }
   }
 }
@@ -219,15 +217,16 @@ TEST(Model, CurricularNegativesComeFromThePoolOfTheStage) {
     s.first_stage = 2, s.dtau = 1, s.tau_end = 5, s.candidate_ratio = 1, s.kappa = 0.03;  // one stands for election: the most similar
     Trainer trainer(s, data);
     Recommender& model = trainer.model();
+    ccdrec::Device& dev = trainer.device();
     Dense pools[4];
     for (int k = 0; k < 4; ++k) {
       std::vector<float> rows;
       for (int64_t e = 0; e < I * d; ++e) rows.push_back(float(std::sin(1.0 + 7.3 * double(e) + 2.1 * k * double(e))));
-      model.ndi()->pool_matrix(k).array().upload(rows.data(), I * d);
-      pools[k] = dense_of(model.ndi()->pool_matrix(k).array(), 0, I, d);
+      put_pool(dev, model, k, rows);
+      pools[k] = dense_of(rows, I, d);
     }
-    model.ndi()->set_ready(true);
     model.begin_epoch(epoch);
+    model.forward_backward(epoch, step);
 
     Ctx ctx(1);
     RefBatch batch;
@@ -245,14 +244,15 @@ TEST(Model, CurricularNegativesComeFromThePoolOfTheStage) {
     cpu::negatives(ctx, batch.r.data(), batch.u.data(), B, 1, first, train.view(), occur.data(), int64_t(occur.size()),
                    Stream{s.seed, Use::neg_uniform, uint32_t(epoch), uint32_t(step)});
     cpu::candidates(ctx, cand.data(), I, I, Stream{s.seed, Use::candidates, uint32_t(epoch), uint32_t(step)});
-    const std::vector<int32_t> D = distinct_items(batch);
-    std::vector<float> eps;
-    for (size_t n = 0; n < D.size(); ++n) batch.t.push_back(int32_t(n) % s.timesteps);
-    for (size_t k = 0; k < D.size() * size_t(d); ++k) eps.push_back(std::sin(float(k) * 1.7f + 0.3f));
+    Watch drawn(dev);
+    model.draws(drawn);
+    EXPECT_EQ(drawn.ids("batch.negatives"), batch.r);
+    EXPECT_EQ(drawn.ids("diffusion.items"), distinct_items(batch));
+    batch.t = drawn.ids("diffusion.t");
+    const std::vector<float>& eps = drawn.find("diffusion.noise")->floats;
     batch.eps.assign(eps.begin(), eps.end());
-    model.dma()->set_given(batch.t, eps);
 
-    const RefModel ref = reference_of(model, s, U, I);
+    const RefModel ref = reference_of(dev, model, s);
     const Dense h = ref.forward(batch).h;
     Dense own(I, d);
     std::copy(h.v.begin() + U * d, h.v.end(), own.v.begin());
@@ -277,11 +277,10 @@ TEST(Model, CurricularNegativesComeFromThePoolOfTheStage) {
     };
     const int stage = epoch == 0 ? -1 : std::min(3, epoch - 1);
     const double want = epoch == 0 ? ref.loss(batch) : loss_with(most_similar(epoch == 6 ? own : pools[stage]));
-    model.forward_backward(epoch, step);
     double got = 0;
-    for (const double x : model.losses().sum) got += x;
-    EXPECT_NEAR(got, want, 2e-6 * std::fabs(want)) << model.negatives_name();
-    EXPECT_STREQ(model.negatives_name(), epoch == 0 ? "random" : epoch == 6 ? "model" : pool_name(Pool(int(Pool::stage0) + stage)));
+    for (const double x : model.losses()) got += x;
+    EXPECT_NEAR(got, want, 2e-6 * std::fabs(want)) << model.model().negatives(epoch);
+    EXPECT_STREQ(model.model().negatives(epoch), epoch == 0 ? "random" : epoch == 6 ? "model" : pool_name(Pool(int(Pool::stage0) + stage)));
     for (int k = 0; k < 4; ++k)  // the test sees it when another pool is taken
       if (k != stage || epoch == 6) { EXPECT_GT(std::fabs(loss_with(most_similar(pools[k])) - want), 1e-4 * std::fabs(want)) << k; }
     if (epoch != 6) { EXPECT_GT(std::fabs(loss_with(most_similar(own)) - want), 1e-4 * std::fabs(want)); }
@@ -337,20 +336,19 @@ TEST(Model, GoldenNumbersOfTheReferencePrograms) {
       for (int64_t q = 0; q < count; ++q) v.push_back(float(0.5 * std::sin(1.0 + n + 0.9 * double(q))));
       return v;
     };
-    std::vector<float> nodes = values(0, 16), q = values(1, 20);
-    nodes.insert(nodes.end(), q.begin(), q.end());
-    model.backbone().nodes().values().array().upload(nodes.data(), 36);
     // FREEDOM's parameters are numbered P, Q, X_v, X_t, W_v, b_v, W_t, b_t; the features keep their own values.
-    if (model.modalities())
-      for (const ParamInfo& p : model.arena().params()) {
-        const int n = p.name == "image_trs.weight" ? 4 : p.name == "image_trs.bias" ? 5 : p.name == "text_trs.weight" ? 6 : 7;
-        model.arena().values().upload(values(n, p.rows * p.cols).data(), p.rows * p.cols, p.offset);
-      }
+    const std::map<std::string, int> number = {{"user_embedding.weight", 0}, {"item_id_embedding.weight", 1}, {"image_trs.weight", 4},
+                                               {"image_trs.bias", 5},        {"text_trs.weight", 6},          {"text_trs.bias", 7}};
+    for (const Window& w : windows_of(model))
+      if (number.count(w.name)) put(w, values(number.at(w.name), w.rows * w.cols));
     model.begin_epoch(0);
-    model.set_given_batch({0, 0, 0, 1, 1, 2, 2, 3}, {0, 1, 2, 1, 3, 0, 3, 2}, {3, 4, 3, 0, 4, 1, 2, 1}, {});
+    Arrays given;
+    given.ids = {
+        {"batch.users", {0, 0, 0, 1, 1, 2, 2, 3}}, {"batch.positives", {0, 1, 2, 1, 3, 0, 3, 2}}, {"batch.negatives", {3, 4, 3, 0, 4, 1, 2, 1}}};
+    model.give(given);
     model.forward_backward(0, 0);
     double loss = 0;
-    for (const double x : model.losses().sum) loss += x;
+    for (const double x : model.losses()) loss += x;
     EXPECT_NEAR(loss, g.loss, 1e-6);
     const auto check = [&](const std::string& name, const float* v, int64_t n) {
       double sum = 0, norm = 0;
@@ -359,18 +357,17 @@ TEST(Model, GoldenNumbersOfTheReferencePrograms) {
       EXPECT_NEAR(std::sqrt(norm), want_norm, 2e-5 * want_norm) << name;
       EXPECT_NEAR(sum, want_sum, 2e-5 * want_norm) << name;
     };
-    check("P", model.backbone().user_grad().p, 16);
-    check("Q", model.backbone().item_grad().p, 20);
-    if (Modalities* modal = model.modalities()) {
-      for (size_t k = 0; k < model.arena().params().size(); ++k) {
-        const std::string& name = model.arena().params()[k].name;
-        const Mat grad = model.arena().grad(int(k));
-        if (g.gradient.count(name))
-          check(name, grad.p, grad.size());
-        else
-          for (int64_t j = 0; j < grad.size(); ++j) EXPECT_NEAR(grad.p[j], 0, 1e-8) << name;  // the bias cancels
-      }
-      for (int m = 0; m < 2; ++m) check(modal->name(m), modal->d_x(m).p, modal->d_x(m).cols * 5);
+    const Watch shown = shown_of(trainer.device(), model);
+    for (const Window& w : windows_of(model)) {
+      const std::string name = w.name == "user_embedding.weight"      ? "P"
+                               : w.name == "item_id_embedding.weight" ? "Q"
+                               : w.table                              ? w.name.substr(0, w.name.find('_'))
+                                                                      : w.name;
+      const std::vector<float> grad = gradient_of(shown, w);
+      if (g.gradient.count(name))
+        check(name, grad.data(), int64_t(grad.size()));
+      else
+        for (const float x : grad) EXPECT_NEAR(x, 0, 1e-8) << name;  // the bias cancels
     }
     CMat hu, hi;
     model.represent(hu, hi);

@@ -11,6 +11,8 @@
 
 #include "data/error.h"
 #include "host/step.h"
+#include "host/systems/registry.h"
+#include "tests/host/looked_into.h"
 #include "tests/host/tiny_data.h"
 #include "tests/host/trained.h"
 #include "tests/support.h"
@@ -57,7 +59,7 @@ Recorded record(const Settings& s, const Dataset& data, const Folder& dir) {
   TrainHooks hooks;
   hooks.on_step = [&](int epoch, int64_t step, int64_t) {
     recorder.step(epoch, step);
-    if (epoch == 1 && t.model().ndi() && t.model().shape().cns) out.pools.push_back(t.model().ndi()->pool_matrix(1).array().host());
+    if (epoch == 1 && outline_of(s).searches) out.pools.push_back(pool_of(t.device(), t.model(), 1));
   };
   hooks.on_epoch = [&](const EpochReport& e) {
     recorder.epoch(e);
@@ -66,7 +68,7 @@ Recorded record(const Settings& s, const Dataset& data, const Folder& dir) {
   t.run(hooks);
   recorder.write(dir / "run");
   EXPECT_LE(std::filesystem::file_size(dir / "run"), Recorder::most_bytes(s, data) + 20000);  // and the header
-  if (t.model().ndi()) out.last = t.model().ndi()->pool_matrix(3).array().host();
+  out.last = pool_of(t.device(), t.model(), 3);
   out.file = read_safetensors(dir / "run");
   out.epochs = nlohmann::json::parse(out.file.metadata.at("epochs"));
   out.state = state_of(t, dir);
@@ -121,7 +123,7 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
       const std::vector<int32_t> negatives = values<int32_t>(got.file, at + "negatives");
       ASSERT_EQ(negatives.size(), users.size() * size_t(s.n_neg));
       for (size_t k = 0; k < negatives.size(); ++k) EXPECT_FALSE(training.count({users[k % users.size()], negatives[k]}));
-      if (s.model == "FREEDOM" || s.model == "CCDRec") {
+      if (outline_of(s).prune > 0) {
         const std::vector<int32_t> edges = values<int32_t>(got.file, at + "edges");
         std::set<std::pair<int32_t, int32_t>> kept;
         for (size_t k = 0; k < edges.size() / 2; ++k) kept.insert({edges[k], edges[edges.size() / 2 + k]});

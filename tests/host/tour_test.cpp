@@ -71,7 +71,7 @@ const std::string kSmall = R"(# A tour
 See `kernels/spmm.h`, [the format](step-format.md) and 0.25000.
 
 ## 1. Product
-> - operation `spmm`: `kernels/spmm.h`, `kernels/cpu/spmm.cpp`; called by `Backbone::items` in `host/models/backbone.cpp`
+> - operation `spmm`: `kernels/spmm.h`, `kernels/cpu/spmm.cpp`; called by `ItemGraph::forward` in `host/models/parts/item_graph.cpp`
 > - test `Spmm.ForwardAndBackwardMatchDoubleReference` in `tests/kernels/spmm_test.cpp`
 
 ```console
@@ -121,7 +121,7 @@ TEST(TourCheck, FindsEveryPlantedFault) {
 
   // names
   EXPECT_NE(names(instead("`spmm`", "`spmv`")).find("the catalogue has no operation spmv"), std::string::npos);
-  EXPECT_NE(names(instead("Backbone::items", "Backbone::objects")).find("Backbone::objects is not in"), std::string::npos);
+  EXPECT_NE(names(instead("ItemGraph::forward", "ItemGraph::objects")).find("ItemGraph::objects is not in"), std::string::npos);
   EXPECT_NE(names(instead("Spmm.Forward", "Spmm.Fast")).find("no test Spmm.Fast"), std::string::npos);
   EXPECT_NE(names(instead("tests/kernels/spmm_test.cpp", "tests/kernels/gemm_test.cpp")).find("no test Spmm"), std::string::npos);
   EXPECT_NE(names(instead("See `kernels/spmm.h`", "See `kernels/spmv.h`")).find("line 2: there is no file"), std::string::npos);

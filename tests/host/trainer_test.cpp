@@ -7,9 +7,11 @@
 
 #include "data/error.h"
 #include "data/graph.h"
+#include "host/ccdrec/cns.h"
 #include "host/checkpoint.h"
-#include "host/models/recommender.h"
 #include "host/safetensors.h"
+#include "host/training/recommender.h"
+#include "tests/host/looked_into.h"
 #include "tests/host/tiny_data.h"
 #include "tests/host/trained.h"
 #include "tests/support.h"
@@ -338,7 +340,7 @@ TEST(Trainer, FreedomWithoutModalityTermsLeavesFeaturesAlone) {
   Settings s = trainer_settings(trainer_models[2]);
   s.reg_weight = 0, s.epochs = 2;
   Trainer t(s, data);
-  EXPECT_EQ(t.model().modalities(), nullptr);  // not even loaded: skipping them is exact
+  EXPECT_TRUE(t.model().model().modalities().empty());  // not even loaded: skipping them is exact
   t.run({});
 }
 
@@ -370,8 +372,8 @@ TEST(Trainer, ANonFiniteLossStopsTheRunAndNamesTheStep) {
   Settings s = trainer_settings(trainer_models[3]);
   Trainer t(s, data);
   const float nan = NAN;
-  Backbone& b = t.model().backbone();
-  b.nodes().values().array().upload(&nan, 1, b.first_item() * 16);  // one element of Q
+  const Window q = window_of(t.model(), "item_id_embedding.weight");
+  q.value->upload(&nan, 1, q.offset);
   const TrainSummary sum = t.run({});
   EXPECT_EQ(sum.reason, StopReason::diverged);
   EXPECT_NE(sum.message.find("epoch 0, step"), std::string::npos);
@@ -410,18 +412,12 @@ TEST(Curriculum, CountsOfCandidatesFollowTheSpecification) {
     double ratio, kappa;
     int64_t count, top;
   };
-  std::string note;
-  const auto dev = make_device("cpu", 1, note);
   for (const Case& c : {Case{7050, 0.1, 0.1, 705, 70}, Case{7050, 0.1, 0.2, 705, 141}, Case{30, 0.1, 0.1, 3, 1}, Case{5, 0.1, 0.1, 1, 1},
                         Case{64, 1.0, 1.0, 64, 64}}) {
     Settings s;
     s.candidate_ratio = c.ratio, s.kappa = c.kappa;
-    Cns cns(*dev, s, c.items);
-    EXPECT_EQ(cns.candidate_count(), c.count) << c.items;
-    EXPECT_EQ(cns.k_top(), c.top) << c.items;
-    cns.draw_candidates(1, 2, 3);
-    for (int64_t i = 0; i < c.count; ++i)
-      EXPECT_TRUE(cns.candidates()[i] >= 0 && cns.candidates()[i] < c.items && (i == 0 || cns.candidates()[i - 1] <= cns.candidates()[i]));
+    EXPECT_EQ(Cns::candidates_of(s, c.items), c.count) << c.items;
+    EXPECT_EQ(Cns::drawn_from(s, c.count), c.top) << c.items;
   }
 }
 

@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "host/device.h"
-#include "host/models/recommender.h"
 #include "host/trainer.h"
+#include "host/training/recommender.h"
 #include "tests/host/tiny_data.h"
 #include "tests/host/trained.h"
 
@@ -46,7 +46,7 @@ std::vector<Calls> epochs_of(Trainer& t) {
 }
 
 // An epoch that is timed waits at the end of every phase: pruning and shuffling, seven a step, the flush and the reverse process.
-int64_t phases(Trainer& t) { return 2 + kStepPhases * t.model().steps_per_epoch() + 1 + (t.model().shape().diffusion ? 1 : 0); }
+int64_t phases(Trainer& t) { return 2 + kStepPhases * t.model().steps_per_epoch() + 1 + (t.model().model().reverses() ? 1 : 0); }
 
 TEST(SlowWaits, ACapturedEpochWaitsOnceAndAnEvaluationOnceAndNeitherTakesMemory) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;

@@ -1,0 +1,27 @@
+// BPR-MF (spec baselines 3): users and items are rows of two tables and nothing else.
+#pragma once
+#include "host/models/backbone.h"
+#include "host/models/outline.h"
+
+namespace ccdrec {
+
+class Bpr : public Backbone {
+ public:
+  static void outline(Outline&, const Settings&) {}
+  Bpr(const Setup&, Start);
+
+  bool bpr_with_eps() const override { return !tables_.has_room(); }
+  void touch(RowList nodes) override;
+  void forward(bool) override {}
+  CMat h() const override { return tables_.ego(); }
+  Representations representations() const override;
+  Mat g() override { return tables_.g_ego(); }
+  void back_propagate() override;
+  void finish_backward(const Slots&, Modalities*, double* loss) override;
+  void represent_all() override {}
+
+ private:
+  float reg_;  // weight of the norms
+};
+
+}  // namespace ccdrec

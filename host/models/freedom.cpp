@@ -1,0 +1,122 @@
+#include "host/models/freedom.h"
+
+namespace ccdrec {
+
+void Freedom::outline(Outline& o, const Settings& s) {
+  o.layers = s.n_ui_layers, o.item_layers = s.n_mm_layers, o.prune = s.dropout;
+  o.propagates = o.reads_features = true;
+  o.modality_terms = o.projects = s.reg_weight > 0;
+}
+
+// S before all else: building it takes memory for a while.
+Freedom::Freedom(const Setup& z, Start start) : Freedom(z, start, z.graphs.items()) {}
+
+Freedom::Freedom(const Setup& z, Start start, const HostCsr& s)
+    : Backbone(z, start, Tables::Init::xavier_uniform),
+      reg_(z.s.reg_weight),
+      item_graph_(z, s, z.s.n_mm_layers),
+      propagation_(z, z.s.n_ui_layers),
+      users_(z.dev, U_),
+      items_(z.dev, I_),
+      merged_(z.dev, 2 * I_) {
+  if (z.s.dropout > 0) {
+    pruned_.emplace(z, z.s.dropout);
+    z.notes.push_back("training graph: " + std::to_string(pruned_->kept_edges()) + " of " + std::to_string(z.graphs.train.nnz()) +
+                      " edges kept per epoch");
+  }
+  if (!projects()) return;
+  x_ = Matrix(z.dev, z.item_slots(), z.width());
+  for (size_t m = 0; m < z.data.features.size(); ++m) d_x_.emplace_back(z.dev, z.item_slots(), z.width());
+}
+
+void Freedom::begin_epoch(int epoch) {
+  if (pruned_) pruned_->begin_epoch(epoch);
+}
+
+// --- forward ---------------------------------------------------------------------------------------------------------
+//   Hhat = S^L Q
+//   H    = mean_l A'^l [P; start]                    start = Q; under CCDRec the room that holds Hhat, fused
+//   h_u  = H[u],   h_i = H[U + i] + Hhat[i]
+
+void Freedom::touch(RowList nodes) {
+  propagation_.touch(graph(), graph(), nodes);  // A' is symmetric
+  tables_.touch(propagation_.starts());
+  dev_.ops.split_rows(dev_.ctx, users_.list(), items_.list(), nodes, U_);
+  if (tables_.has_room()) {  // Hhat is read wherever the propagation starts, and Q by Hhat alone
+    item_graph_.touch(tables_.items());
+    q_rows_ = item_graph_.starts();
+  } else {  // Hhat is read for the batch's items, and Q by both
+    item_graph_.touch(items_.list());
+    q_rows_ = merged_.list();
+    dev_.ops.merge_rows(dev_.ctx, q_rows_, item_graph_.starts(), tables_.items());
+  }
+}
+
+void Freedom::forward(bool keep_layers) {
+  propagation_.forward(tables_.ego(), keep_layers);
+  dev_.ops.add_rows(dev_.ctx, propagation_.h(), item_graph_.hhat(), items_.list(), U_);
+}
+
+Representations Freedom::representations() const {
+  Representations r = propagation_.representations(tables_.ego(), U_);
+  r.item_part = item_graph_.hhat();
+  return r;
+}
+
+// --- backward --------------------------------------------------------------------------------------------------------
+
+// The modality terms (spec baselines 9.4): BPR of h_u with the mapped features in place of h_p and h_r, random
+// negatives only, their mean.
+void Freedom::terms(const Slots& slots, Modalities* modal, double* loss) {
+  if (!projects()) return;
+  const int64_t B = slots.rows();
+  const int n_neg = slots.n_neg();
+  const float w = float(reg_) / float(n_neg);
+  const auto block = [B](Mat m, int k) { return m.slice(k * B, B); };  // 0 positives, 1 .. negatives
+  const Mat x = x_.top(slots.item_slots());
+  for (int m = 0; m < modal->count(); ++m) {
+    const Mat d_x = d_x_[size_t(m)].top(x.rows);
+    dev_.ops.expand_rows(dev_.ctx, x, modal->h(m), slots.by_item());
+    for (int k = 0; k < n_neg; ++k)
+      dev_.ops.bpr(dev_.ctx, loss, {slots.d(0), block(d_x, 0), block(d_x, 1 + k), true, k > 0}, slots.h(0), block(x, 0), block(x, 1 + k), w, false);
+  }
+}
+
+void Freedom::back_propagate() {
+  dev_.ops.zero_rows(dev_.ctx, g_q(), q_rows_);  // more rows than the propagation writes, or it writes none
+  propagation_.backward(tables_.g_ego());
+}
+
+// What is left of G_Q: (S^T)^L G_Hhat with G_Hhat = G_{h_i}, and with room what is left of the start's gradient.
+void Freedom::finish_backward(const Slots& slots, Modalities* modal, double*) {
+  Mat g_hhat = propagation_.g().slice(U_, I_);
+  if (tables_.has_room()) {
+    dev_.ops.add_rows(dev_.ctx, g_start(), g_hhat, items_.list(), 0);
+    g_hhat = g_start();
+  }
+  item_graph_.backward(g_q(), g_hhat);
+  if (!projects()) return;
+  for (int m = 0; m < modal->count(); ++m) modal->add_gradient(m, d_x_[size_t(m)].top(slots.item_slots()), slots.by_item());
+}
+
+// --- evaluation, and looking into a step -----------------------------------------------------------------------------
+
+void Freedom::represent_all() {
+  propagation_.all(tables_.ego());
+  dev_.ops.add_rows(dev_.ctx, propagation_.h(), item_graph_.hhat(), RowList{nullptr, nullptr, I_}, U_);
+}
+
+void Freedom::graphs(Watch& w) {
+  if (propagation_.layers() > 0) w.graph("graph.user_item", graph(), pruned_.has_value());
+  item_graph_.graphs(w);
+}
+
+void Freedom::show(Watch& w) {
+  tables_.show(w);
+  const int64_t d = tables_.q().cols;
+  w.floats("hhat", {I_, d}, item_graph_.hhat());
+  w.floats("grad.hhat", {I_, d}, tables_.has_room() ? g_start() : propagation_.g().slice(U_, I_));
+  show_layers(w, propagation_);
+}
+
+}  // namespace ccdrec

@@ -1,0 +1,49 @@
+// FREEDOM (spec baselines 9): users and items propagated over a graph that is thinned anew each epoch; to the items is
+// added what their neighbours in content make of their table, over a graph that is built once and frozen; and, with a
+// weight, a ranking loss of the users with the items' mapped features.
+#pragma once
+#include <optional>
+
+#include "host/models/backbone.h"
+#include "host/models/outline.h"
+#include "host/models/parts/item_graph.h"
+#include "host/models/parts/pruning.h"
+
+namespace ccdrec {
+
+class Freedom : public Backbone {
+ public:
+  static void outline(Outline&, const Settings&);
+  Freedom(const Setup&, Start);
+
+  bool projects() const override { return reg_ > 0; }
+  void begin_epoch(int epoch) override;
+  void touch(RowList nodes) override;
+  CMat items() override { return item_graph_.forward(q()); }
+  void forward(bool keep_layers) override;
+  CMat h() const override { return propagation_.h(); }
+  Representations representations() const override;
+  void terms(const Slots&, Modalities*, double* loss) override;
+  Mat g() override { return propagation_.g(); }
+  void back_propagate() override;
+  void finish_backward(const Slots&, Modalities*, double* loss) override;
+  CMat items_all() override { return item_graph_.all(q()); }
+  void represent_all() override;
+  void graphs(Watch&) override;
+  void show(Watch&) override;
+
+ private:
+  Freedom(const Setup&, Start, const HostCsr& s);
+  Csr graph() const { return pruned_ ? pruned_->view() : propagation_.whole(); }
+
+  double reg_;  // weight of the modality terms
+  ItemGraph item_graph_;
+  Propagation propagation_;
+  std::optional<PrunedGraph> pruned_;  // none: every edge is kept
+  OwnedRows users_, items_;            // of the nodes whose H is wanted
+  OwnedRows merged_;                   // rows of Q from both graphs
+  Matrix x_;                           // (B (1+n_neg),d) mapped features by slot: positives, random negatives
+  std::vector<Matrix> d_x_;            // a modality each: their gradient
+};
+
+}  // namespace ccdrec

@@ -1,0 +1,39 @@
+// Where a model's graphs come from: built from the data as here, or read from a case (host/loaded_case.h). A model asks
+// when it is built.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+#include "data/graph.h"
+#include "host/device.h"
+#include "host/settings.h"
+
+namespace ccdrec {
+
+class GraphSource {
+ public:
+  explicit GraphSource(const Dataset& data) : train(pairs_by_user(data.train, data.n_users, data.n_items)) {}
+  virtual ~GraphSource() = default;
+  virtual HostCsr user_item() = 0;  // (N,N), symmetric
+  virtual HostCsr items() = 0;      // S (I,I)
+  const HostCsr train;              // (U,I) pattern
+};
+
+class GraphsOfData : public GraphSource {
+ public:
+  GraphsOfData(Device&, const Settings&, const Dataset&, std::vector<std::string>& notes);
+  HostCsr user_item() override;
+  HostCsr items() override;  // S = sum_m weight[m] K_m of the k nearest neighbours in each modality
+
+ private:
+  Device& dev_;
+  const Settings& s_;
+  const Dataset& data_;
+  std::vector<std::string>& notes_;
+};
+
+// The weight of each modality in S. UserError: mm_weights does not fit their number.
+std::vector<float> modality_weights(const Settings&, size_t count);
+
+}  // namespace ccdrec

@@ -1,0 +1,28 @@
+// What a system holds and reads, as its settings say, before anything is built: for checks, the memory plan and the
+// sizes of files. No step asks for it.
+#pragma once
+
+namespace ccdrec {
+
+struct Outline {
+  // the backbone
+  int layers = 0;               // of the user-item propagation
+  bool propagates = false;      // H is an array of its own
+  double prune = 0;             // share of the edges left out each epoch
+  int item_layers = 0;          // of the item graph; 0: there is none
+  bool start_room = false;      // the items' start is not Q
+  bool modality_terms = false;  // losses on mapped features
+
+  bool reads_features = false;  // of the data: to build a graph, or to train with
+  bool projects = false;        // maps them to width d: they and the maps are parameters
+
+  // CCDRec's modules
+  bool diffusion = false;      // an estimator, and a reverse process at the end of an epoch
+  bool fuses = false;          // its answer enters the propagation
+  int pools = 0;               // states of the reverse process that are kept, (I,d) each
+  bool searches = false;       // curricular negatives by similarity
+  bool constant_rows = false;  // rows of a pool stand for the curricular negatives
+  bool hard = false;           // some steps have a hard negative
+};
+
+}  // namespace ccdrec

@@ -1,0 +1,116 @@
+#include "host/models/parts/modality.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace ccdrec {
+
+Modalities::Modalities(const Setup& z, ParamArena& arena) : dev_(z.dev), arena_(arena), I_(z.items()), seed_(z.s.seed) {
+  const Range range(z.dev, RangeId::read);  // the files are mapped: their pages come now
+  const int64_t d = z.width(), capacity = z.item_slots();
+  std::vector<float> block;
+  for (const Feature& f : z.data.features) {
+    const int64_t F = f.matrix.cols();
+    names_.push_back(f.name);
+    x_.emplace_back(z.dev, I_, F, z.s.train_features);
+    const int64_t rows_at_once = std::max<int64_t>(1, (int64_t(1) << 20) / F);  // 4 MB of host memory
+    for (int64_t r = 0; r < I_; r += rows_at_once) {
+      const int64_t n = std::min(rows_at_once, I_ - r);
+      block.resize(size_t(n * F));
+      f.matrix.read_rows(block.data(), r, n);
+      x_.back().values().array().upload(block.data(), n * F, r * F);
+      f.matrix.forget_pages();
+    }
+    w_.push_back(arena.add(f.name + "_trs.weight", F, d, true));
+    b_.push_back(arena.add(f.name + "_trs.bias", 1, d, false));
+    h_.emplace_back(z.dev, capacity, d), d_h_.emplace_back(z.dev, capacity, d);
+    h_all_.emplace_back(z.dev, I_, d);
+  }
+  has_d_h_.resize(x_.size());
+}
+
+// linear_default: weight and bias uniform in +-1/sqrt(F).
+void Modalities::init() {
+  for (size_t m = 0; m < x_.size(); ++m) {
+    const float bound = float(1.0 / std::sqrt(double(x_[m].value().cols)));
+    dev_.ops.init_uniform(dev_.ctx, arena_.value(w_[m]), bound, Stream{seed_, Use::init, 0, uint32_t(16 + 2 * m)});
+    dev_.ops.init_uniform(dev_.ctx, arena_.value(b_[m]), bound, Stream{seed_, Use::init, 0, uint32_t(17 + 2 * m)});
+  }
+}
+
+void Modalities::project(RowList items, const Step& step) {
+  for (size_t m = 0; m < x_.size(); ++m) {
+    const CMat w = arena_.value(w_[m]), b = arena_.value(b_[m]);
+    if (x_[m].trainable())
+      dev_.ops.catch_up_project(dev_.ctx, h_[m], x_[m].table(), items, w, b, step.adam, step.t);
+    else
+      dev_.ops.project(dev_.ctx, h_[m], x_[m].value(), items, w, b);
+    has_d_h_[m] = false;
+  }
+}
+
+Mat Modalities::write_gradient(int m) {
+  has_d_h_[size_t(m)] = true;
+  return d_h_[size_t(m)];
+}
+
+void Modalities::add_gradient(int m, CMat d_slots, const Groups& items) {
+  const bool add = has_d_h_[size_t(m)];
+  dev_.ops.segment_sum(dev_.ctx, write_gradient(m), d_slots, items, false, add);
+}
+
+void Modalities::backward(RowList items, const Step& step) {
+  if (step.keep && d_x_.empty())
+    for (const RowTable& x : x_) d_x_.push_back(x.trainable() ? Matrix(dev_, h_[0].rows(), x.value().cols) : Matrix());
+  for (size_t m = 0; m < x_.size(); ++m) {
+    const Mat dw = arena_.grad(w_[m]), db = arena_.grad(b_[m]);
+    const CMat w = arena_.value(w_[m]);
+    if (x_[m].trainable() && !step.keep)
+      dev_.ops.project_backward_step(dev_.ctx, dw, db, d_h_[m], x_[m].table(), items, w, step.adam, step.t + 1);
+    else
+      dev_.ops.project_backward(dev_.ctx, dw, db, step.keep ? d_x_[m].mat() : Mat(), d_h_[m], x_[m].value(), items, w);
+  }
+}
+
+void Modalities::update(RowList items, const Step& step) {
+  if (!step.keep) return;
+  for (size_t m = 0; m < x_.size(); ++m)
+    if (x_[m].trainable()) dev_.ops.adam_rows(dev_.ctx, x_[m].table(), items, d_x_[m].mat(), false, step.adam, step.t + 1);
+}
+
+void Modalities::flush(const AdamSchedule& adam, int64_t t) {
+  for (RowTable& x : x_)
+    if (x.trainable()) dev_.ops.adam_flush(dev_.ctx, x.table(), adam, t);
+}
+
+void Modalities::project_all() {
+  for (size_t m = 0; m < x_.size(); ++m)
+    dev_.ops.project(dev_.ctx, h_all_[m], x_[m].value(), RowList{nullptr, nullptr, I_}, arena_.value(w_[m]), arena_.value(b_[m]));
+}
+
+void Modalities::parameters(Windows& all) {
+  for (size_t m = 0; m < x_.size(); ++m)
+    if (x_[m].trainable()) all.push_back(window(names_[m] + "_embedding.weight", x_[m], 0, I_));
+}
+
+void Modalities::constants(Windows& all) {
+  for (size_t m = 0; m < x_.size(); ++m)
+    if (!x_[m].trainable()) all.push_back(window(names_[m] + "_embedding.weight", x_[m], 0, I_));
+}
+
+void Modalities::show(RowList items, Watch& w) {
+  const std::vector<int32_t> ids = host_copy(dev_, items);
+  const int64_t n = int64_t(ids.size()), d = h_.empty() ? 0 : h_[0].cols();
+  for (size_t m = 0; m < x_.size(); ++m) {
+    w.floats("projection." + names_[m], {n, d}, h_[m]);
+    w.floats("grad.projection." + names_[m], {n, d}, d_h_[m]);
+    if (!x_[m].trainable()) continue;
+    const int64_t F = x_[m].value().cols;
+    const std::vector<float> listed = host_copy(dev_, d_x_[m].top(n));
+    std::vector<float> all(size_t(I_ * F), 0.0f);
+    for (int64_t j = 0; j < n; ++j) std::copy_n(listed.begin() + j * F, F, all.begin() + int64_t(ids[size_t(j)]) * F);
+    w.floats("grad." + names_[m] + "_embedding.weight", {I_, F}, std::move(all));
+  }
+}
+
+}  // namespace ccdrec

@@ -1,0 +1,69 @@
+#include "host/models/parts/propagation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace ccdrec {
+
+Propagation::Propagation(const Setup& z, int layers) : dev_(z.dev), N_(z.users() + z.items()), h_(z.dev, N_, z.width()) {
+  if (layers > 0) whole_ = OwnedCsr(z.dev, z.graphs.user_item());
+  for (int l = 0; l < layers; ++l) work_.emplace_back(z.dev, N_, z.width());
+  if (layers == 0) g_ = Matrix(z.dev, N_, z.width());
+  touched_.layers = layers;
+  for (int l = 0; l <= layers; ++l) {
+    lists_.emplace_back(z.dev, N_), masks_.emplace_back(z.dev, N_);
+    touched_.rows[l] = lists_.back().list(), touched_.mask[l] = masks_.back().p();
+  }
+}
+
+void Propagation::touch(const Csr& a, const Csr& a_t, RowList seed) {
+  a_ = a, a_t_ = a_t;
+  dev_.ops.frontier(dev_.ctx, touched_, a_, a_t_, seed);
+}
+
+Mat* Propagation::work(bool keep_last) {
+  for (size_t l = 0; l < work_.size(); ++l) given_[l] = work_[l];
+  if (!keep_last && !work_.empty()) given_[work_.size() - 1] = {};
+  return given_;
+}
+
+void Propagation::forward(CMat ego, bool keep_last) { dev_.ops.propagate(dev_.ctx, h_, work(keep_last), a_, touched_, ego); }
+
+void Propagation::backward(Mat g_ego) { dev_.ops.propagate_backward(dev_.ctx, g_ego, work(true), a_t_, touched_, g()); }
+
+void Propagation::all(CMat ego) {
+  Frontier every;
+  every.layers = touched_.layers;
+  for (int l = 0; l <= every.layers; ++l) every.rows[l] = RowList{nullptr, nullptr, N_};
+  dev_.ops.propagate(dev_.ctx, h_, work(true), whole_.view(), every, ego);
+}
+
+Representations Propagation::representations(CMat ego, int64_t users) const {
+  Representations r;
+  r.h_u = h().slice(0, users), r.h_i = h().slice(users, N_ - users);
+  r.layers = layers();
+  r.ego[0] = ego;
+  for (int l = 1; l <= r.layers; ++l) r.ego[l] = layer(l);
+  return r;
+}
+
+// The way back has used the layers' memory: they are computed again. H and its gradient, which lies where Ego_L goes,
+// are put back.
+void Propagation::show(Watch& w, CMat ego, bool touched_rows) {
+  const int64_t d = h_.cols();
+  if (layers() == 0) return;
+  const PutBack h(dev_, h_), gradient(dev_, g());
+  for (const Matrix& layer : work_) dev_.ops.fill_zero(dev_.ctx, layer);
+  forward(ego, true);
+  std::vector<float> start = host_copy(dev_, ego);
+  if (touched_rows) {
+    std::vector<float> kept(start.size(), 0.0f);
+    for (const int32_t r : host_copy(dev_, starts())) std::copy_n(start.begin() + r * d, d, kept.begin() + r * d);
+    start = std::move(kept);
+  }
+  w.floats("ego.0", {N_, d}, std::move(start));
+  for (int l = 1; l <= layers(); ++l) w.floats(fmt::format("ego.{}", l), {N_, d}, layer(l));
+}
+
+}  // namespace ccdrec

@@ -1,0 +1,200 @@
+#include "host/systems/ranked.h"
+
+#include <algorithm>
+#include <set>
+#include <stdexcept>
+
+namespace ccdrec {
+
+// The four systems that there are have written four losses from the beginning, those without a term as 0; states and
+// logs keep to that.
+Ranked::Ranked(const Setup& z, RankedParts parts)
+    : dev_(z.dev),
+      s_(z.s),
+      U_(z.users()),
+      I_(z.items()),
+      arena_(std::move(parts.arena)),
+      backbone_(std::move(parts.backbone)),
+      modal_(std::move(parts.modal)),
+      fusion_(std::move(parts.fusion)),
+      sampler_(std::move(parts.sampler)),
+      losses_{"bpr", "bpr_curricular", "align", "reg"},
+      slots_(z, sampler_ ? sampler_->candidates().n : 0, modal_ != nullptr) {
+  if (!sampler_) return;
+  hard_loss_name_ = std::string("bpr_") + sampler_->name();
+  const auto known = std::find(losses_.begin(), losses_.end(), hard_loss_name_);
+  hard_loss_ = size_t(known - losses_.begin());
+  if (known == losses_.end()) losses_.push_back(hard_loss_name_.c_str());
+}
+
+// --- a step ----------------------------------------------------------------------------------------------------------
+
+int Ranked::prepare(int epoch, int64_t step) {
+  plan_ = sampler_ ? sampler_->prepare(epoch, step) : Plan{};
+  return plan_.kind;
+}
+
+void Ranked::sample(const Batch& batch, const Step& step) {
+  if (sampler_) sampler_->early(batch, step);
+}
+
+void Ranked::forward(const Batch& batch, const Step& step) {
+  find_rows(batch, step);
+  {
+    const Phase phase = step.clock.phase(RangeId::optimiser);
+    backbone_->catch_up(step);  // Adam's zero-gradient steps that those rows have missed: dense Adam would have taken them one by one
+  }
+  propagate(step);
+  if (late()) {
+    const Phase phase = step.clock.phase(RangeId::sample);
+    sampler_->late(batch, step, backbone_->representations());
+  }
+  const Phase phase = step.clock.phase(RangeId::forward);
+  if (late()) slots_.list_again(batch, plan_.gives == Gives::item);
+  slots_.gather(backbone_->h());
+}
+
+// The distinct nodes and items that the batch reads, and all rows that their representations are made of.
+void Ranked::find_rows(const Batch& batch, const Step& step) {
+  const Phase phase = step.clock.phase(RangeId::forward);
+  slots_.list(batch, plan_.gives == Gives::item && plan_.early, late() ? sampler_->candidates() : Ids{});
+  backbone_->touch(slots_.nodes());
+  if (modal_) slots_.list_items(batch);
+}
+
+// Maps, estimator, fusion and propagation for those rows. Features catch up as they are read: that part of their
+// optimiser's work is counted here.
+void Ranked::propagate(const Step& step) {
+  const Phase phase = step.clock.phase(RangeId::forward);
+  const RowList items = slots_.by_item().rows;
+  const CMat hhat = backbone_->items();
+  if (modal_) modal_->project(items, step);
+  if (fusion_) fusion_->forward(backbone_->q(), items, step);
+  const Mat start = backbone_->start_items(hhat);
+  if (fusion_) fusion_->fuse(start, hhat, items);
+  backbone_->forward(plan_.gives == Gives::mixture);
+}
+
+void Ranked::backward(const Batch& batch, const Step& step) {
+  const Phase phase = step.clock.phase(RangeId::backward);
+  arena_->zero_grad(dev_);
+  rank(step);
+  backbone_->terms(slots_, modal_.get(), step.loss + reg);
+  slots_.scatter(backbone_->g());
+  backbone_->back_propagate();
+  if (fusion_) fusion_->backward(step.loss + align, backbone_->g_q(), backbone_->g_start(), backbone_->q(), slots_.by_item(), batch.item_slots());
+  backbone_->finish_backward(slots_, modal_.get(), step.loss + reg);
+  if (modal_) modal_->backward(slots_.by_item().rows, step);  // the last use of the features in this step
+}
+
+// (1 - omega) mean_k BPR(h_u, h_p, h_rk) + omega BPR(h_u, h_p, hard); without a hard negative the first alone, with
+// weight 1 (spec ccdrec 6).
+void Ranked::rank(const Step& step) {
+  const bool eps = backbone_->bpr_with_eps();
+  const CMat h_u = slots_.h(0), h_p = slots_.h(1);
+  const Mat d_u = slots_.d(0), d_p = slots_.d(1);
+  const int n_neg = slots_.n_neg(), hard = slots_.hard();
+  const float w_random = float(plan_.gives == Gives::nothing ? 1.0 : 1.0 - s_.omega) / float(n_neg), w_hard = float(s_.omega);
+  for (int k = 0; k < n_neg; ++k)
+    dev_.ops.bpr(dev_.ctx, step.loss + bpr, {d_u, d_p, slots_.d(2 + k), k > 0, k > 0}, h_u, h_p, slots_.h(2 + k), w_random, eps);
+  switch (plan_.gives) {
+    case Gives::nothing:
+      break;
+    case Gives::item:
+      dev_.ops.bpr(dev_.ctx, step.loss + hard_loss_, {d_u, d_p, slots_.d(hard)}, h_u, h_p, slots_.h(hard), w_hard, eps);
+      break;
+    case Gives::constant:
+      dev_.ops.bpr(dev_.ctx, step.loss + hard_loss_, {d_u, d_p, {}}, h_u, h_p, sampler_->choice().rows.slice(0, slots_.rows()), w_hard, eps);
+      break;
+    case Gives::mixture:
+      throw std::logic_error("Ranked: no sampler gives a mixture yet");
+  }
+}
+
+void Ranked::update(const Step& step) {
+  const Phase phase = step.clock.phase(RangeId::optimiser);
+  backbone_->update(step);
+  if (modal_) modal_->update(slots_.by_item().rows, step);
+  arena_->update(dev_, step.adam, step.t + 1);
+}
+
+void Ranked::flush(const AdamSchedule& adam, int64_t t) {
+  backbone_->flush(adam, t);
+  if (modal_) modal_->flush(adam, t);
+}
+
+void Ranked::end_epoch(int epoch, Clock& clock) {
+  if (!fusion_) return;
+  const Phase phase = clock.phase(RangeId::reverse);
+  fusion_->end_epoch(backbone_->q(), epoch);
+}
+
+void Ranked::represent(CMat& h_u, CMat& h_i) {
+  const Mat start = backbone_->start_all();
+  if (fusion_) fusion_->fuse_all(start);
+  backbone_->represent_all();
+  h_u = backbone_->h().slice(0, U_);
+  h_i = backbone_->h().slice(U_, I_);
+}
+
+// --- files, and looking into a step ----------------------------------------------------------------------------------
+
+void Ranked::parameters(Windows& all) {
+  backbone_->parameters(all);
+  if (modal_) modal_->parameters(all);
+  arena_->parameters(all);
+}
+
+void Ranked::constants(Windows& all) {
+  if (modal_) modal_->constants(all);
+}
+
+void Ranked::kept(std::vector<Kept>& all) {
+  if (fusion_) fusion_->kept(all);
+}
+
+std::vector<std::string> Ranked::modalities() const { return modal_ ? modal_->names() : std::vector<std::string>{}; }
+
+void Ranked::give(const Given& given, const Batch& batch) {
+  const std::vector<int32_t> listed = host_copy(dev_, batch.items, batch.item_slots());
+  const std::set<int32_t> distinct(listed.begin(), listed.end());
+  if (sampler_) {
+    sampler_->give(given, batch);
+  } else {
+    if (given.has("batch.curricular")) given.fail("'batch.curricular' is given, but the model has neither NDI nor CNS; leave it away");
+    if (given.has("batch.frozen")) given.fail("'batch.frozen' is given, but only NDI without CNS with ndi_negative = pool reads it; leave it away");
+  }
+  if ((fusion_ || given.has("diffusion.items")) &&
+      given.indices("diffusion.items", {kAny}, I_) != std::vector<int32_t>(distinct.begin(), distinct.end()))
+    given.fail("'diffusion.items' is not the ascending list of the distinct items among positives and random negatives");
+  if (fusion_) fusion_->give(given, int64_t(distinct.size()));
+}
+
+void Ranked::draws(const Batch& batch, Watch& w) {
+  if (sampler_) sampler_->draws(batch, w);
+  if (!modal_) return;
+  const std::vector<int32_t> items = host_copy(dev_, slots_.by_item().rows);
+  w.indices("diffusion.items", {int64_t(items.size())}, items);
+  if (fusion_) fusion_->draws(int64_t(items.size()), w);
+}
+
+void Ranked::explain(const Batch& batch, Watch& w) {
+  if (sampler_) sampler_->explain(batch, w);
+}
+
+void Ranked::show(const Batch&, Watch& w) {
+  slots_.show(w, plan_.gives == Gives::item ? sampler_->name() : nullptr);
+  if (modal_) modal_->show(slots_.by_item().rows, w);
+  if (fusion_) fusion_->show(int64_t(host_copy(dev_, slots_.by_item().rows).size()), w);
+  for (size_t k = 0; k < arena_->params().size(); ++k) {
+    const ParamInfo& p = arena_->params()[k];
+    w.parameter("grad." + p.name, arena_->grad(int(k)), p.rows == 1, p.transposed);
+  }
+  backbone_->show(w);
+}
+
+void Ranked::show_reverse(const Given& given, Watch& w) {
+  if (fusion_) fusion_->show_reverse(given, w);
+}
+
+}  // namespace ccdrec

@@ -1,0 +1,74 @@
+// A recommender that ranks by h_u . h_i and learns from triples: a backbone, and on it, where the system has them, an
+// item fusion and a sampler of hard negatives. BPR, LightGCN and FREEDOM are a backbone alone; CCDRec is any of them
+// with DMA and with CNS over NDI's pools.
+#pragma once
+#include <memory>
+
+#include "host/models/backbone.h"
+#include "host/models/fusion.h"
+#include "host/models/sampler.h"
+
+namespace ccdrec {
+
+// What it is made of. The arena has taken its memory, and the parts in it are initialised.
+struct RankedParts {
+  std::unique_ptr<ParamArena> arena = std::make_unique<ParamArena>();
+  std::unique_ptr<Backbone> backbone;
+  std::unique_ptr<Modalities> modal;   // null: nothing maps features
+  std::unique_ptr<ItemFusion> fusion;  // null: the propagation starts from what the backbone has
+  std::unique_ptr<Sampler> sampler;    // null: random negatives alone
+};
+
+class Ranked : public Model {
+ public:
+  Ranked(const Setup&, RankedParts);
+
+  std::span<const char* const> losses() const override { return losses_; }
+  void begin_epoch(int epoch) override { backbone_->begin_epoch(epoch); }
+  int prepare(int epoch, int64_t step) override;
+  void sample(const Batch&, const Step&) override;
+  void forward(const Batch&, const Step&) override;
+  void backward(const Batch&, const Step&) override;
+  void update(const Step&) override;
+  void flush(const AdamSchedule&, int64_t t) override;
+  void end_epoch(int epoch, Clock&) override;
+  const char* negatives(int epoch) const override { return sampler_ ? sampler_->source(epoch) : "random"; }
+  const int32_t* nan_flag() const override { return sampler_ ? sampler_->nan_flag() : nullptr; }
+  void represent(CMat& h_u, CMat& h_i) override;
+
+  void parameters(Windows&) override;
+  void constants(Windows&) override;
+  void kept(std::vector<Kept>&) override;
+  std::vector<std::string> modalities() const override;
+  bool reverses() const override { return fusion_ != nullptr; }
+
+  void give(const Given&, const Batch&) override;
+  void draws(const Batch&, Watch&) override;
+  void explain(const Batch&, Watch&) override;
+  void graphs(Watch& w) override { backbone_->graphs(w); }
+  void show(const Batch&, Watch&) override;
+  void show_reverse(const Given&, Watch&) override;
+
+ private:
+  enum Term { bpr, curricular, align, reg };  // of losses(); a sampler with a name of its own adds one
+  bool late() const { return plan_.gives != Gives::nothing && !plan_.early; }
+  void find_rows(const Batch&, const Step&);
+  void propagate(const Step&);
+  void rank(const Step&);
+
+  Device& dev_;
+  const Settings s_;
+  int64_t U_, I_;
+  std::unique_ptr<ParamArena> arena_;
+  std::unique_ptr<Backbone> backbone_;
+  std::unique_ptr<Modalities> modal_;
+  std::unique_ptr<ItemFusion> fusion_;
+  std::unique_ptr<Sampler> sampler_;
+  std::vector<const char*> losses_;
+  std::string hard_loss_name_;
+  size_t hard_loss_ = 0;  // the sampler's among losses_
+  Slots slots_;
+  Plan plan_;  // of the step
+};
+
+}  // namespace ccdrec

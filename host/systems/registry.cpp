@@ -1,0 +1,130 @@
+#include "host/systems/registry.h"
+
+#include "data/error.h"
+#include "host/ccdrec/cns.h"
+#include "host/ccdrec/dma.h"
+#include "host/ccdrec/pool_negatives.h"
+#include "host/models/bpr.h"
+#include "host/models/freedom.h"
+#include "host/models/lightgcn.h"
+#include "host/systems/ranked.h"
+
+namespace ccdrec {
+namespace {
+
+// The line of that name; UserError: "WHAT is 'NAME', expected A, B or C".
+template <class Line, size_t n>
+const Line& line_of(const Line (&lines)[n], const char* what, const std::string& name) {
+  std::string names;
+  for (size_t k = 0; k < n; ++k) {
+    if (name == lines[k].name) return lines[k];
+    names += std::string(k == 0 ? "" : k + 1 < n ? ", " : " or ") + lines[k].name;
+  }
+  throw UserError(std::string(what) + " is '" + name + "', expected " + names);
+}
+
+template <class B>
+std::unique_ptr<Backbone> made(const Setup& z, Start start) {
+  return std::make_unique<B>(z, start);
+}
+
+struct BackboneLine {
+  const char* name;
+  std::unique_ptr<Backbone> (*make)(const Setup&, Start);
+  void (*outline)(Outline&, const Settings&);
+};
+constexpr BackboneLine kBackbones[] = {
+    {"BPR", made<Bpr>, Bpr::outline},
+    {"LightGCN", made<LightGcn>, LightGcn::outline},
+    {"FREEDOM", made<Freedom>, Freedom::outline},
+};
+const BackboneLine& backbone_named(const std::string& name) { return line_of(kBackbones, "backbone", name); }
+
+bool diffuses(const Settings& s) { return s.dma || s.ndi; }  // NDI's estimator learns as DMA's does
+
+// A backbone alone.
+Outline plain_outline(const Settings& s) {
+  Outline o;
+  backbone_named(s.model).outline(o, s);
+  return o;
+}
+
+std::unique_ptr<Model> make_plain(const Setup& z) {
+  RankedParts p;
+  p.backbone = backbone_named(z.s.model).make(z, Start::q);
+  if (p.backbone->projects()) p.modal = std::make_unique<Modalities>(z, *p.arena);
+  p.arena->take(z.dev);
+  if (p.modal) p.modal->init();
+  return std::make_unique<Ranked>(z, std::move(p));
+}
+
+// CCDRec: a backbone whose propagation starts from what DMA makes of Hhat, and negatives by CNS over the pools of NDI.
+Outline ccdrec_outline(const Settings& s) {
+  Outline o;
+  backbone_named(s.backbone).outline(o, s);
+  o.start_room = true;
+  o.diffusion = diffuses(s), o.fuses = s.dma;
+  o.projects = o.projects || o.diffusion;
+  o.reads_features = o.reads_features || o.diffusion;
+  o.pools = o.diffusion ? Ndi::pools(s) : 0;
+  o.searches = s.cns, o.constant_rows = s.ndi && !s.cns;
+  o.hard = (s.cns || s.ndi) && s.omega != 0;
+  return o;
+}
+
+std::unique_ptr<Model> make_ccdrec(const Setup& z) {
+  RankedParts p;
+  p.backbone = backbone_named(z.s.backbone).make(z, Start::over_hhat);
+  if (p.backbone->projects() || diffuses(z.s)) p.modal = std::make_unique<Modalities>(z, *p.arena);
+  std::unique_ptr<Dma> dma = diffuses(z.s) ? std::make_unique<Dma>(z, *p.arena, *p.modal) : nullptr;
+  p.arena->take(z.dev);
+  if (p.modal) p.modal->init();
+  if (dma) dma->init();
+  if (z.s.cns)
+    p.sampler = std::make_unique<Cns>(z, dma ? &dma->ndi() : nullptr);
+  else if (z.s.ndi)
+    p.sampler = std::make_unique<PoolNegatives>(z, dma->ndi());
+  p.fusion = std::move(dma);
+  return std::make_unique<Ranked>(z, std::move(p));
+}
+
+struct SystemLine {
+  const char* name;
+  std::unique_ptr<Model> (*make)(const Setup&);
+  Outline (*outline)(const Settings&);
+};
+constexpr SystemLine kSystems[] = {
+    {"BPR", make_plain, plain_outline},
+    {"LightGCN", make_plain, plain_outline},
+    {"FREEDOM", make_plain, plain_outline},
+    {"CCDRec", make_ccdrec, ccdrec_outline},
+};
+const SystemLine& system_named(const std::string& name) { return line_of(kSystems, "model", name); }
+
+}  // namespace
+
+Outline outline_of(const Settings& s) { return system_named(s.model).outline(s); }
+
+std::unique_ptr<Model> make_system(const Setup& z) { return system_named(z.s.model).make(z); }
+
+void check_system(const Settings& s, const Dataset& data) {
+  const auto bad = [](const std::string& key, const std::string& got, const std::string& want) {
+    throw UserError(key + " is " + got + ", expected " + want);
+  };
+  const Outline o = outline_of(s);
+  if (o.diffusion) check_estimator(s);
+  constexpr int kWidestOnGpu = 512;  // kernels/cuda/estimator.h: a row stays in the registers of a warp
+  if (o.diffusion && s.embedding_size > kWidestOnGpu && s.estimator == "attention" && takes_gpu(s.device))
+    bad("embedding_size", std::to_string(s.embedding_size), "at most " + std::to_string(kWidestOnGpu) + " on a GPU with the estimator attention");
+  if (data.train.empty()) throw UserError("data set " + data.name + " has no training rows; x_label 0 marks them");
+  if (o.reads_features && data.features.empty())
+    throw UserError("model " + s.model + " reads item features, but " + data.folder + " has no *_feat.npy; add one, or choose BPR or LightGCN");
+  if (o.reads_features && data.features.size() > size_t(kMaxModalities))
+    throw UserError(std::to_string(data.features.size()) + " modalities found, at most " + std::to_string(kMaxModalities) +
+                    " are supported; choose some with modalities");
+  if (o.item_layers == 0) return;
+  if (s.knn_k > data.n_items) bad("knn_k", std::to_string(s.knn_k), "at most the number of items, " + std::to_string(data.n_items));
+  modality_weights(s, data.features.size());
+}
+
+}  // namespace ccdrec
