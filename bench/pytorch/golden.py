@@ -6,7 +6,8 @@ For each case NAME: NAME.case.safetensors (docs/step-format.md) and NAME.want.sa
 `mass.<array>`, the scale rounding errors are measured by, one value per row: the array's shape without the last dimension (a vector: shape
 (1)). mass.loss.total (1) serves all loss terms; new.* have none. manifest.json holds SHA-256 and CRC-32 of every file. A second run of the
 same PyTorch writes the same bytes; on another processor sums may differ in the last bit of a float64, and files that differ by no more stay.
-The cases are those of golden_cases.py, results and masses are computed by golden_results.py.
+The cases are those of golden_cases.py and golden_hard.py, results and masses are computed by golden_results.py. Those that golden_hard.py lists as
+waiting go to the folder OUT-waiting, with a manifest of their own.
 """
 import argparse
 import hashlib
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 import golden_cases as C
+import golden_hard
 import golden_results as R
 import safetensors_io as st
 
@@ -61,22 +63,25 @@ def written(out, manifest, file, arrays, metadata):
     return len(raw)
 
 
-def main():
-    here = os.path.dirname(os.path.abspath(__file__))
-    parser = argparse.ArgumentParser(description="Writes the golden cases of tests/golden.")
-    parser.add_argument("--out", default=os.path.join(here, "..", "..", "tests", "golden"))
-    out = parser.parse_args().out
-    torch.set_num_threads(1)
+def all_cases():
+    """name -> (kind, settings, function that makes arrays and metadata)"""
+    out = {n: ("step", setting, lambda n=n, x=setting, y=shape: C.make_step(n, x, **y)) for n, (setting, shape) in C.STEPS.items()}
+    out.update({n: ("reverse", setting, lambda n=n, x=setting, y=shape: C.make_reverse(n, x, **y)) for n, (setting, shape) in C.REVERSES.items()})
+    out.update({n: ("step", setting, make) for n, (setting, make) in golden_hard.cases().items()})
+    return out
+
+
+def write_all(out, cases, others):
+    """Cases, other files and the manifest of one folder. others: file name -> function that makes arrays and metadata"""
     os.makedirs(out, exist_ok=True)
     manifest = {"torch": torch.__version__, "numpy": np.__version__, "seed": C.SEED, "tolerance": TOLERANCE, "files": {}, "crc32": {}, "cases": {}}
     total = 0
-    for name, (setting, shape) in {**C.STEPS, **C.REVERSES}.items():
+    for name, (kind, setting, make) in cases.items():
         everything = name in C.EVERYTHING
-        if name in C.STEPS:
-            arrays, metadata = C.make_step(name, setting, **shape)
+        arrays, metadata = make()
+        if kind == "step":
             want, mass = R.step_result(arrays, metadata, everything=everything), R.step_mass(arrays, metadata, everything)
         else:
-            arrays, metadata = C.make_reverse(name, setting, **shape)
             want, mass = R.reverse_result(arrays, metadata, everything=everything)
         missing = [n for n in want if not n.startswith(("new.", "loss.")) and f"mass.{n}" not in mass]
         assert not missing, missing
@@ -85,16 +90,30 @@ def main():
                  f"{name}.want.safetensors": (result, {"format": metadata["format"] + "-result", "version": "1"})}
         for file, (content, about) in files.items():
             total += written(out, manifest, file, content, about)
-        manifest["cases"][name] = {"kind": "step" if name in C.STEPS else "reverse", "settings": setting}
+        manifest["cases"][name] = {"kind": kind, "settings": setting}
         if everything:
             manifest["cases"][name]["everything"] = True
-        if name in C.STEPS:
+        if kind == "step":
             print(f"{name:32s} loss {want['loss.total'].item():.9f}")
-    total += written(out, manifest, "similar_negative.safetensors", *C.make_selection())
+    for name, make in others.items():
+        total += written(out, manifest, f"{name}.safetensors", *make())
     with open(os.path.join(out, "manifest.json"), "w") as f:
         json.dump(manifest, f, indent=1, sort_keys=True)
         f.write("\n")
     print(f"{len(manifest['cases'])} cases, {len(manifest['files'])} files, {total / 1e3:.0f} KB, in {os.path.normpath(out)}")
+
+
+def main():
+    here = os.path.dirname(os.path.abspath(__file__))
+    parser = argparse.ArgumentParser(description="Writes the golden cases of tests/golden.")
+    parser.add_argument("--out", default=os.path.join(here, "..", "..", "tests", "golden"))
+    out = os.path.normpath(parser.parse_args().out)
+    torch.set_num_threads(1)
+    cases, others = all_cases(), {"similar_negative": C.make_selection, "hard_choice": golden_hard.make_choices}
+    for folder, wanted in ((out, lambda n: n not in golden_hard.WAITING), (out + "-waiting", lambda n: n in golden_hard.WAITING)):
+        parts = [{n: x for n, x in of.items() if wanted(n)} for of in (cases, others)]
+        if any(parts):
+            write_all(folder, *parts)
 
 
 if __name__ == "__main__":

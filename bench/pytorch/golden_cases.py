@@ -51,9 +51,14 @@ class Maker:
         return p
 
 
-def make_step(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=None, lonely_item=False, greedy_user=False,
-              duplicates=False, wide_index=False, density=0.3):
-    """curricular: None, "index" or "frozen". -> (arrays, metadata) of the case."""
+def make_step(*about, **shape):
+    """-> (arrays, metadata) of the case."""
+    return begun_step(*about, **shape)[:2]
+
+
+def begun_step(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=None, lonely_item=False, greedy_user=False,
+               duplicates=False, wide_index=False, density=0.3):
+    """curricular: None, "index" or "frozen". -> (arrays, metadata, the case's Maker, (U,I) bool: who has what)."""
     k, s = Maker(name), M.settings(**setting)
     widths = widths if widths is not None else {"image": 5, "text": 6}
     member = k.interactions(U, I, lonely_item, greedy_user, density)
@@ -108,7 +113,7 @@ def make_step(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=N
             a[f"adam.m.{n}"], a[f"adam.v.{n}"] = m, v
     metadata = {"format": "ccdrec-step", "version": "1", "settings": json.dumps(setting, sort_keys=True), "t": str(t),
                 "modalities": json.dumps(list(widths) if s.model in ("FREEDOM", "CCDRec") else [])}
-    return a, metadata
+    return a, metadata, k, member
 
 
 def make_reverse(name, setting, I=11, d=8, widths=None):

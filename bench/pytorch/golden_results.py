@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+import hard as H
 import models as M
 
 
@@ -35,6 +36,7 @@ def arguments(arrays, metadata, dtype=torch.float64):
 
     graphs = SimpleNamespace(user_item=dense("user_item", U + I), item_item=dense("item_item", I))
     batch = SimpleNamespace(**{n: a.get(f"batch.{n}") for n in ("users", "positives", "negatives", "curricular", "frozen")})
+    batch.hard = H.given(a["hard.items"], a.get("hard.alpha")) if "hard.items" in a else None
     diffusion = SimpleNamespace(**{n: a.get(f"diffusion.{n}") for n in ("items", "t", "noise")})
     if diffusion.items is not None:
         drawn = torch.cat([batch.positives, batch.negatives.flatten()])
@@ -45,6 +47,7 @@ def arguments(arrays, metadata, dtype=torch.float64):
 class DenseOps(M.Ops):
     """Products with dense matrices: tiny cases, any dtype, and batched gradients."""
     propagate = staticmethod(functools.partial(M.propagate, mm=torch.mm))
+    layers = staticmethod(functools.partial(M.layers, mm=torch.mm))
     item_mm = staticmethod(torch.mm)
 
 
@@ -54,11 +57,13 @@ def watching():
 
     class Watching(DenseOps):
         @staticmethod
+        def layers(A, ego, L):
+            seen.layers = M.layers(A, ego, L, torch.mm)
+            return seen.layers
+
+        @staticmethod
         def propagate(A, ego, L):
-            seen.layers = [ego]
-            for _ in range(L):
-                seen.layers.append(A @ seen.layers[-1])
-            return sum(seen.layers) / (L + 1)
+            return sum(Watching.layers(A, ego, L)) / (L + 1)
 
         @staticmethod
         def item_mm(S, x):
@@ -79,12 +84,16 @@ def reached(graphs, batch, U, L, wrapped):
     return layers, layers[0 if wrapped else L][U:]
 
 
-def inner_arrays(out, seen):
+def inner_arrays(out, seen, s):
     """name -> tensor of the step's graph: the arrays between parameters and losses that have a gradient in the result."""
     inner = {n: x for n, x in out.items() if n.startswith(("h.", "projection.")) or n in ("e_t", "e0_hat")}
+    if s.sampler == "mixgcf":         # the mixed negative is no row of a table: its gradient is that of the layers
+        inner.pop("h.hard", None)
     if seen.Hhat is not None:
         inner["hhat"] = seen.Hhat
-    return {**inner, "ego.0": seen.layers[0]}
+    if seen.layers:
+        inner["ego.0"] = seen.layers[0]
+    return inner
 
 
 def estimator_arrays(e_t, projections, tau, W_q, W_k, W_v):
@@ -102,14 +111,18 @@ def estimator_arrays(e_t, projections, tau, W_q, W_k, W_v):
 
 
 def step_result(arrays, metadata, dtype=torch.float64, everything=False):
-    """name -> tensor: the result of a step as docs/step-format.md lists it; `everything`: all of it, else without what watching() sees."""
+    """name -> tensor: the result of a step as docs/step-format.md lists it; `everything`: all of it, else without what watching() sees. With a hard
+    negative: scores and gradients between parameters and losses, too, but no rows of layers, since which of them are reached is the program's affair."""
     p, graphs, batch, diffusion, modalities, s = arguments(arrays, metadata, dtype)
-    ops, seen = watching() if everything else (DenseOps, None)
+    within = everything or H.used(s)
+    ops, seen = watching() if within else (DenseOps, None)
     out = M.step(p, graphs, batch, diffusion, modalities, s, ops)
     names = M.trained(p, s)
-    inner = inner_arrays(out, seen) if everything else {}
+    inner = inner_arrays(out, seen, s) if within else {}
     grads = torch.autograd.grad(out["loss.total"], [p[n] for n in names] + list(inner.values()), allow_unused=True)
-    out.update({f"grad.{n}": g for n, g in zip(inner, grads[len(names):])})
+    out.update({f"grad.{n}": torch.zeros_like(x) if g is None else g for (n, x), g in zip(inner.items(), grads[len(names):])})
+    if within:
+        out.update({f"score.{n[2:]}": (out["h.users"] * x).sum(-1) for n, x in out.items() if n.startswith("h.") and n != "h.users"})
     if everything:
         L, wrapped = len(seen.layers) - 1, s.model == "CCDRec"
         layers, of_hhat = reached(graphs, batch, len(p["user_embedding.weight"]), L, wrapped)
@@ -117,18 +130,17 @@ def step_result(arrays, metadata, dtype=torch.float64, everything=False):
         out.update({f"ego.{l}": x * rows[:, None] if l or wrapped else x for l, (x, rows) in enumerate(zip(seen.layers, layers))})
         if seen.Hhat is not None:
             out["hhat"] = seen.Hhat * of_hhat[:, None]
-        out.update({f"score.{n[2:]}": (out["h.users"] * x).sum(-1) for n, x in out.items() if n.startswith("h.") and n != "h.users"})
         if "e_t" in out:
             out["schedule.sqrt_abar"], out["schedule.sqrt_1m_abar"] = M.noise_levels(s.timesteps, s.noise_schedule, dtype, out["e_t"].device)
             tau = M.time_table(s.timesteps, out["e_t"].shape[1], dtype, out["e_t"].device)[diffusion.t]
             of_estimator, _ = estimator_arrays(out["e_t"], [out[f"projection.{m}"] for m in modalities], tau, *M.estimator_weights(p))
             out.update({f"estimator.{n}": x for n, x in of_estimator.items()})
-    t = int(metadata["t"])
+    t, factor = int(metadata["t"]), float(metadata.get("gradient", 1))
     for n, g in zip(names, grads):
         g = torch.zeros_like(p[n]) if g is None else g
         m, v = (torch.tensor(arrays[f"adam.{x}.{n}"]).to(dtype) if f"adam.{x}.{n}" in arrays else torch.zeros_like(g) for x in "mv")
         out[f"grad.{n}"] = g
-        out[f"new.{n}"] = M.adam(p[n], g, m, v, t, s.learning_rate)[0]
+        out[f"new.{n}"] = M.adam(p[n], factor * g, m, v, t, s.learning_rate)[0]
     return {n: x.detach() for n, x in out.items()}
 
 
@@ -142,9 +154,10 @@ def step_mass(arrays, metadata, everything=False):
         taps.append(y)
         return y
 
-    ops, seen = watching() if everything else (DenseOps, None)
+    within = everything or H.used(s)
+    ops, seen = watching() if within else (DenseOps, None)
     out = M.step(p, graphs, batch, diffusion, modalities, s, ops, tap)
-    to = {**{n: p[n] for n in M.trained(p, s)}, **(inner_arrays(out, seen) if everything else {})}
+    to = {**{n: p[n] for n in M.trained(p, s)}, **(inner_arrays(out, seen, s) if within else {})}
     taps = [y for y in taps if y.requires_grad]
     mass = {f"mass.grad.{n}": torch.zeros_like(x) for n, x in to.items()}
     for y, g in zip(taps, torch.autograd.grad(out["loss.total"], taps, retain_graph=True)):
@@ -161,7 +174,7 @@ def step_mass(arrays, metadata, everything=False):
                 x, w, b = (p[f"{m}_{n}"].abs() for n in ("embedding.weight", "trs.weight", "trs.bias"))
                 out_projections[f"projection.{m}"] = x[diffusion.items] @ w.T + b
             mass.update({f"mass.{n}": x for n, x in out_projections.items()})
-        users, items = P, Q
+        users, items, layers = P, Q, [Q]
         if s.model != "BPR":
             Hhat = Q
             for _ in range(s.n_mm_layers if s.model != "LightGCN" else 0):
@@ -176,28 +189,36 @@ def step_mass(arrays, metadata, everything=False):
                 if s.dma:
                     ego = ego.clone()
                     ego[diffusion.items] = (1 - s.mu) * Hhat[diffusion.items] + s.mu * mass["mass.e0_hat"]
-            H = ops.propagate(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers)
-            users, items = H[:len(P)], H[len(P):] + (Hhat if s.model != "LightGCN" else 0)
+            E = ops.layers(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers)
+            users, items = (sum(E) / len(E)).split([len(P), len(Q)])
+            beside = Hhat if s.model != "LightGCN" else 0
+            items, layers = items + beside, [x[len(P):] + beside for x in E]
         rows = {"h.users": users[u], "h.positives": items[batch.positives], "h.negatives": items[batch.negatives]}
         if "h.curricular" in out:
             rows["h.curricular"] = items[batch.curricular]
+        if s.sampler == "mixgcf" and "h.hard" in out:
+            a = batch.hard.alpha[..., None]
+            rows["h.hard"] = sum(w * v[batch.positives] + (1 - w) * v[n] for w, v, n in zip(a, layers, batch.hard.items)) / len(layers)
+        elif "h.hard" in out:
+            rows["h.hard"] = items[batch.hard.items[0]]
         mass.update({f"mass.{n}": x for n, x in rows.items()})
+        if within:
+            mass.update({f"mass.score.{n[2:]}": (rows["h.users"] * x).sum(-1) for n, x in rows.items() if n != "h.users"})
         if everything:
             L, wrapped = s.n_ui_layers, s.model == "CCDRec"
             layers, of_hhat = reached(graphs, batch, len(P), L, wrapped)
             mass.update({f"mass.ego.{l}": x * reach[:, None] if l or wrapped else x for l, (x, reach) in enumerate(zip(seen.layers, layers))})
             if seen.Hhat is not None:
                 mass["mass.hhat"] = Hhat * of_hhat[:, None]
-            mass.update({f"mass.score.{n[2:]}": (rows["h.users"] * x).sum(-1) for n, x in rows.items() if n != "h.users"})
             if "e_t" in out:
                 _, of_estimator = estimator_arrays(out["e_t"], [out[n] for n in out_projections], tau, *M.estimator_weights(p))
                 mass.update({f"mass.estimator.{n}": x for n, x in of_estimator.items()})
         # losses: a log-sigmoid changes at most as much as its argument, whose mass is that of the dot products
         dots = lambda c: (rows["h.users"] * (rows["h.positives"] + c)).sum(-1).mean()   # noqa: E731
         last = batch.frozen.abs() if batch.frozen is not None else rows.get("h.curricular")
-        omega = s.omega if s.model == "CCDRec" and last is not None else 0.0
+        omega = s.omega if H.used(s) or s.model == "CCDRec" and last is not None else 0.0
         mass["mass.loss.bpr"] = out["loss.bpr"] + (1 - omega) * dots(rows["h.negatives"])
-        mass["mass.loss.bpr_curricular"] = out["loss.bpr_curricular"] + (omega * dots(last) if omega else 0)
+        mass["mass.loss.bpr_curricular"] = out["loss.bpr_curricular"] + (omega * dots(last) if last is not None else 0)
         mass["mass.loss.align"] = out["loss.align"] * 2
         if "e_t" in out:
             gap = (out["e_t"] - out["e_t"]) + Q[diffusion.items] + mass["mass.e0_hat"]
@@ -207,8 +228,12 @@ def step_mass(arrays, metadata, everything=False):
             at = torch.searchsorted(diffusion.items, torch.cat([batch.positives[None], batch.negatives]))
             for h in out_projections.values():
                 mass["mass.loss.reg"] = mass["mass.loss.reg"] + s.reg_weight * (rows["h.users"] * (h[at[0]] + h[at[1:]])).sum(-1).mean()
-        mass["mass.loss.total"] = sum(mass[f"mass.loss.{n}"] for n in ("bpr", "bpr_curricular", "align", "reg"))
-    for n in ("bpr", "bpr_curricular", "align", "reg"):
+        parts = ["bpr", "bpr_curricular", "align", "reg"]
+        if H.used(s):
+            parts.append("bpr_hard")
+            mass["mass.loss.bpr_hard"] = out["loss.bpr_hard"] + omega * dots(rows["h.hard"])
+        mass["mass.loss.total"] = sum(mass[f"mass.loss.{n}"] for n in parts)
+    for n in parts:
         del mass[f"mass.loss.{n}"]
     mass = {n: (x.amax(-1, keepdim=x.dim() == 1) if x.dim() else x).detach() for n, x in mass.items()}
     if everything and "e_t" in out:                           # each number of a schedule by itself

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
+import hard as H
 from mistakes import UserError
 
 DEFAULTS = dict(model="CCDRec", backbone="FREEDOM", embedding_size=64, n_ui_layers=2, n_mm_layers=1, reg_weight=0.0, learning_rate=1e-3,
@@ -21,13 +22,15 @@ DEFAULTS = dict(model="CCDRec", backbone="FREEDOM", embedding_size=64, n_ui_laye
                 dma=True, ndi=True, cns=True, ndi_negative="pool", lambda_dm=1.0, omega=0.8, mu=0.5, timesteps=20, noise_schedule="linear",
                 noise_prediction_form=False, mirrored_timesteps=True, dtau=5, first_stage=0, tau_end=30, candidate_ratio=0.1, kappa=0.1,
                 cns_cosine=False, estimator="attention",
+                sampler="none", n_candidates=32, top_m=1, popularity_power=0.75, use_mg=False, alpha1=1.0, alpha2=0.2, beta=3,
                 skip_idle=True)   # ours: leave out terms of weight 0, which is exact; off: compute them, as the published programs do
 SCHEDULES = ("linear", "cosine", "exponential", "sqrt")
 MODEL_DEFAULTS = dict(BPR=dict(reg_weight=0.1), LightGCN=dict(reg_weight=1e-4), FREEDOM={},
                       CCDRec=dict(learning_rate=5e-4, train_batch_size=512))
 
 
-AT_LEAST = dict(embedding_size=1, n_ui_layers=0, n_mm_layers=1, train_batch_size=1, n_neg=1, knn_k=1, timesteps=1, dtau=1, first_stage=0, tau_end=0)
+AT_LEAST = dict(embedding_size=1, n_ui_layers=0, n_mm_layers=1, train_batch_size=1, n_neg=1, knn_k=1, timesteps=1, dtau=1, first_stage=0, tau_end=0,
+                n_candidates=1, top_m=1, beta=1)
 OPEN_ZERO = ("learning_rate", "candidate_ratio", "kappa")                    # numbers above 0; the others may be 0
 AT_MOST_ONE = ("mm_image_weight", "dropout", "omega", "mu", "candidate_ratio", "kappa")
 
@@ -56,13 +59,20 @@ def settings(**given):
     model = given.get("model", DEFAULTS["model"])
     if model not in MODEL_DEFAULTS:
         raise UserError(f"model {model} is none of {', '.join(MODEL_DEFAULTS)}")
-    s = SimpleNamespace(**{**DEFAULTS, **MODEL_DEFAULTS[model], **given})
+    of_sampler = {} if given.get("sampler", "none") == "none" else dict(omega=0.5)
+    s = SimpleNamespace(**{**DEFAULTS, **MODEL_DEFAULTS[model], **of_sampler, **given})
     if s.estimator != "attention":
         raise UserError("the baseline has the attention estimator only")
     if s.model == "CCDRec" and s.backbone != "FREEDOM":
         raise UserError("the baseline has CCDRec on FREEDOM only")
     if s.model == "CCDRec" and (s.embedding_size % 2 or s.embedding_size < 4):
         raise UserError(f"embedding_size is {s.embedding_size}, expected an even number of at least 4 for CCDRec")
+    if s.sampler not in H.SAMPLERS:
+        raise UserError(f"sampler {s.sampler} is none of {', '.join(H.SAMPLERS)}")
+    if s.sampler != "none" and s.model == "CCDRec" and (s.ndi or s.cns):
+        raise UserError(f"sampler {s.sampler} takes the place of CCDRec's own negatives, expected ndi and cns to be false")
+    if s.top_m > s.n_candidates:
+        raise UserError(f"top_m is {s.top_m}, expected at most n_candidates, {s.n_candidates}")
     if s.noise_schedule not in SCHEDULES:
         raise UserError(f"noise_schedule {s.noise_schedule} is none of {', '.join(SCHEDULES)}")
     if s.ndi_negative not in ("pool", "index"):
@@ -166,6 +176,14 @@ def reverse(p, projections, s, start, noise, estimator=estimate):
 
 # ------------------------------------------------------------------------------------------------------------ operations
 
+def layers(A, ego, L, mm):
+    """[ego, A ego, .., A^L ego]"""
+    out = [ego]
+    for _ in range(L):
+        out.append(mm(A, out[-1]))
+    return out
+
+
 def propagate(A, ego, L, mm):
     """Mean of ego, A ego, .., A^L ego."""
     total = ego
@@ -183,6 +201,7 @@ def gather(x, index):
 class Ops:
     """The operations a form of training may replace."""
     propagate = staticmethod(lambda A, ego, L: propagate(A, ego, L, torch.sparse.mm))   # A symmetric
+    layers = staticmethod(lambda A, ego, L: layers(A, ego, L, torch.sparse.mm))         # what propagate takes the mean of
     item_mm = staticmethod(torch.sparse.mm)                                             # S, not symmetric
     estimate = staticmethod(estimate)
 
@@ -211,17 +230,29 @@ def needs_projection(s):
 def represent(p, graphs, diffusion, modalities, s, ops=Ops):
     """Forward up to the tables of representations. graphs: user_item, item_item. diffusion: items (n) distinct items among positives and
     random negatives, t (n) zero-based, noise (n,d), count (n) how often each occurs; t and noise are read by CCDRec with dma or ndi only.
-    -> namespace with users (U,d), items (I,d) and what the losses need."""
+    -> namespace with users (U,d), items (I,d), layers (MixGCF: the L+1 item tables (I,d) whose mean items is) and what the losses need."""
     P, Q = p["user_embedding.weight"], p["item_id_embedding.weight"]
     U = len(P)
-    r = SimpleNamespace(P=P, Q=Q, projection={}, e_0=None, e_t=None, e0_hat=None)
+    r = SimpleNamespace(P=P, Q=Q, projection={}, e_0=None, e_t=None, e0_hat=None, layers=None)
+
+    def propagated(ego, Hhat=None):
+        """Users and items after propagation of [P; ego]; Hhat is added to the items, for MixGCF in every layer."""
+        E_0, L = torch.cat([P, ego]), s.n_ui_layers
+        with_Hhat = (lambda x: x) if Hhat is None else lambda x: x + Hhat   # noqa: E731
+        if s.sampler == "mixgcf":
+            E = ops.layers(graphs.user_item, E_0, L)
+            r.layers, H = [with_Hhat(x[U:]) for x in E], sum(E) / (L + 1)
+        else:
+            H = ops.propagate(graphs.user_item, E_0, L)
+        return H[:U], with_Hhat(H[U:])
+
     if s.model == "BPR":
-        r.users, r.items = P, Q
+        r.users, r.items, r.layers = P, Q, [Q]
         return r
     if needs_projection(s):
         r.projection = {m: ops.project(p, m, diffusion.items) for m in modalities}
     if s.model == "LightGCN":
-        r.users, r.items = ops.propagate(graphs.user_item, torch.cat([P, Q]), s.n_ui_layers).split([U, len(Q)])
+        r.users, r.items = propagated(Q)
         return r
 
     Hhat = Q
@@ -237,8 +268,7 @@ def represent(p, graphs, diffusion, modalities, s, ops=Ops):
         r.e0_hat = ops.estimate(r.e_t, list(r.projection.values()), tau, *estimator_weights(p))
         if s.dma:
             ego = ops.fuse(Hhat, D, r.e0_hat, s.mu)
-    r.users, H_i = ops.propagate(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers).split([U, len(Q)])
-    r.items = H_i + Hhat                                 # the unfused Hhat
+    r.users, r.items = propagated(ego, Hhat)             # the unfused Hhat
     return r
 
 
@@ -252,7 +282,7 @@ def bpr_log(x):
 
 def losses(r, batch, diffusion, s, tap=lambda x: x):
     """The terms of the loss, weights included, and the rows they are made of. batch: users, positives (B), negatives (n_neg,B), and
-    curricular (B), or frozen (B,d), or neither. `tap` sees every tensor on its way into a term, once a use (golden_results.py measures masses there)."""
+    curricular (B), or frozen (B,d), or neither; with a sampler (hard.py) hard. `tap` sees every tensor on its way into a term, once a use (golden_results.py measures masses there)."""
     u, pos, neg = batch.users, batch.positives, batch.negatives
     zero = r.P.new_zeros(())
     bpr = bpr_eps if s.model in ("BPR", "LightGCN") else bpr_log
@@ -273,6 +303,10 @@ def losses(r, batch, diffusion, s, tap=lambda x: x):
     elif s.model == "CCDRec" and batch.curricular is not None:
         omega, out["h.curricular"] = s.omega, h_i[-1]
         curricular = ranking(h_u, h_p, out["h.curricular"])
+    if H.used(s):
+        omega = s.omega
+        hard, arrays = H.term(r, batch, h_u, h_p, s, ranking, tap)
+        out.update(arrays)
     if r.e0_hat is not None:
         n_rows = (1 + len(neg)) * len(u)
         gap = tap(r.e_0) - tap(r.e0_hat)
@@ -293,6 +327,9 @@ def losses(r, batch, diffusion, s, tap=lambda x: x):
     out["loss.align"] = s.lambda_dm * align
     out["loss.reg"] = s.reg_weight * reg
     out["loss.total"] = out["loss.bpr"] + out["loss.bpr_curricular"] + out["loss.align"] + out["loss.reg"]
+    if H.used(s):
+        out["loss.bpr_hard"] = omega * hard
+        out["loss.total"] = out["loss.total"] + out["loss.bpr_hard"]
     return out
 
 
