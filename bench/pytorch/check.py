@@ -1,8 +1,9 @@
-"""Checks of the baseline itself: python check.py [golden | numbers | differences | data | forms | graph | compile | race]. Prints the largest deviations, exits 1 on failure.
+"""Checks of the baseline itself: python check.py [golden | numbers | differences | hard | data | forms | graph | compile | race]. Prints the largest deviations, exits 1 on failure.
 
 golden       the golden cases once more in float32, against their float64 results, in units of the tolerances of the manifest
 numbers      the reference implementation's losses, gradients and scores of specification baselines.md 12 (BPR-MF, LightGCN, FREEDOM, Adam)
-differences  float64 gradients against central differences, for six cases, every trained element
+differences  float64 gradients against central differences, for thirteen cases, every trained element
+hard         hard negatives and Mirror Gradient (check_hard.py): MixGCF as published against its short form, what is drawn and chosen, the forms, planted mistakes
 data         ids and mapping files of a data folder; that mistakes are answered by one sentence
 forms        the forms of train.py against one another: same losses and parameters for the same draws, replayed rows against dense Adam
 graph        the step recorded as a CUDA graph, replayed without one: whole epochs with a short last batch, and captures that fail
@@ -29,6 +30,7 @@ import tuned
 from check_compile import check_compile
 from check_data import check_data
 from check_graph import check_graph_step
+from check_hard import check_hard
 from checking import apart, failed, gap, report, small_data
 from mistakes import UserError, run as run_main
 
@@ -41,6 +43,29 @@ FOLDER = os.path.join(HERE, "..", "..", "tests", "golden")
 
 def by_row(mass, x):
     return (mass if x.ndim == 1 else mass[..., None]).astype(np.float64)
+
+
+def deviation(got, want, s):
+    """kind of array -> (largest deviation in units of the tolerance, name of that array)"""
+    worst = {}
+    for n, x in got.items():
+        x, y = x.double().numpy().reshape(want[n].shape), want[n].astype(np.float64)
+        if n.startswith("new."):
+            g, mass = want[f"grad.{n[4:]}"], by_row(want[f"mass.grad.{n[4:]}"], x)
+            compared = (np.abs(g) >= 1e-6 * mass)
+            if not compared.any():
+                continue
+            ratio = (np.abs(x - y) / (1e-6 * np.abs(y) + 1e-2 * s.learning_rate))[compared].max()
+            kind = "new"
+        else:
+            mass = by_row(want["mass.loss.total" if n.startswith("loss.") else f"mass.{n}"], x)
+            kind = "gradient" if n.startswith("grad.") else "pool" if n.startswith("pool.") else "forward"
+            unit = {"gradient": 1e-5, "pool": 1e-6, "forward": 1e-6}[kind] * mass
+            off = np.abs(x - y)
+            ratio = np.where(off == 0, 0, off / np.where(unit > 0, unit, 1e-300)).max()
+        if not ratio <= worst.get(kind, (-1, ""))[0]:
+            worst[kind] = (float(ratio), n)
+    return worst
 
 
 def golden_folders():
@@ -70,23 +95,9 @@ def check_golden():
         else:
             got, _ = G.reverse_result(arrays, metadata, torch.float32, everything)
         assert set(got) == {n for n in want if not n.startswith("mass.")}, name
-        for n, x in got.items():
-            x, y = x.double().numpy().reshape(want[n].shape), want[n].astype(np.float64)
-            if n.startswith("new."):
-                g, mass = want[f"grad.{n[4:]}"], by_row(want[f"mass.grad.{n[4:]}"], x)
-                compared = (np.abs(g) >= 1e-6 * mass)
-                if not compared.any():
-                    continue
-                ratio = (np.abs(x - y) / (1e-6 * np.abs(y) + 1e-2 * s.learning_rate))[compared].max()
-                kind = "new"
-            else:
-                mass = by_row(want["mass.loss.total" if n.startswith("loss.") else f"mass.{n}"], x)
-                kind = "gradient" if n.startswith("grad.") else "pool" if n.startswith("pool.") else "forward"
-                unit = {"gradient": 1e-5, "pool": 1e-6, "forward": 1e-6}[kind] * mass
-                off = np.abs(x - y)
-                ratio = np.where(off == 0, 0, off / np.where(unit > 0, unit, 1e-300)).max()
+        for kind, (ratio, n) in deviation(got, want, s).items():
             if not ratio <= worst.get(kind, (-1, ""))[0]:
-                worst[kind] = (float(ratio), f"{name}: {n}")
+                worst[kind] = (ratio, f"{name}: {n}")
     for kind, (ratio, where) in sorted(worst.items()):
         report(f"float32 against golden, {kind}, worst at {where}", ratio, 1)
 
@@ -330,7 +341,8 @@ def check_race():
 
 def main():
     torch.set_num_threads(1)
-    checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, data=check_data, forms=check_forms, graph=check_graph_step, compile=check_compile, race=check_race)
+    checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, data=check_data, forms=check_forms, graph=check_graph_step, compile=check_compile, race=check_race,
+                  hard=lambda: check_hard(golden_file, deviation))
     unknown = [name for name in sys.argv[1:] if name not in checks]
     if unknown:
         raise UserError(f"unknown check {unknown[0]!r}, expected some of {', '.join(checks)}")

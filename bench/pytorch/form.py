@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 
 import data as D
+import hard as H
+import mirror
 import models as M
 from mistakes import UserError
 
@@ -41,7 +43,7 @@ class Form:
     def __init__(self, data, s, device="cpu", seed=999, compile="auto", graphs="auto"):
         self.data, self.s, self.device = data, s, torch.device(device)
         self.seed, self.compile, self.use_graphs = seed, compile, graphs
-        self.clock, self.notes, self.steps = Clock(self.device), [], 0
+        self.clock, self.notes, self.steps, self.j = Clock(self.device), [], 0, 0     # j: number of the batch in its epoch
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
         self.modalities = list(data.features) if s.model in ("FREEDOM", "CCDRec") else []
         if s.model in ("FREEDOM", "CCDRec") and not self.modalities:
@@ -102,8 +104,26 @@ class Form:
         """(B) columns: of the k largest of a row the one of rank r (B), below the number of finite ones among them."""
         return torch.topk(sim, k, dim=1).indices.gather(1, r[:, None]).squeeze(1)
 
-    def update(self, batch, diffusion, choose=None):
-        """Forward, backward, Adam on given draws; choose(r) picks curricular negatives from the step's own representations. -> loss"""
+    @torch.no_grad()
+    def choose_hard(self, r, batch):
+        """Hard negatives of the step's own representations (negative_sampling.md 4 to 6)."""
+        s, users = self.s, batch.users
+        if s.sampler == "popularity":
+            return H.given(self.draw_popular(users)[None])
+        candidates, h_u = self.draw_negatives(users, s.n_candidates).T, r.users[users]
+        if s.sampler == "dns":
+            rank = torch.randint(0, s.top_m, (len(users), 1), device=self.device, generator=self.generator)
+            return H.given(H.ranked(h_u, r.items[None], candidates)[0].gather(1, rank).T)
+        alpha = torch.rand(len(r.layers), len(users), device=self.device, generator=self.generator)
+        return H.given(self.choose_layers(h_u, r.layers, batch.positives, candidates, alpha), alpha)
+
+    def choose_layers(self, h_u, layers, positives, candidates, alpha):
+        """MixGCF's items (L+1,B): neither the coefficients nor the positive change which candidate wins (6.3)."""
+        return candidates.expand(len(layers), *candidates.shape).gather(2, H.scores(h_u, layers, candidates).argmax(2)[..., None])[..., 0]
+
+    def update(self, batch, diffusion, choose=None, factor=1.0):
+        """Forward, backward, Adam on given draws; choose(r) picks curricular negatives from the step's own representations; Adam gets the gradient times
+        the factor. -> loss"""
         self.steps += 1
         self.before(diffusion)
         with self.clock("forward"):
@@ -111,12 +131,15 @@ class Form:
         if choose:
             with self.clock("sample"), torch.no_grad():
                 batch.curricular = choose(r.items)
+        if H.used(self.s):
+            with self.clock("sample"):
+                batch.hard = self.choose_hard(r, batch)
         with self.clock("forward"):
             loss = self.loss(r, batch, diffusion)
         with self.clock("backward"):
             loss.backward()
         with self.clock("optimiser"):
-            self.optimise(diffusion)
+            self.optimise(diffusion, factor)
         return loss.detach()
 
     def loss(self, r, batch, diffusion):
@@ -131,7 +154,7 @@ class Form:
             with self.clock("prune"):
                 self.prune()
         stage, out = self.stage(n), []
-        for batch, choose in self.batches(stage):
+        for self.j, (batch, choose) in enumerate(self.batches(stage)):
             out.append(self.run_batch(batch, choose))
         with self.clock("optimiser"):
             self.after_epoch()
@@ -144,9 +167,15 @@ class Form:
         return out
 
     def run_batch(self, batch, choose):
-        with self.clock("sample"):
-            diffusion = self.draw_diffusion(batch)
-        return self.update(batch, diffusion, choose)
+        """-> loss of the batch's first step; a second one (mirror.py) keeps the rows and the random negatives and draws the rest again."""
+        losses = []
+        for factor in mirror.passes(self.j, self.s):
+            with self.clock("sample"):
+                if losses and getattr(batch, "draw_again", None):
+                    batch.curricular = batch.draw_again()
+                diffusion = self.draw_diffusion(batch)
+            losses.append(self.update(batch, diffusion, choose, factor))
+        return torch.where(losses[-1].isnan(), losses[-1], losses[0])
 
     def after_epoch(self):
         pass

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import data as D
+import hard as H
 import metrics
 import models as M
 from form import Form
@@ -40,6 +41,9 @@ class Published(Form):
                 x = x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp(min=1e-12)
                 lists.append(torch.topk(x @ x.T, min(self.s.knn_k, len(x)), dim=1).indices)      # the whole I x I matrix
             self.graphs.item_item = self.coo(*D.knn_values(lists, D.modality_weights(self.modalities, self.s.mm_image_weight), data.I), data.I)
+        if self.s.sampler == "popularity":
+            count = torch.bincount(torch.from_numpy(data.train_i), minlength=data.I)
+            self.popularity = H.popularity(count, self.s.popularity_power).tolist()
         if self.s.model == "CCDRec":
             self.member = torch.zeros(data.U, data.I, dtype=torch.bool)
             self.member[torch.from_numpy(data.pair_u), torch.from_numpy(data.pair_i)] = True
@@ -61,12 +65,21 @@ class Published(Form):
         u, i = torch.from_numpy(data.pair_u)[keep], torch.from_numpy(data.pair_i)[keep]
         self.graphs.user_item = self.coo(*D.user_item_graph(u, i, data.U, data.I), data.U + data.I)
 
-    def negative(self, u):
+    def negative(self, u, draw=None):
         for _ in range(1000):
-            i = self.rng.choice(self.train_list)
+            i = draw() if draw else self.rng.choice(self.train_list)
             if i not in self.history[u]:
                 break
         return i                       # a user with every training item keeps the last draw
+
+    def draw_negatives(self, users, n):
+        return torch.tensor([[self.negative(u) for u in users.tolist()] for _ in range(n)], device=self.device)
+
+    def draw_popular(self, users):
+        return torch.tensor([self.negative(u, lambda: self.rng.choices(range(self.data.I), self.popularity)[0]) for u in users.tolist()], device=self.device)
+
+    def choose_layers(self, h_u, layers, positives, candidates, alpha):
+        return H.mixed_choice(h_u, layers, positives, candidates, alpha)     # as released: every candidate mixed, a tensor (L+1,B,N,d)
 
     def batches(self, stage):
         with self.clock("sample"):
@@ -76,19 +89,23 @@ class Published(Form):
             with self.clock("sample"):
                 rows = self.rows[b:b + B]
                 users, positives = self.data.train_u[rows], self.data.train_i[rows]
-                negatives = [[self.negative(u) for u in users.tolist()] for _ in range(self.s.n_neg)]
                 batch = SimpleNamespace(users=torch.from_numpy(users).to(self.device), positives=torch.from_numpy(positives).to(self.device),
-                                        negatives=torch.tensor(negatives, device=self.device), curricular=None, frozen=None)
+                                        negatives=self.draw_negatives(users, self.s.n_neg), curricular=None, frozen=None)
 
                 def choose(pool, batch=batch):
                     candidates = self.draw_candidates()
                     return self.pick(pool, batch.positives, candidates, self.member[batch.users][:, candidates], batch.negatives[0])
 
                 if stage not in (None, "own"):
-                    batch.curricular = choose(self.pools[stage])
+                    batch.draw_again = lambda choose=choose: choose(self.pools[stage])
+                    batch.curricular = batch.draw_again()
             yield batch, choose if stage == "own" else None
 
-    def optimise(self, diffusion):
+    def optimise(self, diffusion, factor):
+        if factor != 1:
+            for x in self.optimizer.param_groups[0]["params"]:
+                if x.grad is not None:
+                    x.grad *= factor
         self.optimizer.step()
         self.optimizer.zero_grad()     # as released: since PyTorch 2.0 the gradients are dropped, not overwritten with zeros
 

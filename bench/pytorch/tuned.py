@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import data as D
+import hard as H
 import metrics
 import models as M
 import rows as R
@@ -118,6 +119,7 @@ class Tuned(Form):
 
         class ops(M.Ops):
             propagate = staticmethod(lambda A, X, L: LayerMean.apply(product, A, X, L))
+            layers = staticmethod(lambda A, X, L: M.layers((A, A), X, L, ops.item_mm))       # A is symmetric
             item_mm = staticmethod(lambda pair, X: Product.apply(product, pair, X))
             estimate = staticmethod(M.estimate_pooled)
 
@@ -130,9 +132,11 @@ class Tuned(Form):
 
         self.ops = ops
         self.chain, replay, self.total_loss = chain_step, R.missed_steps, total_loss
+        if s.sampler == "popularity":
+            self.popularity = H.popularity(torch.bincount(self.train_i, minlength=data.I), s.popularity_power)
         if self.compile != "off":
             B, last = s.train_batch_size, len(data.train_u) % s.train_batch_size or s.train_batch_size     # of most batches, of an epoch's last
-            self.total_loss = self.tried("loss", total_loss, self.example_loss, B, True, last)
+            self.total_loss = total_loss if H.used(s) else self.tried("loss", total_loss, self.example_loss, B, True, last)
             if s.model == "CCDRec" and s.cns and self.total_loss is not total_loss:    # the steps before the first pool have no curricular negatives
                 for n in (B, B // 3 + 2, last):
                     x = self.example_loss(n)
@@ -153,7 +157,7 @@ class Tuned(Form):
             for n in self.tables:
                 self.p[n].grad = torch.zeros_like(self.p[n])
         self.written = None
-        capture = self.device.type == "cuda" and self.use_graphs != "off" and not self.on_demand
+        capture = self.device.type == "cuda" and self.use_graphs != "off" and not self.on_demand and not H.used(s) and not s.use_mg
         self.optimizer = torch.optim.Adam([self.p[n] for n in dense], lr=s.learning_rate, capturable=capture, **self.fastest_adam())
         self.graph = GraphStep(self) if capture else None
 
@@ -226,6 +230,8 @@ class Tuned(Form):
         return best
 
     def loss(self, r, batch, diffusion):
+        if H.used(self.s):
+            return super().loss(r, batch, diffusion)
         at = getattr(diffusion, "at", None)
         if at is None and r.projection:
             at = torch.searchsorted(diffusion.items, torch.cat([batch.positives[None], batch.negatives]))
@@ -274,11 +280,14 @@ class Tuned(Form):
         else:
             self.graphs.user_item = A
 
-    def draw_negatives(self, users):
-        """(n_neg,E): uniform over training items, drawn again while the user has it (a user with all of them keeps the 100th draw)."""
-        shape = (self.s.n_neg, len(users))
+    def draw_popular(self, users):
+        return self.draw_negatives(users, 1, lambda n: torch.multinomial(self.popularity, n, True, generator=self.generator))[0]
+
+    def draw_negatives(self, users, n, pick=None):
+        """(n,E): uniform over training items (or by `pick`), drawn again while the user has it (a user with all of them keeps the 100th draw)."""
+        shape = (n, len(users))
         u = users.expand(shape).reshape(-1)
-        pick = lambda n: self.train_items[torch.randint(0, len(self.train_items), (n,), device=self.device, generator=self.generator)]   # noqa: E731
+        pick = pick or (lambda n: self.train_items[torch.randint(0, len(self.train_items), (n,), device=self.device, generator=self.generator)])
         out, open_ = pick(len(u)), torch.arange(len(u), device=self.device)
         for _ in range(100):
             key = u[open_] * self.data.I + out[open_]
@@ -313,7 +322,7 @@ class Tuned(Form):
         with self.clock("sample"):
             order = torch.randperm(len(self.train_u), device=self.device, generator=self.generator)
             users, positives = self.train_u[order], self.train_i[order]
-            negatives = self.draw_negatives(users)
+            negatives = self.draw_negatives(users, self.s.n_neg)
             length = (self.start[users + 1] - self.start[users]).cpu().numpy() if stage is not None else None
         for b in range(0, len(order), B):
             with self.clock("sample"):
@@ -326,7 +335,8 @@ class Tuned(Form):
                     return self.pick(pool, batch.positives, candidates, seen, batch.negatives[0])
 
                 if stage not in (None, "own"):
-                    batch.curricular = choose(self.pools[stage])
+                    batch.draw_again = lambda choose=choose: choose(self.pools[stage])
+                    batch.curricular = batch.draw_again()
             yield batch, choose if stage == "own" else None
 
     def run_batch(self, batch, choose):
@@ -345,7 +355,11 @@ class Tuned(Form):
                 for x in self.by_rows.values():
                     x.catch_up(diffusion.items, self.steps - 1)
 
-    def optimise(self, diffusion):
+    def optimise(self, diffusion, factor):
+        if factor != 1:
+            for g in [x.grad for x in self.gathered.values()] + [x.grad for n, x in self.p.items() if n not in self.tables]:
+                if g is not None:
+                    g *= factor
         if self.on_demand:
             for n, x in self.by_rows.items():
                 x.step(diffusion.items, self.gathered[n].grad, self.steps)
