@@ -1,4 +1,4 @@
-"""Checks of the baseline itself: python check.py [golden | numbers | differences | hard | data | forms | graph | compile | race]. Prints the largest deviations, exits 1 on failure.
+"""Checks of the baseline itself: python check.py [golden | numbers | differences | hard | data | forms | graph | compile | parity | race]. Prints the largest deviations, exits 1 on failure.
 
 golden       the golden cases once more in float32, against their float64 results, in units of the tolerances of the manifest
 numbers      the reference implementation's losses, gradients and scores of specification baselines.md 12 (BPR-MF, LightGCN, FREEDOM, Adam)
@@ -8,6 +8,7 @@ data         ids and mapping files of a data folder; that mistakes are answered 
 forms        the forms of train.py against one another: same losses and parameters for the same draws, replayed rows against dense Adam
 graph        the step recorded as a CUDA graph, replayed without one: whole epochs with a short last batch, and captures that fail
 compile      that torch.compile is tried with arguments like those of the steps
+parity       records written by the form published, repeated by parity.py: right ones agree, planted faults are reported
 race         what race.py makes of rounds whose ratios, medians and times are known
 """
 import json
@@ -31,6 +32,7 @@ from check_compile import check_compile
 from check_data import check_data
 from check_graph import check_graph_step
 from check_hard import check_hard
+from check_parity import check_parity
 from checking import apart, failed, gap, report, small_data
 from mistakes import UserError, run as run_main
 
@@ -342,7 +344,7 @@ def check_race():
 def main():
     torch.set_num_threads(1)
     checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, data=check_data, forms=check_forms, graph=check_graph_step, compile=check_compile, race=check_race,
-                  hard=lambda: check_hard(golden_file, deviation))
+                  parity=check_parity, hard=lambda: check_hard(golden_file, deviation))
     unknown = [name for name in sys.argv[1:] if name not in checks]
     if unknown:
         raise UserError(f"unknown check {unknown[0]!r}, expected some of {', '.join(checks)}")

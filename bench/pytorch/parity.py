@@ -4,9 +4,10 @@
     python parity.py RUN.safetensors... --data FOLDER [--dtype float64|float32] [--report STEM] [--plant RUN FOLDER]
 
 Taken from the record: initial parameters and what chance decided (order of the rows, random negatives, pruned edges, diffusion steps, noise,
-candidates and drawn ranks). Computed here: graphs, losses, gradients, Adam, the reverse process, similarities, scores.
+candidates and drawn ranks, hard negatives and mixing coefficients). Computed here: graphs, losses, gradients, Adam, the reverse process, similarities, scores.
 Taken from the record after a check: the curricular negatives. Inputs that differ by rounding flip one now and then, so each must be as similar
-to its positive as the item at the drawn rank, to within rounding; the run then goes on with the one that was chosen.
+to its positive as the item at the drawn rank, to within rounding; the run then goes on with the one that was chosen. The candidates of hard
+negatives are not recorded: those must be allowed, and stand in their users' rankings where the best of so many draws do, by the mean of an epoch.
 
 Compared: every part of the loss at every step, curricular negatives, parameters at the end, and every user's Recall@20 after every evaluated
 epoch. A user may differ only by items whose scores are within rounding of one another; those users are listed. Exits 1 on disagreement.
@@ -21,8 +22,9 @@ import numpy as np
 import torch
 
 import data as D
+import hard as H
 from mistakes import Parser, UserError, run as run_main
-from replay import K, LOSS, ROUNDING, STRAYED, Replay, Run
+from replay import ASTRAY, K, LOSS, ROUNDING, STRAYED, Replay, Run
 
 
 # ----------------------------------------------------------------------------------------------------------- planted faults
@@ -56,6 +58,26 @@ def plants(run, data):
         other = next(c for c in candidates[::-1] if c != chosen[0])
         out["a flipped curricular negative"] = altered(name("curricular"), 0, other)
         out["another drawn rank"] = altered(name("ranks"), 0, lambda x: x + 1 if x == 0 else x - 1)
+    s = run.baseline_settings()
+    if H.used(s):
+        hard, own = run.of(last, "hard"), run.of(last, "positives")
+        out["a hard negative that the user has"] = altered(name("hard"), (0, 2), own[2])
+        out["random negatives for hard ones"] = altered(name("hard"), slice(None), np.broadcast_to(run.of(last, "negatives")[0], hard.shape))
+        out["omega + 0.02"] = spoiled(lambda r: r.settings.update(omega=s.omega + 0.02 if s.omega < 0.9 else s.omega - 0.02))
+    if has("alpha"):
+        out["1 - alpha for alpha"] = altered(name("alpha"), slice(None), lambda x: np.minimum(1 - x, np.float32(1 - 2 ** -24)))
+    if s.use_mg:
+        out["a batch more between mirror batches"] = spoiled(lambda r: r.settings.update(beta=s.beta + 1))
+        out["alpha2 + 0.02"] = spoiled(lambda r: r.settings.update(alpha2=s.alpha2 + 0.02))
+        out["alpha1 + 0.02"] = spoiled(lambda r: r.settings.update(alpha1=s.alpha1 + 0.02))
+        out["no mirror batches"] = spoiled(lambda r: r.settings.update(use_mg=False))
+        for x in ("hard", "noise"):
+            if has("pass1." + x):
+                out[f"second passes without {x}"] = spoiled(lambda r, x=x: r.arrays.pop(name("pass1." + x)))
+        if has("pass1.hard"):
+            out["a second pass's hard negative that the user has"] = altered(name("pass1.hard"), (0, 1), run.of(last, "positives")[1])
+        if has("pass1.noise"):
+            out["noise of a second pass negated"] = altered(name("pass1.noise"), slice(0, 40), lambda x: -x)
     if has("edges"):
         edges = run.of(last, "edges")
         out["an edge kept twice"] = altered(name("edges"), (slice(None), 1), edges[:, 0])
@@ -79,7 +101,7 @@ def summary(replay):
     return dict(model=replay.s.model, data=replay.data.name, epochs=len(replay.run.epochs), pools=[x["negatives"] for x in replay.run.epochs], steps=r.steps,
                 other_item_rows=r.other_rows,
                 loss=r.loss, loss_at=r.loss_at, part=r.part, part_at=r.part_at, negatives=r.negatives, flips=r.flips, similarity_gap=r.gap,
-                users=r.users, near_ties=r.near, score_gap=r.tie, recall=r.recall, parameters=r.parameters, strayed=r.strayed, farthest=r.farthest,
+                hard=r.hard, astray=r.astray, astray_at=r.astray_at, mirrored=r.mirrored, users=r.users, near_ties=r.near, score_gap=r.tie, recall=r.recall, parameters=r.parameters, strayed=r.strayed, farthest=r.farthest,
                 last={k: v["recorded"] for k, v in last.items()}, wrong=replay.wrong)
 
 
@@ -91,6 +113,9 @@ def table(x):
             ("its parts", f"{x['part']:.2g} ({x['part_at']})"),
             ("curricular negatives, flipped", f"{x['negatives']}, {len(x['flips'])}; similarity off by {x['similarity_gap']:.2g} of its mass at most "
                                               f"(limit {ROUNDING:g})"),
+            ("hard negatives, their mean place", f"{x['hard']}" + (f", {x['astray']:.2g} standard errors from where the draws lead to expect it "
+                                                                     f"({x['astray_at']}; limit {ASTRAY:g})" if x["hard"] else "")),
+            ("mirror batches, each a second step", f"{x['mirrored']}"),
             ("parameters, off by over 0.01 learning rates", f"{x['parameters']}, {x['strayed']} (limit {STRAYED:.1%}; farthest {x['farthest']:.2g})"),
             (f"users evaluated, another Recall@{K}", f"{x['users']}, {differ}"),
             ("other lists, all near-ties", f"{len(x['near_ties'])}; scores off by {x['score_gap']:.2g} of their mass at most (limit {ROUNDING:g})"),

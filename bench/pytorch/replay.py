@@ -1,5 +1,6 @@
 """A recorded run (docs/run-format.md), taken apart and repeated with the baseline's own mathematics. parity.py says what is taken from the record and
 what is compared; this computes and collects what is wrong."""
+import functools
 import itertools
 import json
 import math
@@ -9,18 +10,30 @@ import numpy as np
 import torch
 
 import data as D
+import hard as H
+import mirror
 import models as M
 import safetensors_io as st
 from mistakes import UserError
 
-PARTS = ("bpr", "bpr_curricular", "align", "reg")
+PARTS = ("bpr", "bpr_curricular", "align", "reg")     # of records that do not name the parts of their losses
 LOSS = 1e-4          # relative, of the whole loss and of each part; a part may also differ by LOSS_OF_ALL of the whole
 LOSS_OF_ALL = 1e-6
 NEIGHBOUR = 1e-6     # of a cosine similarity: neighbours that close to the last one may be either's
 ROUNDING = 1e-5      # of the mass of an inner product, the sum of the absolute values of its terms: similarities and scores
 MOVED = 1e-2         # of the learning rate: how far a parameter may end from ours ...
 STRAYED = 1e-3       # ... but for this share: elements whose gradient was rounding at some step move by the learning rate in a direction it chose
+ASTRAY = 6.0         # standard errors between the mean place of an epoch's hard negatives and what their draws lead to expect
 K = 20
+
+
+@functools.lru_cache(maxsize=None)
+def expected_place(n, N, m):
+    """Mean and variance of how many of n items score higher than the one taken: one of the m best of N draws with replacement, each equally likely."""
+    r = np.arange(1, n) / n                            # P(the j-th best draw has r items or more above it) = P(fewer than j draws are among these r)
+    beyond = sum((m - i) / m * math.comb(N, i) * r ** i * (1 - r) ** (N - i) for i in range(m))
+    mean = beyond.sum()
+    return mean, ((2 * np.arange(1, n) - 1) * beyond).sum() - mean ** 2
 
 
 class Unusable(Exception):
@@ -40,6 +53,7 @@ class Ops(M.Ops):
             return None, ctx.pair[1] @ g.contiguous()
 
     propagate = staticmethod(lambda A, ego, L: M.propagate(A, ego, L, Ops.Product.apply))
+    layers = staticmethod(lambda A, ego, L: M.layers(A, ego, L, Ops.Product.apply))
     item_mm = staticmethod(Product.apply)
 
 
@@ -55,6 +69,10 @@ class Run:
             raise UserError(f"{path}: its metadata lack {missing[0]}; expected a record of `ccdrec train --record`")
         self.settings, self.modalities, self.epochs = (json.loads(meta[k]) for k in ("settings", "modalities", "epochs"))
         self.about = {k: meta[k] for k in ("data", "program")}
+        self.parts = json.loads(meta["losses"]) if "losses" in meta else list(PARTS)
+        unknown = [n for n in self.parts if n not in (*PARTS, "bpr_hard")]
+        if unknown:
+            raise UserError(f"{path}: its losses have the part {unknown[0]}, which the baseline has not")
 
     def baseline_settings(self):
         s = self.settings
@@ -66,13 +84,20 @@ class Run:
     def of(self, epoch, name):
         return self.arrays.get(f"epoch.{epoch}.{name}")
 
+    def drawn(self, epoch, name, at):
+        """The part of an array that a pass of a step drew."""
+        x = self.of(epoch, at.prefix + name)
+        if x is None:
+            raise Unusable(f"epoch {epoch}: the record has no {at.prefix + name}")
+        return x[at.step] if name == "candidates" else x[at.items] if name in ("t", "noise") else x[..., at.rows]
+
 
 class Replay:
     def __init__(self, run, data, dtype):
         self.run, self.data, self.dtype, self.s = run, data, dtype, run.baseline_settings()
         self.wrong = []                                # sentences
         self.seen = SimpleNamespace(steps=0, loss=0.0, loss_at="", part=0.0, part_at="", negatives=0, flips=[], gap=0.0, users=0, near=[],
-                                    tie=0.0, recall=[], other_rows=[], parameters=0, strayed=0, farthest=0.0)
+                                    tie=0.0, recall=[], other_rows=[], parameters=0, strayed=0, farthest=0.0, mirrored=0, hard=0, astray=0.0, astray_at="")
         s, U, I = self.s, data.U, data.I   # noqa: E741
         a = run.arrays
         self.p = {n[8:]: torch.tensor(x).to(dtype) for n, x in a.items() if n.startswith("initial.")}
@@ -94,6 +119,9 @@ class Replay:
         self.train_rows = np.sort(data.train_u * np.int64(I) + data.train_i)
         self.occurs = np.zeros(I, bool)
         self.occurs[data.train_items] = True
+        count = np.bincount(data.train_i, minlength=I)
+        self.log_count = np.log(np.maximum(count, 1))
+        self.popularity = H.popularity(torch.tensor(count), s.popularity_power).numpy()
 
     def sparse(self, index, value, n):
         return D.csr(index, value.to(self.dtype), n, n), D.csr(*D.transpose(index, value.to(self.dtype)), n, n)
@@ -153,8 +181,14 @@ class Replay:
         if (owned & ~has_all).any() or not self.occurs[negatives].all():
             self.complain(f"epoch {e}: random negatives that the user has, or that nobody has")
         B = min(s.train_batch_size, len(users))
+        self.places = {}                               # (sampler's table, pass) -> numbers of the epoch's hard negatives
         for k, first in enumerate(range(0, len(users), B)):
-            self.step(e, k, slice(first, first + B), pool, graphs, users, positives, negatives)
+            rows = slice(first, min(first + B, len(users)))
+            for n, factor in enumerate(mirror.passes(k, s)):
+                self.step(e, k, n, factor, rows, self.place(e, k, n, rows, B), pool, graphs, users, positives, negatives)
+        self.check_places(e)
+        if s.use_mg:
+            self.check_drawn_again(e, B)
         if M.diffuses(s):
             everything = torch.arange(self.data.I)
             with torch.no_grad():
@@ -190,72 +224,148 @@ class Replay:
 
     # -------------------------------------------------------------------------------------------------------------- a step
 
-    def step(self, e, k, rows, pool, graphs, users, positives, negatives):
+    def place(self, e, k, n, rows, B):
+        """Where the draws of pass n of step k are: those of a second pass stand in arrays of their own, in which only mirror batches are."""
+        first_item = self.run.of(e, "first_item")
+        of_step = (lambda j: 0) if first_item is None else lambda j: int(first_item[j + 1] - first_item[j])   # noqa: E731
+        if n == 0:
+            before = 0 if first_item is None else int(first_item[k])
+            return SimpleNamespace(prefix="", step=k, rows=rows, items=slice(before, before + of_step(k)))
+        j, beta = k // self.s.beta, self.s.beta
+        before = sum(of_step(beta * x) for x in range(j))
+        return SimpleNamespace(prefix="pass1.", step=j, rows=slice(j * B, j * B + rows.stop - rows.start), items=slice(before, before + of_step(k)))
+
+    def check_drawn_again(self, e, B):
+        """Nothing that a second pass draws is what the first one drew."""
+        first = [self.place(e, k, 0, slice(k * B, (k + 1) * B), B) for k in range(0, len(self.run.of(e, "losses")), self.s.beta)]
+        for name, along in (("hard", 1), ("alpha", 1), ("noise", 0), ("ranks", 0)):
+            again = self.run.of(e, "pass1." + name)
+            if again is not None and again.size > 20 and np.array_equal(again, np.concatenate([self.run.drawn(e, name, at) for at in first], along)):
+                self.complain(f"epoch {e}: the second passes have the {name} of the first ones")
+
+    def step(self, e, k, n, factor, rows, at, pool, graphs, users, positives, negatives):
         s, run = self.s, self.run
         t = lambda x: torch.as_tensor(np.ascontiguousarray(x))   # noqa: E731
         batch = SimpleNamespace(users=t(users[rows]), positives=t(positives[rows]), negatives=t(negatives[:, rows]), curricular=None, frozen=None)
-        diffusion = self.diffusion(e, k, batch)
+        diffusion = self.diffusion(e, k, batch, at)
         p = {n: x.detach().requires_grad_(n in M.trained(self.p, s)) for n, x in self.p.items()}
         r = M.represent(p, graphs, diffusion, run.modalities, s, Ops)
         if run.of(e, "curricular") is not None:
-            chosen = t(run.of(e, "curricular")[rows].astype(np.int64))
+            chosen = t(run.drawn(e, "curricular", at).astype(np.int64))
             if s.cns:
                 table = r.items.detach() if pool == "model" else self.pools[("3T/4", "T/2", "T/4", "0").index(pool)]
-                self.check_negatives(e, k, rows, batch, chosen, table)
+                self.check_negatives(e, k, at, batch, chosen, table)
             elif self.in_training(users[rows], chosen.numpy()).any():
                 self.complain(f"epoch {e}, step {k}: negatives of NDI that their user has")
             if s.ndi and not s.cns and s.ndi_negative == "pool":
                 batch.frozen = self.pools[3][chosen]
             else:
                 batch.curricular = chosen
+        if H.used(s):
+            batch.hard = self.hard(e, k, n, at, batch, r)
         out = M.losses(r, batch, diffusion, s)
-        self.compare_losses(e, k, [out[f"loss.{n}"].item() for n in PARTS])
+        if n == 0:                                     # the loss of a second pass is not recorded
+            self.compare_losses(e, k, {n: out[f"loss.{n}"].item() for n in run.parts}, out["loss.total"].item())
         names = [n for n in p if p[n].requires_grad]
         grads = torch.autograd.grad(out["loss.total"], [p[n] for n in names], allow_unused=True)
         self.t += 1
-        for n, g in zip(names, grads):
-            g = torch.zeros_like(p[n]) if g is None else g
-            theta, *self.moments[n] = M.adam(p[n].detach(), g, *self.moments[n], self.t, s.learning_rate)
-            self.p[n] = theta
+        for x, g in zip(names, grads):
+            g = torch.zeros_like(p[x]) if g is None else factor * g
+            self.p[x], *self.moments[x] = M.adam(p[x].detach(), g, *self.moments[x], self.t, s.learning_rate)
         self.seen.steps += 1
+        self.seen.mirrored += n
 
-    def diffusion(self, e, k, batch):
+    def diffusion(self, e, k, batch, at):
         s = self.s
         if not M.needs_projection(s):
             return None
         items, count = torch.unique(torch.cat([batch.positives, batch.negatives.flatten()]), return_counts=True)
         a, b = self.run.of(e, "first_item")[k:k + 2]
-        if not np.array_equal(items.numpy(), self.run.of(e, "items")[a:b]):
+        if not np.array_equal(items.numpy(), self.run.of(e, "items")[a:b]):     # a second pass has the items of the first
             raise Unusable(f"epoch {e}, step {k}: the items are not the distinct ones of the batch")
         d = SimpleNamespace(items=items, count=count, t=None, noise=None)
         if M.diffuses(s):
-            steps = self.run.of(e, "t")[a:b].astype(np.int64)
+            steps = self.run.drawn(e, "t", at).astype(np.int64)
             half = len(steps) // 2 + 1
             if s.mirrored_timesteps and not np.array_equal(steps[half:], s.timesteps - 1 - steps[:len(steps) - half]):
                 self.complain(f"epoch {e}, step {k}: the second half of the diffusion steps does not mirror the first")
-            d.t, d.noise = torch.tensor(steps), torch.tensor(self.run.of(e, "noise")[a:b]).to(self.dtype)
+            d.t, d.noise = torch.tensor(steps), torch.tensor(self.run.drawn(e, "noise", at)).to(self.dtype)
         return d
 
-    def compare_losses(self, e, k, ours):
+    def compare_losses(self, e, k, ours, total):
+        """ours: the parts that the record has; total: of all parts, so that a part which the record lacks shows."""
         theirs = self.run.of(e, "losses")[k]
-        whole = abs(sum(ours))
-        off = abs(sum(ours) - theirs.sum()) / whole
+        whole = abs(total)
+        off = abs(total - theirs.sum()) / whole
         if not off <= self.seen.loss:
             self.seen.loss, self.seen.loss_at = off, f"epoch {e}, step {k}"
         if not off <= LOSS:
-            self.complain(f"epoch {e}, step {k}: loss {theirs.sum():.9g}, expected {sum(ours):.9g}")
-        for name, x, y in zip(PARTS, ours, theirs):
+            self.complain(f"epoch {e}, step {k}: loss {theirs.sum():.9g}, expected {total:.9g}")
+        for (name, x), y in zip(ours.items(), theirs):
             gap = abs(x - y)
             if x and not gap / abs(x) <= self.seen.part:
                 self.seen.part, self.seen.part_at = gap / abs(x), f"{name}, epoch {e}, step {k}"
             if not gap <= LOSS * abs(x) + LOSS_OF_ALL * whole:
                 self.complain(f"epoch {e}, step {k}: {name} {y:.9g}, expected {x:.9g}")
 
-    def check_negatives(self, e, k, rows, batch, chosen, table):
+    def hard(self, e, k, n, at, batch, r):
+        """The recorded hard negatives of a pass: items that occur in training and that the user lacks. Their candidates are not recorded; where they stand in
+        the user's ranking (popularity: how often they occur) is noted, for the epoch's mean."""
+        s, users = self.s, batch.users.numpy()
+        items = self.run.drawn(e, "hard", at).astype(np.int64)
+        alpha = torch.tensor(self.run.drawn(e, "alpha", at)).to(self.dtype) if s.sampler == "mixgcf" else None
+        tables = r.layers if s.sampler == "mixgcf" else [r.items]
+        if items.shape != (len(tables), len(users)) or items.min() < 0 or items.max() >= self.data.I:
+            raise Unusable(f"epoch {e}, step {k}: hard negatives of shape {items.shape} up to {items.max(initial=0)}, expected {(len(tables), len(users))} items")
+        if alpha is not None and not (alpha.shape == items.shape and 0 <= alpha.min() and alpha.max() < 1):
+            raise Unusable(f"epoch {e}, step {k}: mixing coefficients of shape {tuple(alpha.shape)} or outside [0, 1), expected {items.shape}")
+        owned = self.in_training(np.broadcast_to(users, items.shape), items)
+        has_all = np.diff(self.data.start)[users] == len(self.data.train_items)
+        if (owned & ~has_all).any() or not self.occurs[items].all():
+            self.complain(f"epoch {e}, step {k}{', second pass' if n else ''}: hard negatives that the user has, or that nobody has")
+        distinct, row = np.unique(users, return_inverse=True)
+        allowed = self.admissible(distinct)
+        for j, (table, chosen) in enumerate(zip(tables, items)):
+            if s.sampler == "popularity":
+                value, (mean, variance) = self.log_count[chosen], (x[row] for x in self.of_popularity(allowed))
+            else:
+                score = np.where(allowed, (r.users.detach()[torch.tensor(distinct)] @ table.detach().T).double().numpy(), -np.inf)[row]
+                value = (score > score[np.arange(len(chosen)), chosen][:, None]).sum(1)
+                mean, variance = np.array([expected_place(int(x), s.n_candidates, s.top_m if s.sampler == "dns" else 1) for x in allowed.sum(1)])[row].T
+            live = ~has_all & ~owned[j]
+            self.places.setdefault((j, n), []).append(np.array([(value - mean)[live].sum(), variance[live].sum()]))
+            self.seen.hard += int(live.sum())
+        return H.given(torch.tensor(items), alpha)
+
+    def admissible(self, users):
+        """(n,I) bool: occurs in training, and the user lacks it."""
+        out = np.broadcast_to(self.occurs, (len(users), self.data.I)).copy()
+        for b, u in enumerate(users):
+            out[b, self.data.items_of(u)] = False
+        return out
+
+    def of_popularity(self, allowed):
+        """Mean and variance of log f_j for a draw by popularity among a user's items."""
+        share = self.popularity * allowed
+        share /= np.maximum(share.sum(1, keepdims=True), 1e-300)
+        mean = share @ self.log_count
+        return mean, share @ self.log_count ** 2 - mean ** 2
+
+    def check_places(self, e):
+        for (table, n), sums in self.places.items():
+            off, variance = np.sum(sums, 0)
+            z = abs(off) / math.sqrt(max(variance, 1e-300))
+            where = f"epoch {e}" + (f", layer {table}" if self.s.sampler == "mixgcf" else "") + (", second passes" if n else "")
+            if not z <= self.seen.astray:
+                self.seen.astray, self.seen.astray_at = z, where
+            if not z <= ASTRAY:
+                self.complain(f"{where}: the hard negatives stand {z:.3g} standard errors from where {self.s.sampler} would choose them")
+
+    def check_negatives(self, e, k, at, batch, chosen, table):
         """Each chosen item: a candidate, not the user's own, as similar as the one at the drawn rank."""
         s, data = self.s, self.data
-        candidates = self.run.of(e, "candidates")[k].astype(np.int64)
-        rank = self.run.of(e, "ranks")[rows]
+        candidates = self.run.drawn(e, "candidates", at).astype(np.int64)
+        rank = self.run.drawn(e, "ranks", at)
         C = len(candidates)
         if C != max(1, math.floor(s.candidate_ratio * data.I)) or (np.diff(candidates) < 0).any():
             self.complain(f"epoch {e}, step {k}: candidates of the wrong number or order")
@@ -277,18 +387,18 @@ class Replay:
             self.complain(f"epoch {e}, step {k}: drawn ranks out of range")
         if (chosen[none] != batch.negatives[0].numpy()[none]).any():
             self.complain(f"epoch {e}, step {k}: no candidate is admissible, and not the random negative stands")
-        at = order[row, rank.clip(min=0)]               # our own choice
+        ours = order[row, rank.clip(min=0)]             # our own choice
         found = np.searchsorted(candidates, chosen).clip(max=C - 1)
         legal = none | ((candidates[found] == chosen) & ~seen[row, found])
         for b in np.flatnonzero(~legal)[:3]:
             self.complain(f"epoch {e}, step {k}, row {b}: item {chosen[b]} is no admissible candidate of user {users[b]}")
         live = legal & ~none
-        gap = np.abs(sim[row, found] - sim[row, at]) / np.maximum(mass[row, found], mass[row, at])
-        for b in np.flatnonzero(live & (candidates[at] != chosen)):
-            self.seen.flips.append(dict(epoch=e, step=k, row=int(b), user=int(users[b]), chosen=int(chosen[b]), ours=int(candidates[at[b]]),
+        gap = np.abs(sim[row, found] - sim[row, ours]) / np.maximum(mass[row, found], mass[row, ours])
+        for b in np.flatnonzero(live & (candidates[ours] != chosen)):
+            self.seen.flips.append(dict(epoch=e, step=k, row=int(b), user=int(users[b]), chosen=int(chosen[b]), ours=int(candidates[ours[b]]),
                                         gap=float(gap[b])))
             if not gap[b] <= ROUNDING:
-                self.complain(f"epoch {e}, step {k}, row {b}: item {chosen[b]} is not at the drawn rank {rank[b]}, item {candidates[at[b]]} is; their "
+                self.complain(f"epoch {e}, step {k}, row {b}: item {chosen[b]} is not at the drawn rank {rank[b]}, item {candidates[ours[b]]} is; their "
                               f"similarities differ by {gap[b]:.2g} of their mass")
         self.seen.negatives += int(live.sum())
         self.seen.gap = max(self.seen.gap, float(gap[live].max(initial=0)))

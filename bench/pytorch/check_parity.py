@@ -1,0 +1,161 @@
+"""Check of parity.py and replay.py without a record of the program: the form "published" (float32, torch.optim.Adam) trains and writes one."""
+import json
+import os
+import tempfile
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+import data as D
+import hard as H
+import models as M
+import parity
+import replay
+import safetensors_io as st
+import train
+from checking import report, small_data
+
+
+class Recorded(train.Published):
+    """Writes what docs/run-format.md lists."""
+
+    def setup(self, features):
+        self.arrays = {f"initial.{n}": x.numpy().copy() for n, x in self.p.items() if n not in M.feature_names(self.p)}
+        super().setup(features)
+        if features:
+            graph = self.graphs.item_item
+            self.arrays["graph.item_item.index"], self.arrays["graph.item_item.value"] = graph.indices().numpy().astype(np.int32), graph.values().numpy()
+
+    def prune(self):
+        keep = D.prune(self.weight, self.n_keep, self.generator)
+        u, i = torch.from_numpy(self.data.pair_u)[keep], torch.from_numpy(self.data.pair_i)[keep]
+        self.graphs.user_item = self.coo(*D.user_item_graph(u, i, self.data.U, self.data.I), self.data.U + self.data.I)
+        self.kept = torch.stack([u, i])
+
+    # what chance decides, as it is drawn
+    def draw_candidates(self):
+        self.drawn = super().draw_candidates().sort().values
+        return self.drawn
+
+    def one_of_top(self, sim, k, r):
+        self.rank = torch.where((sim > -np.inf).any(1), r, -1)
+        return super().one_of_top(sim, k, r)
+
+    def noise(self, rows):
+        self.noises.append(super().noise(rows))
+        return self.noises[-1]
+
+    def loss(self, r, batch, diffusion):
+        out = M.losses(r, batch, diffusion, self.s)
+        of = self.passes[self.n_pass]
+        append = lambda name, x: of.setdefault(name, []).append(x.detach().numpy())   # noqa: E731
+        if self.n_pass == 0:
+            self.losses.append([out[f"loss.{n}"].item() for n in self.parts])
+            for name in ("users", "positives", "negatives"):
+                append(name, getattr(batch, name))
+            if diffusion:
+                append("items", diffusion.items)
+        if diffusion and diffusion.t is not None:
+            append("t", diffusion.t), append("noise", diffusion.noise)
+        if batch.curricular is not None:
+            append("curricular", batch.curricular), append("candidates", self.drawn[None]), append("ranks", self.rank)
+        if getattr(batch, "hard", None) is not None:
+            append("hard", batch.hard.items)
+            if batch.hard.alpha is not None:
+                append("alpha", batch.hard.alpha)
+        self.n_pass += 1
+        return out["loss.total"]
+
+    def run_batch(self, batch, choose):
+        self.n_pass = 0
+        return super().run_batch(batch, choose)
+
+    def record(self, path, epochs):
+        s, about = self.s, []
+        self.parts = (["bpr", "reg"] if s.model in ("BPR", "LightGCN") else list(replay.PARTS)) + (["bpr_hard"] if s.sampler != "none" else [])
+        for e in range(epochs):
+            self.passes, self.losses, self.noises, self.kept = ({}, {}), [], [], None
+            stage = self.stage(e)
+            about.append({"negatives": "random" if stage is None else "model" if stage == "own" else ("3T/4", "T/2", "T/4", "0")[stage], "evaluated": True,
+                          "valid": {}, "test": {}})
+            self.epoch(e)
+            out = {"losses": np.array(self.losses)}
+            for prefix, of in zip(("", "pass1."), self.passes):
+                for name, x in of.items():
+                    out[prefix + name] = np.concatenate(x, 1 if name in ("negatives", "hard", "alpha") else 0)
+            if "items" in self.passes[0]:
+                out["first_item"] = np.cumsum([0] + [len(x) for x in self.passes[0]["items"]])
+            if self.kept is not None:
+                out["edges"] = self.kept.numpy()
+            if self.noises:
+                out["reverse.start"], out["reverse.steps"] = self.noises[0].numpy(), torch.stack(self.noises[1:][::-1]).numpy()
+            out["list.users"] = np.unique(np.concatenate([self.data.held[x][0] for x in ("valid", "test")]))
+            with torch.no_grad():
+                graphs = SimpleNamespace(user_item=getattr(self, "full_graph", None), item_item=self.graphs.item_item)
+                H_u, H_i = M.final_tables(self.p, graphs, s, self.pools and self.pools[3])
+            score = H_u[torch.from_numpy(out["list.users"])] @ H_i.T
+            for b, u in enumerate(out["list.users"]):
+                score[b, torch.from_numpy(self.data.items_of(u))] = -np.inf
+            best = torch.topk(score.detach(), replay.K)
+            out["list.items"], out["list.scores"] = best.indices.numpy(), best.values.numpy()
+            self.arrays.update({f"epoch.{e}.{n}": x for n, x in out.items()})
+        self.arrays.update({f"final.{n}": x.detach().numpy() for n, x in self.p.items()})
+        arrays = {n: x.astype(np.int32) if x.dtype.kind == "i" else x for n, x in self.arrays.items()}
+        st.save(path, arrays, {"format": "ccdrec-run", "version": "1", "settings": json.dumps({k: v for k, v in vars(s).items() if k != "skip_idle"}),
+                               "modalities": json.dumps(self.modalities), "data": "small", "program": "check_parity.py", "epochs": json.dumps(about),
+                               "losses": json.dumps(self.parts)})
+
+
+def wrong_choices():
+    """(name, model, settings, choose_hard): samplers that choose by another rule. Their records agree in every loss; only the choice gives them away."""
+    def second_best(f, r, batch):
+        return H.given(H.ranked(r.users[batch.users], r.items[None], f.draw_negatives(batch.users, f.s.n_candidates).T)[:, :, 1])
+
+    def by_layer_0(f, r, batch):
+        return H.given(H.ranked(r.users[batch.users], r.Q[None], f.draw_negatives(batch.users, f.s.n_candidates).T)[:, :, 0])
+
+    def one_choice_for_all_layers(f, r, batch):
+        best = H.ranked(r.users[batch.users], r.items[None], f.draw_negatives(batch.users, f.s.n_candidates).T)[:, :, 0]
+        return H.given(best.expand(len(r.layers), -1), torch.rand(len(r.layers), len(batch.users)))
+
+    def uniform(f, r, batch):
+        return H.given(f.draw_negatives(batch.users, 1))
+
+    def first_again(f, r, batch):
+        if f.n_pass == 0:
+            f.first_choice = train.Published.choose_hard(f, r, batch)
+        return f.first_choice
+
+    dns, mixgcf = dict(sampler="dns", n_candidates=8), dict(sampler="mixgcf", n_candidates=8)
+    return (("the second best", "BPR", dns, second_best), ("by layer 0 alone", "LightGCN", dict(sampler="dns", n_candidates=30), by_layer_0),
+            ("one item for all layers", "FREEDOM", mixgcf, one_choice_for_all_layers), ("uniform for popularity", "BPR", dict(sampler="popularity", popularity_power=3.0), uniform),
+            ("a second pass with the first one's choice", "BPR", dict(use_mg=True, **dns), first_again))
+
+
+def check_parity():
+    data = small_data(np.random.default_rng(3))
+    dma = dict(ndi=False, cns=False)
+    with tempfile.TemporaryDirectory() as folder:
+        for model, setting in (("LightGCN", dict(sampler="dns", n_candidates=8, top_m=2)), ("BPR", dict(sampler="popularity", popularity_power=1.0)),
+                               ("FREEDOM", dict(sampler="mixgcf", n_candidates=8, use_mg=True, reg_weight=0.01)), ("BPR", dict(use_mg=True, alpha1=0.5)),
+                               ("CCDRec", dict(sampler="dns", n_candidates=4, omega=0.7, n_neg=2, use_mg=True, **dma)),
+                               ("CCDRec", dict(use_mg=True, dtau=1, tau_end=1, candidate_ratio=0.5))):
+            form = Recorded(data, M.settings(model=model, train_batch_size=64, embedding_size=8, timesteps=4, **setting), compile="off")
+            path, label = os.path.join(folder, "run.safetensors"), f"parity, {model} {setting}"
+            form.record(path, 3)
+            run = replay.Run(path)
+            done = replay.Replay(run, data, torch.float64).all()
+            for text in done.wrong[:3]:
+                print(f"  said: {text}")
+            report(f"{label}: what is wrong with a right record", len(done.wrong), 0)
+            report(f"{label}: hard negatives, mirror batches that were not looked at", (done.seen.hard == 0) * (form.s.sampler != "none") +
+                   (done.seen.mirrored == 0) * form.s.use_mg, 0)
+            missed = [n for n, spoiled in parity.plants(run, data).items() if not replay.Replay(spoiled, data, torch.float64).all().wrong]
+            report(f"{label}: planted faults of {len(parity.plants(run, data))} not seen: {', '.join(missed) or 'none'}", len(missed), 0)
+        for name, model, setting, choose in wrong_choices():
+            form = Recorded(data, M.settings(model=model, train_batch_size=64, embedding_size=8, learning_rate=0.05, **setting), compile="off")
+            form.choose_hard = lambda r, batch, f=form, choose=choose: choose(f, r, batch)
+            form.record(path, 3)
+            done = replay.Replay(replay.Run(path), data, torch.float64).all()
+            report(f"parity, {model} {setting['sampler']}: a program that chooses {name} is not seen ({done.seen.astray:.3g} standard errors)", not done.wrong, 0)
