@@ -75,7 +75,7 @@ def make_mirrored(name, setting, factors, **shape):
 def make_choices():
     """hard_choice.safetensors: what DNS and MixGCF choose. All sums are exact in float32 and float64, so that equal scores are equal in both.
 
-    choice.candidates (B,N), choice.h.users (B,d), choice.layers (L+1,I,d): `choice.items` (L+1,B) is the winner of each row in each table, of equals
+    choice.candidates (B,N), choice.h.users (B,d) (rows of one user are equal), choice.layers (L+1,I,d): `choice.items` (L+1,B) is the winner of each row in each table, of equals
     the one drawn first; `choice.order` (L+1,B,N) all candidates, best first: DNS with top_m takes one of the first top_m (a candidate drawn
     twice stands there twice). DNS is this with one table, their mean: `pooled.table` (1,I,d), `pooled.items` (1,B), `pooled.order` (1,B,N).
     Whatever the draws are, with enough of them: train.index (2,nnz) by user, batch.users (B), `all.order` (L+1,B,I) the admissible items (in
@@ -91,10 +91,11 @@ def make_choices():
     member[:, I - 1] = False                              # in nobody's training: never a candidate
     member[0, 4] = member[1, 2:4] = True
     users, positives = np.array([0, 1, 6, 2, 3, 4, 5, 2, 1]), np.zeros(B, np.int64)
-    h_u, layers = quarters(B, d), quarters(L + 1, I, d)
+    h, layers = quarters(U, d), quarters(L + 1, I, d)
+    h[0] = 0
+    h_u = h[users]
     in_training = member.any(0)
     candidates = np.stack([k.rng.choice(np.flatnonzero(~member[u] & in_training), N) for u in users])
-    h_u[0] = 0
     candidates[1] = candidates[1, 0]
     for b in (3, 4):                                      # the second candidate is the best in every layer, the fourth, another item, as good
         free = np.flatnonzero(~member[users[b]] & in_training)
