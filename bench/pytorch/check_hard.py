@@ -6,7 +6,6 @@ from unittest import mock
 import numpy as np
 import torch
 
-import data as D
 import golden_hard
 import golden_results as G
 import hard as H
@@ -76,9 +75,7 @@ def check_reductions(golden_file):
     def result(**changes):
         other = SimpleNamespace(**{**vars(s), **changes})
         out = M.step(p, graphs, batch, diffusion, modalities, other, G.DenseOps)
-        names = [n for n in M.trained(p, s)]
-        grads = torch.autograd.grad(out["loss.bpr_hard" if "sampler" not in changes or other.sampler != "none" else "loss.bpr"], [p[n] for n in names],
-                                    allow_unused=True, retain_graph=True)
+        grads = torch.autograd.grad(out["loss.bpr_hard" if H.used(other) else "loss.bpr"], [p[n] for n in M.trained(p, s)], allow_unused=True)
         return [g for g in grads if g is not None]
 
     mixed, dns = result(), result(sampler="dns")
@@ -285,7 +282,8 @@ def planted():
         "the first layer's item at all layers": ("lightgcn_mixgcf_three_layers", term(lambda r, batch, h_u, *rest: (softplus((h_u * (sum(
             (a[:, None] - 1) * (v[batch.positives] - v[batch.hard.items[0]]) for v, a in zip(r.layers, batch.hard.alpha)) / len(r.layers))).sum(1)), {}))),
         "item graph left out of the layers": ("freedom_mixgcf", layers(lambda r, p, graphs: [x - graphs.item_item @ p[Q] for x in r.layers])),
-        "item graph added to layer 0 alone": ("ccdrec_dma_mixgcf", layers(lambda r, p, graphs: [r.layers[0], *(x - graphs.item_item @ p[Q] for x in r.layers[1:])])),
+        "item graph added to layer 0 alone": ("ccdrec_dma_mixgcf", layers(
+            lambda r, p, graphs: [r.layers[0], *(x - graphs.item_item @ p[Q] for x in r.layers[1:])])),
         "hard negative detached": ("bpr_dns", dns(lambda r, b, h_u, h_p, ranking: ranking(h_u, h_p, r.items[b.hard.items[0]].detach()))),
         "positive and hard negative exchanged": ("bpr_popularity", dns(lambda r, b, h_u, h_p, ranking: ranking(h_u, r.items[b.hard.items[0]], h_p))),
         "sum over the rows instead of their mean": ("freedom_dns", dns(lambda r, b, h_u, h_p, ranking: len(h_u) * ranking(h_u, h_p, r.items[b.hard.items[0]]))),
@@ -294,7 +292,8 @@ def planted():
         "alpha2 with a plus": ("bpr_mg_second", mock.patch.object(M, "adam", lambda p, g, m, v, t, lr: adam(p, -g, m, v, t, lr))),
         "alpha2 forgotten": ("freedom_mg_second", mock.patch.object(M, "adam", lambda p, g, m, v, t, lr: adam(p, g / 0.3, m, v, t, lr))),
         "a raw reversed update": ("ccdrec_mg_second", mock.patch.object(M, "adam", lambda p, g, m, v, t, lr: (p - lr * g, m, v))),
-        "moments of their own for the second pass": ("lightgcn_dns_mg_second", mock.patch.object(M, "adam", lambda p, g, m, v, t, lr: adam(p, g, 0 * m, 0 * v, 1, lr))),
+        "moments of their own for the second pass": ("lightgcn_dns_mg_second", mock.patch.object(
+            M, "adam", lambda p, g, m, v, t, lr: adam(p, g, 0 * m, 0 * v, 1, lr))),
         "t not advanced": ("bpr_mg_second", mock.patch.object(M, "adam", lambda p, g, m, v, t, lr: adam(p, g, m, v, t - 1, lr))),
     }
 

@@ -17,7 +17,7 @@ import models as M
 # ------------------------------------------------------------------------------------------------------- hard negatives
 
 def choose(k, a, metadata, member, candidates=4):
-    """The arrays hard.* of a case; None where every layer of MixGCF has to choose the same item, with alpha 0."""
+    """The arrays hard.* of a case. Of one candidate: all layers of MixGCF take it, with alpha 0."""
     p, graphs, batch, diffusion, modalities, s = R.arguments(a, metadata)
     r = M.represent(p, graphs, diffusion, modalities, s, R.DenseOps)
     drawn = torch.tensor(np.stack([k.negatives(member, batch.users) for _ in range(candidates)], 1))
