@@ -11,9 +11,9 @@
 #include "bench/arguments.h"
 #include "bench/command.h"
 #include "data/error.h"
-#include "host/config.h"
-#include "host/trainer.h"
+#include "host/files/config.h"
 #include "host/training/recommender.h"
+#include "host/training/trainer.h"
 
 namespace {
 int64_t shared = 0, alone = 0;  // regions of several threads, and those that the calling thread worked through by itself

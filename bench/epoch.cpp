@@ -21,12 +21,12 @@
 #include "data/safe_file.h"
 #include "data/synth.h"
 #include "data/text.h"
-#include "host/config.h"
-#include "host/machine.h"
-#include "host/run_folder.h"
+#include "host/base/machine.h"
+#include "host/files/config.h"
+#include "host/files/run_folder.h"
 #include "host/systems/registry.h"
-#include "host/trainer.h"
 #include "host/training/recommender.h"
+#include "host/training/trainer.h"
 
 namespace ccdrec::bench {
 namespace {
@@ -40,25 +40,40 @@ struct Options {
   int64_t steps = 0;
 };
 
-const std::vector<std::string> kCases = {"BPR", "LightGCN", "FREEDOM", "FREEDOM reg", "CCDRec", "CCDRec own pool"};
+// What an epoch is measured of: a model with its published learning rate and batch, and what else is set.
+struct Case {
+  std::string name, model;
+  void (*set)(Settings&);
+};
+const std::vector<Case> kCaseList = {
+    {"BPR", "BPR", [](Settings&) {}},
+    {"LightGCN", "LightGCN", [](Settings&) {}},
+    {"FREEDOM", "FREEDOM", [](Settings& s) { s.reg_weight = 0; }},
+    {"FREEDOM reg", "FREEDOM", [](Settings& s) { s.reg_weight = 1e-3; }},
+    {"CCDRec", "CCDRec", [](Settings&) {}},
+    // The last stage of the curriculum, in which the pool is the model's own item matrix of the step: its step propagates all items.
+    {"CCDRec own pool", "CCDRec", [](Settings& s) { s.tau_end = 0; }},
+};
+const std::vector<std::string> kCases = [] {
+  std::vector<std::string> names;
+  for (const Case& c : kCaseList) names.push_back(c.name);
+  return names;
+}();
 
-// The settings a case stands for. "own pool" is the last stage of the curriculum, in which the pool is the model's own item matrix of the step:
-// its step propagates all items, not only those of the batch.
 Settings case_settings(const std::string& name, std::string& setting) {
+  const Case& chosen = *std::find_if(kCaseList.begin(), kCaseList.end(), [&](const Case& c) { return c.name == name; });
   Settings s;
-  s.model = name.substr(0, name.find(' '));
+  s.model = chosen.model;
   s.learning_rate = published(s.model).learning_rate, s.train_batch_size = published(s.model).train_batch_size;
   s.save_best = s.save_last = false;
+  chosen.set(s);
   setting = fmt::format("B {}", s.train_batch_size);
   const Outline o = outline_of(s);
   if (o.layers > 0 && o.item_layers == 0) setting += fmt::format(", {} layers", o.layers);
-  if (o.item_layers > 0 && !o.diffusion) {
-    s.reg_weight = name == "FREEDOM" ? 0 : 1e-3;
-    setting += fmt::format(", reg {:g}", s.reg_weight);
-  }
+  if (o.item_layers > 0 && !o.diffusion) setting += fmt::format(", reg {:g}", s.reg_weight);
   if (o.diffusion) {
     setting += fmt::format(", T {}", s.timesteps);
-    if (name == "CCDRec own pool") s.tau_end = 0, setting += ", after tau_end";
+    if (s.tau_end == 0) setting += ", after tau_end";
   }
   return s;
 }

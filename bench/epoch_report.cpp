@@ -4,7 +4,7 @@
 
 #include "bench/work.h"
 #include "data/text.h"
-#include "host/machine.h"
+#include "host/base/machine.h"
 
 namespace ccdrec::bench {
 namespace {

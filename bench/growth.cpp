@@ -23,11 +23,11 @@
 #include "data/safe_file.h"
 #include "data/synth.h"
 #include "data/text.h"
-#include "host/config.h"
-#include "host/machine.h"
-#include "host/run_folder.h"
-#include "host/trainer.h"
+#include "host/base/machine.h"
+#include "host/files/config.h"
+#include "host/files/run_folder.h"
 #include "host/training/recommender.h"
+#include "host/training/trainer.h"
 
 namespace ccdrec::bench {
 namespace {

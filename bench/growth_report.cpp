@@ -9,7 +9,7 @@
 #include "data/error.h"
 #include "data/synth.h"
 #include "data/text.h"
-#include "host/machine.h"
+#include "host/base/machine.h"
 #include "host/systems/registry.h"
 
 namespace ccdrec::bench {

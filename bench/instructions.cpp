@@ -25,10 +25,10 @@
 #include "data/error.h"
 #include "data/synth.h"
 #include "data/text.h"
-#include "host/machine.h"
-#include "host/run_folder.h"
-#include "host/trainer.h"
+#include "host/base/machine.h"
+#include "host/files/run_folder.h"
 #include "host/training/recommender.h"
+#include "host/training/trainer.h"
 
 // The name callgrind is told. Never inlined, never renamed.
 extern "C" __attribute__((noinline)) void counted_epoch(ccdrec::Recommender& model, int epoch) {

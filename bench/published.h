@@ -1,8 +1,8 @@
-// The published settings of a model (host/config.h), with nothing else set.
+// The published settings of a model (host/files/config.h), with nothing else set.
 #pragma once
 #include <string>
 
-#include "host/config.h"
+#include "host/files/config.h"
 
 namespace ccdrec::bench {
 

@@ -18,10 +18,10 @@
 #include "bench/gpu/this_gpu.h"
 #include "bench/work.h"
 #include "data/error.h"
-#include "host/config.h"
-#include "host/device.h"
-#include "host/machine.h"
-#include "host/trainer.h"
+#include "host/base/device.h"
+#include "host/base/machine.h"
+#include "host/files/config.h"
+#include "host/training/trainer.h"
 
 namespace ccdrec::bench {
 namespace {

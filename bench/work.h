@@ -18,7 +18,7 @@
 
 #include "bench/ceilings.h"
 #include "data/dataset.h"
-#include "host/settings.h"
+#include "host/base/settings.h"
 
 namespace ccdrec::bench {
 

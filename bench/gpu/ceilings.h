@@ -2,7 +2,7 @@
 #pragma once
 #include "bench/gpu/clock.h"
 #include "bench/gpu/report.h"
-#include "host/device.h"
+#include "host/base/device.h"
 
 namespace ccdrec::bench {
 

@@ -21,11 +21,11 @@
 #include "bench/published.h"
 #include "data/error.h"
 #include "data/synth.h"
-#include "host/config.h"
-#include "host/device.h"
+#include "host/base/device.h"
+#include "host/files/config.h"
 #include "host/systems/registry.h"
-#include "host/trainer.h"
 #include "host/training/recommender.h"
+#include "host/training/trainer.h"
 
 namespace ccdrec::bench {
 namespace {

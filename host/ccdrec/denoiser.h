@@ -1,8 +1,8 @@
 // f_theta of the diffusion with its parameters: the reference's attention (estimator.h) or the full Transformer encoder (encoder.h), one face to DMA
 // and NDI.
 #pragma once
+#include "host/base/settings.h"
 #include "host/models/parts/arena.h"
-#include "host/settings.h"
 #include "kernels/encoder.h"
 
 namespace ccdrec {

@@ -1,5 +1,5 @@
 // ccdrec case: trains up to a step and writes that step as a case of `ccdrec step`.
-#include "host/case.h"
+#include "host/files/case.h"
 
 #include <fmt/format.h>
 
@@ -7,11 +7,11 @@
 
 #include "data/error.h"
 #include "data/safe_file.h"
+#include "host/base/device.h"
+#include "host/base/progress.h"
 #include "host/cli/interrupt.h"
 #include "host/cli/memory.h"
 #include "host/cli/run_options.h"
-#include "host/device.h"
-#include "host/progress.h"
 #include "host/training/recommender.h"
 
 namespace ccdrec::cli {

@@ -11,9 +11,9 @@
 
 #include "data/error.h"
 #include "data/text.h"
-#include "host/config.h"
-#include "host/machine.h"
-#include "host/progress.h"
+#include "host/base/machine.h"
+#include "host/base/progress.h"
+#include "host/files/config.h"
 #include "kernels/device_memory.h"
 
 namespace ccdrec::cli {

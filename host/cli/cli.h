@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "data/dataset.h"
-#include "host/config.h"
+#include "host/files/config.h"
 
 namespace ccdrec::cli {
 

@@ -7,8 +7,8 @@
 #include "data/error.h"
 #include "data/path.h"
 #include "data/text.h"
+#include "host/base/device.h"
 #include "host/cli/cli.h"
-#include "host/device.h"
 
 namespace ccdrec::cli {
 namespace {

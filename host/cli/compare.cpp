@@ -12,7 +12,7 @@
 #include "data/text.h"
 #include "host/cli/cli.h"
 #include "host/cli/trained_run.h"
-#include "host/run_folder.h"
+#include "host/files/run_folder.h"
 
 namespace ccdrec::cli {
 namespace {

@@ -6,12 +6,12 @@
 
 #include "data/error.h"
 #include "data/text.h"
+#include "host/base/device.h"
+#include "host/base/machine.h"
 #include "host/cli/cli.h"
 #include "host/cli/trained_run.h"
-#include "host/device.h"
-#include "host/machine.h"
-#include "host/metrics.h"
-#include "host/recommendations.h"
+#include "host/files/recommendations.h"
+#include "host/training/metrics.h"
 
 namespace ccdrec::cli {
 namespace {

@@ -8,9 +8,9 @@
 #include "data/npy.h"
 #include "data/path.h"
 #include "data/text.h"
+#include "host/base/machine.h"
 #include "host/cli/cli.h"
 #include "host/cli/trained_run.h"
-#include "host/machine.h"
 
 namespace ccdrec::cli {
 namespace {

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <chrono>
 
+#include "host/base/device.h"
+#include "host/base/machine.h"
 #include "host/cli/cli.h"
-#include "host/device.h"
-#include "host/machine.h"
 
 namespace ccdrec::cli {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <iostream>
 
+#include "host/base/machine.h"
 #include "host/cli/cli.h"
-#include "host/machine.h"
 
 int main(int argc, char** argv) {
   omp_set_num_threads(ccdrec::default_threads().n);  // of what no setting reaches: reading, hashing and making data

@@ -8,9 +8,9 @@
 
 #include "data/error.h"
 #include "data/text.h"
+#include "host/base/device.h"
+#include "host/base/machine.h"
 #include "host/cli/cli.h"
-#include "host/device.h"
-#include "host/machine.h"
 #include "host/systems/registry.h"
 
 namespace ccdrec::cli {

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "host/trainer.h"
+#include "host/training/trainer.h"
 
 namespace ccdrec::cli {
 

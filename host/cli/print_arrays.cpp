@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "data/error.h"
-#include "host/config.h"
+#include "host/files/config.h"
 
 namespace ccdrec::cli {
 namespace {

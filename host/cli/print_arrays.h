@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "host/safetensors.h"
+#include "host/base/safetensors.h"
 
 namespace ccdrec::cli {
 

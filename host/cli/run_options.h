@@ -1,7 +1,7 @@
 // What `train` and `case` take alike: model, data folder and settings; and what both settle before memory is taken.
 #pragma once
 #include "host/cli/cli.h"
-#include "host/trainer.h"
+#include "host/training/trainer.h"
 
 namespace ccdrec::cli {
 

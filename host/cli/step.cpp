@@ -1,13 +1,13 @@
 // ccdrec step, ccdrec reverse: one training step or the reverse process on arrays that a file gives (docs/step-format.md).
-#include "host/step.h"
+#include "host/files/step.h"
 
 #include <filesystem>
 #include <memory>
 
 #include "data/error.h"
+#include "host/base/device.h"
 #include "host/cli/cli.h"
 #include "host/cli/print_arrays.h"
-#include "host/device.h"
 
 namespace ccdrec::cli {
 namespace {

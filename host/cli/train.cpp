@@ -11,19 +11,20 @@
 #include "data/path.h"
 #include "data/safe_file.h"
 #include "data/text.h"
-#include "host/checkpoint.h"
+#include "host/base/device.h"
+#include "host/base/machine.h"
+#include "host/base/metric_name.h"
+#include "host/base/progress.h"
 #include "host/cli/cli.h"
 #include "host/cli/interrupt.h"
 #include "host/cli/memory.h"
 #include "host/cli/run_options.h"
 #include "host/cli/trained_run.h"
-#include "host/config_keys.h"
-#include "host/device.h"
-#include "host/machine.h"
-#include "host/progress.h"
-#include "host/record.h"
-#include "host/run_folder.h"
-#include "host/trainer.h"
+#include "host/files/record.h"
+#include "host/files/run_folder.h"
+#include "host/systems/keys.h"
+#include "host/training/checkpoint.h"
+#include "host/training/trainer.h"
 
 namespace ccdrec::cli {
 namespace {
@@ -201,7 +202,7 @@ class Checkpoints {
 
 int train(const TrainOptions& o, Io& io) {
   if (o.help_keys) {
-    io.out << key_reference();
+    io.out << (o.model.empty() ? key_reference() : key_reference(o.model));
     return kDone;
   }
   const bool resuming = !o.resume.empty();
@@ -343,7 +344,7 @@ void add_train(CLI::App& app, Action& chosen) {
   sub->add_option("--record", o->record, "write what the run drew and computed, for another program to repeat it (docs/run-format.md)")
       ->type_name("FILE");
   sub->add_flag("--print-config", o->print_config, "print every setting and where its value came from, then stop");
-  sub->add_flag("--help-keys", o->help_keys, "print every key with type, range and meaning, then stop");
+  sub->add_flag("--help-keys", o->help_keys, "print every key with type, range and meaning, then stop; with -m those of that model");
   sub->add_flag("--plan", o->plan, "print the memory the run would take, then stop");
   sub->add_flag("--no-progress", o->no_progress, "no progress bar even on a terminal");
   sub->footer(

@@ -12,7 +12,7 @@
 #include "data/error.h"
 #include "data/path.h"
 #include "data/text.h"
-#include "host/checkpoint.h"
+#include "host/training/checkpoint.h"
 
 namespace ccdrec::cli {
 namespace {

@@ -3,9 +3,9 @@
 #include <string>
 #include <vector>
 
+#include "host/base/safetensors.h"
 #include "host/cli/cli.h"
-#include "host/run_folder.h"
-#include "host/safetensors.h"
+#include "host/files/run_folder.h"
 #include "kernels/types.h"
 
 namespace ccdrec::cli {

@@ -3,7 +3,7 @@
 #include <map>
 #include <string>
 
-#include "host/device.h"
+#include "host/base/device.h"
 
 namespace ccdrec {
 

@@ -1,4 +1,4 @@
-// Where a model's graphs come from: built from the data as here, or read from a case (host/loaded_case.h). A model asks
+// Where a model's graphs come from: built from the data as here, or read from a case (host/files/loaded_case.h). A model asks
 // when it is built.
 #pragma once
 #include <string>
@@ -6,8 +6,8 @@
 
 #include "data/dataset.h"
 #include "data/graph.h"
-#include "host/device.h"
-#include "host/settings.h"
+#include "host/base/device.h"
+#include "host/base/settings.h"
 
 namespace ccdrec {
 

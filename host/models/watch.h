@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "data/graph.h"
-#include "host/device.h"
+#include "host/base/device.h"
 
 namespace ccdrec {
 

@@ -13,9 +13,10 @@ namespace ccdrec {
 namespace {
 
 // The line of that name; UserError: "WHAT is 'NAME', expected A, B or C".
-template <class Line, size_t n>
-const Line& line_of(const Line (&lines)[n], const char* what, const std::string& name) {
+template <class Lines>
+const auto& line_of(const Lines& lines, const char* what, const std::string& name) {
   std::string names;
+  const size_t n = std::size(lines);
   for (size_t k = 0; k < n; ++k) {
     if (name == lines[k].name) return lines[k];
     names += std::string(k == 0 ? "" : k + 1 < n ? ", " : " or ") + lines[k].name;
@@ -34,9 +35,9 @@ struct BackboneLine {
   void (*outline)(Outline&, const Settings&);
 };
 constexpr BackboneLine kBackbones[] = {
-    {"BPR", made<Bpr>, Bpr::outline},
-    {"LightGCN", made<LightGcn>, LightGcn::outline},
     {"FREEDOM", made<Freedom>, Freedom::outline},
+    {"LightGCN", made<LightGcn>, LightGcn::outline},
+    {"BPR", made<Bpr>, Bpr::outline},
 };
 const BackboneLine& backbone_named(const std::string& name) { return line_of(kBackbones, "backbone", name); }
 
@@ -88,24 +89,86 @@ std::unique_ptr<Model> make_ccdrec(const Setup& z) {
   return std::make_unique<Ranked>(z, std::move(p));
 }
 
-struct SystemLine {
-  const char* name;
-  std::unique_ptr<Model> (*make)(const Setup&);
-  Outline (*outline)(const Settings&);
+constexpr const char* kNormRegulariser = "weight of the norm regulariser";
+constexpr const char* kModalityTerms = "weight of the BPR terms on mapped features; 0: none";
+
+// Defaults: the released settings where there are some (spec baselines 3, 4, 9; ccdrec 6), else starting points in the
+// middle of the published grids (BPR 0.1: what another toolbox settled on for all three Amazon sets).
+const std::vector<System> kSystems = {
+    {"BPR",
+     kRanking,
+     {{"learning_rate", "0.001"}, {"train_batch_size", "2048"}, {"reg_weight", "0.1", kNormRegulariser}},
+     nullptr,
+     false,
+     make_plain,
+     plain_outline},
+    {"LightGCN",
+     kRanking | kUserItemGraph,
+     {{"learning_rate", "0.001"}, {"train_batch_size", "2048"}, {"reg_weight", "0.0001", kNormRegulariser}, {"n_ui_layers", "2"}},
+     "n_ui_layers",
+     false,
+     make_plain,
+     plain_outline},
+    {"FREEDOM",
+     kRanking | kUserItemGraph | kFeatures,
+     {{"learning_rate", "0.001"}, {"train_batch_size", "2048"}, {"dropout", "0.8"}, {"reg_weight", "0", kModalityTerms}},
+     nullptr,
+     false,
+     make_plain,
+     plain_outline},
+    {"CCDRec",
+     kRanking | kUserItemGraph | kFeatures | kModules,
+     {{"learning_rate", "0.0005"},
+      {"train_batch_size", "512"},
+      {"dropout", "0.8"},
+      {"reg_weight", "0", kModalityTerms},
+      {"dtau", "5"},
+      {"tau_end", "30"}},
+     nullptr,
+     true,
+     make_ccdrec,
+     ccdrec_outline},
 };
-constexpr SystemLine kSystems[] = {
-    {"BPR", make_plain, plain_outline},
-    {"LightGCN", make_plain, plain_outline},
-    {"FREEDOM", make_plain, plain_outline},
-    {"CCDRec", make_ccdrec, ccdrec_outline},
-};
-const SystemLine& system_named(const std::string& name) { return line_of(kSystems, "model", name); }
+const System& system_named(const std::string& name) { return line_of(kSystems, "model", name); }
 
 }  // namespace
+
+const KeyMeaning* System::meaning(const std::string& key) const {
+  for (const KeyMeaning& m : keys)
+    if (key == m.key) return &m;
+  return nullptr;
+}
+
+std::span<const System> systems() { return kSystems; }
+
+const System* find_system(const std::string& name) {
+  for (const System& system : kSystems)
+    if (name == system.name) return &system;
+  return nullptr;
+}
+
+std::vector<std::string> system_names() {
+  std::vector<std::string> names;
+  for (const System& system : kSystems) names.emplace_back(system.name);
+  return names;
+}
+
+std::vector<std::string> backbone_names() {
+  std::vector<std::string> names;
+  for (const BackboneLine& line : kBackbones) names.emplace_back(line.name);
+  return names;
+}
 
 Outline outline_of(const Settings& s) { return system_named(s.model).outline(s); }
 
 std::unique_ptr<Model> make_system(const Setup& z) { return system_named(z.s.model).make(z); }
+
+// The step encoding: half of the width is sines, half cosines.
+void check_width(const Settings& s, const std::string& origin) {
+  if (system_named(s.model).wraps && (s.embedding_size < 4 || s.embedding_size % 2 != 0))
+    throw UserError("embedding_size = " + std::to_string(s.embedding_size) + " (" + origin + "): " + s.model +
+                    "'s step encoding needs an even width of at least 4");
+}
 
 void check_system(const Settings& s, const Dataset& data) {
   const auto bad = [](const std::string& key, const std::string& got, const std::string& want) {

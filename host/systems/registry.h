@@ -1,16 +1,53 @@
-// The systems by name, a line each: what each holds, and how it is made. Nothing else compares the names of models.
+// The systems by name, a line each: what each holds, which settings concern it and what they mean there, and how it is
+// made. Nothing else compares the names of models.
 #pragma once
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "host/models/model.h"
 #include "host/models/outline.h"
 
 namespace ccdrec {
 
+// What a setting can concern (ConfigKey::concerns, systems/keys.h), and what a system has of it.
+enum Concern : unsigned {
+  kEverySystem = 0,
+  kUserItemGraph = 1,  // it propagates over it
+  kFeatures = 2,       // it reads features
+  kRanking = 4,        // it learns from pairs of a positive and a negative
+  kModules = 8,        // DMA, NDI, CNS
+};
+
+struct KeyMeaning {  // of a key for one system
+  const char* key;
+  const char* standard;        // its default there
+  const char* help = nullptr;  // what it means there; null: what the table says
+};
+
+struct System {
+  const char* name;
+  unsigned has;                  // Concerns
+  std::vector<KeyMeaning> keys;  //
+  const char* n_layers;          // the setting that MMRec's key n_layers is for this model; null: not its key
+  bool wraps;                    // it is put on the backbone that the settings name
+  std::unique_ptr<Model> (*make)(const Setup&);
+  Outline (*outline)(const Settings&);
+
+  bool concerned_by(unsigned concerns) const { return concerns == kEverySystem || (concerns & has); }
+  const KeyMeaning* meaning(const std::string& key) const;  // null: the table's
+};
+std::span<const System> systems();
+const System* find_system(const std::string& name);  // null: there is none
+
+std::vector<std::string> system_names();
+std::vector<std::string> backbone_names();  // what a system that wraps can be put on
+
 // UserError for a name that is none, from all of them.
 Outline outline_of(const Settings&);
-void check_system(const Settings&, const Dataset&);  // UserError: settings of the system that the data or the device cannot serve
+void check_width(const Settings&, const std::string& origin);  // of embedding_size, given there: UserError where the system cannot have it
+void check_system(const Settings&, const Dataset&);            // UserError: settings of the system that the data or the device cannot serve
 std::unique_ptr<Model> make_system(const Setup&);
 
 }  // namespace ccdrec

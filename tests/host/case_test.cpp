@@ -1,5 +1,5 @@
 // What `ccdrec case` writes of a step, `ccdrec step` computes as training did.
-#include "host/case.h"
+#include "host/files/case.h"
 
 #include <gtest/gtest.h>
 
@@ -9,9 +9,9 @@
 #include <filesystem>
 
 #include "data/error.h"
-#include "host/step.h"
-#include "host/tensors.h"
+#include "host/files/step.h"
 #include "host/training/recommender.h"
+#include "host/training/tensors.h"
 #include "tests/host/looked_into.h"
 #include "tests/host/tiny_data.h"
 #include "tests/host/trained.h"

@@ -14,9 +14,9 @@
 #include <thread>
 
 #include "data/text.h"
-#include "host/checkpoint.h"
 #include "host/cli/interrupt.h"
-#include "host/run_folder.h"
+#include "host/files/run_folder.h"
+#include "host/training/checkpoint.h"
 #include "tests/host/command.h"
 
 namespace ccdrec::test {

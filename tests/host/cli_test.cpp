@@ -10,7 +10,7 @@
 
 #include "data/npy.h"
 #include "data/text.h"
-#include "host/run_folder.h"
+#include "host/files/run_folder.h"
 #include "tests/host/command.h"
 
 namespace ccdrec::test {

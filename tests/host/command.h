@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "host/base/safetensors.h"
 #include "host/cli/cli.h"
-#include "host/safetensors.h"
 #include "tests/host/tiny_data.h"
 
 namespace ccdrec::test {

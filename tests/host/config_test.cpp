@@ -1,5 +1,5 @@
 // Configuration: precedence, origins, ranges, unknown keys, MMRec's files, and reading back what a run writes.
-#include "host/config.h"
+#include "host/files/config.h"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -12,6 +12,7 @@
 #include "data/error.h"
 #include "data/text.h"
 #include "host/ccdrec/cns.h"
+#include "host/systems/keys.h"
 #include "tests/host/tiny_data.h"
 
 namespace ccdrec {
@@ -211,7 +212,7 @@ TEST(Config, FilesOfMmrecAreTakenAsTheyAre) {
     EXPECT_EQ(std::count(listed.begin(), listed.end(), "hyper_parameters"), 0);
     EXPECT_EQ(c.settings.inter_file_name, "toys.inter");
     EXPECT_EQ(c.settings.user_id_field, "userID");
-    const bool features = std::string(model) == "FREEDOM";
+    const bool features = find_system(model)->has & kFeatures;
     EXPECT_EQ(c.settings.modalities, features ? (std::vector<std::string>{"image", "text"}) : std::vector<std::string>{});
     EXPECT_EQ(std::count(listed.begin(), listed.end(), "vision_feature_file"), features ? 0 : 1);
 
@@ -225,7 +226,7 @@ TEST(Config, FilesOfMmrecAreTakenAsTheyAre) {
       EXPECT_NE(refused.find(written + " = " + values), std::string::npos) << refused;
       chosen.push_back(written + "=" + (written == "n_layers" ? "2" : "0.01"));
     }
-    EXPECT_EQ(c.grid.size(), std::string(model) == "BPR" ? 1u : 2u);
+    EXPECT_EQ(c.grid.size(), find_system(model)->has & kUserItemGraph ? 2u : 1u);
     EXPECT_EQ(refused, c.notes[1]);
     const Config one = of(chosen, files);
     EXPECT_DOUBLE_EQ(one.settings.reg_weight, 0.01);
@@ -477,6 +478,19 @@ TEST(Config, RangesAreThoseThatAreEnforced) {
   EXPECT_NE(sentence([&] { check_ranges(s); }).find("n_neg = 0"), std::string::npos);
 }
 
+TEST(Config, KeysOfAModelHaveItsOwnMeaningsAndDefaults) {
+  const std::string light = key_reference("lightgcn"), ccdrec = key_reference("CCDRec");
+  EXPECT_NE(light.find("weight of the norm regulariser\n"), std::string::npos) << light;
+  EXPECT_NE(light.find("number >= 0; default 0.0001\n"), std::string::npos) << light;
+  EXPECT_NE(light.find("n_layers for n_ui_layers"), std::string::npos) << light;
+  EXPECT_EQ(light.find("  dtau "), std::string::npos) << "CCDRec's";
+  EXPECT_NE(ccdrec.find("  dtau "), std::string::npos);
+  EXPECT_NE(ccdrec.find("BPR terms on mapped features"), std::string::npos);
+  EXPECT_EQ(ccdrec.find("n_layers for"), std::string::npos);
+  EXPECT_EQ(ccdrec.find(" only\n"), std::string::npos) << "whose keys they are is known";
+  EXPECT_NE(sentence([] { key_reference("GCMC"); }).find("-m: model = GCMC is not one of BPR"), std::string::npos);
+}
+
 TEST(Config, LayersOfLightGcn) {
   EXPECT_EQ(of({"model=LightGCN", "n_layers=3"}).settings.n_ui_layers, 3);
   EXPECT_NE(sentence([&] { of({"model=FREEDOM", "n_layers=3"}); }).find("LightGCN's key"), std::string::npos);
@@ -485,7 +499,7 @@ TEST(Config, LayersOfLightGcn) {
 
 TEST(Config, WhatARunWritesReadsBackTheSame) {
   const Folder dir;
-  for (const char* model : {"BPR", "LightGCN", "FREEDOM", "CCDRec"}) {
+  for (const std::string& model : system_names()) {
     Config c = of({std::string("model=") + model, "learning_rate=0.1234567890123456789", "seed=4000000000", "topk=[3,20]", "run_dir=true"});
     c.settings.dataset = "a: b # c", c.settings.data_path = "/x y/ü\"z";
     c.settings.mm_weights = {0.25, 0.75};
@@ -496,7 +510,7 @@ TEST(Config, WhatARunWritesReadsBackTheSame) {
     EXPECT_EQ(back.settings.learning_rate, c.settings.learning_rate);
     EXPECT_EQ(back.settings.data_path, c.settings.data_path);
     EXPECT_TRUE(back.notes.empty());
-    EXPECT_EQ(text.find("omega") != std::string::npos, std::string(model) == "CCDRec");
+    EXPECT_EQ(text.find("omega") != std::string::npos, (find_system(model)->has & kModules) != 0);
   }
 }
 

@@ -14,8 +14,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "host/safetensors.h"
-#include "host/step.h"
+#include "host/base/safetensors.h"
+#include "host/files/step.h"
 #include "tests/support.h"
 #include "tests/temp_folder.h"
 

@@ -1,5 +1,5 @@
 // Metrics against hand-computed cases (spec baselines 2.7).
-#include "host/metrics.h"
+#include "host/training/metrics.h"
 
 #include <gtest/gtest.h>
 
@@ -12,6 +12,7 @@
 
 #include "data/error.h"
 #include "data/text.h"
+#include "host/base/metric_name.h"
 #include "tests/host/command.h"
 #include "tests/support.h"
 

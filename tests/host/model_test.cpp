@@ -3,7 +3,7 @@
 
 #include "data/graph.h"
 #include "host/ccdrec/cns.h"
-#include "host/trainer.h"
+#include "host/training/trainer.h"
 #include "tests/host/model_reference.h"
 #include "tests/host/tiny_data.h"
 

@@ -2,8 +2,8 @@
 #include <gtest/gtest.h>
 
 #include "data/error.h"
+#include "host/base/device.h"
 #include "host/cli/memory.h"
-#include "host/device.h"
 #include "tests/host/tiny_data.h"
 #include "tests/host/trained.h"
 

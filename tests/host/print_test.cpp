@@ -7,7 +7,7 @@
 #include "data/error.h"
 #include "host/cli/cli.h"
 #include "host/cli/print_arrays.h"
-#include "host/step.h"
+#include "host/files/step.h"
 #include "tests/temp_folder.h"
 
 namespace ccdrec::test {

@@ -9,7 +9,7 @@
 #include <sstream>
 
 #include "data/text.h"
-#include "host/device.h"
+#include "host/base/device.h"
 #include "tests/host/command.h"
 #if defined(CCDREC_TEST_SIMT)
 #include "tests/simt/ranges.h"

@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "data/text.h"
-#include "host/checkpoint.h"
-#include "host/run_folder.h"
+#include "host/files/run_folder.h"
+#include "host/training/checkpoint.h"
 #include "tests/host/command.h"
 
 namespace ccdrec::test {
@@ -140,7 +140,7 @@ TEST(ReadingRuns, OtherDataSaysInEveryLineThatItIsNotComparable) {
 }
 
 TEST(ReadingRuns, OlderRunsTellByTheirSummaryOrByWhatTheyWereComputedFrom) {
-  for (const char* model : {"BPR", "FREEDOM"}) {
+  for (const auto& [model, reads_features] : {std::pair("BPR", false), std::pair("FREEDOM", true)}) {
     SCOPED_TRACE(model);
     const Trained t(model);
     t.forget("interactions");
@@ -149,7 +149,6 @@ TEST(ReadingRuns, OlderRunsTellByTheirSummaryOrByWhatTheyWereComputedFrom) {
     t.change_split();
     expect_refused({"evaluate", t.folder}, "its interactions are not those");
     fs::remove(t.folder + "/summary.json");  // killed
-    const bool reads_features = std::string(model) == "FREEDOM";
     expect_refused({"evaluate", t.folder}, reads_features ? "its interactions or features are not those" : "its interactions are not those");
     std::ofstream(t.inter) << whole;
     const Result r = run({"evaluate", t.folder});

@@ -1,5 +1,5 @@
 // Lists in and out: another program's lists against metrics worked out by hand, our lists read back, seen items masked.
-#include "host/recommendations.h"
+#include "host/files/recommendations.h"
 
 #include <gtest/gtest.h>
 

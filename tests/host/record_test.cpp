@@ -1,5 +1,5 @@
 // `ccdrec train --record`: the record says what the run did, and recording changes nothing of it.
-#include "host/record.h"
+#include "host/files/record.h"
 
 #include <gtest/gtest.h>
 
@@ -10,7 +10,7 @@
 #include <set>
 
 #include "data/error.h"
-#include "host/step.h"
+#include "host/files/step.h"
 #include "host/systems/registry.h"
 #include "tests/host/looked_into.h"
 #include "tests/host/tiny_data.h"

@@ -1,5 +1,5 @@
 // The run folder: what is written, what is replaced whole, what a resumed run drops.
-#include "host/run_folder.h"
+#include "host/files/run_folder.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -15,8 +15,8 @@
 
 #include "data/error.h"
 #include "data/text.h"
-#include "host/machine.h"
-#include "host/progress.h"
+#include "host/base/machine.h"
+#include "host/base/progress.h"
 #include "tests/host/tiny_data.h"
 
 namespace ccdrec {

@@ -1,5 +1,5 @@
 // The checkpoint format: the bytes of the documented layout, the round trip, and files that lie.
-#include "host/safetensors.h"
+#include "host/base/safetensors.h"
 
 #include <gtest/gtest.h>
 

@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <regex>
 
-#include "host/machine.h"
+#include "host/base/machine.h"
 #include "kernels/ctx.h"
 #include "kernels/waiting.h"
 #include "tests/host/command.h"

@@ -7,7 +7,7 @@
 
 #include "data/text.h"
 #include "host/cli/cli.h"
-#include "host/run_folder.h"
+#include "host/files/run_folder.h"
 #include "tests/host/tour_check.h"
 #include "tests/temp_folder.h"
 

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "host/safetensors.h"
-#include "host/trainer.h"
+#include "host/base/safetensors.h"
+#include "host/training/trainer.h"
 #include "tests/temp_folder.h"
 
 namespace ccdrec::test {

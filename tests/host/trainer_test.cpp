@@ -1,5 +1,5 @@
 // The loop around the models: learning, stopping, resuming, threads, memory.
-#include "host/trainer.h"
+#include "host/training/trainer.h"
 
 #include <gtest/gtest.h>
 
@@ -7,9 +7,9 @@
 
 #include "data/error.h"
 #include "data/graph.h"
+#include "host/base/safetensors.h"
 #include "host/ccdrec/cns.h"
-#include "host/checkpoint.h"
-#include "host/safetensors.h"
+#include "host/training/checkpoint.h"
 #include "host/training/recommender.h"
 #include "tests/host/looked_into.h"
 #include "tests/host/tiny_data.h"

@@ -2,9 +2,9 @@
 // replayed steps waits once, for its losses and flags, and an evaluation once a batch of users, for its lists; neither takes memory.
 #include <gtest/gtest.h>
 
-#include "host/device.h"
-#include "host/trainer.h"
+#include "host/base/device.h"
 #include "host/training/recommender.h"
+#include "host/training/trainer.h"
 #include "tests/host/tiny_data.h"
 #include "tests/host/trained.h"
 

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "host/device.h"
+#include "host/base/device.h"
 
 namespace ccdrec {
 

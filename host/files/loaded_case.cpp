@@ -1,0 +1,144 @@
+#include "host/files/loaded_case.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "data/error.h"
+#include "host/ccdrec/denoiser.h"
+#include "host/training/tensors.h"
+
+namespace ccdrec {
+namespace {
+
+// Modality features in files without a place, as the models read features from a data set.
+std::vector<Feature> features_of(const CaseFile& c, const std::vector<std::string>& names, int64_t n_items) {
+  std::vector<Feature> all;
+  for (const std::string& name : names) {
+    const std::string array = "param." + name + "_embedding.weight";
+    const std::vector<float> x = c.floats(array, {n_items, kAny});
+    const int fd = ::memfd_create("features", MFD_CLOEXEC);
+    if (fd < 0) c.fail(fmt::format("there is no memory for array '{}' ({})", array, std::strerror(errno)));
+    const std::string path = fmt::format("/proc/self/fd/{}", fd);
+    write_npy(path, x.data(), n_items, int64_t(x.size()) / n_items);
+    all.push_back({name, NpyMatrix(path)});
+    ::close(fd);
+  }
+  return all;
+}
+
+Settings settings_of(const CaseFile& c, int64_t d, int64_t t, const std::string& device, int threads) {
+  Settings s = c.settings(d);
+  s.device = device, s.threads = threads, s.epochs = int(t);
+  s.dropout = 0;  // the graph is given, pruned or not
+  try {
+    check_device(s.device, s.spmm);
+    if (outline_of(s).diffusion) check_estimator(s);
+  } catch (const UserError& e) { c.fail(std::string("settings: ") + e.what()); }
+  return s;
+}
+
+// The graphs of a case; the reverse process has none.
+class GraphsOfCase : public GraphSource {
+ public:
+  GraphsOfCase(const CaseFile& c, const Dataset& data, Of what) : GraphSource(data), c_(c), reads_(what == Of::step) {}
+  HostCsr user_item() override {
+    const int64_t n = train.rows + train.cols;
+    if (!reads_) return empty(n);
+    HostCsr a = c_.sparse("graph.user_item", n);
+    const HostCsr back = transpose(a);
+    if (back.col != a.col || back.row_ptr != a.row_ptr || back.val != a.val)
+      c_.fail("'graph.user_item' is not symmetric; give every edge in both directions with the same value");
+    return a;
+  }
+  HostCsr items() override { return reads_ ? c_.sparse("graph.item_item", train.cols) : empty(train.cols); }
+
+ private:
+  static HostCsr empty(int64_t n) {
+    HostCsr a;
+    a.rows = a.cols = n;
+    a.row_ptr.assign(size_t(n) + 1, 0);
+    return a;
+  }
+  const CaseFile& c_;
+  const bool reads_;
+};
+
+// The arrays of the format; those that the model at hand does not read may be there all the same.
+std::vector<std::string> known_arrays(const std::vector<std::string>& modalities, const Windows& of_model) {
+  std::vector<std::string> known = {"graph.user_item.index", "graph.user_item.value",
+                                    "graph.item_item.index", "graph.item_item.value",
+                                    "batch.users",           "batch.positives",
+                                    "batch.negatives",       "batch.curricular",
+                                    "batch.frozen",          "diffusion.items",
+                                    "diffusion.t",           "diffusion.noise",
+                                    "noise.start",           "noise.steps"};
+  std::vector<std::string> parameters = {"user_embedding.weight", "item_id_embedding.weight", "estimator.w_q.weight", "estimator.w_k.weight",
+                                         "estimator.w_v.weight"};
+  for (const std::string& m : modalities)
+    for (const char* end : {"_embedding.weight", "_trs.weight", "_trs.bias"}) parameters.push_back(m + end);
+  for (const Window& p : of_model) parameters.push_back(p.name);
+  for (const std::string& p : parameters)
+    for (const char* kind : {"param.", "adam.m.", "adam.v."}) known.push_back(kind + p);
+  return known;
+}
+
+}  // namespace
+
+LoadedCase::LoadedCase(const CaseFile& file, const std::string& device, int threads, Of what) : c(file), named(file.modalities()), t(file.t()) {
+  const Extents q = c.shape("param.item_id_embedding.weight", {kAny, kAny});
+  I = q[0], d = q[1];
+  if (what == Of::step) U = c.shape("param.user_embedding.weight", {kAny, d})[0];
+  s = settings_of(c, d, t, device, threads);
+  const Outline outline = outline_of(s);
+  if (what == Of::reverse && !outline.diffusion) c.fail("the model of the settings has no diffusion; choose CCDRec with dma or ndi");
+  load_data(outline, what);
+  GraphsOfCase graphs(c, data, what);
+  std::vector<std::string> notes(1);
+  dev = make_device(s.device, s.threads, notes[0], s.precision, s.spmm);
+  model = std::make_unique<Recommender>(*dev, s, data, graphs, notes);
+  const Windows all = windows(*model);
+  const std::vector<std::string> known = known_arrays(named, all);
+  if (what == Of::step)
+    c.check_names({"param.", "adam.", "graph.", "batch.", "diffusion."}, known);
+  else
+    c.check_names({"param.", "noise."}, known);
+  for (const Window& w : all)
+    if (what == Of::step || w.name != "user_embedding.weight") load(w);
+  model->set_t(t - 1);
+}
+
+void LoadedCase::load_data(const Outline& outline, Of what) {
+  data.name = "case", data.n_users = U, data.n_items = I;
+  data.users = IdMap::dense_of(U), data.items = IdMap::dense_of(I);
+  if (outline.projects) {
+    if (named.empty()) c.fail("the model reads modalities, but the metadata 'modalities' names none; write them as [\"image\", \"text\"]");
+    modalities = named;
+    data.features = features_of(c, modalities, I);
+  }
+  if (what == Of::step) {
+    const int64_t B = c.shape("batch.users", {kAny})[0];
+    const std::vector<int32_t> users = c.indices("batch.users", {B}, U), positives = c.indices("batch.positives", {B}, I);
+    for (int64_t b = 0; b < B; ++b) data.train.push_back({users[size_t(b)], positives[size_t(b)]});
+  } else {
+    for (int64_t i = 0; i < I; ++i) data.train.push_back({0, int32_t(i)});  // a batch of all items: the estimator has room for them
+  }
+  s.train_batch_size = int(data.train.size());
+}
+
+void LoadedCase::load(const Window& w) {
+  const auto put = [&](Array<float>& to, std::vector<float> v) {
+    if (w.transposed) v = transposed(v, w.cols, w.rows);
+    to.upload(v.data(), int64_t(v.size()), w.offset);
+  };
+  put(*w.value, c.floats("param." + w.name, w.shape()));
+  w.set_reached(t - 1);
+  if (!c.has("adam.m." + w.name)) return;
+  put(*w.m, c.floats("adam.m." + w.name, w.shape()));
+  put(*w.v, c.squares("adam.v." + w.name, w.shape()));
+}
+
+}  // namespace ccdrec

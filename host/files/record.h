@@ -1,0 +1,43 @@
+// A run's record, for another program to repeat the run with its own mathematics (docs/run-format.md): `ccdrec train --record FILE`. It holds what
+// chance decided and what came of it. Recording reads, downloads and changes nothing: a recorded run takes the steps of an unrecorded one.
+#pragma once
+#include <string>
+
+#include "host/training/tensors.h"
+#include "host/training/trainer.h"
+
+namespace ccdrec {
+
+class Recorder {
+ public:
+  static size_t most_bytes(const Settings&, const Dataset&);  // what the record can grow to; it stays in memory until the run ends
+  static void check(const Settings&, const Dataset&);         // UserError when that is absurd
+
+  Recorder(Trainer&, const Settings&, const Dataset&);  // before the first step
+  void step(int epoch, int64_t step);                   // after each
+  void epoch(const EpochReport&);                       // after each, its evaluation included
+  void write(const std::string& path);                  // after the last
+
+ private:
+  void add_parameters(const std::string& prefix, bool with_features);
+  void add_reverse_noise(const std::string& at, int epoch);
+  void add_lists(const std::string& at);
+
+  struct Steps {  // of the running epoch, one after the other
+    std::vector<int32_t> users, positives, curricular, ranks, candidates, items, t;
+    std::vector<std::vector<int32_t>> negatives;  // n_neg of them
+    std::vector<int32_t> first_item{0};           // steps+1: where a step's items begin
+    std::vector<float> noise;
+    std::vector<double> losses;
+  };
+  Trainer& trainer_;
+  const Settings& s_;
+  const Dataset& data_;
+  std::vector<int32_t> ranked_users_;  // those with a held-out item, ascending
+  Steps now_;
+  Losses before_;
+  std::vector<std::string> epochs_;  // JSON objects
+  Writer out_;
+};
+
+}  // namespace ccdrec
