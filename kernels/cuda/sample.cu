@@ -1,12 +1,12 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/library.h"
+#include "kernels/cuda/unseen.h"
 #include "kernels/sample.h"
 
 namespace ccdrec::cuda {
 namespace {
 
-constexpr uint32_t kRedraws = 64;
 constexpr int kSampleBlock = 256, kUnseenBlock = 64;  // a batch of 2,048 is only 64 warps: small blocks spread them over more multiprocessors
 
 // A 64-bit key and its row's number.
@@ -25,51 +25,6 @@ __global__ void candidates_draw(uint32_t* drawn, int64_t count, uint32_t n_items
   if (j < count) drawn[j] = below(draw(resolved(stream, late), uint32_t(j)).v[0], n_items);
 }
 
-struct Interacted {  // one user's training items, ascending
-  const int32_t* item;
-  int64_t n;
-  __device__ Interacted(const Csr& train, int32_t u) : item(train.col + train.row_ptr[u]), n(train.row_ptr[u + 1] - train.row_ptr[u]) {}
-  __device__ bool has(int32_t i) const {
-    int64_t first = 0, last = n;
-    while (first < last) {
-      const int64_t middle = (first + last) / 2;
-      if (item[middle] < i)
-        first = middle + 1;
-      else
-        last = middle;
-    }
-    return first < n && item[first] == i;
-  }
-};
-
-struct Choice {         // what is drawn from
-  const int32_t* item;  // null: 0, 1, 2, ...
-  int64_t n;
-  __device__ int32_t at(int64_t j) const { return item ? item[j] : int32_t(j); }
-};
-
-// Uniform over the items the user lacks, by x; any item for a user who has them all. The whole warp counts, 32 items at a time, and gets the result.
-__device__ inline int32_t choose_exactly(uint32_t x, const Interacted& seen, const Choice& from) {
-  const int lane = int(threadIdx.x) % kWarp;
-  uint32_t lacks = 0;
-  for (int64_t j = lane; j < from.n; j += kWarp) lacks += !seen.has(from.at(j));
-  for (int step = kWarp / 2; step > 0; step /= 2) lacks += __shfl_xor_sync(kAll, lacks, step);
-  if (lacks == 0) return from.at(below(x, uint32_t(from.n)));
-  uint32_t left = below(x, lacks);
-  for (int64_t base = 0;; base += kWarp) {
-    const int64_t j = base + lane;
-    const int32_t i = j < from.n ? from.at(j) : 0;
-    const bool lacked = j < from.n && !seen.has(i);
-    const unsigned here = __ballot_sync(kAll, lacked);
-    if (left >= uint32_t(__popc(here))) {
-      left -= uint32_t(__popc(here));
-      continue;
-    }
-    const bool chosen = lacked && uint32_t(__popc(here & ((1u << lane) - 1))) == left;  // `left` lacked items of these 32 come before it
-    return __shfl_sync(kAll, i, __ffs(int(__ballot_sync(kAll, chosen))) - 1);
-  }
-}
-
 // out[k*batch + b] = an item that users[b] lacks, drawn at row (first_row + b)*n_neg + k: by rejection, then exactly.
 // Geometry  one thread an entry; the entries that 64 draws left open are settled one after another by their whole warp.
 // Traffic   8 bytes an entry, coalesced; each draw reads one item and the log2(row) nodes of a search in the user's row, mostly from cache.
@@ -78,32 +33,15 @@ __global__ void unseen_thread_per_entry(int32_t* out, const int32_t* users, int6
                                         Stream stream, const Late* late) {
   const int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   const Stream s = resolved(stream, late);
-  bool open = e < n_neg * batch;
-  int32_t user = 0;
-  uint32_t row = 0;
-  if (open) {
-    const int64_t b = e % batch, k = e / batch;
-    user = users[b];
-    row = uint32_t((late_first(first_row, late) + b) * n_neg + k);
-    const Interacted seen(train, user);
-    for (uint32_t sub = 0; sub < kRedraws && open; ++sub) {
-      const int32_t i = from.at(below(draw(s, row, sub).v[0], uint32_t(from.n)));
-      if (seen.has(i)) continue;
-      out[e] = i;
-      open = false;
-    }
-  }
-  for (unsigned left = __ballot_sync(kAll, open); left != 0; left &= left - 1) {
-    const int owner = __ffs(int(left)) - 1;
-    const int32_t u = __shfl_sync(kAll, user, owner);
-    const uint32_t x = draw(s, __shfl_sync(kAll, row, owner), kRedraws).v[0];
-    const int32_t i = choose_exactly(x, Interacted(train, u), from);
-    if (int(threadIdx.x) % kWarp == owner) out[e] = i;
-  }
+  const bool here = e < n_neg * batch;
+  const int64_t b = e % batch, k = e / batch;
+  const int32_t user = here ? users[b] : 0;
+  const int32_t item = draw_unseen(s, here, uint32_t((late_first(first_row, late) + b) * n_neg + k), user, train, from);
+  if (here) out[e] = item;
 }
 
-void draw_unseen(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int64_t n_neg, int64_t first_row, const Csr& train, Choice from,
-                 Stream s) {
+void launch_unseen(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int64_t n_neg, int64_t first_row, const Csr& train, Choice from,
+                   Stream s) {
   CHECK_THAT(batch == 0 || from.n > 0);
   launch(unseen_thread_per_entry, blocks_for(n_neg * batch, kUnseenBlock), kUnseenBlock, 0, ctx, out, users, batch, n_neg, first_row, train, from, s,
          ctx.late);
@@ -124,11 +62,11 @@ void shuffle(Ctx& ctx, int32_t* order, int64_t n, Stream s) {
 void negatives(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int n_neg, int64_t first_row, const Csr& train, const int32_t* items,
                int64_t n_items, Stream s) {
   CHECK_THAT(batch == 0 || items != nullptr);
-  draw_unseen(ctx, out, users, batch, n_neg, first_row, train, Choice{items, n_items}, s);
+  launch_unseen(ctx, out, users, batch, n_neg, first_row, train, Choice{items, n_items}, s);
 }
 
 void unseen_items(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, const Csr& train, int64_t n_items, Stream s) {
-  draw_unseen(ctx, out, users, batch, 1, 0, train, Choice{nullptr, n_items}, s);
+  launch_unseen(ctx, out, users, batch, 1, 0, train, Choice{nullptr, n_items}, s);
 }
 
 void candidates(Ctx& ctx, int32_t* out, int64_t count, int64_t n_items, Stream s) {
