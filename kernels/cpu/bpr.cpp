@@ -1,17 +1,12 @@
 #include "kernels/bpr.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "kernels/cpu/lanes.h"
+#include "kernels/cpu/pair_loss.h"
 
 namespace ccdrec::cpu {
 namespace {
-
-constexpr int64_t kChunk = 256;  // rows whose losses are added up together
-constexpr int kLanes = 8;        // column j goes to lane j % 8 of a dot product
-
-double sum_lanes(const double (&lane)[kLanes]) { return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7])); }
 
 // h_u . (h_p - h_x) in double
 double margin(const float* u, const float* p, const float* x, int64_t d) {
@@ -32,36 +27,6 @@ double squares(const float* x, int64_t d) {
   return sum_lanes(lane);
 }
 
-struct LossAt {
-  double f, slope;
-};
-LossAt stable(double x) {  // softplus(-x) without overflow; slope -sig(-x)
-  const double t = std::exp(-std::fabs(x));
-  return {std::max(-x, 0.0) + std::log1p(t), x >= 0 ? -t / (1 + t) : -1 / (1 + t)};
-}
-LossAt protected_log(double x) {  // -log(1e-10 + sig(x)); sig(x)(1 - sig(x)) = t/(1+t)^2 with t = exp(-|x|)
-  const double t = std::exp(-std::fabs(x)), s = x >= 0 ? 1 / (1 + t) : t / (1 + t);
-  return {-std::log(1e-10 + s), -t / ((1 + t) * (1 + t)) / (1e-10 + s)};
-}
-
-// Sums a row's value over chunks of 256 rows, chunks in order: the same bits for any thread count. `blocks` sums of n rows each, to total[k].
-template <class Row>
-void sum_rows(Ctx& ctx, double* total, int64_t blocks, int64_t n, Row&& row) {
-  const int64_t chunks = (n + kChunk - 1) / kChunk;
-  double* part = static_cast<double*>(ctx.scratch(0, size_t(blocks * chunks) * sizeof(double)));
-#pragma omp parallel for num_threads(ctx.threads)
-  for (int64_t c = 0; c < blocks * chunks; ++c) {
-    const int64_t k = c / chunks, first = c % chunks * kChunk;
-    double sum = 0;
-    for (int64_t b = first; b < std::min(n, first + kChunk); ++b) sum += row(k, b);
-    part[c] = sum;
-  }
-  for (int64_t k = 0; k < blocks; ++k) {
-    total[k] = 0;
-    for (int64_t c = 0; c < chunks; ++c) total[k] += part[k * chunks + c];
-  }
-}
-
 }  // namespace
 
 // Given x_b = u.(p - x): dx_b = weight/B f'(x_b), and x_b is linear in each of its three rows.
@@ -78,7 +43,7 @@ void bpr(Ctx& ctx, double* loss, const BprGradients& to, CMat h_u, CMat h_p, CMa
   sum_rows(ctx, &sum, 1, B, [&](int64_t, int64_t b) {
     const float *u = h_u.row(b), *p = h_p.row(b), *x = h_x.row(b);
     const double m = margin(u, p, x, d);
-    const LossAt at = with_eps ? protected_log(m) : stable(m);
+    const LossAt at = loss_at(m, with_eps);
     const float dx = float(share * at.slope);
     float *du = to.u.row(b), *dp = to.p.row(b), *dn = to.x ? to.x.row(b) : nullptr;
     for (int64_t j = 0; j < d; ++j) {

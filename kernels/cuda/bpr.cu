@@ -1,21 +1,8 @@
 #include "kernels/bpr.h"
-#include "kernels/cuda/reduce.h"
+#include "kernels/cuda/pair_loss.h"
 
 namespace ccdrec::cuda {
 namespace {
-
-struct LossAt {
-  double f, slope;
-};
-// As on the CPU: softplus(-x) without overflow, or -log(1e-10 + sig(x)), with t = exp(-|x|).
-__device__ inline LossAt loss_at(double x, bool with_eps) {
-  const double t = std::exp(-std::fabs(x));
-  if (with_eps) {
-    const double s = x >= 0 ? 1 / (1 + t) : t / (1 + t);
-    return {-std::log(1e-10 + s), -t / ((1 + t) * (1 + t)) / (1e-10 + s)};
-  }
-  return {(x < 0 ? -x : 0.0) + std::log1p(t), x >= 0 ? -t / (1 + t) : -1 / (1 + t)};
-}
 
 // A row's margin, loss and gradients; part[block] = the losses of the block's rows.
 // Geometry  one team a row (reduce.h): at d = 64 16 lanes a row, 16 rows a block.
@@ -51,12 +38,6 @@ __global__ void bpr_team_per_row(double* part, BprGradients to, CMat h_u, CMat h
   }
   const double sum = block_sum(here && first == 0 ? at.f : 0.0);
   if (threadIdx.x == 0) part[blockIdx.x] = sum;
-}
-
-// *loss += share * sum of part. Geometry one block.
-__global__ void bpr_add_loss(double* loss, const double* part, int64_t n, double share) {
-  const double sum = sum_of_partials(part, n);
-  if (threadIdx.x == 0) *loss += share * sum;
 }
 
 // part[k blocks_each + c] = sum of squares of share c of block k's rows of X, in double.
@@ -131,7 +112,7 @@ void bpr(Ctx& ctx, double* loss, const BprGradients& to, CMat h_u, CMat h_p, CMa
   const int64_t blocks = team_blocks(B, shift);
   double* part = static_cast<double*>(ctx.scratch(0, size_t(blocks) * sizeof(double)));
   launch((four ? bpr_team_per_row<4> : bpr_team_per_row<1>), blocks, kTeamThreads, 0, ctx, part, to, h_u, h_p, h_x, share, with_eps, shift);
-  launch(bpr_add_loss, 1, 256, 0, ctx, loss, part, blocks, share);
+  launch(add_loss, 1, 256, 0, ctx, loss, part, blocks, share);
 }
 
 void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const int32_t* ids, int64_t B, int n_neg, float reg) {
