@@ -13,6 +13,7 @@
 #include "kernels/encoder.h"
 #include "kernels/estimator.h"
 #include "kernels/gemm.h"
+#include "kernels/hard.h"
 #include "kernels/init.h"
 #include "kernels/knn.h"
 #include "kernels/project.h"
@@ -71,6 +72,11 @@
   X(prune)                 /* degree-sensitive edge pruning                        sample.h */    \
   X(candidates)            /* candidate set of a batch                             sample.h */    \
   X(similar_negative)      /* curricular negatives                                 sample.h */    \
+  X(hardest_negative)      /* best-scored of drawn items: DNS, MixGCF              hard.h */      \
+  X(draw_mixing)           /* MixGCF's coefficients                                hard.h */      \
+  X(mixed_bpr)             /* MixGCF's ranking loss with gradient                  hard.h */      \
+  X(popular_negatives)     /* negatives by popularity                              hard.h */      \
+  X(negative_ranks)        /* how hard a negative was                              hard.h */      \
   X(score_topk)            /* full ranking                                         topk.h */      \
   X(knn_cosine)            /* item-item neighbours                                 knn.h */       \
   X(init_uniform)          /* initialiser                                          init.h */      \
@@ -92,6 +98,7 @@
   X(prune_scratch)            \
   X(candidates_scratch)       \
   X(similar_negative_scratch) \
+  X(negative_ranks_scratch)   \
   X(score_topk_scratch)       \
   X(knn_cosine_scratch)
 

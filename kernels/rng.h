@@ -27,7 +27,12 @@ enum class Use : uint32_t {  // one number per purpose: two parts never share a 
   ndi_item,
   knn_tie,
   synth,
-  test
+  test,
+  hard,
+  hard_rank,
+  mix,
+  popular,
+  stats_rows
 };
 
 struct Stream {

@@ -1,19 +1,9 @@
 // Items that a user lacks, drawn by rejection: negatives, unseen_items, the candidates of hardest_negative. Private to kernels/cpu.
 #pragma once
-#include <algorithm>
-
+#include "kernels/interacted.h"
 #include "kernels/rng.h"
-#include "kernels/types.h"
 
 namespace ccdrec::cpu {
-
-constexpr uint32_t kRedraws = 64;
-
-struct Interacted {  // one user's training items, ascending
-  const int32_t *first, *last;
-  Interacted(const Csr& train, int32_t u) : first(train.col + train.row_ptr[u]), last(train.col + train.row_ptr[u + 1]) {}
-  bool has(int32_t i) const { return std::binary_search(first, last, i); }
-};
 
 // Uniform over item(0..n-1) without those the user has: draws 0..63 by rejection, then, for users who have nearly all, exactly by counting.
 template <class Item>

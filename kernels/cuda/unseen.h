@@ -1,27 +1,9 @@
 // Items that a user lacks, drawn by rejection: negatives, unseen_items, the candidates of hardest_negative. Private to kernels/cuda.
 #pragma once
 #include "kernels/cuda/device.h"
+#include "kernels/interacted.h"
 
 namespace ccdrec::cuda {
-
-constexpr uint32_t kRedraws = 64;
-
-struct Interacted {  // one user's training items, ascending
-  const int32_t* item;
-  int64_t n;
-  __device__ Interacted(const Csr& train, int32_t u) : item(train.col + train.row_ptr[u]), n(train.row_ptr[u + 1] - train.row_ptr[u]) {}
-  __device__ bool has(int32_t i) const {
-    int64_t first = 0, last = n;
-    while (first < last) {
-      const int64_t middle = (first + last) / 2;
-      if (item[middle] < i)
-        first = middle + 1;
-      else
-        last = middle;
-    }
-    return first < n && item[first] == i;
-  }
-};
 
 struct Choice {         // what is drawn from
   const int32_t* item;  // null: 0, 1, 2, ...
