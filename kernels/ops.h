@@ -133,8 +133,9 @@ struct Ops {
   void* (*record)(Ctx&, const std::function<void()>& step) = nullptr;  // the operations that `step` calls, not run; late.h. Nothing may be allocated
   void (*replay)(Ctx&, void* recording) = nullptr;                     // runs them
   void (*forget)(Ctx&, void* recording) = nullptr;                     //
-  void (*set_late)(Ctx&, const Late&) = nullptr;        // before the first replay of an epoch; an operation, as the next: it waits for nothing
-  void (*advance_late)(Ctx&, int64_t batch) = nullptr;  // an operation of its own: step + 1, first + batch, t + 1. Last in a recorded step
+  void (*set_late)(Ctx&, const Late&) = nullptr;  // before the first replay of an epoch; an operation, as the next: it waits for nothing
+  // An operation of its own, last in a recorded step: step + 1, first + batch, t + updates (Adam's steps in one of training).
+  void (*advance_late)(Ctx&, int64_t batch, int64_t updates) = nullptr;
 };
 
 const Ops& cpu_ops();

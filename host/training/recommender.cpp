@@ -100,7 +100,7 @@ void Recommender::step(int epoch, int64_t step) {
   if (!known->second)
     known->second = dev_.ops.record(dev_.ctx, [&] {
       run({kLateEpoch, kLateStep, kLateFirst}, step, kLateT);
-      dev_.ops.advance_late(dev_.ctx, batch_size_);
+      dev_.ops.advance_late(dev_.ctx, batch_size_, passes);
     });
   if (late_.epoch != now.epoch || late_.step != now.step || late_.first != now.first || late_.t != t_)
     dev_.ops.set_late(dev_.ctx, {now.epoch, now.step, now.first, t_});

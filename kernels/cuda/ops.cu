@@ -5,9 +5,9 @@ namespace ccdrec {
 namespace cuda {
 namespace {
 
-__global__ void late_advance(Late* late, int64_t batch) {
+__global__ void late_advance(Late* late, int64_t batch, int64_t updates) {
   if (threadIdx.x) return;
-  late->step += 1, late->first += batch, late->t += 1;
+  late->step += 1, late->first += batch, late->t += updates;
 }
 
 // The values travel as the kernel's argument: no copy that the host would have to wait for.
@@ -17,7 +17,7 @@ __global__ void late_set(Late* late, Late values) {
 }
 
 void set_late(Ctx& ctx, const Late& values) { launch(late_set, 1, kWarp, 0, ctx, const_cast<Late*>(ctx.late), values); }
-void advance_late(Ctx& ctx, int64_t batch) { launch(late_advance, 1, kWarp, 0, ctx, const_cast<Late*>(ctx.late), batch); }
+void advance_late(Ctx& ctx, int64_t batch, int64_t updates) { launch(late_advance, 1, kWarp, 0, ctx, const_cast<Late*>(ctx.late), batch, updates); }
 
 }  // namespace
 }  // namespace cuda

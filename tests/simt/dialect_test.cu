@@ -554,14 +554,16 @@ TEST(Dialect, LateValuesAreReadByTheKernel) {
     EXPECT_EQ(read(late, kLateFirst - 7, kLateT - 1), (std::vector<int64_t>{11, use, 3, 4, 493, 59}));
     EXPECT_EQ(read({11, Use::noise, 9, kLateStep}, 8, 7), (std::vector<int64_t>{11, use, 9, 4, 8, 7}));
     EXPECT_EQ(read({11, Use::noise, 0, 0}, 0, 0), (std::vector<int64_t>{11, use, 0, 0, 0, 0}));
-    dev.ops->advance_late(ctx, 32);
+    dev.ops->advance_late(ctx, 32, 1);
     EXPECT_EQ(read(late, kLateFirst, kLateT), (std::vector<int64_t>{11, use, 3, 5, 532, 61}));
+    dev.ops->advance_late(ctx, 32, 2);  // a step of two updates
+    EXPECT_EQ(read(late, kLateFirst, kLateT + 1), (std::vector<int64_t>{11, use, 3, 6, 564, 64}));
   });
 }
 
 __global__ void add_to(int* out, int v) { out[threadIdx.x] += v; }
 __global__ void append_late(int64_t* out, const Late* late) {
-  if (threadIdx.x == 0) out[late->step] = late->first;
+  if (threadIdx.x == 0) out[late->step] = 1000 * late->t + late->first;
 }
 
 TEST(Recording, RunsNothingUntilReplayedAndThenEveryTime) {
@@ -592,15 +594,18 @@ TEST(Recording, RunsNothingUntilReplayedAndThenEveryTime) {
 
 TEST(Recording, StepsOfAnEpochDifferByTheirLateValues) {
   on_every_gpu([&](const Device& dev, Ctx& ctx) {
-    Array<int64_t> out(dev, ctx, 4, -1);
-    void* r = dev.ops->record(ctx, [&] {
-      launch(append_late, 1, 32, 0, ctx, out, ctx.late);
-      dev.ops->advance_late(ctx, 10);
-    });
-    dev.ops->set_late(ctx, Late{0, 0, 0, 0});
-    for (int k = 0; k < 3; ++k) dev.ops->replay(ctx, r);
-    EXPECT_EQ(out.get(), (std::vector<int64_t>{0, 10, 20, -1}));
-    dev.ops->forget(ctx, r);
+    Array<int64_t> out(dev, ctx, 5, -1);
+    const auto recorded = [&](int64_t updates) {
+      return dev.ops->record(ctx, [&] {
+        launch(append_late, 1, 32, 0, ctx, out, ctx.late);
+        dev.ops->advance_late(ctx, 10, updates);
+      });
+    };
+    void *const one = recorded(1), *const two = recorded(2);
+    dev.ops->set_late(ctx, Late{0, 0, 0, 7});
+    for (void* r : {one, two, two, one}) dev.ops->replay(ctx, r);
+    EXPECT_EQ(out.get(), (std::vector<int64_t>{7000, 8010, 10020, 12030, -1}));
+    dev.ops->forget(ctx, one), dev.ops->forget(ctx, two);
   });
 }
 

@@ -713,7 +713,7 @@ TEST(Planted, LateValueReadTooEarly) {
       void* r = ops.record(ctx, step);
       ops.replay(ctx, r);
       EXPECT_EQ(out, 3);
-      ops.advance_late(ctx, 1);
+      ops.advance_late(ctx, 1, 1);
       ops.replay(ctx, r);
       EXPECT_EQ(out, bug ? 3 : 4) << "the second replay shows it";
       ops.forget(ctx, r);

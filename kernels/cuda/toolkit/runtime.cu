@@ -319,7 +319,7 @@ void open_gpu(Ctx& ctx, const char* precision) {
     (void)cudaStreamDestroy(stream(c));
   };
   // Kernels are loaded when they are first launched. Every other one is, before a step that has it is recorded.
-  gpu_ops()->advance_late(ctx, 0);
+  gpu_ops()->advance_late(ctx, 0, 1);
   gpu_ops()->set_late(ctx, {});
 }
 
