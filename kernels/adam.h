@@ -1,8 +1,10 @@
 // adam: the optimiser of spec baselines 2.4, exact: an element whose gradient is zero still moves.
 //
-//   m <- b1 m + (1-b1) g ;  v <- b2 v + (1-b2) g^2 ;  theta <- theta - c1[t] m / ( sqrt(v) c2[t] + eps )
-//   c1[t] = lr / (1-b1^t),  c2[t] = 1 / sqrt(1-b2^t), computed in double, stored float; t = 1, 2, ...
-// One element function (adam.cpp), explicit fma, no contraction: the dense and the on-demand form give the same bits.
+//   m <- b1 m + (1-b1) f g ;  v <- b2 v + (1-b2) f^2 g^2 ;  theta <- theta - c1[t] m / ( sqrt(v) c2[t] + eps )
+//   c1[t] = lr / (1-b1^t),  c2[t] = 1 / sqrt(1-b2^t),  (1-b1) f and (1-b2) f^2 are computed in double, stored float; t = 1, 2, ...
+//   f = AdamSchedule::gradient of the step that g belongs to; a step without a gradient does not read it.
+// One element function (adam.cpp), explicit fma, no contraction: the dense and the on-demand form give the same bits. (Only an m of -0 stays -0 under
+// f < 0 and a dense g of 0, where a replay makes it +0.)
 //
 // adam           every element of a tensor, one pass: 28 bytes an element.
 // The others are for tables whose rows are stepped on demand (P, Q, the raw features). A row's value and its moments each know the step they have
@@ -33,7 +35,15 @@ struct AdamSchedule {
   const AdamCoef* coef = nullptr;
   int64_t steps = 0;
   AdamHyper hyper;
+  float gradient = 1.0f;  // what g is multiplied by (Mirror Gradient scales the gradient of a pass: spec baselines 10)
 };
+struct AdamRest {
+  float m, v;
+};  // (1-b1) f and (1-b2) f^2: what g and g^2 are multiplied by on their way into the moments
+CCDREC_HD inline AdamRest adam_rest(const AdamSchedule& s) {
+  const double f = double(s.gradient);
+  return {float((1.0 - double(s.hyper.beta1)) * f), float((1.0 - double(s.hyper.beta2)) * f * f)};
+}
 AdamCoef adam_coef(double lr, AdamHyper, int64_t t);
 
 struct Table {                                         // a parameter matrix stepped by rows

@@ -63,7 +63,9 @@ void Recommender::sample(const Moment& now) {
 }
 
 Step Recommender::pass_of(const Moment& now, int64_t t, const Pass& pass, bool keep) {
-  return {{now.epoch, now.step, now.first, pass.number}, adam_, t, losses_.p() + pass.number * n_losses_, keep, clock_};
+  AdamSchedule adam = adam_;
+  adam.gradient = pass.gradient;
+  return {{now.epoch, now.step, now.first, pass.number}, adam, t, losses_.p() + pass.number * n_losses_, keep, clock_};
 }
 
 // All passes of a step; t: Adam's steps done before it, a number or a late value as the moment is.

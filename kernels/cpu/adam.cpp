@@ -42,10 +42,13 @@ inline void ask_next_page(const float* p, const float* m, const float* v, int64_
 // fma each, so divide and square root of successive steps overlap and their throughput is the limit.
 struct Element8 {
   V8 p, m, v;
-  void moments(const AdamHyper& h, const V8& g) {
-    const float rest1 = float(1.0 - double(h.beta1)), rest2 = float(1.0 - double(h.beta2));
-    m = fma8(splat8(h.beta1), m, splat8(rest1) * g);
-    v = fma8(splat8(h.beta2), v, splat8(rest2) * g * g);
+  void moments(const AdamHyper& h, AdamRest rest, const V8& g) {
+    m = fma8(splat8(h.beta1), m, splat8(rest.m) * g);
+    v = fma8(splat8(h.beta2), v, splat8(rest.v) * g * g);
+  }
+  void decay(const AdamHyper& h) {  // moments() of a zero gradient with factor 1: what it adds is +0
+    m = fma8(splat8(h.beta1), m, V8{});
+    v = fma8(splat8(h.beta2), v, V8{});
   }
   void move(const AdamHyper& h, AdamCoef c) { p = p - splat8(c.c1) * m / fma8(sqrt8(v), splat8(c.c2), splat8(h.eps)); }
 };
@@ -81,11 +84,11 @@ struct Eights {
   }
   void decay(const AdamHyper& h) {
 #pragma GCC unroll 4
-    for (int q = 0; q < G; ++q) e[q].moments(h, V8{});
+    for (int q = 0; q < G; ++q) e[q].decay(h);
   }
-  void moments(const AdamHyper& h, const float* g) {
+  void moments(const AdamHyper& h, AdamRest rest, const float* g) {
 #pragma GCC unroll 4
-    for (int q = 0; q < G; ++q) e[q].moments(h, take8(g + 8 * q, lanes(q)));
+    for (int q = 0; q < G; ++q) e[q].moments(h, rest, take8(g + 8 * q, lanes(q)));
   }
   void move(const AdamHyper& h, AdamCoef c) {
 #pragma GCC unroll 4
@@ -107,11 +110,12 @@ inline void by_eights(int64_t n, F&& f) {
 }
 
 void step_by_eight(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t t) {
+  const AdamRest rest = adam_rest(s);
   by_eights(n, [&](auto side, int64_t j, int64_t lanes) {
     Eights<side()> e(p + j, m + j, v + j, lanes);
     if (!g && e.at_rest()) return;
     if (g)
-      e.moments(s.hyper, g + j);
+      e.moments(s.hyper, rest, g + j);
     else
       e.decay(s.hyper);
     e.move(s.hyper, s.coef[t - 1]);
@@ -120,10 +124,11 @@ void step_by_eight(float* p, float* m, float* v, const float* g, int64_t n, cons
 }
 
 void gradient_by_eight(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t moments, int64_t t) {
+  const AdamRest rest = adam_rest(s);
   by_eights(n, [&](auto side, int64_t j, int64_t lanes) {
     Eights<side()> e(p ? p + j : nullptr, m + j, v + j, lanes);
     for (int64_t u = moments + 1; u < t; ++u) e.decay(s.hyper);
-    e.moments(s.hyper, g + j);
+    e.moments(s.hyper, rest, g + j);
     if (p) e.move(s.hyper, s.coef[t - 1]);
     e.store(p ? p + j : nullptr, m + j, v + j);
   });
@@ -183,9 +188,9 @@ struct Sixteens {
 #pragma GCC unroll 4
     for (int q = 0; q < G; ++q) e[q].decay(h);
   }
-  AVX512 void moments(const AdamHyper& h, const float* g) {
+  AVX512 void moments(const AdamHyper& h, AdamRest rest, const float* g) {
 #pragma GCC unroll 4
-    for (int q = 0; q < G; ++q) e[q].moments(h, _mm512_maskz_loadu_ps(lanes(q), g + 16 * q));
+    for (int q = 0; q < G; ++q) e[q].moments(h, rest, _mm512_maskz_loadu_ps(lanes(q), g + 16 * q));
   }
   template <int kByUnit>  // roots of the first so many by the instruction, the others by fma
   AVX512 void move(const AdamHyper& h, AdamCoef c) {
@@ -209,11 +214,11 @@ struct Sixteens {
 };
 
 template <int kByUnit, int G>
-AVX512 inline void step_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s, int64_t t) {
+AVX512 inline void step_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s, AdamRest rest, int64_t t) {
   Sixteens<G> e(p, m, v, in);
   if (!g && e.at_rest()) return;
   if (g)
-    e.moments(s.hyper, g);
+    e.moments(s.hyper, rest, g);
   else
     e.decay(s.hyper);
   e.template move_if_fit<kByUnit>(s.hyper, s.coef[t - 1]);
@@ -221,10 +226,11 @@ AVX512 inline void step_sixteens(float* p, float* m, float* v, const float* g, _
 }
 
 template <int kByUnit, int G>
-AVX512 inline void gradient_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s, int64_t moments, int64_t t) {
+AVX512 inline void gradient_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s, AdamRest rest,
+                                     int64_t moments, int64_t t) {
   Sixteens<G> e(p, m, v, in);
   for (int64_t u = moments + 1; u < t; ++u) e.decay(s.hyper);
-  e.moments(s.hyper, g);
+  e.moments(s.hyper, rest, g);
   if (p) e.template move_if_fit<kByUnit>(s.hyper, s.coef[t - 1]);
   e.store(p, m, v);
 }
@@ -251,16 +257,18 @@ AVX512 inline void by_sixteens(int64_t n, F&& f) {
 
 template <int kByUnit>
 AVX512 void step_by_sixteens(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t t) {
+  const AdamRest rest = adam_rest(s);
   by_sixteens(
       n, [&](auto side, int64_t j, __mmask16 in) __attribute__((target("avx512f"), always_inline)) {
-        step_sixteens<kByUnit, side()>(p + j, m + j, v + j, g ? g + j : nullptr, in, s, t);
+        step_sixteens<kByUnit, side()>(p + j, m + j, v + j, g ? g + j : nullptr, in, s, rest, t);
       });
 }
 template <int kByUnit>
 AVX512 void gradient_by_sixteens(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t moments, int64_t t) {
+  const AdamRest rest = adam_rest(s);
   by_sixteens(
       n, [&](auto side, int64_t j, __mmask16 in) __attribute__((target("avx512f"), always_inline)) {
-        gradient_sixteens<kByUnit, side()>(p ? p + j : nullptr, m + j, v + j, g + j, in, s, moments, t);
+        gradient_sixteens<kByUnit, side()>(p ? p + j : nullptr, m + j, v + j, g + j, in, s, rest, moments, t);
       });
 }
 template <int kByUnit>

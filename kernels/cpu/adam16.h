@@ -18,12 +18,11 @@ inline bool stays_fit(const AdamHyper& h, int64_t decays) { return h.beta2 >= 0.
 
 struct Element16 {
   __m512 p, m, v;
-  AVX512 void moments(const AdamHyper& h, __m512 g) {
-    const float rest1 = float(1.0 - double(h.beta1)), rest2 = float(1.0 - double(h.beta2));
-    m = _mm512_fmadd_ps(_mm512_set1_ps(h.beta1), m, _mm512_mul_ps(_mm512_set1_ps(rest1), g));
-    v = _mm512_fmadd_ps(_mm512_set1_ps(h.beta2), v, _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(rest2), g), g));
+  AVX512 void moments(const AdamHyper& h, AdamRest rest, __m512 g) {
+    m = _mm512_fmadd_ps(_mm512_set1_ps(h.beta1), m, _mm512_mul_ps(_mm512_set1_ps(rest.m), g));
+    v = _mm512_fmadd_ps(_mm512_set1_ps(h.beta2), v, _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(rest.v), g), g));
   }
-  AVX512 void decay(const AdamHyper& h) {  // moments() of a zero gradient: what it adds is +0
+  AVX512 void decay(const AdamHyper& h) {  // moments() of a zero gradient with factor 1: what it adds is +0
     m = _mm512_fmadd_ps(_mm512_set1_ps(h.beta1), m, _mm512_setzero_ps());
     v = _mm512_fmadd_ps(_mm512_set1_ps(h.beta2), v, _mm512_setzero_ps());
   }

@@ -114,6 +114,7 @@ AVX512 void Gradients::with_512(float* c, int64_t ldc, const float* const* a, co
   Tile512 tile;
   int64_t owed = owed_;
   const AdamHyper h = s_.hyper;
+  const AdamRest rest = adam_rest(s_);
   for (int64_t t = 0; t < k; ++t) {
     tile.add_term(a, b, t);
     owed += rate;
@@ -124,7 +125,7 @@ AVX512 void Gradients::with_512(float* c, int64_t ldc, const float* const* a, co
     __builtin_prefetch(m + kAsk, 1, 2), __builtin_prefetch(v + kAsk, 1, 2);
     Element16 e = {_mm512_setzero_ps(), _mm512_loadu_ps(m), _mm512_loadu_ps(v)};
     for (int64_t u = row.moments + 1; u < t_; ++u) e.decay(h);
-    e.moments(h, _mm512_loadu_ps(row.g + col_));
+    e.moments(h, rest, _mm512_loadu_ps(row.g + col_));
     _mm512_storeu_ps(m, e.m), _mm512_storeu_ps(v, e.v);
     if (row.p) {
       e.p = _mm512_loadu_ps(row.p + col_);

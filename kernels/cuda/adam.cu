@@ -7,20 +7,23 @@ namespace {
 // One element: the same operations in the same order as Element8 of cpu/adam.cpp, so the two devices agree bit for bit.
 struct Element {
   float p, m, v;
-  __device__ void moments(const AdamHyper& h, float g) {
-    const float rest1 = float(1.0 - double(h.beta1)), rest2 = float(1.0 - double(h.beta2));
-    m = fmaf(h.beta1, m, rest1 * g);
-    v = fmaf(h.beta2, v, rest2 * g * g);
+  __device__ void moments(const AdamHyper& h, AdamRest rest, float g) {
+    m = fmaf(h.beta1, m, rest.m * g);
+    v = fmaf(h.beta2, v, rest.v * g * g);
   }
+  __device__ void decay(const AdamHyper& h) { m = fmaf(h.beta1, m, 0.0f), v = fmaf(h.beta2, v, 0.0f); }
   __device__ void move(const AdamHyper& h, AdamCoef c) { p = p - c.c1 * m / fmaf(sqrtf(v), c.c2, h.eps); }
   __device__ bool at_rest() const { return (__float_as_uint(m) | __float_as_uint(v)) == 0; }
 };
 
 // A step without a gradient changes nothing where m and v are zero; a gradient of zero does the same to the value there, so the CPU's test of many
 // elements at once and this one of each give the same bits.
-__device__ inline void step_dense(Element& e, bool has_g, float g, const AdamSchedule& s, int64_t t) {
+__device__ inline void step_dense(Element& e, bool has_g, float g, const AdamSchedule& s, AdamRest rest, int64_t t) {
   if (!has_g && e.at_rest()) return;
-  e.moments(s.hyper, g);
+  if (has_g)
+    e.moments(s.hyper, rest, g);
+  else
+    e.decay(s.hyper);
   e.move(s.hyper, s.coef[t - 1]);
 }
 
@@ -31,8 +34,8 @@ struct Reached {
 __device__ inline void catch_up(Element& e, const AdamSchedule& s, Reached at, int64_t t) {
   if (at.value < at.moments) e.move(s.hyper, s.coef[at.moments - 1]);
   int64_t u = at.moments + 1;
-  for (; u <= at.value; ++u) e.moments(s.hyper, 0.0f);
-  for (; u <= t; ++u) e.moments(s.hyper, 0.0f), e.move(s.hyper, s.coef[u - 1]);
+  for (; u <= at.value; ++u) e.decay(s.hyper);
+  for (; u <= t; ++u) e.decay(s.hyper), e.move(s.hyper, s.coef[u - 1]);
 }
 
 // What is done to a row: the gradient of step t to the moments (a value behind t-1 is brought there), the value to step t, or both to step t.
@@ -48,8 +51,8 @@ __device__ inline void work_on(const Table& table, int64_t r, int64_t c, float g
       catch_up(behind, s, at, t - 1);
       *p = behind.p;
     }
-    for (int64_t u = at.moments + 1; u < t; ++u) e.moments(s.hyper, 0.0f);
-    e.moments(s.hyper, g);
+    for (int64_t u = at.moments + 1; u < t; ++u) e.decay(s.hyper);
+    e.moments(s.hyper, adam_rest(s), g);
     *m = e.m, *v = e.v;
     if (at_once) {
       e.p = *p;
@@ -85,18 +88,19 @@ template <int V>
 __global__ void adam_elementwise(float* p, float* m, float* v, const float* g, int64_t n, AdamSchedule s, int64_t t, const Late* late) {
   const int64_t now = late_t(t, late), threads = int64_t(gridDim.x) * blockDim.x;
   const bool has_g = g != nullptr;
+  const AdamRest rest = adam_rest(s);
   for (int64_t j = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * V; j < n; j += threads * V) {
     if (V == 4 && j + V <= n) {
       float4 &p4 = *reinterpret_cast<float4*>(p + j), &m4 = *reinterpret_cast<float4*>(m + j), &v4 = *reinterpret_cast<float4*>(v + j);
       const float4 pj = p4, mj = m4, vj = v4, gj = has_g ? *reinterpret_cast<const float4*>(g + j) : make_float4(0, 0, 0, 0);
       Element a{pj.x, mj.x, vj.x}, b{pj.y, mj.y, vj.y}, c{pj.z, mj.z, vj.z}, d{pj.w, mj.w, vj.w};
-      step_dense(a, has_g, gj.x, s, now), step_dense(b, has_g, gj.y, s, now);
-      step_dense(c, has_g, gj.z, s, now), step_dense(d, has_g, gj.w, s, now);
+      step_dense(a, has_g, gj.x, s, rest, now), step_dense(b, has_g, gj.y, s, rest, now);
+      step_dense(c, has_g, gj.z, s, rest, now), step_dense(d, has_g, gj.w, s, rest, now);
       p4 = make_float4(a.p, b.p, c.p, d.p), m4 = make_float4(a.m, b.m, c.m, d.m), v4 = make_float4(a.v, b.v, c.v, d.v);
     } else {
       for (int64_t k = j; k < j + V && k < n; ++k) {
         Element e{p[k], m[k], v[k]};
-        step_dense(e, has_g, has_g ? g[k] : 0.0f, s, now);
+        step_dense(e, has_g, has_g ? g[k] : 0.0f, s, rest, now);
         p[k] = e.p, m[k] = e.m, v[k] = e.v;
       }
     }

@@ -16,7 +16,7 @@ std::vector<AdamCoef> coefficients(double lr, int64_t steps, AdamHyper h = {}) {
   for (int64_t t = 1; t <= steps; ++t) c.push_back(adam_coef(lr, h, t));
   return c;
 }
-AdamSchedule schedule(const std::vector<AdamCoef>& c, AdamHyper h = {}) { return {c.data(), int64_t(c.size()), h}; }
+AdamSchedule schedule(const std::vector<AdamCoef>& c, AdamHyper h = {}, float gradient = 1) { return {c.data(), int64_t(c.size()), h, gradient}; }
 
 struct Reached {  // the steps of a table's rows
   std::vector<int32_t> value, moments;
@@ -39,35 +39,60 @@ TEST(Adam, GoldenThreeSteps) {  // lr 1e-3, theta = 1, gradients 0.3, 0, -0.1: s
   }
 }
 
+// What the gradients of steps 1, 2, .. are multiplied by, in turn.
+const std::vector<std::vector<float>> kFactors = {{1}, {-0.2f}, {0}, {1, -0.2f, 1, 1}, {1, 0}};
+float factor_of(const std::vector<float>& factors, int64_t t) { return factors[size_t(t - 1) % factors.size()]; }
+
+// Dense, and by rows of which each is listed: then every step has a gradient.
 TEST(Adam, MatchesDoubleReference) {
   const int64_t rows = 37, cols = 211, steps = 30;
   const double lr = 0.05;
   const auto coef = coefficients(lr, steps);
-  Draw g;
-  const auto p0 = g.floats(rows * cols);
-  std::vector<std::vector<float>> grad;
-  for (int64_t t = 0; t < steps; ++t) grad.push_back(g.floats(rows * cols));
-  std::vector<double> p(p0.begin(), p0.end()), m(p.size()), v(p.size());
-  for (int64_t t = 1; t <= steps; ++t)
-    for (size_t i = 0; i < p.size(); ++i) {
-      const double gi = grad[size_t(t - 1)][i];
-      m[i] = 0.9 * m[i] + 0.1 * gi;
-      v[i] = 0.999 * v[i] + 0.001 * gi * gi;
-      p[i] -= lr / (1 - std::pow(0.9, double(t))) * m[i] / (std::sqrt(v[i]) / std::sqrt(1 - std::pow(0.999, double(t))) + 1e-8);
-    }
-  SameBits same;
-  for (const Device& dev : devices()) {
-    SCOPED_TRACE(dev.name);
-    DeviceCtx ctx(dev);
-    std::vector<float> pf = p0, mf(p.size()), vf(p.size());
+  for (size_t f = 0; f < kFactors.size(); ++f) {
+    Draw g;
+    const auto p0 = g.floats(rows * cols);
+    std::vector<std::vector<float>> grad;
+    for (int64_t t = 0; t < steps; ++t) grad.push_back(g.floats(rows * cols));
+    std::vector<double> p(p0.begin(), p0.end()), m(p.size()), v(p.size());
     for (int64_t t = 1; t <= steps; ++t)
-      dev.ops->adam(ctx, mat(pf, rows, cols), mat(mf, rows, cols), mat(vf, rows, cols), cmat(grad[size_t(t - 1)], rows, cols), schedule(coef), t);
-    for (size_t i = 0; i < p.size(); ++i) {
-      ASSERT_LE(std::fabs(pf[i] - p[i]), 2e-6 * (std::fabs(p[i]) + lr * double(steps))) << i;  // !(<=) fails on NaN
-      ASSERT_LE(std::fabs(mf[i] - m[i]), 1e-6) << i;
-      ASSERT_LE(std::fabs(vf[i] - v[i]), 2e-5 * v[i]) << i;  // 1 - 0.999f is 1.3e-5 from 0.001
-    }
-    EXPECT_TRUE(same(dev, "p", pf));
+      for (size_t i = 0; i < p.size(); ++i) {
+        const double gi = double(factor_of(kFactors[f], t)) * grad[size_t(t - 1)][i];
+        m[i] = 0.9 * m[i] + 0.1 * gi;
+        v[i] = 0.999 * v[i] + 0.001 * gi * gi;
+        p[i] -= lr / (1 - std::pow(0.9, double(t))) * m[i] / (std::sqrt(v[i]) / std::sqrt(1 - std::pow(0.999, double(t))) + 1e-8);
+      }
+    SameBits same;
+    for (const Device& dev : devices())
+      for (const bool by_rows : {false, true}) {
+        SCOPED_TRACE(std::string(by_rows ? "by rows" : "dense") + ", factors " + std::to_string(f) + ", on " + dev.name);
+        DeviceCtx ctx(dev);
+        std::vector<float> pf = p0, mf(p.size()), vf(p.size());
+        Reached at(rows);
+        const Table table = at.table(mat(pf, rows, cols), mat(mf, rows, cols), mat(vf, rows, cols));
+        for (int64_t t = 1; t <= steps; ++t) {
+          const AdamSchedule s = schedule(coef, {}, factor_of(kFactors[f], t));
+          const CMat g_t = cmat(grad[size_t(t - 1)], rows, cols);
+          if (by_rows)
+            dev.ops->adam_rows(ctx, table, {nullptr, nullptr, rows}, g_t, true, s, t);
+          else
+            dev.ops->adam(ctx, table.value, table.m, table.v, g_t, s, t);
+        }
+        for (size_t i = 0; i < p.size(); ++i) {
+          ASSERT_LE(std::fabs(pf[i] - p[i]), 2e-6 * (std::fabs(p[i]) + lr * double(steps))) << i;  // !(<=) fails on NaN
+          ASSERT_LE(std::fabs(mf[i] - m[i]), 1e-6) << i;
+          ASSERT_LE(std::fabs(vf[i] - v[i]), 2e-5 * v[i]) << i;  // 1 - 0.999f is 1.3e-5 from 0.001
+        }
+        EXPECT_TRUE(same(dev, "p", pf));
+      }
+  }
+}
+
+// A factor of 1 is no factor: trainings keep their bits.
+TEST(Adam, AFactorOfOneKeepsEveryBit) {
+  for (const AdamHyper h : {AdamHyper{}, AdamHyper{0.5f, 0.9f, 0}, AdamHyper{0.1f, 0.99f, 0}}) {
+    const AdamRest rest = adam_rest({nullptr, 0, h});
+    EXPECT_EQ(rest.m, float(1.0 - double(h.beta1)));
+    EXPECT_EQ(rest.v, float(1.0 - double(h.beta2)));
   }
 }
 
@@ -108,8 +133,9 @@ TEST(Adam, AnyAddressAndAnyLength) {
 }
 
 // Every path of the processor takes the steps of this loop, bit for bit: sqrt and / as IEEE 754 has them, whatever they are made of.
-void step_by_definition(std::vector<float>& p, std::vector<float>& m, std::vector<float>& v, const std::vector<float>& g, AdamCoef c, AdamHyper h) {
-  const float rest1 = float(1.0 - double(h.beta1)), rest2 = float(1.0 - double(h.beta2));
+void step_by_definition(std::vector<float>& p, std::vector<float>& m, std::vector<float>& v, const std::vector<float>& g, AdamCoef c, AdamHyper h,
+                        float gradient = 1) {
+  const float rest1 = float((1.0 - double(h.beta1)) * gradient), rest2 = float((1.0 - double(h.beta2)) * gradient * gradient);
   for (size_t i = 0; i < p.size(); ++i) {
     m[i] = std::fma(h.beta1, m[i], rest1 * g[i]);
     v[i] = std::fma(h.beta2, v[i], rest2 * g[i] * g[i]);
@@ -172,9 +198,10 @@ TEST(AdamRows, EveryProcessorPathTakesTheSameSteps) {
   for (auto& step : grad)
     for (size_t i = 0; i < step.size(); ++i)  // most rows keep to one scale, so that whole vectors are fit or not; some mix them
       step[i] = g.uniform() * scales[size_t(int64_t(i) / cols % 4 == 3 ? g.below(17) : int64_t(i) / cols * 17 / R)];
+  const auto factor = [](int64_t t) { return t == 6 ? -0.2f : 1.0f; };
   const auto dense = [&](std::vector<float>& p, std::vector<float>& m, std::vector<float>& v, int64_t t) {
     const std::vector<float> zero(p.size());
-    step_by_definition(p, m, v, t % 5 == 1 ? grad[size_t(t - 1)] : zero, coef[size_t(t - 1)], AdamHyper{});
+    step_by_definition(p, m, v, t % 5 == 1 ? grad[size_t(t - 1)] : zero, coef[size_t(t - 1)], AdamHyper{}, factor(t));
   };
   std::vector<float> want = p0, m_want = m0, v_want = v0;
   for (int64_t t = 1; t <= steps; ++t) dense(want, m_want, v_want, t);
@@ -191,7 +218,7 @@ TEST(AdamRows, EveryProcessorPathTakesTheSameSteps) {
     for (const int64_t t : {1, 6, 11})
       for (const std::vector<int32_t>& part : parted) {
         OwnedList some(part);
-        cpu::adam_rows(ctx, table, some.list(), cmat(grad[size_t(t - 1)], R, cols), true, schedule(coef), t);
+        cpu::adam_rows(ctx, table, some.list(), cmat(grad[size_t(t - 1)], R, cols), true, schedule(coef, {}, factor(t)), t);
         EXPECT_EQ(at.value[size_t(part[0])], t - 1);
       }
     cpu::adam_flush(ctx, table, schedule(coef), steps);
@@ -234,10 +261,11 @@ struct RowCase {
 const RowCase kRows[] = {{"one row", 1, 1, 2, false},         {"odd width", 11, 37, 3, false}, {"by row", 23, 64, 4, true},
                          {"wide, seldom", 7, 4096, 9, false}, {"never", 5, 16, 1 << 20, true}, {"always", 9, 24, 1, false}};
 
-// On demand gives the bits of the dense form, whenever rows are brought up to date and flushed.
+// On demand gives the bits of the dense form, whenever rows are brought up to date and flushed. The factor is the gradient's: replays read none.
 TEST(AdamRows, ReplayEqualsDenseBitForBit) {
   const int64_t steps = 40;
   const auto coef = coefficients(0.01, steps);
+  const AdamSchedule replays = schedule(coef, {}, NAN);
   for (const RowCase& c : kRows)
     for (const Device& dev : devices()) {
       SCOPED_TRACE(std::string(c.name) + " on " + dev.name);
@@ -247,8 +275,8 @@ TEST(AdamRows, ReplayEqualsDenseBitForBit) {
       std::vector<float> dense = g.floats(c.R * c.cols), dm(size), dv(size), value = dense, m(size), v(size);
       Reached at(c.R);
       const Table table = at.table(mat(value, c.R, c.cols), mat(m, c.R, c.cols), mat(v, c.R, c.cols));
-      const AdamSchedule s = schedule(coef);
       for (int64_t t = 1; t <= steps; ++t) {
+        const AdamSchedule s = schedule(coef, {}, t % 4 == 2 ? -0.2f : 1.0f);
         std::vector<int32_t> touched;
         for (int32_t r = 0; r < c.R; ++r)
           if (g.below(c.every) == 0) touched.push_back(r);
@@ -260,7 +288,7 @@ TEST(AdamRows, ReplayEqualsDenseBitForBit) {
         dev.ops->adam(ctx, mat(dense, c.R, c.cols), mat(dm, c.R, c.cols), mat(dv, c.R, c.cols), cmat(full, c.R, c.cols), s, t);
         if (t % 3 == 0) {  // read before the step: rows as after step t-1
           OwnedList early(touched);
-          dev.ops->adam_catch_up(ctx, table, early.list(), s, t - 1);
+          dev.ops->adam_catch_up(ctx, table, early.list(), replays, t - 1);
           for (int32_t r : touched) EXPECT_GE(at.value[size_t(r)], t - 1);
         }
         OwnedList rows(touched);
@@ -270,13 +298,13 @@ TEST(AdamRows, ReplayEqualsDenseBitForBit) {
           EXPECT_EQ(at.value[size_t(r)], moves_at_once(n, c.R) ? t : t - 1);
         }
         if (t % 2 == 0) continue;  // the values wait for the next gradient, or the flush
-        dev.ops->adam_catch_up(ctx, table, rows.list(), s, t);
+        dev.ops->adam_catch_up(ctx, table, rows.list(), replays, t);
         for (int32_t r : touched)
           for (int64_t k = 0; k < c.cols; ++k)
             ASSERT_EQ(value[size_t(r * c.cols + k)], dense[size_t(r * c.cols + k)]) << "step " << t << " row " << r;
         if (t % 17 == 0 || t == steps) {
-          dev.ops->adam_flush(ctx, table, s, t);
-          dev.ops->adam_flush(ctx, table, s, t);  // again: nothing left to do
+          dev.ops->adam_flush(ctx, table, replays, t);
+          dev.ops->adam_flush(ctx, table, replays, t);  // again: nothing left to do
           EXPECT_EQ(value, dense);
           EXPECT_EQ(m, dm);
           EXPECT_EQ(v, dv);

@@ -143,13 +143,13 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 constexpr int64_t kSteps = 30;
-AdamSchedule schedule() {
+AdamSchedule schedule(float gradient = 1) {
   static const std::vector<AdamCoef> coef = [] {
     std::vector<AdamCoef> c;
     for (int64_t t = 1; t <= kSteps; ++t) c.push_back(adam_coef(0.01, {}, t));
     return c;
   }();
-  return {coef.data(), kSteps, {}};
+  return {coef.data(), kSteps, {}, gradient};
 }
 
 // X as a table of a case: its rows are behind by different numbers of steps, and no row has reached the last. Some have had no gradient yet, some have
@@ -246,6 +246,51 @@ TEST(Project, BackwardStepIsBackwardThenStep) {
     }
     cpu::set_micro_kernel(nullptr);
   }
+}
+
+// The moments after a step whose gradient is multiplied by a factor: of rows that move at once, and of rows that wait.
+TEST(Project, BackwardStepTakesAMultipleOfTheGradient) {
+  const Case cases[] = {{"most rows", 60, 300, 64, 31, 60}, {"few rows", 150, 70, 37, 20, 30}};
+  for (const Case& c : cases)
+    for (const float factor : {1.0f, -0.2f, 0.0f}) {
+      Inputs in = inputs(c);
+      Cell<int64_t> count;
+      const RowList rows = list(c, in, count);
+      Draw g{2000000};
+      Waiting start(c, in, g);
+      std::fill(start.value_at.begin(), start.value_at.end(), int32_t(kSteps) - 1), start.moments_at = start.value_at;
+      std::vector<Ref> want_m, want_v;
+      for (int64_t j = 0; j < count; ++j)
+        for (int64_t f = 0; f < c.F; ++f) {
+          Ref dx;
+          for (int64_t o = 0; o < c.d; ++o) dx.add(double(in.dy[size_t(j * c.d + o)]) * in.w[size_t(f * c.d + o)]);
+          const size_t at = size_t(rows.at(j) * c.F + f);
+          want_m.push_back({0.9 * start.m[at] + 0.1 * factor * dx.value, 0.9 * std::fabs(start.m[at]) + 0.1 * std::fabs(factor) * dx.mass});
+          want_v.push_back({0.999 * start.v[at] + 0.001 * factor * factor * dx.value * dx.value,
+                            0.999 * start.v[at] + 0.001 * factor * factor * dx.mass * dx.mass});
+        }
+      for (const char* isa : {"portable", "avx2", "avx512"}) {
+        if (!cpu::find_kernel(isa)) continue;
+        cpu::set_micro_kernel(cpu::find_kernel(isa));
+        for (const Device& dev : with_isa(isa)) {
+          SCOPED_TRACE(std::string(c.name) + " times " + std::to_string(factor) + " on " + dev.name + " with " + isa);
+          DeviceCtx ctx(dev);
+          Waiting got = start;
+          std::vector<float> dw(size_t(c.F * c.d)), db(size_t(c.d)), m, v;
+          dev.ops->project_backward_step(ctx, mat(dw, c.F, c.d), mat(db, 1, c.d), cmat(in.dy, c.capacity, c.d), got.table(c), rows,
+                                         cmat(in.w, c.F, c.d), schedule(factor), kSteps);
+          for (int64_t j = 0; j < count; ++j) {
+            const int64_t first = rows.at(j) * c.F;
+            m.insert(m.end(), got.m.begin() + first, got.m.begin() + first + c.F);
+            v.insert(v.end(), got.v.begin() + first, got.v.begin() + first + c.F);
+            EXPECT_EQ(got.value_at[size_t(rows.at(j))], moves_at_once(count, c.R) ? kSteps : kSteps - 1);
+          }
+          EXPECT_TRUE(close(m, want_m, 1e-6));
+          EXPECT_TRUE(close(v, want_v, 2e-5));  // 1 - 0.999f is 1.3e-5 from 0.001
+        }
+      }
+      cpu::set_micro_kernel(nullptr);
+    }
 }
 
 TEST(Project, BackwardStepRefusesAPastStep) {
