@@ -154,6 +154,10 @@ void step(Bench& b, const std::string& name, const DeviceGraph& g, int64_t B) {
   Mat work[kMaxLayers] = {room[0], room[1]};
   b.measure("propagate", shape, forward, flop, [&] { dev.ops.propagate(dev.ctx, h, work, g.view(), f, x); });
   b.measure("propagate_backward", shape, backward, flop, [&] { dev.ops.propagate_backward(dev.ctx, h, work, g.view(), f, x); });
+  // A row more of each layer's own gradient; H's read and Z_L written once more.
+  const double by_layer = backward + 4.0 * d * r.rows[kLayers] * (kLayers + 3);
+  const CMat own[kLayers + 1] = {x, x, x};
+  b.measure("propagate_backward_layers", shape, by_layer, flop, [&] { dev.ops.propagate_backward_layers(dev.ctx, h, work, g.view(), f, x, own); });
   std::vector<int32_t> items;
   for (const int32_t node : r.widest)
     if (node >= U) items.push_back(int32_t(node - U));
@@ -168,7 +172,7 @@ void step(Bench& b, const std::string& name, const DeviceGraph& g, int64_t B) {
 }  // namespace
 
 void sparse(Bench& b) {
-  const bool whole = b.wanted({"spmm"}), steps = b.wanted({"frontier", "propagate", "propagate_backward", "spmm_rows"});
+  const bool whole = b.wanted({"spmm"}), steps = b.wanted({"frontier", "propagate", "propagate_backward", "propagate_backward_layers", "spmm_rows"});
   if (!whole && !steps) return;
   for (const auto& [name, shape] : {std::pair("baby", kBaby), std::pair("elec", kElec)}) {
     const DeviceGraph g(b.dev(), scaled(shape, b.scale()));

@@ -53,13 +53,14 @@ void spmm_one_heavy_row(benchmark::State& state) {  // one row of a million edge
 }
 
 // Two layers on all rows (B = 0), or on those that a batch of B pairs with a negative each reads. edges1, edges2: of the rows of each layer.
-enum class Part { frontier, forward, backward };
+enum class Part { frontier, forward, backward, backward_layers };
 void two_layers(benchmark::State& state, Part part, Shape shape, double rho, int64_t B) {
   Ctx ctx(threads());
   const SkewedPairs pairs = skewed_pairs(shape);
   const UserItemGraph a(pairs, rho);
   const BenchTable e0(ctx, a.N, true), g(ctx, a.N, true), h(ctx, a.N, false), g_e0(ctx, a.N, false), w1(ctx, a.N, false), w2(ctx, a.N, false);
   Mat work[2] = {w1, w2};
+  const CMat g_layer[3] = {e0, e0, e0};  // values do not matter
   std::vector<int32_t> wanted;
   for (int32_t e : random_ids(B, int64_t(pairs.user.size()), 1))
     wanted.push_back(pairs.user[size_t(e)]), wanted.push_back(int32_t(shape.U) + pairs.item[size_t(e)]);
@@ -81,6 +82,7 @@ void two_layers(benchmark::State& state, Part part, Shape shape, double rho, int
     if (part == Part::frontier) cpu::frontier(ctx, f, a.view(), a.view(), seed);
     if (part == Part::forward) cpu::propagate(ctx, h, work, a.view(), f, e0);
     if (part == Part::backward) cpu::propagate_backward(ctx, g_e0, work, a.view(), f, g);
+    if (part == Part::backward_layers) cpu::propagate_backward_layers(ctx, g_e0, work, a.view(), f, g, g_layer);
   }
   for (int l = 1; l <= 2; ++l) {
     int64_t edges = 0;
@@ -109,6 +111,9 @@ BENCHMARK(spmm_one_heavy_row)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(two_layers, frontier_baby_full_batch_2048, Part::frontier, kBaby, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(two_layers, forward_baby_full_batch_2048, Part::forward, kBaby, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(two_layers, backward_baby_full_batch_2048, Part::backward, kBaby, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, backward_layers_baby_full_batch_2048, Part::backward_layers, kBaby, 0.0, 2048)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(two_layers, frontier_baby_pruned_batch_2048, Part::frontier, kBaby, 0.8, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(two_layers, forward_baby_pruned_batch_2048, Part::forward, kBaby, 0.8, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(two_layers, backward_baby_pruned_batch_2048, Part::backward, kBaby, 0.8, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);

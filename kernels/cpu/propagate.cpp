@@ -123,9 +123,9 @@ void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat
   }
 }
 
-// prop is a polynomial in the symmetric A, so prop^T = prop: Y_0 = G, Y_k = G + A Y_{k-1}, G_E0 = Y_L/(L+1).
+// prop^T is the polynomial of prop in A^T: Y_0 = G, Y_k = G + A^T Y_{k-1}, G_E0 = Y_L/(L+1).
 // Y_k lives on rows[L-k] in work[k-1]; G is zero outside rows[L], whatever its memory holds there.
-void propagate_backward(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a, const Frontier& f, CMat g) {
+void propagate_backward(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a_t, const Frontier& f, CMat g) {
   const int L = f.layers;
   CHECK_SHAPE(g_e0, g.rows, g.cols);
   const uint8_t* given = f.mask[L];
@@ -133,24 +133,77 @@ void propagate_backward(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a, const Front
     copy_rows(ctx, g_e0, g, f.rows[0]);
     return;
   }
-  CHECK_SHAPE(g, a.cols, g.cols);
+  CHECK_SHAPE(g, a_t.cols, g.cols);
   for (int k = 1; k <= L; ++k) {
     const CMat before = k == 1 ? g : CMat(work[k - 2]);
-    const ColumnMask mask = {f.mask[L - k + 1], 2 * f.rows[L - k + 1].n() > a.rows};
+    const ColumnMask mask = {f.mask[L - k + 1], 2 * f.rows[L - k + 1].n() > a_t.rows};
     const float scale = k == L ? float(1.0 / double(L + 1)) : 1.0f;
     const Mat out = k == L ? g_e0 : work[k - 1];
-    CHECK_SHAPE(out, a.rows, g.cols);
+    CHECK_SHAPE(out, a_t.rows, g.cols);
     const auto ask = [&](int64_t r) {
       ask_to_write_row(out.row(r));
       if (!given || given[r]) ask_for_row(g.row(r));
     };
-    each_row(ctx.threads, a, f.rows[L - k], before, mask, ask, [&](int64_t r, const auto& edges, bool first, bool last) {
+    each_row(ctx.threads, a_t, f.rows[L - k], before, mask, ask, [&](int64_t r, const auto& edges, bool first, bool last) {
       float* const out_r = out.row(r);
       const bool has_g = !given || given[r];
       const auto start = [&](int64_t j, int64_t lanes, V8& acc) {
         acc = !first ? take8(out_r + j, lanes) : has_g ? take8(g.row(r) + j, lanes) : V8{};
       };
       sparse_row(edges, before, start, [&](int64_t j, int64_t lanes, const V8& sum) { put8(out_r + j, last ? sum * splat8(scale) : sum, lanes); });
+    });
+  }
+}
+
+// Z_L = G_L + G/(L+1);  Z_l = G_l + G/(L+1) + A^T Z_(l+1). Z_l lives on rows[l] in work[l-1], Z_0 in g_e0.
+void propagate_backward_layers(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a_t, const Frontier& f, CMat g, const CMat* g_layer) {
+  const int L = f.layers;
+  const int64_t N = g_e0.rows, d = g_e0.cols;
+  const float share = float(1.0 / double(L + 1));
+  const uint8_t* given = f.mask[L];
+  if (g) CHECK_SHAPE(g, N, d);
+  if (L > 0) CHECK_SHAPE(g_e0, a_t.rows, d);
+  for (int l = 0; l <= L; ++l)
+    if (g_layer[l]) CHECK_SHAPE(g_layer[l], N, d);
+  for (int l = 0; l < L; ++l) CHECK_SHAPE(work[l], N, d);
+  const auto z = [&](int l) { return l == 0 ? g_e0 : work[l - 1]; };
+  // What Z_l[r] is without the layer above it: G_l[r] + G[r]/(L+1), zero where no gradient is given, whatever the memory holds there.
+  const auto own = [&](int l, int64_t r, int64_t j, int64_t lanes, V8& sum) {
+    sum = V8{};
+    if (given && !given[r]) return;
+    if (g_layer[l]) sum = take8(g_layer[l].row(r) + j, lanes);
+    if (g) sum = fma8(splat8(share), take8(g.row(r) + j, lanes), sum);
+  };
+
+  const int64_t n = f.rows[L].n();
+#pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* n* d))
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t r = f.rows[L].at(i);
+    each8(d, [&](int64_t j, int64_t lanes) {
+      V8 sum;
+      own(L, r, j, lanes, sum);
+      put8(z(L).row(r) + j, sum, lanes);
+    });
+  }
+  for (int l = L - 1; l >= 0; --l) {
+    const Mat z_l = z(l);
+    const CMat above = z(l + 1);
+    const ColumnMask mask = {f.mask[l + 1], 2 * f.rows[l + 1].n() > N};
+    const auto ask = [&](int64_t r) {
+      ask_to_write_row(z_l.row(r));
+      if (given && !given[r]) return;
+      if (g_layer[l]) ask_for_row(g_layer[l].row(r));
+      if (g) ask_for_row(g.row(r));
+    };
+    each_row(ctx.threads, a_t, f.rows[l], above, mask, ask, [&](int64_t r, const auto& edges, bool first, bool) {
+      float* const z_r = z_l.row(r);
+      const auto start = [&](int64_t j, int64_t lanes, V8& acc) {
+        if (first)
+          own(l, r, j, lanes, acc);
+        else
+          acc = take8(z_r + j, lanes);
+      };
+      sparse_row(edges, above, start, [&](int64_t j, int64_t lanes, const V8& sum) { put8(z_r + j, sum, lanes); });
     });
   }
 }

@@ -135,11 +135,42 @@ __global__ void propagate_mean(Mat h, CMat e0, Layers e, int layers, float share
 // out[r] = scale (G[r] + sum over edges to rows of the mask of val * before[col]) on the listed rows; G[r] is zero where `given` is 0.
 // Geometry  sparse_row.h. Traffic per edge 9 bytes and, where the mask allows it, one row of `before`; one or two rows a row.
 template <int V>
-__global__ void propagate_backward_layer(Mat out, Csr a, const float* before, const uint8_t* mask, RowList rows, CMat g, const uint8_t* given,
+__global__ void propagate_backward_layer(Mat out, Csr a_t, const float* before, const uint8_t* mask, RowList rows, CMat g, const uint8_t* given,
                                          float scale) {
   rows_in_turn<V>(
-      a, before, out.cols, rows, mask, [&](int64_t r, int64_t j) { return !given || given[r] ? g.row(r)[j] : 0.0f; },
+      a_t, before, out.cols, rows, mask, [&](int64_t r, int64_t j) { return !given || given[r] ? g.row(r)[j] : 0.0f; },
       [&](int64_t r, int64_t j, float sum) { out.row(r)[j] = sum * scale; });
+}
+
+// What Z_l[r] is without the layer above it: G_l[r] + G[r]/(L+1), zero where no gradient is given, whatever the memory holds there.
+struct OwnGradient {
+  CMat g_l, g;           // empty: zero
+  const uint8_t* given;  // null: every row
+  float share;           // 1/(L+1)
+  __device__ float at(int64_t r, int64_t j) const {
+    if (given && !given[r]) return 0.0f;
+    const float sum = g_l.p ? g_l.row(r)[j] : 0.0f;
+    return g.p ? fmaf(share, g.row(r)[j], sum) : sum;
+  }
+};
+
+// Z_L on the listed rows.
+// Geometry  one warp a row, 8 rows a block, which take turns; lane l owns columns l, l+32, ... Traffic three rows a row, coalesced.
+__global__ void propagate_backward_top(Mat z, RowList rows, OwnGradient own) {
+  const int64_t n = rows.n(), warps = int64_t(gridDim.x) * kRowsPerBlock;
+  for (int64_t i = int64_t(blockIdx.x) * kRowsPerBlock + threadIdx.x / kWarp; i < n; i += warps) {
+    const int64_t r = rows.at(i);
+    for (int64_t j = threadIdx.x % kWarp; j < z.cols; j += kWarp) z.row(r)[j] = own.at(r, j);
+  }
+}
+
+// Z_l = own + sum over edges to rows of the mask of val * Z_(l+1)[col] on the listed rows.
+// Geometry  sparse_row.h. Traffic per edge 9 bytes and, where the mask allows it, one row of Z_(l+1); one to three rows a row.
+template <int V>
+__global__ void propagate_backward_own(Mat z, Csr a_t, const float* above, const uint8_t* mask, RowList rows, OwnGradient own) {
+  rows_in_turn<V>(
+      a_t, above, z.cols, rows, mask, [&](int64_t r, int64_t j) { return own.at(r, j); },
+      [&](int64_t r, int64_t j, float sum) { z.row(r)[j] = sum; });
 }
 
 }  // namespace
@@ -197,28 +228,51 @@ void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat
   }
 }
 
-// prop is a polynomial in the symmetric A, so prop^T = prop: Y_0 = G, Y_k = G + A Y_{k-1}, G_E0 = Y_L/(L+1).
+// prop^T is the polynomial of prop in A^T: Y_0 = G, Y_k = G + A^T Y_{k-1}, G_E0 = Y_L/(L+1).
 // Y_k lives on rows[L-k] in work[k-1]; G is zero outside rows[L], whatever its memory holds there.
-void propagate_backward(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a, const Frontier& f, CMat g) {
+void propagate_backward(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a_t, const Frontier& f, CMat g) {
   const int L = f.layers;
   CHECK_SHAPE(g_e0, g.rows, g.cols);
   if (L == 0) {
     copy_rows(ctx, g_e0, g, f.rows[0]);
     return;
   }
-  CHECK_SHAPE(g, a.cols, g.cols);
+  CHECK_SHAPE(g, a_t.cols, g.cols);
   for (int k = 1; k <= L; ++k) {
     const CMat before = k == 1 ? g : CMat(work[k - 2]);
-    CHECK_SHAPE(work[k - 1], a.rows, g.cols);
+    CHECK_SHAPE(work[k - 1], a_t.rows, g.cols);
     const float scale = k == L ? float(1.0 / double(L + 1)) : 1.0f;
     const Mat out = k == L ? g_e0 : work[k - 1];
     const RowList rows = f.rows[L - k];
     if (two_columns(before))
-      launch(propagate_backward_layer<2>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a, before.p, f.mask[L - k + 1], rows, g, f.mask[L],
+      launch(propagate_backward_layer<2>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a_t, before.p, f.mask[L - k + 1], rows, g, f.mask[L],
              scale);
     else
-      launch(propagate_backward_layer<1>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a, before.p, f.mask[L - k + 1], rows, g, f.mask[L],
+      launch(propagate_backward_layer<1>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a_t, before.p, f.mask[L - k + 1], rows, g, f.mask[L],
              scale);
+  }
+}
+
+// Z_L = G_L + G/(L+1);  Z_l = G_l + G/(L+1) + A^T Z_(l+1). Z_l lives on rows[l] in work[l-1], Z_0 in g_e0.
+void propagate_backward_layers(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a_t, const Frontier& f, CMat g, const CMat* g_layer) {
+  const int L = f.layers;
+  const int64_t N = g_e0.rows, d = g_e0.cols;
+  const float share = float(1.0 / double(L + 1));
+  if (g) CHECK_SHAPE(g, N, d);
+  if (L > 0) CHECK_SHAPE(g_e0, a_t.rows, d);
+  for (int l = 0; l <= L; ++l)
+    if (g_layer[l]) CHECK_SHAPE(g_layer[l], N, d);
+  for (int l = 0; l < L; ++l) CHECK_SHAPE(work[l], N, d);
+  const auto z = [&](int l) { return l == 0 ? g_e0 : work[l - 1]; };
+  const auto own = [&](int l) { return OwnGradient{g_layer[l], g, f.mask[L], share}; };
+  launch(propagate_backward_top, list_blocks(f.rows[L]), kRowsPerBlock * kWarp, 0, ctx, z(L), f.rows[L], own(L));
+  for (int l = L - 1; l >= 0; --l) {
+    const CMat above = z(l + 1);
+    const RowList rows = f.rows[l];
+    if (two_columns(above))
+      launch(propagate_backward_own<2>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, z(l), a_t, above.p, f.mask[l + 1], rows, own(l));
+    else
+      launch(propagate_backward_own<1>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, z(l), a_t, above.p, f.mask[l + 1], rows, own(l));
   }
 }
 

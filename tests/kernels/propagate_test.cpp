@@ -24,6 +24,20 @@ const Case kCases[] = {{"no layers", 9, 7, 4, 64, 0, 5},
                        {"a node of thousands", 4, 3000, 3000, 65, 2, 3},
                        {"as many layers as there may be", 30, 20, 5, 4, 8, 2}};
 
+// Hundreds of terms of one sign: roundings add up.
+double tolerance(const Case& c) { return c.longest > 256 ? 4e-6 : 1e-6; }
+
+// y += A x, masses with absolute values.
+void add_product(std::vector<Ref>& y, const TestCsr& a, const std::vector<Ref>& x, int64_t d) {
+  for (int64_t r = 0; r < a.rows; ++r)
+    for (int64_t e = a.row_ptr[size_t(r)]; e < a.row_ptr[size_t(r) + 1]; ++e)
+      for (int64_t j = 0; j < d; ++j) {
+        const Ref& from = x[size_t(a.col[size_t(e)] * d + j)];
+        y[size_t(r * d + j)].value += double(a.val[size_t(e)]) * from.value;
+        y[size_t(r * d + j)].mass += std::fabs(double(a.val[size_t(e)])) * from.mass;
+      }
+}
+
 // Layer-averaged propagation in double: (1/(L+1)) sum_l A^l E0. Masses follow the same recursion with absolute values.
 std::vector<Ref> prop(const TestCsr& a, const std::vector<float>& e0, int64_t d, int layers) {
   std::vector<Ref> layer(e0.size()), sum;
@@ -31,18 +45,24 @@ std::vector<Ref> prop(const TestCsr& a, const std::vector<float>& e0, int64_t d,
   sum = layer;
   for (int l = 0; l < layers; ++l) {
     std::vector<Ref> next(e0.size());
-    for (int64_t r = 0; r < a.rows; ++r)
-      for (int64_t e = a.row_ptr[size_t(r)]; e < a.row_ptr[size_t(r) + 1]; ++e)
-        for (int64_t j = 0; j < d; ++j) {
-          const Ref& x = layer[size_t(a.col[size_t(e)] * d + j)];
-          next[size_t(r * d + j)].value += double(a.val[size_t(e)]) * x.value;
-          next[size_t(r * d + j)].mass += std::fabs(double(a.val[size_t(e)])) * x.mass;
-        }
+    add_product(next, a, layer, d);
     layer = next;
     for (size_t i = 0; i < sum.size(); ++i) sum[i].value += layer[i].value, sum[i].mass += layer[i].mass;
   }
   for (Ref& s : sum) s.value /= layers + 1, s.mass /= layers + 1;
   return sum;
+}
+
+// A that differs from its transpose: in values alone, or in what is linked to what as well.
+struct OneWay {
+  const char* name;
+  TestCsr a, a_t;
+};
+std::vector<OneWay> one_way(Draw& g, const Case& c) {
+  TestCsr values = two_sided(g, skewed_csr(g, c.U, c.I, c.longest));
+  for (float& w : values.val) w = g.uniform();
+  const TestCsr links = skewed_csr(g, c.U + c.I, c.U + c.I, c.longest);
+  return {{"other values each way", values, values.transposed()}, {"other links each way", links, links.transposed()}};
 }
 
 struct Lists {  // the memory behind a frontier
@@ -231,7 +251,7 @@ TEST(Propagate, ListedRowsEqualTheFullComputationAndTheReference) {
         dev.ops->propagate(ctx, mat(lean, N, d), w3.view.data(), a.view(), some.f, cmat(e0_listed, N, d));
         EXPECT_EQ(lean, listed);
       }
-      EXPECT_TRUE(close(full, prop(a, e0, d, c.layers), 1e-6));
+      EXPECT_TRUE(close(full, prop(a, e0, d, c.layers), tolerance(c)));
       if (c.longest <= 256) dev.family = "all";  // on a GPU longer rows are summed in chunks
       EXPECT_TRUE(same(dev, "full", full));
       EXPECT_TRUE(same(dev, "listed", listed));
@@ -268,7 +288,7 @@ TEST(Propagate, OfAllRowsByCusparse) {
       dev.ops->propagate(ctx, mat(listed, N, d), w2.view.data(), a.view(), some.f, cmat(e0, N, d));
       ctx.get().spmm = SpmmBy::own;
       dev.ops->propagate(ctx, mat(own, N, d), w3.view.data(), a.view(), some.f, cmat(e0, N, d));
-      EXPECT_TRUE(close(full, prop(a, e0, d, c.layers), 1e-6));
+      EXPECT_TRUE(close(full, prop(a, e0, d, c.layers), tolerance(c)));
       EXPECT_TRUE(same(dev, "full", full));
       EXPECT_EQ(listed, own);
     }
@@ -297,7 +317,7 @@ TEST(Propagate, BackwardIsTheAdjointAndZeroOutsideItsRows) {
       Layers w1(N, d, c.layers), w2(N, d, c.layers);
       dev.ops->propagate_backward(ctx, mat(full, N, d), w1.view.data(), a.view(), all.f, cmat(g_zero, N, d));
       dev.ops->propagate_backward(ctx, mat(listed, N, d), w2.view.data(), a.view(), some.f, cmat(g_nan, N, d));
-      EXPECT_TRUE(close(full, prop(a, g_zero, d, c.layers), c.longest > 1000 ? 4e-6 : 1e-6));  // thousands of terms of one sign: roundings add up
+      EXPECT_TRUE(close(full, prop(a, g_zero, d, c.layers), tolerance(c)));
       if (c.longest <= 256) dev.family = "all";
       EXPECT_TRUE(same(dev, "full", full));
       EXPECT_TRUE(same(dev, "listed", listed));
@@ -321,6 +341,234 @@ TEST(Propagate, BackwardIsTheAdjointAndZeroOutsideItsRows) {
       EXPECT_LE(std::fabs(by_h - by_e), 2e-6 * mass + 1e-30);
     }
   }
+}
+
+// prop^T takes A^T: <G, prop(E0)> = <prop^T(G), E0> with a matrix that is not symmetric.
+TEST(Propagate, BackwardOfAMatrixThatIsNotSymmetric) {
+  for (const Case& c : kCases) {
+    Draw g;
+    for (const OneWay& way : one_way(g, c)) {
+      const int64_t N = way.a.rows, d = c.d;
+      const auto seed = some_nodes(g, N, c.wanted);
+      const auto e0 = g.floats(N * d), out0 = g.floats(N * d);
+      std::vector<float> g_zero(size_t(N * d)), g_nan(size_t(N * d), NAN);
+      for (int32_t r : seed)
+        for (int64_t j = 0; j < d; ++j) g_zero[size_t(r * d + j)] = g_nan[size_t(r * d + j)] = g.uniform();
+      const std::vector<Ref> want = prop(way.a_t, g_zero, d, c.layers), h = prop(way.a, e0, d, c.layers);
+      for (const Device& dev : fast_devices()) {
+        SCOPED_TRACE(fmt::format("{}, {}, on {}", c.name, way.name, dev.name));
+        DeviceCtx ctx(dev);
+        Lists some(N, c.layers);
+        OwnedList s(seed);
+        dev.ops->frontier(ctx, some.f, way.a.view(), way.a_t.view(), s.list());
+        std::vector<float> got = out0;
+        Layers w(N, d, c.layers);
+        dev.ops->propagate_backward(ctx, mat(got, N, d), w.view.data(), way.a_t.view(), some.f, cmat(g_nan, N, d));
+        double by_h = 0, by_e = 0, mass = 0;
+        for (int64_t r = 0; r < N; ++r)
+          for (int64_t j = 0; j < d; ++j) {
+            const size_t i = size_t(r * d + j);
+            if (!some.mask[0][size_t(r)]) {
+              ASSERT_EQ(want[i].mass, 0) << r;
+              ASSERT_EQ(got[i], out0[i]) << r;
+              got[i] = 0;
+            }
+            by_h += double(g_zero[i]) * h[i].value, by_e += double(got[i]) * e0[i], mass += std::fabs(double(g_zero[i])) * h[i].mass;
+          }
+        EXPECT_TRUE(close(got, want, tolerance(c)));
+        EXPECT_LE(std::fabs(by_h - by_e), 1e-6 * mass + 1e-30);
+      }
+    }
+  }
+}
+
+// Gradients of H and of every layer: drawn in the rows listed, `elsewhere` in all others.
+struct LayerGradients {
+  std::vector<float> g;
+  std::vector<std::vector<float>> layer;
+  CMat h;
+  std::vector<CMat> view;
+  LayerGradients(Draw& draw, const std::vector<int32_t>& rows, int64_t N, int64_t d, int layers, float elsewhere)
+      : g(size_t(N * d), elsewhere), layer(size_t(layers) + 1, g) {
+    for (const int32_t r : rows)
+      for (int64_t j = 0; j < d; ++j) {
+        g[size_t(r * d + j)] = draw.uniform();
+        for (auto& l : layer) l[size_t(r * d + j)] = draw.uniform();
+      }
+    h = cmat(g, N, d);
+    for (const auto& l : layer) view.push_back(cmat(l, N, d));
+  }
+};
+
+// Z_L = G_L + G/(L+1), Z_l = G_l + G/(L+1) + A^T Z_(l+1) in double. Empty views are zero.
+std::vector<Ref> back_by_layer(const TestCsr& a_t, CMat g, const std::vector<CMat>& g_layer, size_t size, int64_t d) {
+  std::vector<Ref> z(size);
+  for (size_t l = g_layer.size(); l-- > 0;) {
+    std::vector<Ref> below(size);
+    for (size_t i = 0; i < size; ++i) {
+      if (g_layer[l]) below[i].add(g_layer[l].p[i]);
+      if (g) below[i].add(double(g.p[i]) / double(g_layer.size()));
+    }
+    add_product(below, a_t, z, d);
+    z = below;
+  }
+  return z;
+}
+
+TEST(Propagate, BackwardByLayerMatchesTheReference) {
+  for (const Case& c : kCases) {
+    Draw g;
+    for (const OneWay& way : one_way(g, c)) {
+      const int64_t N = way.a.rows, d = c.d;
+      const auto seed = some_nodes(g, N, c.wanted);
+      const auto e0 = g.floats(N * d), out0 = g.floats(N * d);
+      Draw twice = g;
+      const LayerGradients zero(g, seed, N, d, c.layers, 0), nan(twice, seed, N, d, c.layers, NAN);
+      const std::vector<Ref> want = back_by_layer(way.a_t, zero.h, zero.view, out0.size(), d);
+      // <G, H> + sum_l <G_l, E_l>, of E_l = A^l E_0 in double
+      double forward = 0, mass = 0;
+      std::vector<Ref> e(e0.size());
+      for (size_t i = 0; i < e.size(); ++i) e[i].add(e0[i]);
+      for (const auto& g_l : zero.layer) {
+        for (size_t i = 0; i < e.size(); ++i) {
+          const double both = g_l[i] + double(zero.g[i]) / double(c.layers + 1);
+          forward += both * e[i].value, mass += std::fabs(both) * e[i].mass;
+        }
+        std::vector<Ref> next(e.size());
+        add_product(next, way.a, e, d);
+        e = next;
+      }
+      SameBits same;
+      for (Device dev : fast_devices()) {
+        SCOPED_TRACE(fmt::format("{}, {}, on {}", c.name, way.name, dev.name));
+        DeviceCtx ctx(dev);
+        Lists all(N, c.layers), some(N, c.layers);
+        OwnedList s(seed);
+        dev.ops->frontier(ctx, all.f, way.a.view(), way.a_t.view(), RowList{nullptr, nullptr, N});
+        dev.ops->frontier(ctx, some.f, way.a.view(), way.a_t.view(), s.list());
+        std::vector<float> full(out0.size(), NAN), listed = out0;
+        Layers w1(N, d, c.layers), w2(N, d, c.layers);
+        dev.ops->propagate_backward_layers(ctx, mat(full, N, d), w1.view.data(), way.a_t.view(), all.f, zero.h, zero.view.data());
+        dev.ops->propagate_backward_layers(ctx, mat(listed, N, d), w2.view.data(), way.a_t.view(), some.f, nan.h, nan.view.data());
+        EXPECT_TRUE(close(full, want, tolerance(c)));
+        if (c.longest <= 256) dev.family = "all";  // on a GPU longer rows are summed in chunks
+        EXPECT_TRUE(same(dev, "full", full));
+        EXPECT_TRUE(same(dev, "listed", listed));
+        double back = 0;
+        for (int64_t r = 0; r < N; ++r)
+          for (int64_t j = 0; j < d; ++j) {
+            const size_t i = size_t(r * d + j);
+            back += double(full[i]) * e0[i];
+            if (some.mask[0][size_t(r)]) {
+              ASSERT_EQ(listed[i], full[i]) << r << "," << j;
+            } else {
+              ASSERT_EQ(full[i], 0.0f) << r << "," << j;
+              ASSERT_EQ(listed[i], out0[i]) << r << "," << j;
+            }
+          }
+        EXPECT_LE(std::fabs(forward - back), 1e-6 * mass + 1e-30);
+
+        // Each gradient where its layer's result goes.
+        std::vector<float> in_place = out0;
+        Layers w3(N, d, c.layers);
+        std::vector<CMat> there = {cmat(in_place, N, d)};
+        for (size_t l = 1; l < nan.layer.size(); ++l) {
+          std::copy(nan.layer[l].begin(), nan.layer[l].end(), w3.data[l - 1].begin());
+          there.push_back(w3.view[l - 1]);
+        }
+        for (const int32_t r : seed) std::copy_n(nan.layer[0].begin() + r * d, d, in_place.begin() + r * d);
+        dev.ops->propagate_backward_layers(ctx, mat(in_place, N, d), w3.view.data(), way.a_t.view(), some.f, nan.h, there.data());
+        EXPECT_EQ(in_place, listed);
+      }
+    }
+  }
+}
+
+// Gradients without memory are zero; without any of layers it is propagate_backward to rounding.
+TEST(Propagate, BackwardByLayerOfFewGradients) {
+  for (const Case& c : kCases) {
+    Draw g;
+    const TestCsr a = two_sided(g, skewed_csr(g, c.U, c.I, c.longest));
+    const int64_t N = a.rows, d = c.d;
+    const auto seed = some_nodes(g, N, c.wanted);
+    const LayerGradients given(g, seed, N, d, c.layers, 0);
+    const std::vector<float> zero(size_t(N * d));
+    for (const Device& dev : one_of_each_family()) {
+      SCOPED_TRACE(fmt::format("{} on {}", c.name, dev.name));
+      DeviceCtx ctx(dev);
+      Lists some(N, c.layers);
+      OwnedList s(seed);
+      dev.ops->frontier(ctx, some.f, a.view(), a.view(), s.list());
+      Layers w(N, d, c.layers);
+      const auto back = [&](CMat h, const std::vector<CMat>& layers) {
+        std::vector<float> out = zero;
+        dev.ops->propagate_backward_layers(ctx, mat(out, N, d), w.view.data(), a.view(), some.f, h, layers.data());
+        return out;
+      };
+      const size_t n = size_t(c.layers) + 1;
+      const std::vector<CMat> none(n), zeros(n, cmat(zero, N, d));
+      std::vector<float> whole = zero;
+      dev.ops->propagate_backward(ctx, mat(whole, N, d), w.view.data(), a.view(), some.f, given.h);
+      const auto of_h = back(given.h, none);
+      EXPECT_EQ(of_h, back(given.h, zeros));
+      const auto want = back_by_layer(a, given.h, none, zero.size(), d);
+      for (size_t i = 0; i < whole.size(); ++i) ASSERT_LE(std::fabs(of_h[i] - whole[i]), 2 * tolerance(c) * want[i].mass) << i;
+      EXPECT_EQ(back({}, none), zero);
+      for (size_t l = 0; l < n; ++l) {
+        std::vector<CMat> one(n);
+        one[l] = given.view[l];
+        EXPECT_TRUE(close(back({}, one), back_by_layer(a, {}, one, zero.size(), d), tolerance(c))) << "layer " << l;
+      }
+    }
+  }
+}
+
+// A recorded one reads what lies in memory when it is replayed: other gradients, another list.
+TEST(Propagate, BackwardByLayerRecordedIsTheDirectOne) {
+  const Case c{"", 60, 50, 10, 37, 2, 9};
+  Draw g;
+  const OneWay way = one_way(g, c)[1];
+  const int64_t N = way.a.rows, d = c.d;
+  bool recorded_any = false;
+  for (const Device& dev : devices()) {
+    if (!dev.ops->record) continue;
+    recorded_any = true;
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    Lists some(N, c.layers);
+    OwnedList s(N);
+    std::vector<int32_t> seed = some_nodes(g, N, c.wanted);
+    LayerGradients given(g, seed, N, d, c.layers, NAN);
+    Layers w(N, d, c.layers);
+    std::vector<float> out(size_t(N * d));
+    const auto call = [&] {
+      dev.ops->frontier(ctx, some.f, way.a.view(), way.a_t.view(), s.list());
+      dev.ops->propagate_backward_layers(ctx, mat(out, N, d), w.view.data(), way.a_t.view(), some.f, given.h, given.view.data());
+    };
+    const auto lay = [&] { std::copy(seed.begin(), seed.end(), s.idx.begin()), *& s.count = int64_t(seed.size()); };
+    lay();
+    call();
+    dev.ops->wait(ctx);
+    void* const recorded = dev.ops->record(ctx, call);
+    for (const int wanted : {9, 30, 1}) {
+      seed = some_nodes(g, N, wanted);
+      const LayerGradients others(g, seed, N, d, c.layers, NAN);
+      std::copy(others.g.begin(), others.g.end(), given.g.begin());
+      for (size_t l = 0; l < others.layer.size(); ++l) std::copy(others.layer[l].begin(), others.layer[l].end(), given.layer[l].begin());
+      lay();
+      std::fill(out.begin(), out.end(), 7.0f);
+      dev.ops->replay(ctx, recorded);
+      dev.ops->wait(ctx);
+      const auto replayed = out;
+      std::fill(out.begin(), out.end(), 7.0f);
+      call();
+      dev.ops->wait(ctx);
+      EXPECT_EQ(replayed, out);
+      EXPECT_NE(replayed[size_t(seed[0] * d)], 7.0f);
+    }
+    dev.ops->forget(ctx, recorded);
+  }
+  if (!recorded_any) GTEST_SKIP() << "no device records here";
 }
 
 }  // namespace
