@@ -1,7 +1,8 @@
-// Curricular negatives beside the product they replace; the draws of an epoch and of a step.
+// Curricular negatives beside the product they replace; the draws of an epoch and of a step; hard negatives.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 #include <tuple>
 
 #include "bench/gpu/bench.h"
@@ -55,6 +56,44 @@ void draws(Bench& b) {
   });
 }
 
+// DNS, then MixGCF on three tables and an item part.
+void hard(Bench& b) {
+  Device& dev = b.dev();
+  const DeviceGraph g(dev, scaled(kBaby, b.scale()));
+  const int64_t U = g.pairs.shape.U, I = g.pairs.shape.I, B = b.n(2048);
+  constexpr int kN = 32;
+  const DeviceMatrix h_u(dev, U, d), u(dev, B, d), part(dev, I, d), first(dev, I, d), second(dev, I, d), third(dev, I, d), alpha(dev, 3, B);
+  const Array<int32_t> users(dev, random_ids(B, U, 2)), positives(dev, random_ids(B, I, 1)), items(dev, random_ids(I, I, 3));
+  Array<int32_t> out(dev, 3 * B);
+  LayerTables dns, mixed;
+  dns.n = 1, dns.layer[0] = first;
+  mixed.n = 3, mixed.layer[0] = first, mixed.layer[1] = second, mixed.layer[2] = third, mixed.item_part = part;
+  const auto choice = [&](const char* name, const LayerTables& v, double rows) {
+    b.measure(name, fmt::format("B {}, N {}, {} tables", B, kN, v.n), 4.0 * double(B) * kN * rows * d, 2.0 * double(B) * kN * rows * d, [&] {
+      dev.ops.hardest_negative(dev.ctx, out.p(), h_u, users.p(), B, 0, v, g.train(), items.p(), I, kN, 1, Stream{1, Use::hard},
+                               Stream{1, Use::hard_rank});
+    });
+  };
+  choice("hardest_negative: DNS", dns, 1);
+  choice("hardest_negative: MixGCF", mixed, 6);  // the item part once a table
+  Matrix mixing(dev, 3, B), d_u(dev, B, d), d_first(dev, 2 * B, d), d_second(dev, 2 * B, d), d_third(dev, 2 * B, d), ranks(dev, B, 3);
+  b.measure("draw_mixing", fmt::format("B {}, 3 tables", B), 12.0 * double(B), 0, [&] {
+    dev.ops.draw_mixing(dev.ctx, mixing, 0, Stream{1, Use::mix});
+  });
+  Array<double> loss(dev, 1);
+  const Mat d_layer[] = {d_first, d_second, d_third};
+  b.measure("mixed_bpr", fmt::format("B {}, 3 tables", B), 4.0 * double(B) * d * (3 + 8 + 6), 0,
+            [&] { dev.ops.mixed_bpr(dev.ctx, loss.p(), d_u, d_layer, {}, u, mixed, positives.p(), out.p(), alpha, 0.5f, false); });
+  std::vector<int32_t> all(size_t(I), 0);
+  std::iota(all.begin(), all.end(), 0);
+  const Array<PopularColumn> columns(dev, popular_columns(all, std::vector<int64_t>(size_t(I), 1), 0.75));
+  b.measure("popular_negatives", fmt::format("B {}", B), 24.0 * double(B), 0, [&] {
+    dev.ops.popular_negatives(dev.ctx, out.p(), users.p(), B, 0, g.train(), columns.p(), columns.n(), Stream{1, Use::popular});
+  });
+  b.measure("negative_ranks", fmt::format("B {}, I {}", B, I), 4.0 * double(2 * B + I) * d, 2.0 * double(B) * double(I) * d,
+            [&] { dev.ops.negative_ranks(dev.ctx, ranks, h_u, users.p(), positives.p(), u, first, g.train()); });
+}
+
 }  // namespace
 
 void sampling(Bench& b) {
@@ -63,6 +102,7 @@ void sampling(Bench& b) {
                                   std::tuple(int64_t(1000000), int64_t(2048), int64_t(100000))})
       similar(b, I, B, C);
   if (b.wanted({"draws", "shuffle", "prune", "negatives", "unseen_items", "candidates", "draw_timesteps"})) draws(b);
+  if (b.wanted({"hardest_negative", "draw_mixing", "mixed_bpr", "popular_negatives", "negative_ranks"})) hard(b);
 }
 
 }  // namespace ccdrec::bench

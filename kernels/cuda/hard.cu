@@ -201,7 +201,7 @@ __global__ void ranks_begin(RankProblem p, int32_t* counted) {
 // counted[b] += items that score above the negative, and again those that score no less; the user's own are still among them.
 // Geometry  128 threads score 64 rows' users against tiles of 128 items, 8 x 8 products a thread; blockIdx.y takes every gridDim.y-th tile.
 // Traffic   (64 + 128) d words of L2 a tile for 64 * 128 * d fmaf. Counts are integers: the order in which they are added is of no matter.
-__global__ void __launch_bounds__(Square::kThreads, 3) ranks_count(RankProblem p, int32_t* counted) {
+__global__ void __launch_bounds__(Square::kThreads, 2) ranks_count(RankProblem p, int32_t* counted) {
   SHARED(float, limit, [Square::kM]);
   SHARED(int32_t, found, [Square::kM]);
   const int64_t b0 = int64_t(blockIdx.x) * Square::kM, I = p.h_i.rows;
