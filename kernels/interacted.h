@@ -15,7 +15,7 @@ struct Interacted {
   CCDREC_HD bool has(int32_t i) const {  // as many steps for every item: nothing to mispredict
     const int32_t* at = item;
     int64_t left = n;
-    for (; left > 1; left -= left / 2) at += at[left / 2 - 1] < i ? left / 2 : 0;
+    for (; left > 1; left -= left / 2) at += (left / 2) & -int64_t(at[left / 2 - 1] < i);
     return left == 1 && *at == i;
   }
 };

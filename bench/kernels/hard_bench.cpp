@@ -28,9 +28,11 @@ void hardest_negative(benchmark::State& state, Shape shape, int64_t B, int N, in
   std::iota(items.begin(), items.end(), 0);
   Ctx ctx(threads());
   uint32_t step = 0;
-  for (auto _ : state)
+  for (auto _ : state) {
+    ++step;
     cpu::hardest_negative(ctx, out.data(), {h_u.data(), shape.U, d}, users.data(), B, 0, t.v, p.train(), items.data(), shape.I, N, top_m,
-                          Stream{1, Use::hard, 0, step++}, Stream{1, Use::hard_rank, 0, step});
+                          Stream{1, Use::hard, 0, step}, Stream{1, Use::hard_rank, 0, step});
+  }
   state.SetItemsProcessed(state.iterations() * B * N);
 }
 

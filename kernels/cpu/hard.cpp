@@ -47,10 +47,9 @@ namespace {
 // In double, where products of floats are exact.
 double dot_in_double(const float* a, const float* b, int64_t d) {
   double lane[kLanes] = {};
-  int64_t j = 0;
-  for (; j + kLanes <= d; j += kLanes)
-    for (int l = 0; l < kLanes; ++l) lane[l] += double(a[j + l]) * double(b[j + l]);
-  for (; j < d; ++j) lane[j % kLanes] += double(a[j]) * double(b[j]);
+  each8(d, [&](int64_t j, int64_t n) {
+    for (int64_t l = 0; l < n; ++l) lane[l] += double(a[j + l]) * double(b[j + l]);
+  });
   return sum_lanes(lane);
 }
 
@@ -99,6 +98,10 @@ void check_tables(const LayerTables& v, int64_t d) {
   if (v.item_part) CHECK_SHAPE(v.item_part, v.layer[0].rows, d);
 }
 
+void prefetch(const float* row, int64_t d) {
+  for (int64_t j = 0; j < d; j += kLine) __builtin_prefetch(row + j);
+}
+
 // Where among N scores, in the order of their draws, the one of this rank is.
 int64_t place_of_rank(const double* score, int64_t N, uint32_t rank) {
   if (rank == 0) return std::max_element(score, score + N) - score;  // the first of equals
@@ -122,11 +125,19 @@ void hardest_negative(Ctx& ctx, int32_t* out, CMat h_u, const int32_t* users, in
     const float* const u = h_u.row(users[b]);
     int32_t drawn[kMostCandidates];
     double part[kMostCandidates], score[kMostCandidates];
-    for (int64_t m = 0; m < N; ++m)
+    const CMat* const first = v.item_part ? &v.item_part : &v.layer[0];
+    for (int64_t m = 0; m < N; ++m) {
       drawn[m] = draw_unseen(candidates, uint32_t((first_row + b) * N + m), n_items, seen, [items](int64_t j) { return items[j]; });
-    for (int64_t m = 0; m < N; ++m) part[m] = v.item_part ? dot_in_double(u, v.item_part.row(drawn[m]), d) : 0.0;
+      prefetch(first->row(drawn[m]), d);
+    }
+    std::fill_n(part, N, 0.0);
+    for (int64_t m = 0; v.item_part && m < N; ++m) {
+      prefetch(v.layer[0].row(drawn[m]), d);
+      part[m] = dot_in_double(u, v.item_part.row(drawn[m]), d);
+    }
     for (int l = 0; l < v.n; ++l) {
       for (int64_t m = 0; m < N; ++m) {
+        if (l + 1 < v.n) prefetch(v.layer[l + 1].row(drawn[m]), d);
         const double s = dot_in_double(u, v.layer[l].row(drawn[m]), d) + part[m];
         score[m] = s == s ? s : -std::numeric_limits<double>::infinity();
       }
