@@ -50,6 +50,9 @@ const std::vector<Case> kCaseList = {
     {"LightGCN", "LightGCN", [](Settings&) {}},
     {"FREEDOM", "FREEDOM", [](Settings& s) { s.reg_weight = 0; }},
     {"FREEDOM reg", "FREEDOM", [](Settings& s) { s.reg_weight = 1e-3; }},
+    {"FREEDOM+DNS", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.sampler = "dns", s.omega = 0.5; }},
+    {"FREEDOM+MixGCF", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.sampler = "mixgcf", s.omega = 0.5; }},
+    {"MG", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.use_mg = true; }},
     {"CCDRec", "CCDRec", [](Settings&) {}},
     // The last stage of the curriculum, in which the pool is the model's own item matrix of the step: its step propagates all items.
     {"CCDRec own pool", "CCDRec", [](Settings& s) { s.tau_end = 0; }},
@@ -71,6 +74,8 @@ Settings case_settings(const std::string& name, std::string& setting) {
   const Outline o = outline_of(s);
   if (o.layers > 0 && o.item_layers == 0) setting += fmt::format(", {} layers", o.layers);
   if (o.item_layers > 0 && !o.diffusion) setting += fmt::format(", reg {:g}", s.reg_weight);
+  if (o.chooses) setting += fmt::format(", N {}", s.n_candidates);
+  if (s.use_mg) setting += fmt::format(", beta {}", s.beta);
   if (o.diffusion) {
     setting += fmt::format(", T {}", s.timesteps);
     if (s.tau_end == 0) setting += ", after tau_end";

@@ -109,6 +109,11 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   if (projects) optimiser += {8 * F * d, 28 * F * d, F * d};
   // Curricular negatives: similarity of each positive with each candidate.
   if (o.searches) sample += {2 * B * C * d, (n.items + C) * row};
+  // Hard negatives: the score of every candidate in every table, a row gathered for each.
+  if (o.chooses && o.hard) {
+    const double scores = B * s.n_candidates * (o.mixes ? layers + 1 : 1);
+    sample += {2 * scores * d, scores * row};
+  }
   for (Work* w : {&forward, &backward, &optimiser, &sample}) w->flop *= steps, w->bytes *= steps, w->roots *= steps;
 
   // Once an epoch. Pruning: a key for each edge, read and written, then the kept ones twice into a CSR.

@@ -7,6 +7,7 @@
 //   d.u (+)= dx_b (h_p - h_x);  d.p (+)= dx_b h_u;  d.x = -dx_b h_u               (d.x empty: h_x is a constant)
 //
 // norm_reg: slots are blocks of B, [users | positives | negatives 0 .. n_neg-1], slot s is row ids[s] of X (R,d); `slots` groups them by row.
+// A further block of slots, the hard negatives, may be among them: it has no share.
 //   *loss += sum_k w_k ||X[ids of block k]||_F (un-squared norms), w_k = reg/B of users and positives, reg/(B n_neg) of a block of negatives
 //   g[r] += sum over the slots s of r of w_k(s) / ||..||_F X[r]                   g (R,d); a block whose norm is 0 adds nothing
 // Order    dot products in double by fixed lanes; loss summed in double over chunks of 256 rows, chunks in order. Same bits for any thread count.

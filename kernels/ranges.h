@@ -13,10 +13,12 @@
   X(sample, "sample")              \
   X(uniform, "sample/uniform")     \
   X(cns, "sample/cns")             \
+  X(hardest, "sample/hardest")     \
   X(forward, "train/forward")      \
   X(backward, "train/backward")    \
   X(optimiser, "train/optimizer")  \
   X(reverse, "diffusion/reverse")  \
+  X(hardness, "eval/hardness")     \
   X(evaluation, "eval/score_topk") \
   X(knn, "graph/knn")              \
   X(read, "io")                    \

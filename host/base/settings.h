@@ -31,13 +31,24 @@ struct Settings {
   int train_batch_size = 2048;
   int epochs = 1000;
   int stopping_step = 20;
-  int n_neg = 1;               // random negatives per row
+  int n_neg = 1;  // random negatives per row
+  // Mirror Gradient (spec baselines 10): every beta-th batch is stepped twice, with alpha1 and -alpha2 times the gradient.
+  bool use_mg = false;
+  double alpha1 = 1.0, alpha2 = 0.2;
+  int beta = 3;
   double reg_weight = 0.0;     // BPR, LightGCN: norm regulariser; FREEDOM, CCDRec: weight of the modality BPR terms
   bool train_features = true;  // raw features are parameters (as published)
   int eval_step = 1;           // evaluate every n epochs; a run that ends before the first time is evaluated at its end
   std::vector<int> topk = {5, 10, 20, 50};
   std::string valid_metric = "Recall@20";
   double mem_limit_gb = 0;  // 0 = what the machine has
+
+  // hard negatives (spec negative_sampling); `omega` below weighs them
+  std::string sampler = "none";    // none | popularity | dns | mixgcf
+  int n_candidates = 32;           // N of dns and mixgcf
+  int top_m = 1;                   // dns: one of so many best
+  double popularity_power = 0.75;  // popularity: P(j) ~ f_j^power
+  int negative_stats = 1024;       // rows an epoch whose negatives are measured; 0: none
 
   // graphs
   int n_ui_layers = 2;  // LightGCN: also n_layers
@@ -52,7 +63,7 @@ struct Settings {
   // CCDRec
   bool dma = true, ndi = true, cns = true;  // the three modules
   double lambda = 1.0;                      // weight of L_dm                    (key: lambda_dm)
-  double omega = 0.8;                       // weight of the curricular BPR
+  double omega = 0.8;                       // weight of the hard BPR against the random one
   int timesteps = 20;                       // T
   std::string noise_schedule = "linear";    // linear | cosine | exponential | sqrt
   bool noise_prediction_form = false;       // the paper's Eq. 3 read literally

@@ -46,6 +46,7 @@ Plan Cns::prepare(int epoch, int64_t step) {
 
 // One set of candidates for the whole batch. The pools are there: the choice can be made at once.
 void Cns::early(const Batch& batch, const Step& step) {
+  pass_ = step.now.pass;
   if (pool_ == Pool::random) return;
   const Range range = step.clock.range(RangeId::cns);
   dev_.ops.candidates(dev_.ctx, candidates_.p(), count_, I_, step.now.draws(s_.seed, Use::candidates));
@@ -90,7 +91,7 @@ void Cns::show_ranks(const Batch& b, Watch& w) {
   for (size_t row = 0; row < users.size(); ++row) {
     const auto first = train.col.begin() + train.row_ptr[size_t(users[row])], last = train.col.begin() + train.row_ptr[size_t(users[row]) + 1];
     const auto admissible = std::count_if(candidates.begin(), candidates.end(), [&](int32_t c) { return !std::binary_search(first, last, c); });
-    const Draw4 x = draw(Stream{s_.seed, Use::cns_rank, uint32_t(epoch_), uint32_t(step_)}, uint32_t(row));
+    const Draw4 x = draw(Moment{uint32_t(epoch_), uint32_t(step_), 0, pass_}.draws(s_.seed, Use::cns_rank), uint32_t(row));
     rank.push_back(admissible ? int32_t(below(x.v[0], uint32_t(std::min<int64_t>(k_, admissible)))) : -1);
   }
   w.indices("cns.candidates", {count_}, candidates);

@@ -47,6 +47,7 @@ class Cns : public Sampler {
   Array<int32_t> candidates_, nan_flag_;
   Pool pool_ = Pool::random;  // of the step
   int64_t epoch_ = 0, step_ = 0;
+  uint32_t pass_ = 0;
   bool given_ = false, given_any_ = false;
   HostCsr pattern_;
 };

@@ -20,6 +20,7 @@ namespace {
 struct CaseOptions : RunOptions {
   int epoch = 0;
   int64_t step = -1;
+  int pass = 0;
   std::string out;
   bool reverse = false;
 };
@@ -35,7 +36,7 @@ int run_case(const CaseOptions& o, Io& io) {
   { const SafeFile opens(o.out); }  // a place that refuses says so now and not after the training
   Trainer trainer(s, data);
   const int64_t step = o.reverse ? 0 : o.step;
-  check_step(trainer, s, o.epoch, step);
+  check_step(trainer, s, o.epoch, step, o.reverse ? 0 : o.pass);
   if (o.reverse && !trainer.model().model().reverses()) throw UserError("--reverse: the model of the settings has no diffusion");
   for (const std::string& note : config.notes) io.err << "note: " << note << '\n';
   for (const std::string& note : trainer.notes()) io.err << "note: " << note << '\n';
@@ -60,8 +61,9 @@ int run_case(const CaseOptions& o, Io& io) {
     io.out << fmt::format("wrote {}: the reverse process after epoch {}\n", o.out, o.epoch);
     return kDone;
   }
-  write_case(trainer, s, o.out);
-  io.out << fmt::format("wrote {}: epoch {}, step {} of {}\n", o.out, o.epoch, o.step, trainer.model().steps_per_epoch());
+  write_case(trainer, s, o.pass, o.out);
+  const std::string pass = trainer.model().passes(step).size() > 1 ? fmt::format(", pass {}", o.pass) : "";
+  io.out << fmt::format("wrote {}: epoch {}, step {} of {}{}\n", o.out, o.epoch, o.step, trainer.model().steps_per_epoch(), pass);
   return kDone;
 }
 
@@ -73,6 +75,7 @@ void add_case(CLI::App& app, Action& chosen) {
   add_run_options(*sub, *o);
   sub->add_option("--epoch", o->epoch, "epoch of the step, from 0")->check(whole_number(0, kMostRows), "")->required()->type_name("E");
   sub->add_option("--step", o->step, "the step within its epoch, from 0")->type_name("K")->check(whole_number(0, kMostRows), "");
+  sub->add_option("--pass", o->pass, "Mirror Gradient: the pass over the batch, 0 or 1")->type_name("P")->check(whole_number(0, kMostRows), "");
   sub->add_flag("--reverse", o->reverse, "instead: the reverse process that ends the epoch, a case of `ccdrec reverse`");
   sub->add_option("--out", o->out, "where the case goes, a safetensors file")->required()->type_name("FILE");
   sub->footer(

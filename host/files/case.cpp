@@ -6,6 +6,7 @@
 
 #include "data/error.h"
 #include "host/files/config.h"
+#include "host/systems/registry.h"
 #include "host/training/tensors.h"
 
 namespace ccdrec {
@@ -18,6 +19,7 @@ nlohmann::json step_settings(const Settings& s) {
       "cns",   "lambda_dm", "omega",       "mu",          "train_features", "timesteps",     "ndi_negative", "estimator", "noise_schedule"};
   std::vector<std::string> keys(std::begin(read), std::end(read));
   if (s.estimator == "transformer") keys.insert(keys.end(), {"estimator_layers", "estimator_heads"});
+  if (s.sampler != "none") keys.push_back("sampler");
   if (s.noise_prediction_form) keys.push_back("noise_prediction_form");
   if (s.precision != "fp32") keys.push_back("precision");
   const std::map<std::string, std::string> values = config_values(s);
@@ -25,6 +27,7 @@ nlohmann::json step_settings(const Settings& s) {
   for (const std::string& key : keys) {
     const auto it = values.find(key);
     if (it == values.end()) continue;  // a key of other models
+    if (key == "omega" && !outline_of(s).curricular && s.sampler == "none") continue;
     const nlohmann::json typed = nlohmann::json::parse(it->second, nullptr, false);
     j[key] = typed.is_discarded() ? nlohmann::json(it->second) : typed;
   }
@@ -49,10 +52,16 @@ std::map<std::string, std::string> case_metadata(const char* format, const Setti
 
 }  // namespace
 
-void check_step(Trainer& trainer, const Settings& s, int epoch, int64_t step) {
+void check_step(Trainer& trainer, const Settings& s, int epoch, int64_t step, int pass) {
   if (epoch < 0 || epoch >= s.epochs) throw UserError(fmt::format("--epoch {}: the run has epochs 0 to {} (setting epochs)", epoch, s.epochs - 1));
   const int64_t steps = trainer.model().steps_per_epoch();
   if (step < 0 || step >= steps) throw UserError(fmt::format("--step {}: an epoch of this run has steps 0 to {}", step, steps - 1));
+  const int passes = int(trainer.model().passes(step).size());
+  if (pass >= 0 && pass < passes) return;
+  throw UserError(fmt::format("--pass {}: {}", pass,
+                              passes > 1 ? "this step has passes 0 and 1"
+                              : s.use_mg ? fmt::format("this step has pass 0 alone; steps 0, {0}, {1}, .. have two (beta = {0})", s.beta, 2 * s.beta)
+                                         : "a step has one pass, 0; Mirror Gradient (use_mg) has two"));
 }
 
 TrainSummary train_to(Trainer& trainer, const Settings& s, int epoch, int64_t step, TrainHooks hooks) {
@@ -68,14 +77,21 @@ TrainSummary train_to(Trainer& trainer, const Settings& s, int epoch, int64_t st
   return sum;
 }
 
-void write_case(Trainer& trainer, const Settings& s, const std::string& path) {
+void write_case(Trainer& trainer, const Settings& s, int pass, const std::string& path) {
   Recommender& model = trainer.model();
   Device& dev = trainer.device();
   const int epoch = trainer.epoch();
   const int64_t step = trainer.next_step();
   model.flush();                   // every row as dense Adam would have it before the step
   model.begin_epoch(epoch, step);  // in the middle of an epoch too: what chance alone decided is decided again
-  model.forward_backward(epoch, step);
+  const std::span<const Pass> passes = model.passes(step);
+  for (int before = 0; before < pass; ++before) {
+    model.forward_backward(epoch, step, passes[size_t(before)]);
+    model.update(passes[size_t(before)].gradient);
+    model.flush();
+  }
+  const Pass& now = passes[size_t(pass)];
+  model.forward_backward(epoch, step, now);
   dev.check_faults();
 
   Writer out(dev);
@@ -89,10 +105,11 @@ void write_case(Trainer& trainer, const Settings& s, const std::string& path) {
   for (const ShownGraph& g : shown.graphs) out.graph(g.name, g.graph);
   model.draws(shown);
   for (const Shown& a : shown.all)
-    if (a.name.starts_with("batch.") || a.name.starts_with("diffusion.")) out.add(a);
+    if (a.name.starts_with("batch.") || a.name.starts_with("diffusion.") || a.name.starts_with("hard.")) out.add(a);
   model.model().explain(model.batch(), search);  // for readers; `ccdrec step` takes the negatives as they are
   for (const Shown& a : search.all) out.add(a);
   std::map<std::string, std::string> about = case_metadata("ccdrec-step", s, model, epoch);
+  if (now.gradient != 1.0f) about["gradient"] = fmt::format("{}", now.gradient);
   about["t"] = std::to_string(model.t() + 1), about["step"] = std::to_string(step);
   write_safetensors(path, out.views, about);
 }

@@ -15,6 +15,7 @@
 #include "data/text.h"
 #include "host/base/strict_json.h"
 #include "host/files/config.h"
+#include "host/systems/keys.h"
 #include "kernels/estimator.h"
 
 namespace ccdrec {
@@ -86,6 +87,13 @@ std::vector<std::string> CaseFile::modalities() const {
   }
   if (names.size() > size_t(kMaxModalities)) bad(fmt::format("there are {}, at most {} are supported", names.size(), kMaxModalities));
   return names;
+}
+
+float CaseFile::gradient() const {
+  double x = 1;
+  if (!parse_real(meta("gradient", "1"), x) || !std::isfinite(float(x)))
+    fail(fmt::format("the metadata gradient = '{}' is no finite number", shown(meta("gradient"))));
+  return float(x);
 }
 
 int64_t CaseFile::t() const {

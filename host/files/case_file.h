@@ -19,6 +19,7 @@ class CaseFile : public Given {
 
   Settings settings(int64_t d) const;           // width d is that of the arrays
   std::vector<std::string> modalities() const;  // distinct, at most kMaxModalities
+  float gradient() const;                       // what Adam multiplies the gradient by
   int64_t t() const;                            // Adam's step, from 1
 
   bool has(const std::string& name) const override { return file_.tensors.count(name) != 0; }

@@ -155,6 +155,7 @@ void check_together(const Settings& s, const std::map<std::string, std::string>&
     throw UserError(fmt::format("valid_metric = {} ({}) needs {} among topk = [{}] ({})", s.valid_metric, where("valid_metric"), k,
                                 fmt::join(s.topk, ", "), where("topk")));
   check_width(s, where("embedding_size"));
+  check_sampler(s, where("sampler"));
 }
 
 // All that is given, by the settings' own names. Only what wins is parsed: a list of a published grid may be overridden by --set.
@@ -321,6 +322,8 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
     config.origin[name] = value.origin + (value.key == name ? "" : " (as " + value.key + ")");
     if (!concerns(*key, config.settings)) config.notes.push_back(fmt::format("{}: {} has no influence on {}", value.origin, value.key, model));
   }
+  if (config.settings.sampler != "none" && !given.winner.count("omega"))
+    config.settings.omega = 0.5, config.origin["omega"] = "default with a sampler";
   take_feature_files(config, given);
   std::vector<const ConfigValue*> accepted;
   for (const auto& [name, value] : given.winner)
@@ -376,7 +379,7 @@ std::string config_yaml(const Config& config, const std::string& earlier) {
   std::string out, group;
   for (const ConfigKey& k : config_keys()) {
     if (!concerns(k, config.settings)) continue;
-    if (!k.written_if_empty && k.get(config.settings) == k.get(Settings{})) continue;
+    if (!k.written_if_idle && k.get(config.settings) == k.get(Settings{}) && !(k.idle && !k.idle(config.settings))) continue;
     if (k.group != group) out += fmt::format("{}# {}\n", out.empty() ? "" : "\n", group = k.group);
     const std::string value = k.name + ": " + k.get(config.settings);
     const auto same = had.find(value);

@@ -33,7 +33,8 @@ std::vector<Feature> features_of(const CaseFile& c, const std::vector<std::strin
 Settings settings_of(const CaseFile& c, int64_t d, int64_t t, const std::string& device, int threads) {
   Settings s = c.settings(d);
   s.device = device, s.threads = threads, s.epochs = int(t);
-  s.dropout = 0;  // the graph is given, pruned or not
+  s.dropout = 0;         // the graph is given, pruned or not
+  s.negative_stats = 0;  // there is no epoch
   try {
     check_device(s.device, s.spmm);
     if (outline_of(s).diffusion) check_estimator(s);
@@ -69,13 +70,22 @@ class GraphsOfCase : public GraphSource {
 
 // The arrays of the format; those that the model at hand does not read may be there all the same.
 std::vector<std::string> known_arrays(const std::vector<std::string>& modalities, const Windows& of_model) {
-  std::vector<std::string> known = {"graph.user_item.index", "graph.user_item.value",
-                                    "graph.item_item.index", "graph.item_item.value",
-                                    "batch.users",           "batch.positives",
-                                    "batch.negatives",       "batch.curricular",
-                                    "batch.frozen",          "diffusion.items",
-                                    "diffusion.t",           "diffusion.noise",
-                                    "noise.start",           "noise.steps"};
+  std::vector<std::string> known = {"graph.user_item.index",
+                                    "graph.user_item.value",
+                                    "graph.item_item.index",
+                                    "graph.item_item.value",
+                                    "batch.users",
+                                    "batch.positives",
+                                    "batch.negatives",
+                                    "batch.curricular",
+                                    "batch.frozen",
+                                    "hard.items",
+                                    "hard.alpha",
+                                    "diffusion.items",
+                                    "diffusion.t",
+                                    "diffusion.noise",
+                                    "noise.start",
+                                    "noise.steps"};
   std::vector<std::string> parameters = {"user_embedding.weight", "item_id_embedding.weight", "estimator.w_q.weight", "estimator.w_k.weight",
                                          "estimator.w_v.weight"};
   for (const std::string& m : modalities)
@@ -103,7 +113,7 @@ LoadedCase::LoadedCase(const CaseFile& file, const std::string& device, int thre
   const Windows all = windows(*model);
   const std::vector<std::string> known = known_arrays(named, all);
   if (what == Of::step)
-    c.check_names({"param.", "adam.", "graph.", "batch.", "diffusion."}, known);
+    c.check_names({"param.", "adam.", "graph.", "batch.", "hard.", "diffusion."}, known);
   else
     c.check_names({"param.", "noise."}, known);
   for (const Window& w : all)

@@ -42,6 +42,8 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   const int64_t items = std::min(E * (1 + s.n_neg), steps * I);  // distinct within their steps
   int64_t words = E * (4 + s.n_neg) + steps * 9 + (data.n_users) * (1 + 2 * kListed);
   if (o.prune > 0) words += 2 * E;
+  if (o.hard && o.chooses) words += E * (o.mixes ? 2 * (o.layers + 1) : 1);
+  if (o.popular) words += E;
   if (o.searches) words += steps * std::max<int64_t>(1, int64_t(s.candidate_ratio * double(I)));
   if (o.projects) words += items;
   if (o.diffusion) words += items * (1 + d) + I * d * s.timesteps;
@@ -50,6 +52,7 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
     for (const Feature& f : data.features) parameters += I * f.matrix.cols() + 2 * (f.matrix.cols() + 1) * d;
   if (o.item_layers) parameters += 3 * I * s.knn_k * int64_t(data.features.size());
   if (o.diffusion) parameters += 2 * Denoiser::parameters(s, d);
+  if (s.use_mg) words *= 2;  // at most
   return size_t(words * s.epochs + parameters) * 4;
 }
 
@@ -65,6 +68,8 @@ Recorder::Recorder(Trainer& trainer, const Settings& s, const Dataset& data) : t
   for (const std::vector<Pair>* split : {&data.valid, &data.test})
     for (const Pair& p : *split) users.insert(p.user);
   ranked_users_.assign(users.begin(), users.end());
+  now_.negatives.resize(size_t(s.n_neg)), before_.assign(trainer.model().model().losses().size(), 0.0);
+  if (s.use_mg) trainer.model().after_pass = [this](uint32_t pass) { take_draws(pass == 0 ? now_.draws : now_.second); };
   add_parameters("initial.", false);
   Watch shown(trainer_.device());
   trainer_.model().model().graphs(shown);
@@ -82,24 +87,52 @@ void Recorder::add_parameters(const std::string& prefix, bool with_features) {
   }
 }
 
-void Recorder::step(int, int64_t step) {
+namespace {
+
+template <class To, class From>
+void append(To& to, const From& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+// Rows of (k,B), each to its own list.
+template <class T>
+void append_rows(std::vector<std::vector<T>>& to, const std::vector<T>& from, int64_t B) {
+  to.resize(std::max(to.size(), from.size() / size_t(B)));
+  for (size_t k = 0; k < from.size() / size_t(B); ++k) to[k].insert(to[k].end(), from.begin() + int64_t(k) * B, from.begin() + int64_t(k + 1) * B);
+}
+
+template <class T>
+std::vector<T> joined(const std::vector<std::vector<T>>& lists) {
+  std::vector<T> all;
+  for (const std::vector<T>& l : lists) append(all, l);
+  return all;
+}
+
+}  // namespace
+
+void Recorder::take_draws(Draws& to) {
+  Watch drawn(trainer_.device());
+  trainer_.model().draws(drawn);
+  append(to.curricular, drawn.ids("batch.curricular"));
+  append(to.ranks, drawn.ids("cns.rank"));
+  append(to.candidates, drawn.ids("cns.candidates"));
+  append(to.t, drawn.ids("diffusion.t"));
+  if (const Shown* const noise = drawn.find("diffusion.noise")) append(to.noise, noise->floats);
+  const int64_t B = trainer_.model().batch().rows;
+  append_rows(to.hard, drawn.ids("hard.items"), B);
+  if (const Shown* const alpha = drawn.find("hard.alpha")) append_rows(to.alpha, alpha->floats, B);
+  to.rows += B, ++to.passes;
+}
+
+void Recorder::step(int, int64_t) {
   Recommender& model = trainer_.model();
-  if (step == 0) now_ = {}, now_.negatives.resize(size_t(s_.n_neg)), before_.assign(model.model().losses().size(), 0.0);
   Watch drawn(trainer_.device());
   model.draws(drawn);
-  const auto append = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
   append(now_.users, drawn.ids("batch.users"));
   append(now_.positives, drawn.ids("batch.positives"));
-  const std::vector<int32_t>& negatives = drawn.ids("batch.negatives");
-  const int64_t B = model.batch().rows;
-  for (size_t k = 0; k < now_.negatives.size(); ++k)
-    now_.negatives[k].insert(now_.negatives[k].end(), negatives.begin() + int64_t(k) * B, negatives.begin() + int64_t(k + 1) * B);
-  append(now_.curricular, drawn.ids("batch.curricular"));
-  append(now_.ranks, drawn.ids("cns.rank"));
-  append(now_.candidates, drawn.ids("cns.candidates"));
+  append_rows(now_.negatives, drawn.ids("batch.negatives"), model.batch().rows);
   append(now_.items, drawn.ids("diffusion.items"));
-  append(now_.t, drawn.ids("diffusion.t"));
-  if (const Shown* const noise = drawn.find("diffusion.noise")) append(now_.noise, noise->floats);
+  if (!s_.use_mg) take_draws(now_.draws);
   now_.first_item.push_back(int32_t(now_.items.size()));
   const Losses sum = model.losses();
   for (size_t k = 0; k < sum.size(); ++k) now_.losses.push_back(sum[k] - before_[k]);
@@ -109,23 +142,16 @@ void Recorder::step(int, int64_t step) {
 void Recorder::epoch(const EpochReport& report) {
   Recommender& model = trainer_.model();
   const std::string at = fmt::format("epoch.{}.", report.epoch);
-  const int64_t n = int64_t(now_.users.size()), steps = report.steps, d = s_.embedding_size, items = int64_t(now_.items.size());
-  std::vector<int32_t> negatives;
-  for (const std::vector<int32_t>& k : now_.negatives) negatives.insert(negatives.end(), k.begin(), k.end());
+  const int64_t n = int64_t(now_.users.size()), steps = report.steps, items = int64_t(now_.items.size());
   out_.indices(at + "users", {n}, std::move(now_.users));
   out_.indices(at + "positives", {n}, std::move(now_.positives));
-  out_.indices(at + "negatives", {s_.n_neg, n}, std::move(negatives));
-  if (!now_.curricular.empty()) out_.indices(at + "curricular", {n}, std::move(now_.curricular));
-  if (!now_.ranks.empty()) {
-    out_.indices(at + "ranks", {n}, std::move(now_.ranks));
-    const int64_t of_a_step = int64_t(now_.candidates.size()) / steps;
-    out_.indices(at + "candidates", {steps, of_a_step}, std::move(now_.candidates));
-  }
+  out_.indices(at + "negatives", {s_.n_neg, n}, joined(now_.negatives));
+  add_draws(at, now_.draws);
+  if (now_.second.passes > 0) add_draws(at + "pass1.", now_.second);
   if (items) {
     out_.indices(at + "first_item", {steps + 1}, std::move(now_.first_item));
     out_.indices(at + "items", {items}, std::move(now_.items));
   }
-  if (!now_.t.empty()) out_.indices(at + "t", {items}, std::move(now_.t)), out_.floats(at + "noise", {items, d}, std::move(now_.noise));
   out_.numbers(at + "losses", {steps, int64_t(model.model().losses().size())}, std::move(now_.losses));
   Watch shown(trainer_.device());
   model.model().graphs(shown);
@@ -143,6 +169,23 @@ void Recorder::epoch(const EpochReport& report) {
   nlohmann::json j = {{"negatives", report.negatives}, {"evaluated", report.evaluated}};
   if (report.evaluated) j["valid"] = report.valid, j["test"] = report.test;
   epochs_.push_back(j.dump());
+  now_ = {};
+  before_.assign(before_.size(), 0.0);
+}
+
+void Recorder::add_draws(const std::string& at, Draws& z) {
+  if (!z.curricular.empty()) out_.indices(at + "curricular", {z.rows}, std::move(z.curricular));
+  if (!z.ranks.empty()) {
+    const int64_t of_a_step = int64_t(z.candidates.size()) / z.passes;
+    out_.indices(at + "ranks", {z.rows}, std::move(z.ranks));
+    out_.indices(at + "candidates", {z.passes, of_a_step}, std::move(z.candidates));
+  }
+  if (!z.hard.empty()) out_.indices(at + "hard", {int64_t(z.hard.size()), z.rows}, joined(z.hard));
+  if (!z.alpha.empty()) out_.floats(at + "alpha", {int64_t(z.alpha.size()), z.rows}, joined(z.alpha));
+  if (z.t.empty()) return;
+  const int64_t items = int64_t(z.t.size());
+  out_.indices(at + "t", {items}, std::move(z.t));
+  out_.floats(at + "noise", {items, s_.embedding_size}, std::move(z.noise));
 }
 
 // A pure function of its address (kernels/estimator.h), the same on every device.
@@ -179,6 +222,8 @@ void Recorder::write(const std::string& path) {
   trainer_.model().flush();
   add_parameters("final.", true);
   const nlohmann::json modalities = trainer_.model().model().modalities();
+  nlohmann::json losses = nlohmann::json::array();
+  for (const char* name : trainer_.model().model().losses()) losses.push_back(name);
   nlohmann::json epochs = nlohmann::json::array();
   for (const std::string& e : epochs_) epochs.push_back(nlohmann::json::parse(e));
   write_safetensors(path, out_.views,
@@ -186,6 +231,7 @@ void Recorder::write(const std::string& path) {
                      {"version", "1"},
                      {"settings", typed_settings(s_).dump()},
                      {"modalities", modalities.dump()},
+                     {"losses", losses.dump()},
                      {"data", data_.name},
                      {"program", this_build().version + " (" + this_build().commit + ")"},
                      {"epochs", epochs.dump()}});

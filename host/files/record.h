@@ -23,13 +23,22 @@ class Recorder {
   void add_reverse_noise(const std::string& at, int epoch);
   void add_lists(const std::string& at);
 
-  struct Steps {  // of the running epoch, one after the other
-    std::vector<int32_t> users, positives, curricular, ranks, candidates, items, t;
+  struct Draws {  // of passes over the batches of the running epoch, one after the other
+    std::vector<int32_t> curricular, ranks, candidates, t;
+    std::vector<float> noise;
+    std::vector<std::vector<int32_t>> hard;  // a list each
+    std::vector<std::vector<float>> alpha;   // likewise
+    int64_t rows = 0, passes = 0;
+  };
+  struct Steps {
+    std::vector<int32_t> users, positives, items;
     std::vector<std::vector<int32_t>> negatives;  // n_neg of them
     std::vector<int32_t> first_item{0};           // steps+1: where a step's items begin
-    std::vector<float> noise;
     std::vector<double> losses;
+    Draws draws, second;  // of the first passes; of Mirror Gradient's second ones
   };
+  void take_draws(Draws&);
+  void add_draws(const std::string& at, Draws&);
   Trainer& trainer_;
   const Settings& s_;
   const Dataset& data_;

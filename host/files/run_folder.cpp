@@ -179,6 +179,7 @@ nlohmann::json metrics_json(const Metrics& m) { return m.empty() ? nlohmann::jso
 nlohmann::json epoch_json(const EpochReport& e) {
   nlohmann::json j = {{"epoch", e.epoch}, {"steps", e.steps}, {"loss", e.loss}, {"losses", e.losses}, {"seconds", e.seconds}};
   if (!e.negatives.empty()) j["negatives"] = e.negatives;
+  if (!e.hardness.empty()) j["hardness"] = e.hardness;
   if (e.evaluated) j["valid"] = metrics_json(e.valid), j["test"] = metrics_json(e.test), j["improved"] = e.improved;
   return j;
 }

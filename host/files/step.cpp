@@ -54,7 +54,7 @@ void add_shown(Result& r, const Watch& shown) {
 }
 
 void add_updated(Result& r, LoadedCase& z) {
-  z.model->update();
+  z.model->update(z.c.gradient());
   z.model->flush();  // rows without a gradient move too, where their moments are not zero
   z.dev->check_faults();
   Watch now(*z.dev);

@@ -8,6 +8,11 @@ void Backbone::catch_up(const Step& step) { tables_.catch_up(q_rows_, step); }
 
 void Backbone::update(const Step& step) { tables_.update(q_rows_, step); }
 
+void Backbone::back_propagate(bool by_layer) {
+  by_layer_ = by_layer;
+  propagate_back();
+}
+
 Mat Backbone::start_items(CMat hhat) { return tables_.copy_to_start(hhat, tables_.items()); }
 
 Mat Backbone::start_all() { return tables_.copy_to_start(items_all(), RowList{nullptr, nullptr, I_}); }
@@ -17,7 +22,7 @@ void Backbone::show_layers(Watch& w, Propagation& propagation) {
   if (propagation.layers() == 0) return;
   propagation.show(w, tables_.ego(), tables_.has_room());
   const PutBack kept_ego(dev_, tables_.g_ego()), kept_q(dev_, tables_.g_q());
-  back_propagate();
+  propagate_back();
   w.floats("grad.ego.0", {U_ + I_, tables_.g_ego().cols}, tables_.g_ego());
 }
 

@@ -3,8 +3,8 @@
 //
 //   forward    touch(nodes) -> catch_up -> items() -> [start_items(): a fusion changes it in place] -> forward
 //              -> h(), representations()
-//   backward   terms -> g() is filled on the nodes -> back_propagate -> [g_start(), g_q(): the fusion's way back]
-//              -> finish_backward -> update
+//   backward   terms -> g(), and under a mixture g(l), are filled on the nodes -> back_propagate
+//              -> [g_start(), g_q(): the fusion's way back] -> finish_backward -> update
 #pragma once
 #include "host/models/parts/modality.h"
 #include "host/models/parts/propagation.h"
@@ -31,8 +31,10 @@ class Backbone {
 
   // Losses of its own whose gradients go to the users' slots and to mapped features; added to `loss`.
   virtual void terms(const Slots&, Modalities*, double* /*loss*/) {}
-  virtual Mat g() = 0;  // (N,d) gradient of H, to be written on the nodes
-  virtual void back_propagate() = 0;
+  virtual void ask_layer_gradients() = 0;  // once, before the first step: takes memory for g(l)
+  virtual Mat g() = 0;                     // (N,d) gradient of H, to be written on the nodes
+  virtual Mat g(int layer) = 0;            // (N,d) gradient of Ego_l besides what it gets through H, likewise
+  void back_propagate(bool by_layer);      // by_layer: of g(0) .. g(L) too
   CMat q() const { return tables_.q(); }
   Mat g_q() { return tables_.g_q(); }          // (I,d) gradient of Q so far, on the step's rows: to be added to
   Mat g_start() { return tables_.g_start(); }  // (I,d) what is left of it goes on to where the start came from
@@ -50,12 +52,14 @@ class Backbone {
   virtual void show(Watch& w) { tables_.show(w); }
 
  protected:
+  virtual void propagate_back() = 0;       // from g() and, if by_layer_, g(l)
   void show_layers(Watch&, Propagation&);  // ego.0 .. ego.L, grad.ego.0
 
   Device& dev_;
   const int64_t U_, I_;
   Tables tables_;
-  RowList q_rows_;  // rows of Q that the step reads, from `touch`
+  RowList q_rows_;         // rows of Q that the step reads, from `touch`
+  bool by_layer_ = false;  // of the step: layers have gradients of their own
 };
 
 }  // namespace ccdrec

@@ -7,6 +7,7 @@ Bpr::Bpr(const Setup& z, Start start) : Backbone(z, start, Tables::Init::xavier_
 
 // H = Ego_0: [P; Q], or [P; room]. One array is both, and one their gradient.
 void Bpr::touch(RowList nodes) {
+  nodes_ = nodes;
   tables_.touch(nodes);
   q_rows_ = tables_.items();
 }
@@ -18,7 +19,8 @@ Representations Bpr::representations() const {
   return r;
 }
 
-void Bpr::back_propagate() {
+void Bpr::propagate_back() {
+  if (by_layer_) dev_.ops.add_rows(dev_.ctx, g(), g_layer_, nodes_, 0);
   if (tables_.has_room()) dev_.ops.zero_rows(dev_.ctx, g_q(), q_rows_);
 }
 

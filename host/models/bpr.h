@@ -15,13 +15,18 @@ class Bpr : public Backbone {
   void forward(bool) override {}
   CMat h() const override { return tables_.ego(); }
   Representations representations() const override;
+  void ask_layer_gradients() override { g_layer_ = Matrix(dev_, U_ + I_, tables_.q().cols); }
   Mat g() override { return tables_.g_ego(); }
-  void back_propagate() override;
+  Mat g(int) override { return g_layer_; }
   void finish_backward(const Slots&, Modalities*, double* loss) override;
   void represent_all() override {}
 
  private:
-  float reg_;  // weight of the norms
+  void propagate_back() override;
+
+  float reg_;       // weight of the norms
+  RowList nodes_;   // of the step
+  Matrix g_layer_;  // (N,d) of Ego_0, the one layer
 };
 
 }  // namespace ccdrec

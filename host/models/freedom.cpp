@@ -82,14 +82,23 @@ void Freedom::terms(const Slots& slots, Modalities* modal, double* loss) {
   }
 }
 
-void Freedom::back_propagate() {
+void Freedom::ask_layer_gradients() {
+  propagation_.ask_layer_gradients();
+  g_items_ = Matrix(dev_, I_, tables_.q().cols);
+}
+
+void Freedom::propagate_back() {
+  if (by_layer_) {  // Hhat is a part of the items at every layer (spec negative_sampling 6.3)
+    dev_.ops.copy_rows(dev_.ctx, g_items_, g().slice(U_, I_), items_.list());
+    for (int l = 0; l <= propagation_.layers(); ++l) dev_.ops.add_rows(dev_.ctx, g_items_, g(l).slice(U_, I_), items_.list(), 0);
+  }
   dev_.ops.zero_rows(dev_.ctx, g_q(), q_rows_);  // more rows than the propagation writes, or it writes none
-  propagation_.backward(tables_.g_ego());
+  propagation_.backward(tables_.g_ego(), by_layer_);
 }
 
 // What is left of G_Q: (S^T)^L G_Hhat with G_Hhat = G_{h_i}, and with room what is left of the start's gradient.
 void Freedom::finish_backward(const Slots& slots, Modalities* modal, double*) {
-  Mat g_hhat = propagation_.g().slice(U_, I_);
+  CMat g_hhat = g_items();
   if (tables_.has_room()) {
     dev_.ops.add_rows(dev_.ctx, g_start(), g_hhat, items_.list(), 0);
     g_hhat = g_start();
@@ -115,7 +124,7 @@ void Freedom::show(Watch& w) {
   tables_.show(w);
   const int64_t d = tables_.q().cols;
   w.floats("hhat", {I_, d}, item_graph_.hhat());
-  w.floats("grad.hhat", {I_, d}, tables_.has_room() ? g_start() : propagation_.g().slice(U_, I_));
+  w.floats("grad.hhat", {I_, d}, tables_.has_room() ? CMat(g_start()) : g_items());
   show_layers(w, propagation_);
 }
 

@@ -24,8 +24,9 @@ class Freedom : public Backbone {
   CMat h() const override { return propagation_.h(); }
   Representations representations() const override;
   void terms(const Slots&, Modalities*, double* loss) override;
+  void ask_layer_gradients() override;
   Mat g() override { return propagation_.g(); }
-  void back_propagate() override;
+  Mat g(int layer) override { return propagation_.g(layer); }
   void finish_backward(const Slots&, Modalities*, double* loss) override;
   CMat items_all() override { return item_graph_.all(q()); }
   void represent_all() override;
@@ -34,6 +35,8 @@ class Freedom : public Backbone {
 
  private:
   Freedom(const Setup&, Start, const HostCsr& s);
+  void propagate_back() override;
+  CMat g_items() const { return by_layer_ ? g_items_.mat() : propagation_.g().slice(U_, I_); }  // of what the item graph adds to the items
   Csr graph() const { return pruned_ ? pruned_->view() : propagation_.whole(); }
 
   double reg_;  // weight of the modality terms
@@ -44,6 +47,7 @@ class Freedom : public Backbone {
   OwnedRows merged_;                   // rows of Q from both graphs
   Matrix x_;                           // (B (1+n_neg),d) mapped features by slot: positives, random negatives
   std::vector<Matrix> d_x_;            // a modality each: their gradient
+  Matrix g_items_;                     // (I,d) sum of the gradients of H and of the layers
 };
 
 }  // namespace ccdrec

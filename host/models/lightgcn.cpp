@@ -15,9 +15,9 @@ void LightGcn::touch(RowList nodes) {
   q_rows_ = tables_.items();
 }
 
-void LightGcn::back_propagate() {
+void LightGcn::propagate_back() {
   if (tables_.has_room()) dev_.ops.zero_rows(dev_.ctx, g_q(), q_rows_);
-  propagation_.backward(tables_.g_ego());
+  propagation_.backward(tables_.g_ego(), by_layer_);
 }
 
 void LightGcn::finish_backward(const Slots& slots, Modalities*, double* loss) {

@@ -15,14 +15,17 @@ class LightGcn : public Backbone {
   void forward(bool keep_layers) override { propagation_.forward(tables_.ego(), keep_layers); }
   CMat h() const override { return propagation_.h(); }
   Representations representations() const override { return propagation_.representations(tables_.ego(), U_); }
+  void ask_layer_gradients() override { propagation_.ask_layer_gradients(); }
   Mat g() override { return propagation_.g(); }
-  void back_propagate() override;
+  Mat g(int layer) override { return propagation_.g(layer); }
   void finish_backward(const Slots&, Modalities*, double* loss) override;
   void represent_all() override { propagation_.all(tables_.ego()); }
   void graphs(Watch&) override;
   void show(Watch&) override;
 
  private:
+  void propagate_back() override;
+
   float reg_;  // weight of the norms
   Propagation propagation_;
 };

@@ -85,6 +85,12 @@ struct Kept {
   bool* filled;  // there is something to save; set when it has been restored
 };
 
+// Negatives for rows outside a step, to be measured (training/hardness.h).
+struct Chosen {
+  CMat rows;                       // (B,d) what stands for the negatives
+  const int32_t* items = nullptr;  // (chosen_lists,B) the items behind them
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -104,6 +110,10 @@ class Model {
   virtual void end_epoch(int /*epoch*/, Clock&) {}
   // (U,d), (I,d): what users and items are ranked by; views valid until the next step.
   virtual void represent(CMat& h_u, CMat& h_i) = 0;
+  virtual int chosen_lists() const { return 0; }  // items behind a negative that is chosen; 0: it learns from no negatives
+  // The negatives that the sampler of that epoch gives these rows, whose random ones are there, by what `represent` has
+  // just made. No bit of training depends on it.
+  virtual Chosen choose(int /*epoch*/, const Batch&, const Step&) { return {}; }
   virtual const char* negatives(int /*epoch*/) const { return "random"; }  // where they come from, for the log
   virtual const int32_t* nan_flag() const { return nullptr; }              // on the device; not 0: what has to be a number was none
 

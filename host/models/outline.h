@@ -22,7 +22,13 @@ struct Outline {
   int pools = 0;               // states of the reverse process that are kept, (I,d) each
   bool searches = false;       // curricular negatives by similarity
   bool constant_rows = false;  // rows of a pool stand for the curricular negatives
-  bool hard = false;           // some steps have a hard negative
+  bool curricular = false;     // NDI or CNS: hard negatives that grow harder
+
+  // hard negatives
+  bool hard = false;     // some steps have one
+  bool chooses = false;  // among candidates that may be any item: H of all items is wanted
+  bool mixes = false;    // of every layer, which then has a gradient of its own
+  bool popular = false;  // drawn by popularity
 };
 
 }  // namespace ccdrec

@@ -33,7 +33,8 @@ class Sampler {
   virtual Plan prepare(int epoch, int64_t step) = 0;  // as Model's
   virtual void early(const Batch&, const Step&) {}
   virtual void late(const Batch&, const Step&, const Representations&) {}
-  virtual Ids candidates() const { return {}; }  // items whose representations `late` reads, all of them for DNS and MixGCF
+  virtual bool mixes() const { return false; }   // it may give a mixture
+  virtual Ids candidates() const { return {}; }  // items whose representations `late`, or a mixture, reads: all of them for DNS and MixGCF
   virtual Choice choice() const { return {}; }
   virtual const int32_t* nan_flag() const { return nullptr; }  // as Model's
 

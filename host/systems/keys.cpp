@@ -207,7 +207,13 @@ void name_idle_keys(KeyTable& table) {
     return !diffuses(s) ? kNoDiffusion : s.estimator == "transformer" ? nullptr : "the estimator is attention";
   });
   idle({"mu"}, [](const Settings& s) { return s.dma ? nullptr : "dma is off"; });
-  idle({"omega"}, [](const Settings& s) { return s.cns || s.ndi ? nullptr : "ndi and cns are off, so there are no curricular negatives"; });
+  idle({"alpha1", "alpha2", "beta"}, [](const Settings& s) { return s.use_mg ? nullptr : "use_mg is off"; });
+  idle({"omega"}, [](const Settings& s) {
+    return s.sampler != "none" || outline_of(s).curricular ? nullptr : "there are no hard negatives: no sampler, and neither ndi nor cns";
+  });
+  idle({"n_candidates"}, [](const Settings& s) { return outline_of(s).chooses ? nullptr : "it concerns the samplers dns and mixgcf"; });
+  idle({"top_m"}, [](const Settings& s) { return s.sampler == "dns" ? nullptr : "it concerns the sampler dns"; });
+  idle({"popularity_power"}, [](const Settings& s) { return s.sampler == "popularity" ? nullptr : "it concerns the sampler popularity"; });
   idle({"candidate_ratio", "kappa", "cns_cosine"}, [](const Settings& s) { return s.cns ? nullptr : kNoSampler; });
   idle({"dtau", "first_stage", "tau_end"}, [](const Settings& s) {
     return !s.cns ? kNoSampler : s.ndi ? nullptr : "ndi is off, so there are no pools to change between";
@@ -245,7 +251,7 @@ KeyTable build_table() {
   t.text("inter_splitting_label", &Settings::inter_splitting_label, false, "column of the split: 0 training, 1 validation, 2 test");
   ConfigKey& inter =
       t.text("inter_file_name", &Settings::inter_file_name, true, "the file of interactions in the data folder; empty: as dataset says");
-  inter.written_if_empty = false;
+  inter.written_if_idle = false;
   inter.set = [take = inter.set](Settings& s, const ConfigValue& v) {
     take(s, v);
     const std::string& x = s.inter_file_name;
@@ -272,6 +278,13 @@ KeyTable build_table() {
   t.integer("n_neg", &Settings::n_neg, 1, 1024, "random negatives per row; the loss is their mean");
   t.real("reg_weight", &Settings::reg_weight, {0, kInf, false, true},
          "weight of the regulariser; which one, the model decides (--help-keys -m MODEL)");
+  const size_t mirror = t.keys.size();
+  t.flag("use_mg", &Settings::use_mg,
+         "Mirror Gradient: a step on alpha1 times the gradient of every beta-th batch, then one on -alpha2 times the next");
+  t.real("alpha1", &Settings::alpha1, {0, kInf, true, true}, "Mirror Gradient: of the first pass over a batch");
+  t.real("alpha2", &Settings::alpha2, {0, kInf, false, true}, "Mirror Gradient: of the second pass, which goes back");
+  t.integer("beta", &Settings::beta, 1, kIntMax, "Mirror Gradient: batches 0, beta, 2 beta, .. of an epoch have two passes");
+  for (size_t i = mirror; i < t.keys.size(); ++i) t.keys[i].written_if_idle = false;
   t.flag("train_features", &Settings::train_features, "raw features are parameters, as in the published runs").concerns = kFeatures;
   t.integer("eval_step", &Settings::eval_step, 1, kIntMax, "evaluate every n epochs; a run that ends before the first time is evaluated at its end");
   ConfigKey& topk = t.add("topk", "list", "integers >= 1", "list lengths of the metrics; one beyond the number of items ranks all of them");
@@ -323,13 +336,23 @@ KeyTable build_table() {
   ConfigKey& cache = t.text("graph_cache", &Settings::graph_cache, true, "folder that keeps kNN lists between runs; empty: none");
   cache.concerns = kFeatures, cache.resumable = true;
 
+  t.group = "negatives";
+  const size_t hard = t.keys.size();
+  t.choice("sampler", &Settings::sampler, sampler_names(), "hard negatives beside the random ones; with CCDRec where ndi and cns are off");
+  t.integer("n_candidates", &Settings::n_candidates, 1, kMostCandidates, "dns, mixgcf: N, uniform draws of which the best-scored is taken");
+  t.integer("top_m", &Settings::top_m, 1, kMostCandidates, "dns: one of the so many best-scored draws, uniformly");
+  t.real("popularity_power", &Settings::popularity_power, {0, kInf, false, true}, "popularity: P(item) ~ (its training rows)^power");
+  t.real("omega", &Settings::omega, {0, 1}, "weight of the BPR against the hard negative; the random ones have the rest");
+  t.integer("negative_stats", &Settings::negative_stats, 0, 1 << 20,
+            "rows an epoch whose negatives are measured (hardness in metrics.jsonl); 0: none");
+  for (size_t i = hard; i < t.keys.size(); ++i) t.keys[i].concerns = kRanking, t.keys[i].written_if_idle = false;
+
   t.group = "CCDRec";
   const size_t first = t.keys.size();
   t.flag("dma", &Settings::dma, "diffusion-controlled multimodal aligning: fusion and L_dm");
   t.flag("ndi", &Settings::ndi, "negative-sensitive diffusive inferring: the pools");
   t.flag("cns", &Settings::cns, "curricular negative sampler");
   t.real("lambda_dm", &Settings::lambda, {0, kInf, false, true}, "weight of L_dm; the paper searches 0.5, 1, 2");
-  t.real("omega", &Settings::omega, {0, 1}, "weight of the curricular BPR against the random one");
   t.integer("timesteps", &Settings::timesteps, 1, 100000, "T, steps of the diffusion");
   t.choice("noise_schedule", &Settings::noise_schedule, {"linear", "cosine", "exponential", "sqrt"}, "beta_1 .. beta_T");
   t.flag("noise_prediction_form", &Settings::noise_prediction_form, "the reverse step of the paper's Eq. 3, read literally");
@@ -403,7 +426,6 @@ const std::vector<AcceptedKey> kAccepted = {
     {"checkpoint_dir", nullptr, "checkpoints lie in the run folder (key run_dir)"},
     {"save_recommended_topk", nullptr, "`ccdrec recommend` writes lists"},
     {"recommend_topk", nullptr, "`ccdrec recommend` writes lists"},
-    {"use_mg", "false", "Mirror Gradient is not part of this program"},
     {"vocab_size", nullptr, kTransformer},
     {"type_vocab_size", nullptr, kTransformer},
     {"hidden_size", nullptr, kTransformer},
@@ -485,6 +507,7 @@ void check_ranges(const Settings& settings) {
   for (const ConfigKey& key : config_keys())  // `model` is the first
     if (key.name == "model" || concerns(key, settings)) key.set(copy, taken_apart(key.name, key.get(settings)));
   check_width(settings, "settings");
+  check_sampler(settings, "settings");
 }
 
 bool parse_real(const std::string& text, double& out) { return parse_number(text, out) && std::isfinite(out); }

@@ -24,7 +24,7 @@ struct ConfigKey {
   std::string name, group, type, range, help;
   unsigned concerns = kEverySystem;                        // it has influence on systems that have some of it
   bool resumable = false;                                  // may change between an interrupted run and its continuation
-  bool written_if_empty = true;                            // false: config.yaml of a run that does not use the key stays as it was before the key
+  bool written_if_idle = true;                             // false: config.yaml of a run that does not use the key stays as it was before the key
   std::function<void(Settings&, const ConfigValue&)> set;  // UserError when type or range do not fit
   std::function<std::string(const Settings&)> get;         // YAML text
   std::function<const char*(const Settings&)> idle;        // why other settings leave it no influence on the run; null: it has some

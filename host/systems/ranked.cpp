@@ -25,6 +25,9 @@ Ranked::Ranked(const Setup& z, RankedParts parts)
   const auto known = std::find(losses_.begin(), losses_.end(), hard_loss_name_);
   hard_loss_ = size_t(known - losses_.begin());
   if (known == losses_.end()) losses_.push_back(hard_loss_name_.c_str());
+  if (!sampler_->mixes()) return;
+  backbone_->ask_layer_gradients();
+  mixed_.emplace(z, backbone_->representations().layers + 1);
 }
 
 // --- a step ----------------------------------------------------------------------------------------------------------
@@ -57,7 +60,7 @@ void Ranked::forward(const Batch& batch, const Step& step) {
 // The distinct nodes and items that the batch reads, and all rows that their representations are made of.
 void Ranked::find_rows(const Batch& batch, const Step& step) {
   const Phase phase = step.clock.phase(RangeId::forward);
-  slots_.list(batch, plan_.gives == Gives::item && plan_.early, late() ? sampler_->candidates() : Ids{});
+  slots_.list(batch, plan_.gives == Gives::item && plan_.early, late() || plan_.gives == Gives::mixture ? sampler_->candidates() : Ids{});
   backbone_->touch(slots_.nodes());
   if (modal_) slots_.list_items(batch);
 }
@@ -78,10 +81,13 @@ void Ranked::propagate(const Step& step) {
 void Ranked::backward(const Batch& batch, const Step& step) {
   const Phase phase = step.clock.phase(RangeId::backward);
   arena_->zero_grad(dev_);
-  rank(step);
+  rank(batch, step);
   backbone_->terms(slots_, modal_.get(), step.loss + reg);
   slots_.scatter(backbone_->g());
-  backbone_->back_propagate();
+  const bool mixes = plan_.gives == Gives::mixture;
+  for (int l = 0; mixes && l <= backbone_->representations().layers; ++l)
+    mixed_->scatter(l, backbone_->g(l), slots_.nodes(), batch, sampler_->choice().items + l * batch.rows);
+  backbone_->back_propagate(mixes);
   if (fusion_) fusion_->backward(step.loss + align, backbone_->g_q(), backbone_->g_start(), backbone_->q(), slots_.by_item(), batch.item_slots());
   backbone_->finish_backward(slots_, modal_.get(), step.loss + reg);
   if (modal_) modal_->backward(slots_.by_item().rows, step);  // the last use of the features in this step
@@ -89,7 +95,7 @@ void Ranked::backward(const Batch& batch, const Step& step) {
 
 // (1 - omega) mean_k BPR(h_u, h_p, h_rk) + omega BPR(h_u, h_p, hard); without a hard negative the first alone, with
 // weight 1 (spec ccdrec 6).
-void Ranked::rank(const Step& step) {
+void Ranked::rank(const Batch& batch, const Step& step) {
   const bool eps = backbone_->bpr_with_eps();
   const CMat h_u = slots_.h(0), h_p = slots_.h(1);
   const Mat d_u = slots_.d(0), d_p = slots_.d(1);
@@ -106,8 +112,12 @@ void Ranked::rank(const Step& step) {
     case Gives::constant:
       dev_.ops.bpr(dev_.ctx, step.loss + hard_loss_, {d_u, d_p, {}}, h_u, h_p, sampler_->choice().rows.slice(0, slots_.rows()), w_hard, eps);
       break;
-    case Gives::mixture:
-      throw std::logic_error("Ranked: no sampler gives a mixture yet");
+    case Gives::mixture: {  // always in the stable form: the published loss
+      const Choice c = sampler_->choice();
+      dev_.ops.mixed_bpr(dev_.ctx, step.loss + hard_loss_, d_u, mixed_->d(batch.rows), mixed_->h(batch.rows), h_u,
+                         backbone_->representations().item_layers(), batch.positives(), c.items, c.alpha, w_hard, false);
+      break;
+    }
   }
 }
 
@@ -137,6 +147,31 @@ void Ranked::represent(CMat& h_u, CMat& h_i) {
   h_i = backbone_->h().slice(U_, I_);
 }
 
+// As a step does it, and the arrays that it does it in are those of a step: the next one fills them again.
+Chosen Ranked::choose(int epoch, const Batch& batch, const Step& step) {
+  Chosen c;
+  const CMat all_u = backbone_->h().slice(0, U_), all_i = backbone_->h().slice(U_, I_);
+  const Plan plan = sampler_ ? sampler_->prepare(epoch, step.now.step) : Plan{};
+  if (plan.gives != Gives::nothing) {
+    sampler_->early(batch, step);
+    if (!plan.early) sampler_->late(batch, step, backbone_->representations());
+  }
+  const Mat room = slots_.block(1, batch.rows);
+  c.items = plan.gives == Gives::nothing ? batch.negatives() : plan.gives == Gives::mixture ? sampler_->choice().items : batch.hard();
+  c.rows = room;
+  if (plan.gives == Gives::constant) {
+    c.rows = sampler_->choice().rows.slice(0, batch.rows);
+  } else if (plan.gives == Gives::mixture) {
+    const Mat h_u = slots_.block(0, batch.rows);
+    dev_.ops.gather_rows(dev_.ctx, h_u, all_u, batch.users, batch.rows);
+    dev_.ops.mixed_bpr(dev_.ctx, step.loss, slots_.block(2, batch.rows), mixed_->d(batch.rows), room, h_u, backbone_->representations().item_layers(),
+                       batch.positives(), c.items, sampler_->choice().alpha, 1, false);
+  } else {
+    dev_.ops.gather_rows(dev_.ctx, room, all_i, c.items, batch.rows);
+  }
+  return c;
+}
+
 // --- files, and looking into a step ----------------------------------------------------------------------------------
 
 void Ranked::parameters(Windows& all) {
@@ -161,6 +196,7 @@ void Ranked::give(const Given& given, const Batch& batch) {
   if (sampler_) {
     sampler_->give(given, batch);
   } else {
+    if (given.has("hard.items")) given.fail("'hard.items' is given, but the settings name no sampler; leave it away");
     if (given.has("batch.curricular")) given.fail("'batch.curricular' is given, but the model has neither NDI nor CNS; leave it away");
     if (given.has("batch.frozen")) given.fail("'batch.frozen' is given, but only NDI without CNS with ndi_negative = pool reads it; leave it away");
   }
@@ -182,8 +218,9 @@ void Ranked::explain(const Batch& batch, Watch& w) {
   if (sampler_) sampler_->explain(batch, w);
 }
 
-void Ranked::show(const Batch&, Watch& w) {
+void Ranked::show(const Batch& batch, Watch& w) {
   slots_.show(w, plan_.gives == Gives::item ? sampler_->name() : nullptr);
+  if (plan_.gives == Gives::mixture) slots_.show(w, std::string(sampler_->name()), mixed_->h(batch.rows));
   if (modal_) modal_->show(slots_.by_item().rows, w);
   if (fusion_) fusion_->show(int64_t(host_copy(dev_, slots_.by_item().rows).size()), w);
   for (size_t k = 0; k < arena_->params().size(); ++k) {

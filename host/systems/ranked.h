@@ -3,9 +3,11 @@
 // with DMA and with CNS over NDI's pools.
 #pragma once
 #include <memory>
+#include <optional>
 
 #include "host/models/backbone.h"
 #include "host/models/fusion.h"
+#include "host/models/parts/layer_slots.h"
 #include "host/models/sampler.h"
 
 namespace ccdrec {
@@ -35,6 +37,8 @@ class Ranked : public Model {
   const char* negatives(int epoch) const override { return sampler_ ? sampler_->source(epoch) : "random"; }
   const int32_t* nan_flag() const override { return sampler_ ? sampler_->nan_flag() : nullptr; }
   void represent(CMat& h_u, CMat& h_i) override;
+  int chosen_lists() const override { return mixed_ ? backbone_->representations().layers + 1 : 1; }
+  Chosen choose(int epoch, const Batch&, const Step&) override;
 
   void parameters(Windows&) override;
   void constants(Windows&) override;
@@ -54,7 +58,7 @@ class Ranked : public Model {
   bool late() const { return plan_.gives != Gives::nothing && !plan_.early; }
   void find_rows(const Batch&, const Step&);
   void propagate(const Step&);
-  void rank(const Step&);
+  void rank(const Batch&, const Step&);
 
   Device& dev_;
   const Settings s_;
@@ -68,7 +72,8 @@ class Ranked : public Model {
   std::string hard_loss_name_;
   size_t hard_loss_ = 0;  // the sampler's among losses_
   Slots slots_;
-  Plan plan_;  // of the step
+  std::optional<LayerSlots> mixed_;  // where the sampler mixes
+  Plan plan_;                        // of the step
 };
 
 }  // namespace ccdrec

@@ -7,6 +7,9 @@
 #include "host/models/bpr.h"
 #include "host/models/freedom.h"
 #include "host/models/lightgcn.h"
+#include "host/samplers/dns.h"
+#include "host/samplers/mixgcf.h"
+#include "host/samplers/popularity.h"
 #include "host/systems/ranked.h"
 
 namespace ccdrec {
@@ -41,12 +44,36 @@ constexpr BackboneLine kBackbones[] = {
 };
 const BackboneLine& backbone_named(const std::string& name) { return line_of(kBackbones, "backbone", name); }
 
+template <class S>
+std::unique_ptr<Sampler> made_sampler(const Setup& z, const Outline& o) {
+  return std::make_unique<S>(z, o);
+}
+
+struct SamplerLine {
+  const char* name;
+  std::unique_ptr<Sampler> (*make)(const Setup&, const Outline&);
+  void (*outline)(Outline&);
+};
+constexpr SamplerLine kSamplers[] = {
+    {"none", [](const Setup&, const Outline&) { return std::unique_ptr<Sampler>(); }, [](Outline&) {}},
+    {"popularity", made_sampler<Popularity>, Popularity::outline},
+    {"dns", made_sampler<Dns>, Dns::outline},
+    {"mixgcf", made_sampler<MixGcf>, MixGcf::outline},
+};
+
+void outline_sampler(Outline& o, const Settings& s) {
+  o.hard = o.hard || (s.sampler != kSamplers[0].name && s.omega != 0);
+  line_of(kSamplers, "sampler", s.sampler).outline(o);
+}
+std::unique_ptr<Sampler> make_sampler(const Setup& z, const Outline& o) { return line_of(kSamplers, "sampler", z.s.sampler).make(z, o); }
+
 bool diffuses(const Settings& s) { return s.dma || s.ndi; }  // NDI's estimator learns as DMA's does
 
 // A backbone alone.
 Outline plain_outline(const Settings& s) {
   Outline o;
   backbone_named(s.model).outline(o, s);
+  outline_sampler(o, s);
   return o;
 }
 
@@ -56,6 +83,7 @@ std::unique_ptr<Model> make_plain(const Setup& z) {
   if (p.backbone->projects()) p.modal = std::make_unique<Modalities>(z, *p.arena);
   p.arena->take(z.dev);
   if (p.modal) p.modal->init();
+  p.sampler = make_sampler(z, plain_outline(z.s));
   return std::make_unique<Ranked>(z, std::move(p));
 }
 
@@ -69,7 +97,9 @@ Outline ccdrec_outline(const Settings& s) {
   o.reads_features = o.reads_features || o.diffusion;
   o.pools = o.diffusion ? Ndi::pools(s) : 0;
   o.searches = s.cns, o.constant_rows = s.ndi && !s.cns;
-  o.hard = (s.cns || s.ndi) && s.omega != 0;
+  o.curricular = s.cns || s.ndi;
+  o.hard = o.curricular && s.omega != 0;
+  outline_sampler(o, s);
   return o;
 }
 
@@ -85,6 +115,8 @@ std::unique_ptr<Model> make_ccdrec(const Setup& z) {
     p.sampler = std::make_unique<Cns>(z, dma ? &dma->ndi() : nullptr);
   else if (z.s.ndi)
     p.sampler = std::make_unique<PoolNegatives>(z, dma->ndi());
+  else
+    p.sampler = make_sampler(z, ccdrec_outline(z.s));
   p.fusion = std::move(dma);
   return std::make_unique<Ranked>(z, std::move(p));
 }
@@ -159,6 +191,12 @@ std::vector<std::string> backbone_names() {
   return names;
 }
 
+std::vector<std::string> sampler_names() {
+  std::vector<std::string> names;
+  for (const SamplerLine& line : kSamplers) names.emplace_back(line.name);
+  return names;
+}
+
 Outline outline_of(const Settings& s) { return system_named(s.model).outline(s); }
 
 std::unique_ptr<Model> make_system(const Setup& z) { return system_named(z.s.model).make(z); }
@@ -168,6 +206,15 @@ void check_width(const Settings& s, const std::string& origin) {
   if (system_named(s.model).wraps && (s.embedding_size < 4 || s.embedding_size % 2 != 0))
     throw UserError("embedding_size = " + std::to_string(s.embedding_size) + " (" + origin + "): " + s.model +
                     "'s step encoding needs an even width of at least 4");
+}
+
+void check_sampler(const Settings& s, const std::string& origin) {
+  if (s.sampler == kSamplers[0].name) return;
+  const System& system = system_named(s.model);
+  const std::string what = "sampler = " + s.sampler + " (" + origin + "): ";
+  if (!system.concerned_by(kRanking)) throw UserError(what + s.model + " learns from no pairs of a positive and a negative; leave it away");
+  if (system.outline(s).curricular)
+    throw UserError(what + "NDI and CNS give " + s.model + " its hard negatives; switch both off (ndi: false, cns: false), or leave it away");
 }
 
 void check_system(const Settings& s, const Dataset& data) {

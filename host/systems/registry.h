@@ -43,11 +43,13 @@ const System* find_system(const std::string& name);  // null: there is none
 
 std::vector<std::string> system_names();
 std::vector<std::string> backbone_names();  // what a system that wraps can be put on
+std::vector<std::string> sampler_names();   // none, and those that can be put on any system that ranks
 
 // UserError for a name that is none, from all of them.
 Outline outline_of(const Settings&);
-void check_width(const Settings&, const std::string& origin);  // of embedding_size, given there: UserError where the system cannot have it
-void check_system(const Settings&, const Dataset&);            // UserError: settings of the system that the data or the device cannot serve
+void check_width(const Settings&, const std::string& origin);    // of embedding_size, given there: UserError where the system cannot have it
+void check_sampler(const Settings&, const std::string& origin);  // given there: UserError where the system cannot have it
+void check_system(const Settings&, const Dataset&);              // UserError: settings of the system that the data or the device cannot serve
 std::unique_ptr<Model> make_system(const Setup&);
 
 }  // namespace ccdrec

@@ -76,7 +76,15 @@ std::vector<Deciding> deciding_settings(const Settings& s) {
           {"ndi_negative", "ndi_negative", s.ndi_negative},
           {"estimator", "estimator/estimator_layers/estimator_heads", fmt::format("{}/{}/{}", s.estimator, s.estimator_layers, s.estimator_heads)},
           {"precision", "precision", s.precision, "fp32"},
-          {"spmm", "spmm", s.spmm, "auto"}};
+          {"spmm", "spmm", s.spmm, "auto"},
+          {"mg", "use_mg", text(s.use_mg), "false"},
+          {"alpha1", "alpha1", text(s.alpha1), "1"},
+          {"alpha2", "alpha2", text(s.alpha2), "0.2"},
+          {"beta", "beta", text(s.beta), "3"},
+          {"sampler", "sampler", s.sampler, "none"},
+          {"N", "n_candidates", text(s.n_candidates), "32"},
+          {"top_m", "top_m", text(s.top_m), "1"},
+          {"power", "popularity_power", text(s.popularity_power), "0.75"}};
 }
 
 // Two runs with the same text and the same data take the same course.

@@ -5,7 +5,9 @@
 #include "host/ccdrec/cns.h"
 #include "host/ccdrec/denoiser.h"
 #include "host/systems/registry.h"
+#include "host/training/hardness.h"
 #include "host/training/metrics.h"
+#include "host/training/stepping.h"
 #include "host/training/trainer.h"
 
 namespace ccdrec {
@@ -16,6 +18,12 @@ int64_t evaluated_users(const Dataset& data) {
   std::vector<bool> seen(static_cast<size_t>(data.n_users));
   for (const auto* split : {&data.valid, &data.test})
     for (const Pair& p : *split) seen[size_t(p.user)] = true;
+  return std::count(seen.begin(), seen.end(), true);
+}
+
+int64_t occurring_items(const Dataset& data) {
+  std::vector<bool> seen(static_cast<size_t>(data.n_items));
+  for (const Pair& p : data.train) seen[size_t(p.item)] = true;
   return std::count(seen.begin(), seen.end(), true);
 }
 
@@ -33,12 +41,14 @@ struct Sizes {
         M(int64_t(data.features.size())),
         item_slots(B * (1 + s.n_neg)),
         kept_edges(int64_t(double(E) * (1 - o.prune))),
+        measured(Hardness::rows(s, E)),
         k(list_width(cutoffs(s.topk, s.valid_metric), I)),
         evaluated(evaluated_users(data)),
         ranked(std::min(users_at_once(on_gpu ? DeviceKind::cuda : DeviceKind::cpu, k), evaluated)) {}
   Outline o;
   bool on_gpu;
   int64_t U, I, N, d, E, B, M, item_slots, kept_edges;
+  int64_t measured;              // rows an epoch whose negatives are measured
   int64_t k, evaluated, ranked;  // items of a list; users of an evaluation, of one batch of it
 };
 
@@ -74,6 +84,8 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
   }
   if (o.searches && o.hard) ops.candidates_scratch(p, C), ops.similar_negative_scratch(p, z.B, C, Cns::drawn_from(s, C), z.I, z.d);
   if (o.searches && o.hard) ops.group_scratch(p, z.B * (2 + s.n_neg) + C);  // the candidates of the model's own pool
+  if (o.chooses && o.hard) ops.group_scratch(p, z.B * (2 + s.n_neg) + z.I);
+  if (z.measured) ops.candidates_scratch(p, z.measured), ops.negative_ranks_scratch(p, z.I, z.d);
   if (o.layers > 0) whole_graph(z.N, 2 * z.E);
   if (o.item_layers) whole_graph(z.I, z.I * s.knn_k * z.M);
   for (const int64_t n : {z.ranked, z.evaluated % std::max<int64_t>(z.ranked, 1)}) ops.score_topk_scratch(p, n, z.I, z.d, z.k);
@@ -102,8 +114,8 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   int64_t features = 0, dense = o.diffusion ? Denoiser::parameters(s, d) : 0;
   if (o.projects)
     for (const Feature& f : data.features) features += I * f.matrix.cols(), dense += f.matrix.cols() * d + d;
-  const int64_t starts = o.start_room ? I : 0;                         // rows between P and Q
-  const int64_t propagated = (!o.propagates ? 0 : L > 0 ? 1 : 2) + L;  // h, its gradient where no layer's memory is it; layers
+  const int64_t starts = o.start_room ? I : 0;                   // rows between P and Q
+  int64_t propagated = (!o.propagates ? 0 : L > 0 ? 1 : 2) + L;  // h, its gradient where no layer's memory is it; layers
   const auto csr = [](int64_t rows, int64_t nnz) { return 8 * (rows + 1) + 8 * nnz; };
   int64_t graphs = csr(U, E);
   if (L > 0) graphs += csr(N, 2 * E);
@@ -117,11 +129,16 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   if (o.diffusion) step += item_slots * (d * 5 + 1) + Denoiser::saved_floats(s, d, item_slots, int(M)) + s.timesteps * (d + 5);
   if (o.constant_rows) step += B * d;
   if (o.modality_terms) step += (1 + M) * item_slots * d;
-  const int64_t C = o.searches ? Cns::candidates_of(s, I) : 0, node_ids = B * (2 + s.n_neg) + std::max(B, C);
+  const int64_t C = o.searches ? Cns::candidates_of(s, I) : o.chooses && o.hard ? I : 0, node_ids = B * (2 + s.n_neg) + std::max(B, C);
   step += 4 * node_ids + 3 * B * (3 + s.n_neg) + (o.projects ? 3 : 0) * item_slots + item_slots + 2 * B + C;  // ids, and slots in groups
+  const int64_t tables = o.mixes && o.hard ? L + 1 : 0;  // of a mixture: chosen items and coefficients; d, h and groups of its places
+  if (tables) step += 2 * tables * B + (2 * tables + 1) * B * d + 4 * 2 * B;
+  if (o.popular) step += 4 * occurring_items(data);  // the alias table
   int64_t items = o.item_layers;
   if (o.projects) items += M;
   if (o.diffusion) items += o.pools + (o.fuses ? 0 : 1);
+  if (tables) propagated += o.propagates ? (L > 0 ? 1 : 0) + tables : 1;  // gradients of the layers, and H's beside them
+  if (tables && o.item_layers) items += 1;
   MemoryPlan p;
   const auto line = [&](const char* what, int64_t floats) { p.lines.push_back({what, size_t(std::max<int64_t>(0, floats)) * 4}); };
   line("user and item tables with gradient and optimiser state", 4 * N * d + 2 * N + starts * (4 * d + 2));
@@ -132,7 +149,9 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   line("item tables (projections, pools, item graph output)", items * I * d);
   p.lines.push_back({"graphs", size_t(graphs + lists)});
   line("one step", step);
-  p.lines.push_back({"order, samples, optimiser coefficients", size_t(E * 12 + I * 4) + size_t(s.epochs) * size_t((E + B - 1) / B) * 8});
+  const int64_t updates = Stepping(s).updates((E + B - 1) / B);
+  p.lines.push_back({"order, samples, optimiser coefficients", size_t(E * 12 + I * 4) + size_t(s.epochs) * size_t(updates) * 8});
+  if (z.measured) line("measured negatives", z.measured * (2 + std::max<int64_t>(1, tables) + 3) + std::min(z.measured, B) * (2 + s.n_neg));
   // Users; lists and scores of a batch of them; on the CPU also the lists that the metrics are computed from, and a test user's metrics.
   size_t ranking = size_t(z.evaluated) * 4 + size_t(z.ranked * z.k) * 8;
   if (!z.on_gpu) ranking += size_t(z.ranked * z.k) * 4 + size_t(z.evaluated) * kMetricStems * 8 * cutoffs(s.topk, s.valid_metric).size();

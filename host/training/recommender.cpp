@@ -12,6 +12,7 @@ Recommender::Recommender(Device& dev, const Settings& s, const Dataset& data, Gr
       U_(data.n_users),
       I_(data.n_items),
       batch_size_(std::min<int64_t>(s.train_batch_size, int64_t(data.train.size()))),
+      stepping_(s),
       train_(dev, data, graphs.train),
       model_(make_system({dev, s, data, graphs, train_, notes})),
       n_losses_(model_->losses().size()),
@@ -20,6 +21,7 @@ Recommender::Recommender(Device& dev, const Settings& s, const Dataset& data, Gr
       items_(dev, batch_size_ * (2 + s.n_neg)),
       batch_{batch_size_, s.n_neg, users_.p(), items_.p()},
       losses_(dev, int64_t(n_losses_ * stepping_.most_passes())),
+      hardness_(dev, s, data, train_, model_->chosen_lists()),
       clock_(dev) {
   std::vector<AdamCoef> coef(size_t(s.epochs) * size_t(stepping_.updates(steps_per_epoch())));
   for (size_t k = 0; k < coef.size(); ++k) coef[k] = adam_coef(s.learning_rate, AdamHyper{}, int64_t(k) + 1);
@@ -68,7 +70,7 @@ Step Recommender::pass_of(const Moment& now, int64_t t, const Pass& pass, bool k
   return {{now.epoch, now.step, now.first, pass.number}, adam, t, losses_.p() + pass.number * n_losses_, keep, clock_};
 }
 
-// All passes of a step; t: Adam's steps done before it, a number or a late value as the moment is.
+// All passes of a step. t: Adam's steps done before it, a number or a late value as the moment is.
 void Recommender::run(const Moment& now, int64_t step, int64_t t) {
   for (const Pass& pass : stepping_.passes(step)) {
     const Step s = pass_of(now, t++, pass, false);
@@ -82,6 +84,7 @@ void Recommender::run(const Moment& now, int64_t step, int64_t t) {
     model_->forward(batch_, s);
     model_->backward(batch_, s);
     model_->update(s);
+    if (after_pass) after_pass(pass.number);
   }
 }
 
@@ -93,7 +96,7 @@ void Recommender::step(int epoch, int64_t step) {
   const Range range = clock_.range(RangeId::step);  // around the launch of a replay too: inside it there are no ranges
   const Moment now{uint32_t(epoch), uint32_t(step), step * batch_size_};
   const auto known = recorded_.find(kind);
-  if (!dev_.ops.record || clock_.timed || given_ || known == recorded_.end()) {
+  if (!dev_.ops.record || clock_.timed || given_ || after_pass || known == recorded_.end()) {
     run(now, step, t_);
     t_ += passes;
     recorded_.emplace(kind, nullptr);
@@ -119,6 +122,7 @@ void Recommender::flush() {
 void Recommender::end_epoch(int epoch) {
   clock_.place = epoch;
   flush();
+  hardness_.measure(*model_, epoch, clock_);
   model_->end_epoch(epoch, clock_);
 }
 
@@ -175,21 +179,21 @@ void Recommender::draws(Watch& w) {
   model_->draws(batch_, w);
 }
 
-void Recommender::forward_backward(int epoch, int64_t step) {
+void Recommender::forward_backward(int epoch, int64_t step, Pass pass) {
   prepare(epoch, step);
   const Moment now{uint32_t(epoch), uint32_t(step), step * batch_size_};
-  const Step s = pass_of(now, t_, stepping_.passes(step).front(), true);
+  const Step s = pass_of(now, t_, pass, true);
   if (!given_) {
     const Phase phase = clock_.phase(RangeId::sample);
-    sample(now);
+    sample(now);  // the same in every pass
     model_->sample(batch_, s);
   }
   model_->forward(batch_, s);
   model_->backward(batch_, s);
 }
 
-void Recommender::update() {
-  model_->update(pass_of({0, 0, 0}, t_, stepping_.passes(0).front(), true));
+void Recommender::update(float gradient) {
+  model_->update(pass_of({0, 0, 0}, t_, {0, gradient}, true));
   ++t_;
 }
 

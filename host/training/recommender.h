@@ -3,6 +3,7 @@
 // (models/model.h).
 #pragma once
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "host/models/model.h"
+#include "host/training/hardness.h"
 #include "host/training/stepping.h"
 
 namespace ccdrec {
@@ -41,8 +43,9 @@ class Recommender {
   void end_epoch(int epoch);                        // flush, and what the model does then
   void flush();                                     // every row brought up to the last step: before anything outside a step reads parameters
   Losses losses() const { return state().losses; }  // sums so far in this epoch: reads the device
-  EpochState state() const;                         // likewise, with all that may have gone wrong: one wait for everything
-  void set_losses(const Losses&);                   // empty: zeros
+  std::map<std::string, double> hardness() const { return hardness_.means(); }  // of the negatives of the last epoch that ended
+  EpochState state() const;        // likewise, with all that may have gone wrong: one wait for everything
+  void set_losses(const Losses&);  // empty: zeros
 
   // Representations of all users and items, by the full graph: views valid until the next step.
   void represent(CMat& hu, CMat& hi);
@@ -60,11 +63,14 @@ class Recommender {
   }
 
   // For `ccdrec step`, cases and tests.
-  void give(const Given&);                         // the batch, in place of the shuffled ones, and what else the model takes
-  void draws(Watch&);                              // what chance decided for the last step
-  const Batch& batch() const { return batch_; }    // of the last step
-  void forward_backward(int epoch, int64_t step);  // the first pass of a step without the optimiser: every gradient can be read
-  void update();                                   // after forward_backward
+  void give(const Given&);                       // the batch, in place of the shuffled ones, and what else the model takes
+  void draws(Watch&);                            // what chance decided for the last step
+  const Batch& batch() const { return batch_; }  // of the last step
+  std::span<const Pass> passes(int64_t step) const { return stepping_.passes(step); }
+  std::function<void(uint32_t pass)> after_pass;  // where it is set every step runs directly, and calls it after each pass
+  // A pass of a step without the optimiser: every gradient can be read. Then the optimiser.
+  void forward_backward(int epoch, int64_t step, Pass = {0, 1.0f});
+  void update(float gradient = 1.0f);
 
  private:
   using Kind = std::tuple<int64_t, int, size_t>;  // of a step: rows, the model's kind, passes
@@ -89,6 +95,7 @@ class Recommender {
   Batch batch_;
   bool given_ = false;
   Array<double> losses_;  // (passes, losses)
+  Hardness hardness_;
   Clock clock_;
   CMat h_u_, h_i_;
   std::map<Kind, void*> recorded_;  // null: seen, not yet recorded

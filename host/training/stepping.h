@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <span>
 
+#include "host/base/settings.h"
+
 namespace ccdrec {
 
 struct Pass {
@@ -11,14 +13,23 @@ struct Pass {
   float gradient;   // what its gradient is multiplied by on its way into Adam
 };
 
-class Stepping {  // plain training: one pass
+// Plain training has one pass. Mirror Gradient (spec baselines 10) has two in batches 0, beta, 2 beta, .. of an epoch: a
+// step on alpha1 g, then, with g of the same batch at the parameters that it left, one on -alpha2 g. A minimum that is
+// flat loses little by the way back.
+class Stepping {
  public:
-  std::span<const Pass> passes(int64_t) const { return once_; }
-  int64_t updates(int64_t steps) const { return steps; }  // Adam's steps in so many of an epoch
-  uint32_t most_passes() const { return 1; }
+  explicit Stepping(const Settings& s) : mirror_{{0, float(s.alpha1)}, {1, float(-s.alpha2)}}, every_(s.use_mg ? s.beta : 0) {}
+  std::span<const Pass> passes(int64_t step) const {
+    if (every_ > 0 && step % every_ == 0) return mirror_;
+    return once_;
+  }
+  int64_t updates(int64_t steps) const { return steps + (every_ > 0 ? (steps + every_ - 1) / every_ : 0); }  // Adam's steps in so many of an epoch
+  uint32_t most_passes() const { return every_ > 0 ? 2 : 1; }
 
  private:
   Pass once_[1] = {{0, 1.0f}};
+  Pass mirror_[2];
+  int64_t every_;  // 0: none has two
 };
 
 }  // namespace ccdrec

@@ -139,6 +139,7 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
       report.losses[model.model().losses()[k]] = mean, report.loss += mean;
     }
     report.negatives = model.model().negatives(epoch);
+    report.hardness = model.hardness();
     const double trained = now() - start;
     sum.train_seconds += trained;
     report.seconds = model.seconds();

@@ -31,8 +31,9 @@ struct EpochReport {
   bool evaluated = false;
   Metrics valid, test;
   bool improved = false;
-  bool latest = false;    // no validation metric can select: improved by being the latest
-  std::string negatives;  // which pool the curricular negatives came from: random, 3T/4, T/2, T/4, 0, model
+  bool latest = false;                     // no validation metric can select: improved by being the latest
+  std::map<std::string, double> hardness;  // of its negatives (training/hardness.h); empty: not measured
+  std::string negatives;                   // which pool the curricular negatives came from: random, 3T/4, T/2, T/4, 0, model
 };
 
 enum class StopReason { running, early, max_epochs, interrupted, diverged };

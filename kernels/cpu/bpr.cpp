@@ -61,16 +61,17 @@ void bpr(Ctx& ctx, double* loss, const BprGradients& to, CMat h_u, CMat h_p, CMa
 void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const int32_t* ids, int64_t B, int n_neg, float reg) {
   const int64_t d = x.cols, blocks = 2 + n_neg, n = slots.rows.n();
   CHECK_SHAPE(g, x.rows, d);
-  CHECK_THAT(n_neg >= 0 && slots.ptr[n] == blocks * B);
+  CHECK_THAT(n_neg >= 0 && (slots.ptr[n] == blocks * B || slots.ptr[n] == (blocks + 1) * B));
   if (B == 0) return;
   double* const norm = static_cast<double*>(ctx.scratch(1, size_t(blocks) * sizeof(double)));
-  float* const scale = static_cast<float*>(ctx.scratch(2, size_t(blocks) * sizeof(float)));
+  float* const scale = static_cast<float*>(ctx.scratch(2, size_t(blocks + 1) * sizeof(float)));
   sum_rows(ctx, norm, blocks, B, [&](int64_t k, int64_t b) { return squares(x.row(ids[k * B + b]), d); });
   for (int64_t k = 0; k < blocks; ++k) {
     const double w = k < 2 ? reg : reg / float(n_neg), size = std::sqrt(norm[k]);
     *loss += w * size / double(B);
     scale[k] = size == 0 ? 0.0f : float(w / (double(B) * size));
   }
+  scale[blocks] = 0;  // of a further block
 #pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, 64)
   for (int64_t j = 0; j < n; ++j) {
     const int64_t r = slots.rows.at(j);

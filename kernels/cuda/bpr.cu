@@ -61,6 +61,7 @@ __global__ void norm_squares(double* part, CMat x, const int32_t* ids, int64_t B
 __global__ void norm_scales(double* loss, float* scale, const double* part, int64_t blocks_each, int64_t B, int n_neg, float reg) {
   const int lane = int(threadIdx.x), blocks = 2 + n_neg;
   double total = 0;
+  if (lane == 0) scale[blocks] = 0;  // of a further block
   for (int first = 0; first < blocks; first += kWarp) {
     const int k = first + lane;
     double term = 0;
@@ -124,11 +125,11 @@ void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const 
   const int shift = team_shift(four ? d / 4 : d);
   const int64_t each = std::min(kMostNormBlocks, team_blocks(B, shift));
   double* part = static_cast<double*>(ctx.scratch(0, size_t(blocks * each) * sizeof(double)));
-  float* scale = static_cast<float*>(ctx.scratch(1, size_t(blocks) * sizeof(float)));
+  float* scale = static_cast<float*>(ctx.scratch(1, size_t(blocks + 1) * sizeof(float)));
   launch((four ? norm_squares<4> : norm_squares<1>), blocks * each, kTeamThreads, 0, ctx, part, x, ids, B, each, shift);
   launch(norm_scales, 1, kWarp, 0, ctx, loss, scale, part, each, B, n_neg, reg);
-  launch((four ? norm_gradient<4> : norm_gradient<1>), team_blocks(std::min(slots.rows.capacity, blocks * B), shift), kTeamThreads, 0, ctx, g, x,
-         slots, scale, B, shift);
+  launch((four ? norm_gradient<4> : norm_gradient<1>), team_blocks(std::min(slots.rows.capacity, (blocks + 1) * B), shift), kTeamThreads, 0, ctx, g,
+         x, slots, scale, B, shift);
 }
 
 }  // namespace ccdrec::cuda

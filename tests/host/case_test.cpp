@@ -85,7 +85,7 @@ void expect_case_computes_the_step(const Settings& s, const Dataset& data, Posit
   {
     Trainer t(s, data);
     EXPECT_EQ(train_to(t, s, at.epoch, at.step, {}).reason, StopReason::interrupted);
-    write_case(t, s, dir / "case.safetensors");
+    write_case(t, s, 0, dir / "case.safetensors");
   }
   run_step_case(dir / "case.safetensors", dir / "result.safetensors", s.device, 2);
   const TensorFile given = read_safetensors(dir / "case.safetensors"), got = read_safetensors(dir / "result.safetensors");
@@ -140,7 +140,7 @@ TEST(Case, HoldsTheArraysOfItsStep) {
     const Settings s = case_settings(m);
     Trainer t(s, data);
     train_to(t, s, epoch, step, {});
-    write_case(t, s, dir / "case.safetensors");
+    write_case(t, s, 0, dir / "case.safetensors");
     return read_safetensors(dir / "case.safetensors");
   };
   const TensorFile first = case_of(case_models[5], 0, 8), second = case_of(case_models[5], 1, 0), frozen = case_of(case_models[12], 1, 2),
@@ -169,7 +169,7 @@ TEST(Case, ShowsHowCurricularNegativesWereFound) {
       s.cns_cosine = cosine, s.kappa = 0.3;
       Trainer t(s, data);
       train_to(t, s, at.epoch, at.step, {});
-      write_case(t, s, dir / "case.safetensors");
+      write_case(t, s, 0, dir / "case.safetensors");
       const TensorFile c = read_safetensors(dir / "case.safetensors");
       const TensorData &similarity = c.tensors.at("cns.similarity"), &excluded = c.tensors.at("cns.excluded");
       const int64_t B = similarity.shape[0], C = similarity.shape[1];

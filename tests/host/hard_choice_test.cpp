@@ -7,7 +7,7 @@
 #include <numeric>
 #include <set>
 
-#include "host/safetensors.h"
+#include "host/base/safetensors.h"
 #include "kernels/hard.h"
 #include "tests/support.h"
 

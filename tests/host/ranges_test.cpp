@@ -119,6 +119,10 @@ TEST(Ranges, ARunOpensThoseOfTheGuideAndNoOthers) {
   EXPECT_GT(direct, 0);
   EXPECT_GT(replayed, 0) << "a replay has no phases";
 
+  // The samplers' own.
+  const Result hard = run(train_words("LightGCN", dir / "hard", {"--device", "cuda", "--set", "epochs=1", "--set", "sampler=dns"}));
+  ASSERT_EQ(hard.code, 0) << hard.err;
+
   const size_t before = r.all.size();
   const Result evaluated = run({"evaluate", dir / "run", "--device", "cuda"});
   ASSERT_EQ(evaluated.code, 0) << evaluated.err;
@@ -140,7 +144,7 @@ TEST(Ranges, ARunOpensThoseOfTheGuideAndNoOthers) {
     const nlohmann::json epoch = nlohmann::json::parse(line);
     for (const auto& [phase, seconds] : epoch.at("seconds").items()) logged.insert(phase);
   }
-  EXPECT_EQ(logged, (std::set<std::string>{"train", "prune", "sample", "forward", "backward", "optimiser", "reverse", "evaluation"}));
+  EXPECT_EQ(logged, (std::set<std::string>{"train", "prune", "sample", "forward", "backward", "optimiser", "hardness", "reverse", "evaluation"}));
   logged.erase("train");
   for (const std::string& phase : logged) EXPECT_TRUE(guide.count(phase)) << phase;
 }

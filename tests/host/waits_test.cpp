@@ -1,5 +1,6 @@
 // How often the host waits for a GPU, and what it takes of its memory: counted by the runtime (Ctx::calls), on the emulator as on a GPU. An epoch of
-// replayed steps waits once, for its losses and flags, and an evaluation once a batch of users, for its lists; neither takes memory.
+// replayed steps waits once for its losses and flags and then reads how hard its negatives were, and an evaluation waits once a batch of users, for its
+// lists; neither takes memory.
 #include <gtest/gtest.h>
 
 #include "host/base/device.h"
@@ -45,8 +46,8 @@ std::vector<Calls> epochs_of(Trainer& t) {
   return all;
 }
 
-// An epoch that is timed waits at the end of every phase: pruning and shuffling, seven a step, the flush and the reverse process.
-int64_t phases(Trainer& t) { return 2 + kStepPhases * t.model().steps_per_epoch() + 1 + (t.model().model().reverses() ? 1 : 0); }
+// An epoch that is timed waits at the end of every phase: pruning and shuffling, seven a step, the flush, the measured negatives and the reverse process.
+int64_t phases(Trainer& t) { return 2 + kStepPhases * t.model().steps_per_epoch() + 2 + (t.model().model().reverses() ? 1 : 0); }
 
 TEST(SlowWaits, ACapturedEpochWaitsOnceAndAnEvaluationOnceAndNeitherTakesMemory) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
@@ -62,7 +63,7 @@ TEST(SlowWaits, ACapturedEpochWaitsOnceAndAnEvaluationOnceAndNeitherTakesMemory)
     for (size_t e = 0; e < epochs.size(); ++e) {
       SCOPED_TRACE(std::string(m.name) + ", epoch " + std::to_string(e));
       const int64_t evaluations = e % 2;
-      EXPECT_EQ(epochs[e].waits, 1 + evaluations + (e == 0 ? phases(t) : 0));
+      EXPECT_EQ(epochs[e].waits, 2 + evaluations + (e == 0 ? phases(t) : 0));
       if (e > 0 || gpu_info().emulated) {  // a GPU's first epoch opens cuBLAS
         EXPECT_EQ(epochs[e].allocations, 0);
       }
@@ -104,7 +105,7 @@ TEST(SlowWaits, AResumedRunWaitsInItsFirstEpochOnly) {
     for (size_t k = 0; k < epochs.size(); ++k) {
       SCOPED_TRACE("epoch " + std::to_string(epoch + int64_t(k)));
       const int64_t evaluations = (epoch + int64_t(k)) % 2, losses_so_far = k == 0 && steps > 0 ? 1 : 0;
-      EXPECT_EQ(epochs[k].waits, 1 + evaluations + losses_so_far + (k == 0 ? phases(second) - kStepPhases * steps : 0));
+      EXPECT_EQ(epochs[k].waits, 2 + evaluations + losses_so_far + (k == 0 ? phases(second) - kStepPhases * steps : 0));
       if (k > 0 || gpu_info().emulated) { EXPECT_EQ(epochs[k].allocations, 0); }
     }
   }

@@ -224,6 +224,28 @@ TEST(NormReg, LossAndGradientMatchFiniteDifferences) {
   }
 }
 
+TEST(NormReg, AFurtherBlockHasNoShare) {
+  const int64_t B = 37, R = 50, d = 24, blocks = 4;
+  Draw g;
+  const auto x = g.floats(R * d), g0 = g.floats(R * d);
+  std::vector<int32_t> ids;
+  for (int64_t s = 0; s < (blocks + 1) * B; ++s) ids.push_back(g.below(int32_t(s < blocks * B ? R - 5 : R)));  // some rows in the further block alone
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    std::vector<float> grad[2] = {g0, g0};
+    Cell<double> loss[2] = {0, 0};
+    for (const int64_t more : {0, 1}) {
+      OwnedGroups slots((blocks + 1) * B);
+      dev.ops->group(ctx, slots.g, ids.data(), (blocks + more) * B, R);
+      dev.ops->norm_reg(ctx, &loss[more], mat(grad[more], R, d), cmat(x, R, d), slots.g, ids.data(), B, 2, 0.3f);
+    }
+    EXPECT_EQ(double(loss[0]), double(loss[1]));
+    EXPECT_EQ(grad[0], grad[1]);
+    EXPECT_NE(grad[0], g0);
+  }
+}
+
 TEST(NormReg, ABlockOfZeroRowsIsNothing) {
   for (const Device& dev : devices()) {
     DeviceCtx ctx(dev);

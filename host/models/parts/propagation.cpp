@@ -6,6 +6,13 @@
 
 namespace ccdrec {
 
+LayerTables Representations::item_layers() const {
+  LayerTables all;
+  all.n = layers + 1, all.item_part = item_part;
+  for (int l = 0; l <= layers; ++l) all.layer[l] = ego[l].slice(h_u.rows, h_i.rows);
+  return all;
+}
+
 Propagation::Propagation(const Setup& z, int layers) : dev_(z.dev), N_(z.users() + z.items()), h_(z.dev, N_, z.width()) {
   if (layers > 0) whole_ = OwnedCsr(z.dev, z.graphs.user_item());
   for (int l = 0; l < layers; ++l) work_.emplace_back(z.dev, N_, z.width());
@@ -30,7 +37,21 @@ Mat* Propagation::work(bool keep_last) {
 
 void Propagation::forward(CMat ego, bool keep_last) { dev_.ops.propagate(dev_.ctx, h_, work(keep_last), a_, touched_, ego); }
 
-void Propagation::backward(Mat g_ego) { dev_.ops.propagate_backward(dev_.ctx, g_ego, work(true), a_t_, touched_, g()); }
+void Propagation::ask_layer_gradients() {
+  if (!g_layers_.empty()) return;
+  if (!g_) g_ = Matrix(dev_, N_, h_.cols());
+  for (int l = 0; l <= layers(); ++l) g_layers_.emplace_back(dev_, N_, h_.cols());
+}
+
+void Propagation::backward(Mat g_ego, bool by_layer) {
+  if (!by_layer) {
+    dev_.ops.propagate_backward(dev_.ctx, g_ego, work(true), a_t_, touched_, g());
+    return;
+  }
+  CMat of_layers[kMaxLayers + 1];
+  for (int l = 0; l <= layers(); ++l) of_layers[l] = g(l);
+  dev_.ops.propagate_backward_layers(dev_.ctx, g_ego, work(true), a_t_, touched_, g(), of_layers);
+}
 
 void Propagation::all(CMat ego) {
   Frontier every;

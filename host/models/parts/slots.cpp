@@ -55,27 +55,36 @@ void Slots::add_norms(double* loss, Mat g, CMat x, float reg) const {
   dev_.ops.norm_reg(dev_.ctx, loss, g, x, slots_, node_ids_.p(), rows_, n_neg_, reg);
 }
 
-// Representations of the batch's places, their gradients, and the scores h_u . h_x, one dot product each.
+// Scores h_u . h_x of rows (k B,d), one dot product each.
+std::vector<float> Slots::scores(CMat rows) const {
+  const int64_t B = rows_, width = h_.cols();
+  const std::vector<float> users = host_copy(dev_, h(0)), others = host_copy(dev_, rows);
+  std::vector<float> score;
+  for (int64_t r = 0; r < rows.rows; ++r) {
+    const auto u = users.begin() + r % B * width;
+    score.push_back(float(std::inner_product(u, u + width, others.begin() + r * width, 0.0)));
+  }
+  return score;
+}
+
+void Slots::show(Watch& w, const std::string& name, CMat rows) const {
+  w.floats("h." + name, {rows_, rows.cols}, rows);
+  w.floats("score." + name, {rows_}, scores(rows));
+}
+
+// Representations of the batch's places, their gradients and scores. `lead`: the shape without the width.
+void Slots::show_block(Watch& w, const std::string& kind, int k, const Extents& lead, const Extents& whole) const {
+  w.floats("h." + kind, whole, h(k));
+  w.floats("grad.h." + kind, whole, d(k));
+  if (k > 0) w.floats("score." + kind, lead, scores({h(k).p, k == 2 ? n_neg_ * rows_ : rows_, h_.cols()}));
+}
+
 void Slots::show(Watch& w, const char* hard_name) const {
   const int64_t B = rows_, width = h_.cols();
-  const auto places = [&](const std::string& kind, const Extents& shape, int k, int64_t rows) {
-    Extents with_width = shape;
-    with_width.push_back(width);
-    w.floats("h." + kind, with_width, h(k));
-    w.floats("grad.h." + kind, with_width, d(k));
-    if (k == 0) return;
-    const std::vector<float> users = host_copy(dev_, h(0)), others = host_copy(dev_, {h(k).p, rows, width});
-    std::vector<float> score;
-    for (int64_t r = 0; r < rows; ++r) {
-      const auto u = users.begin() + r % B * width;
-      score.push_back(float(std::inner_product(u, u + width, others.begin() + r * width, 0.0)));
-    }
-    w.floats("score." + kind, shape, std::move(score));
-  };
-  places("users", {B}, 0, B);
-  places("positives", {B}, 1, B);
-  places("negatives", {n_neg_, B}, 2, n_neg_ * B);
-  if (hard_name) places(hard_name, {B}, hard(), B);
+  show_block(w, "users", 0, {B}, {B, width});
+  show_block(w, "positives", 1, {B}, {B, width});
+  show_block(w, "negatives", 2, {n_neg_, B}, {n_neg_, B, width});
+  if (hard_name) show_block(w, hard_name, hard(), {B}, {B, width});
 }
 
 }  // namespace ccdrec

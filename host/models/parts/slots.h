@@ -31,9 +31,13 @@ class Slots {
   Mat h(int k) const { return h_.mat().slice(k * rows_, rows_); }  // (B,d) of block k: 0 users, 1 positives, 2 .. negatives, then hard
   Mat d(int k) const { return d_.mat().slice(k * rows_, rows_); }  // its gradient
   int hard() const { return 2 + n_neg_; }                          // its block
-  void show(Watch&, const char* hard_name) const;                  // hard_name: null where none has a slot
+  Mat block(int k, int64_t rows) const { return h_.mat().slice(k * rows, rows); }  // memory of h(k), for a batch of so many rows
+  void show(Watch&, const char* hard_name) const;                                  // hard_name: null where none has a slot
+  void show(Watch&, const std::string& name, CMat rows) const;                     // (B,d) that have no slot, with their scores
 
  private:
+  std::vector<float> scores(CMat rows) const;
+  void show_block(Watch&, const std::string& kind, int k, const Extents& lead, const Extents& whole) const;
   void name(const Batch&, bool with_hard);
 
   Device& dev_;
