@@ -8,12 +8,12 @@ namespace ccdrec {
 class Dns : public ChoosingSampler {
  public:
   static void outline(Outline& o) { o.chooses = true; }
-  Dns(const Setup& z, const Outline&) : ChoosingSampler(z, Gives::item), top_m_(z.s.top_m) {}
+  Dns(const Setup& z, const Outline&) : ChoosingSampler(z, Gives::item), n_candidates_(z.s.n_candidates), top_m_(z.s.top_m) {}
   const char* source(int) const override { return "dns"; }
   void late(const Batch&, const Step&, const Representations&) override;
 
  private:
-  const int top_m_;
+  const int n_candidates_, top_m_;
 };
 
 }  // namespace ccdrec

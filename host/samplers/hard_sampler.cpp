@@ -26,19 +26,15 @@ void HardSampler::draws(const Batch& b, Watch& w) {
 }
 
 ChoosingSampler::ChoosingSampler(const Setup& z, Gives gives)
-    : HardSampler(z, gives, false),
-      train_(z.train.by_user.view()),
-      occurring_(z.train.occurring.p()),
-      n_occurring_(z.train.occurring.n()),
-      n_candidates_(z.s.n_candidates) {
+    : HardSampler(z, gives, false), train_(z.train.by_user.view()), occurring_(z.train.occurring.p()), n_occurring_(z.train.occurring.n()) {
   std::vector<int32_t> all(size_t(z.items()));
   std::iota(all.begin(), all.end(), 0);
   all_ = Array<int32_t>(z.dev, all);
 }
 
-void ChoosingSampler::choose(int32_t* out, const Batch& b, const Step& step, CMat h_u, const LayerTables& tables, int top_m) const {
+void ChoosingSampler::choose(int32_t* out, const Batch& b, const Step& step, CMat h_u, const LayerTables& tables, int n_candidates, int top_m) const {
   const Range range = step.clock.range(RangeId::hardest);
-  dev_.ops.hardest_negative(dev_.ctx, out, h_u, b.users, b.rows, step.now.first, tables, train_, occurring_, n_occurring_, n_candidates_, top_m,
+  dev_.ops.hardest_negative(dev_.ctx, out, h_u, b.users, b.rows, step.now.first, tables, train_, occurring_, n_occurring_, n_candidates, top_m,
                             step.now.draws(seed_, Use::hard), step.now.draws(seed_, Use::hard_rank));
 }
 

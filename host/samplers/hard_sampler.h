@@ -37,14 +37,13 @@ class ChoosingSampler : public HardSampler {
   Ids candidates() const override { return gives() ? Ids{all_.p(), all_.n()} : Ids{}; }
 
  protected:
-  // For every row the hardest of n_candidates draws in each of the tables.
-  void choose(int32_t* out, const Batch&, const Step&, CMat h_u, const LayerTables&, int top_m) const;
+  // For every row the hardest of so many draws in each of the tables, or one of the top_m hardest.
+  void choose(int32_t* out, const Batch&, const Step&, CMat h_u, const LayerTables&, int n_candidates, int top_m) const;
 
  private:
   const Csr train_;
   const int32_t* const occurring_;
   const int64_t n_occurring_;
-  const int n_candidates_;
   Array<int32_t> all_;  // 0 .. I-1
 };
 

@@ -3,11 +3,15 @@
 namespace ccdrec {
 
 MixGcf::MixGcf(const Setup& z, const Outline& o)
-    : ChoosingSampler(z, Gives::mixture), tables_(o.layers + 1), items_(z.dev, tables_ * z.batch()), alpha_(z.dev, tables_ * z.batch()) {}
+    : ChoosingSampler(z, Gives::mixture),
+      n_candidates_(z.s.n_candidates),
+      tables_(o.layers + 1),
+      items_(z.dev, tables_ * z.batch()),
+      alpha_(z.dev, tables_ * z.batch()) {}
 
 void MixGcf::late(const Batch& b, const Step& step, const Representations& r) {
   rows_ = b.rows;
-  choose(items_.p(), b, step, r.h_u, r.item_layers(), 1);
+  choose(items_.p(), b, step, r.h_u, r.item_layers(), n_candidates_, 1);
   dev_.ops.draw_mixing(dev_.ctx, {alpha_.p(), tables_, rows_}, step.now.first, step.now.draws(seed_, Use::mix));
 }
 

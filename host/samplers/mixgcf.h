@@ -21,6 +21,7 @@ class MixGcf : public ChoosingSampler {
   int32_t* items(const Batch&) const override { return items_.p(); }
 
  private:
+  const int n_candidates_;
   const int tables_;      // L+1
   int64_t rows_ = 0;      // B of the last step
   Array<int32_t> items_;  // (L+1,B) chosen
