@@ -29,6 +29,7 @@ def epochs(path):
     for line in lines:
         line.pop("seconds")
         line.pop("hardness", None)  # an analysis that programs before it do not have
+        line["losses"] = {name: x for name, x in line["losses"].items() if x != 0}  # these had terms of 0 that no model has
     return lines
 
 old, new = sys.argv[1:]

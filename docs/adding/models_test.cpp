@@ -23,7 +23,7 @@ class SmallSystem {
 
   void start(const Dataset& data, RankedParts parts) {
     parts.arena->take(*dev);
-    model = std::make_unique<Ranked>(setup(data), std::move(parts));
+    model = std::make_unique<Ranked>(setup(data), std::vector<const char*>{"bpr", "reg"}, std::move(parts));
     users = Array<int32_t>(*dev, 24), items = Array<int32_t>(*dev, 24 * 3);
     batch = {24, 1, users.p(), items.p()};
     Array<int32_t> rows(*dev, 24);

@@ -42,10 +42,13 @@ class Result {
   TensorFile kept_;
 };
 
+// The format's four terms are in every result, 0 where the model lacks one.
 void add_losses(Result& r, Recommender& model) {
+  std::map<std::string, double> terms = {{"bpr", 0}, {"bpr_curricular", 0}, {"align", 0}, {"reg", 0}};
   const Losses losses = model.losses();
   double total = 0;
-  for (size_t k = 0; k < losses.size(); ++k) r.number(std::string("loss.") + model.model().losses()[k], losses[k]), total += losses[k];
+  for (size_t k = 0; k < losses.size(); ++k) terms[model.model().losses()[k]] = losses[k], total += losses[k];
+  for (const auto& [name, value] : terms) r.number("loss." + name, value);
   r.number("loss.total", total);
 }
 

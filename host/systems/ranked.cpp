@@ -1,14 +1,13 @@
 #include "host/systems/ranked.h"
 
 #include <algorithm>
+#include <cstring>
 #include <set>
 #include <stdexcept>
 
 namespace ccdrec {
 
-// The four systems that there are have written four losses from the beginning, those without a term as 0; states and
-// logs keep to that.
-Ranked::Ranked(const Setup& z, RankedParts parts)
+Ranked::Ranked(const Setup& z, std::vector<const char*> losses, RankedParts parts)
     : dev_(z.dev),
       s_(z.s),
       U_(z.users()),
@@ -18,16 +17,24 @@ Ranked::Ranked(const Setup& z, RankedParts parts)
       modal_(std::move(parts.modal)),
       fusion_(std::move(parts.fusion)),
       sampler_(std::move(parts.sampler)),
-      losses_{"bpr", "bpr_curricular", "align", "reg"},
+      losses_(std::move(losses)),
       slots_(z, sampler_ ? sampler_->candidates().n : 0, modal_ != nullptr) {
+  bpr_ = term("bpr"), reg_ = term("reg");
+  if (fusion_) align_ = term("align");
   if (!sampler_) return;
   hard_loss_name_ = std::string("bpr_") + sampler_->name();
-  const auto known = std::find(losses_.begin(), losses_.end(), hard_loss_name_);
-  hard_loss_ = size_t(known - losses_.begin());
-  if (known == losses_.end()) losses_.push_back(hard_loss_name_.c_str());
+  hard_ = term(hard_loss_name_.c_str());
   if (!sampler_->mixes()) return;
   backbone_->ask_layer_gradients();
   mixed_.emplace(z, backbone_->representations().layers + 1);
+}
+
+// One that the system does not name is added.
+size_t Ranked::term(const char* name) {
+  const auto same = [name](const char* known) { return std::strcmp(known, name) == 0; };
+  const auto at = std::find_if(losses_.begin(), losses_.end(), same);
+  if (at == losses_.end()) return losses_.push_back(name), losses_.size() - 1;
+  return size_t(at - losses_.begin());
 }
 
 // --- a step ----------------------------------------------------------------------------------------------------------
@@ -82,14 +89,14 @@ void Ranked::backward(const Batch& batch, const Step& step) {
   const Phase phase = step.clock.phase(RangeId::backward);
   arena_->zero_grad(dev_);
   rank(batch, step);
-  backbone_->terms(slots_, modal_.get(), step.loss + reg);
+  backbone_->terms(slots_, modal_.get(), step.loss + reg_);
   slots_.scatter(backbone_->g());
   const bool mixes = plan_.gives == Gives::mixture;
   for (int l = 0; mixes && l <= backbone_->representations().layers; ++l)
     mixed_->scatter(l, backbone_->g(l), slots_.nodes(), batch, sampler_->choice().items + l * batch.rows);
   backbone_->back_propagate(mixes);
-  if (fusion_) fusion_->backward(step.loss + align, backbone_->g_q(), backbone_->g_start(), backbone_->q(), slots_.by_item(), batch.item_slots());
-  backbone_->finish_backward(slots_, modal_.get(), step.loss + reg);
+  if (fusion_) fusion_->backward(step.loss + align_, backbone_->g_q(), backbone_->g_start(), backbone_->q(), slots_.by_item(), batch.item_slots());
+  backbone_->finish_backward(slots_, modal_.get(), step.loss + reg_);
   if (modal_) modal_->backward(slots_.by_item().rows, step);  // the last use of the features in this step
 }
 
@@ -102,19 +109,19 @@ void Ranked::rank(const Batch& batch, const Step& step) {
   const int n_neg = slots_.n_neg(), hard = slots_.hard();
   const float w_random = float(plan_.gives == Gives::nothing ? 1.0 : 1.0 - s_.omega) / float(n_neg), w_hard = float(s_.omega);
   for (int k = 0; k < n_neg; ++k)
-    dev_.ops.bpr(dev_.ctx, step.loss + bpr, {d_u, d_p, slots_.d(2 + k), k > 0, k > 0}, h_u, h_p, slots_.h(2 + k), w_random, eps);
+    dev_.ops.bpr(dev_.ctx, step.loss + bpr_, {d_u, d_p, slots_.d(2 + k), k > 0, k > 0}, h_u, h_p, slots_.h(2 + k), w_random, eps);
   switch (plan_.gives) {
     case Gives::nothing:
       break;
     case Gives::item:
-      dev_.ops.bpr(dev_.ctx, step.loss + hard_loss_, {d_u, d_p, slots_.d(hard)}, h_u, h_p, slots_.h(hard), w_hard, eps);
+      dev_.ops.bpr(dev_.ctx, step.loss + hard_, {d_u, d_p, slots_.d(hard)}, h_u, h_p, slots_.h(hard), w_hard, eps);
       break;
     case Gives::constant:
-      dev_.ops.bpr(dev_.ctx, step.loss + hard_loss_, {d_u, d_p, {}}, h_u, h_p, sampler_->choice().rows.slice(0, slots_.rows()), w_hard, eps);
+      dev_.ops.bpr(dev_.ctx, step.loss + hard_, {d_u, d_p, {}}, h_u, h_p, sampler_->choice().rows.slice(0, slots_.rows()), w_hard, eps);
       break;
     case Gives::mixture: {  // always in the stable form: the published loss
       const Choice c = sampler_->choice();
-      dev_.ops.mixed_bpr(dev_.ctx, step.loss + hard_loss_, d_u, mixed_->d(batch.rows), mixed_->h(batch.rows), h_u,
+      dev_.ops.mixed_bpr(dev_.ctx, step.loss + hard_, d_u, mixed_->d(batch.rows), mixed_->h(batch.rows), h_u,
                          backbone_->representations().item_layers(), batch.positives(), c.items, c.alpha, w_hard, false);
       break;
     }

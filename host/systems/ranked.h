@@ -23,7 +23,8 @@ struct RankedParts {
 
 class Ranked : public Model {
  public:
-  Ranked(const Setup&, RankedParts);
+  // losses: bpr, and of bpr_curricular, align and reg those that the system names; a sampler's own is added.
+  Ranked(const Setup&, std::vector<const char*> losses, RankedParts);
 
   std::span<const char* const> losses() const override { return losses_; }
   void begin_epoch(int epoch) override { backbone_->begin_epoch(epoch); }
@@ -54,7 +55,7 @@ class Ranked : public Model {
   void show_reverse(const Given&, Watch&) override;
 
  private:
-  enum Term { bpr, curricular, align, reg };  // of losses(); a sampler with a name of its own adds one
+  size_t term(const char* name);  // its place among losses()
   bool late() const { return plan_.gives != Gives::nothing && !plan_.early; }
   void find_rows(const Batch&, const Step&);
   void propagate(const Step&);
@@ -70,7 +71,7 @@ class Ranked : public Model {
   std::unique_ptr<Sampler> sampler_;
   std::vector<const char*> losses_;
   std::string hard_loss_name_;
-  size_t hard_loss_ = 0;  // the sampler's among losses_
+  size_t bpr_, hard_ = 0, align_ = 0, reg_ = 0;  // places among losses_
   Slots slots_;
   std::optional<LayerSlots> mixed_;  // where the sampler mixes
   Plan plan_;                        // of the step

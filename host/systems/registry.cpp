@@ -84,7 +84,7 @@ std::unique_ptr<Model> make_plain(const Setup& z) {
   p.arena->take(z.dev);
   if (p.modal) p.modal->init();
   p.sampler = make_sampler(z, plain_outline(z.s));
-  return std::make_unique<Ranked>(z, std::move(p));
+  return std::make_unique<Ranked>(z, find_system(z.s.model)->losses, std::move(p));
 }
 
 // CCDRec: a backbone whose propagation starts from what DMA makes of Hhat, and negatives by CNS over the pools of NDI.
@@ -118,7 +118,7 @@ std::unique_ptr<Model> make_ccdrec(const Setup& z) {
   else
     p.sampler = make_sampler(z, ccdrec_outline(z.s));
   p.fusion = std::move(dma);
-  return std::make_unique<Ranked>(z, std::move(p));
+  return std::make_unique<Ranked>(z, find_system(z.s.model)->losses, std::move(p));
 }
 
 constexpr const char* kNormRegulariser = "weight of the norm regulariser";
@@ -130,6 +130,7 @@ const std::vector<System> kSystems = {
     {"BPR",
      kRanking,
      {{"learning_rate", "0.001"}, {"train_batch_size", "2048"}, {"reg_weight", "0.1", kNormRegulariser}},
+     {"bpr", "reg"},
      nullptr,
      false,
      make_plain,
@@ -137,6 +138,7 @@ const std::vector<System> kSystems = {
     {"LightGCN",
      kRanking | kUserItemGraph,
      {{"learning_rate", "0.001"}, {"train_batch_size", "2048"}, {"reg_weight", "0.0001", kNormRegulariser}, {"n_ui_layers", "2"}},
+     {"bpr", "reg"},
      "n_ui_layers",
      false,
      make_plain,
@@ -144,6 +146,7 @@ const std::vector<System> kSystems = {
     {"FREEDOM",
      kRanking | kUserItemGraph | kFeatures,
      {{"learning_rate", "0.001"}, {"train_batch_size", "2048"}, {"dropout", "0.8"}, {"reg_weight", "0", kModalityTerms}},
+     {"bpr", "bpr_curricular", "align", "reg"},
      nullptr,
      false,
      make_plain,
@@ -156,6 +159,7 @@ const std::vector<System> kSystems = {
       {"reg_weight", "0", kModalityTerms},
       {"dtau", "5"},
       {"tau_end", "30"}},
+     {"bpr", "bpr_curricular", "align", "reg"},
      nullptr,
      true,
      make_ccdrec,

@@ -28,10 +28,11 @@ struct KeyMeaning {  // of a key for one system
 
 struct System {
   const char* name;
-  unsigned has;                  // Concerns
-  std::vector<KeyMeaning> keys;  //
-  const char* n_layers;          // the setting that MMRec's key n_layers is for this model; null: not its key
-  bool wraps;                    // it is put on the backbone that the settings name
+  unsigned has;                     // Concerns
+  std::vector<KeyMeaning> keys;     //
+  std::vector<const char*> losses;  // their terms, in the order of files; a sampler of hard negatives adds its own
+  const char* n_layers;             // the setting that MMRec's key n_layers is for this model; null: not its key
+  bool wraps;                       // it is put on the backbone that the settings name
   std::unique_ptr<Model> (*make)(const Setup&);
   Outline (*outline)(const Settings&);
 

@@ -213,6 +213,18 @@ void check_same_run(const TensorFile& file, const std::string& path, const Setti
         fmt::format("{}: was computed with other settings: {}; put the first value back into config.yaml, or start a new run", path, others));
 }
 
+// The names of state.losses, with blanks between them. Absent: the four that every model had once.
+std::string joined_losses(Recommender& model) {
+  std::string names;
+  for (const char* name : model.model().losses()) names += (names.empty() ? "" : " ") + std::string(name);
+  return names;
+}
+std::vector<std::string> names_of_losses(const TensorFile& file) {
+  const auto meta = file.metadata.find("losses");
+  std::istringstream in(meta == file.metadata.end() ? "bpr bpr_curricular align reg" : meta->second);
+  return {std::istream_iterator<std::string>(in), {}};
+}
+
 // Runs begun before there was a choice keep the first epoch of the best value even where no value can be better.
 constexpr const char* kKeepsLatest = "keeps_latest";
 
@@ -229,6 +241,7 @@ std::map<std::string, std::string> state_metadata(const Impl& z) {
                                              {"epoch", std::to_string(z.epoch)},
                                              {"next_step", std::to_string(z.next_step)},
                                              {"failures", std::to_string(z.failures)},
+                                             {"losses", joined_losses(*z.model)},
                                              {"summary", summary_json(z.summary).dump()}};
   if (!z.blind_note.empty() && z.blind) meta[kKeepsLatest] = "true";
   return meta;
@@ -329,12 +342,11 @@ void Trainer::load_state(const std::string& path) {
     into.upload(turned.data(), w.rows * w.cols, w.offset);
   };
   // Everything is read before anything changes.
-  const int64_t steps = model.steps_per_epoch(), done = run.epoch * steps;
-  number_of(file, "next_step", 0, steps, path);  // all of them: stopped between the last step and what follows it
-  const int64_t t = number_of(file, "t", done + run.next_step, done + run.next_step, path);
+  number_of(file, "next_step", 0, model.steps_per_epoch(), path);  // all of them: stopped between the last step and what follows it
+  const int64_t t_here = model.t_at(run.epoch, run.next_step), t = number_of(file, "t", t_here, t_here, path);
   const auto losses = file.tensors.find("state.losses");
-  const size_t n_losses = model.model().losses().size();
-  if (losses == file.tensors.end() || losses->second.bytes.size() != n_losses * sizeof(double))
+  const std::vector<std::string> saved_names = names_of_losses(file);
+  if (losses == file.tensors.end() || losses->second.bytes.size() != saved_names.size() * sizeof(double))
     throw UserError(path + ": tensor 'state.losses' is missing or has another size");
   const Windows all = windows(model);
   std::vector<Kept> kept;
@@ -363,8 +375,13 @@ void Trainer::load_state(const std::string& path) {
     z.device->ops.upload(z.device->ctx, k.device, file.tensors.at(k.name).bytes.data(), k.bytes);
     *k.filled = true;
   }
-  z.partial.resize(n_losses);
-  std::memcpy(z.partial.data(), losses->second.bytes.data(), losses->second.bytes.size());
+  std::vector<double> sums(saved_names.size());
+  std::memcpy(sums.data(), losses->second.bytes.data(), losses->second.bytes.size());
+  z.partial.clear();
+  for (const char* name : model.model().losses()) {
+    const auto at = std::find(saved_names.begin(), saved_names.end(), name);
+    z.partial.push_back(at == saved_names.end() ? 0.0 : sums[size_t(at - saved_names.begin())]);
+  }
   model.set_t(t);
   z.epoch = run.epoch, z.next_step = run.next_step, z.failures = run.failures;
   z.summary = summary;

@@ -52,6 +52,7 @@ class Recommender {
   void represented(CMat& hu, CMat& hi);  // what that gave last
 
   int64_t t() const { return t_; }  // steps of Adam done
+  int64_t t_at(int epoch, int64_t next_step) const { return epoch * stepping_.updates(steps_per_epoch()) + stepping_.updates(next_step); }
   void set_t(int64_t t) { t_ = t; }
   Csr train_csr() const { return train_.by_user.view(); }
   std::map<std::string, double>& seconds() { return clock_.seconds; }  // by phase, since the caller last cleared them

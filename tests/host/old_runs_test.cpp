@@ -34,6 +34,8 @@ void expect_holds(const json& want, const json& got, const std::string& where) {
     return;
   }
   for (const auto& [key, value] : want.items()) {
+    // Every model named four terms of its loss then, those it does not have as 0.
+    if (where.ends_with(".losses") && value == 0.0 && !got.contains(key)) continue;
     ASSERT_TRUE(got.is_object() && got.contains(key)) << where << "." << key;
     expect_holds(value, got[key], where + "." + key);
   }
@@ -87,7 +89,8 @@ void expect_resumed(const std::string& name, const std::string& folder) {
     ASSERT_GT(want.size(), 2u);
     for (const auto& [tensor, digest] : want) {
       ASSERT_TRUE(tensors.count(tensor)) << name << " " << file << " " << tensor;
-      const std::vector<unsigned char>& bytes = tensors.at(tensor).bytes;
+      std::vector<unsigned char> bytes = tensors.at(tensor).bytes;
+      if (tensor == "state.losses") bytes.resize(4 * sizeof(double));  // four terms in every model then; the epoch is over, and all are 0
       EXPECT_EQ(sha256({reinterpret_cast<const char*>(bytes.data()), bytes.size()}), digest) << name << " " << file << " " << tensor;
     }
   }
