@@ -13,10 +13,10 @@ void HardSampler::give(const Given& given, const Batch& b) {
   given_ = true;
   for (const char* of_others : {"batch.curricular", "batch.frozen"})
     if (given.has(of_others)) given.fail(std::string("'") + of_others + "' is given, but the model has neither NDI nor CNS; leave it away");
-  if (!gives()) {
-    if (given.has("hard.items")) given.fail("'hard.items' is given, but omega = 0 leaves no hard negative; leave it away");
-    return;
-  }
+  for (const char* array : {"hard.items", "hard.alpha"})
+    if (!gives() && given.has(array)) given.fail(std::string("'") + array + "' is given, but omega = 0 leaves no hard negative; leave it away");
+  if (!gives()) return;
+  if (!mixes() && given.has("hard.alpha")) given.fail("'hard.alpha' is given, but only the sampler mixgcf reads it; leave it away");
   const std::vector<int32_t> chosen = given.indices("hard.items", {lists(), b.rows}, I_);
   dev_.ops.upload(dev_.ctx, items(b), chosen.data(), chosen.size() * sizeof chosen[0]);
 }

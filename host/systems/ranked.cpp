@@ -60,14 +60,14 @@ void Ranked::forward(const Batch& batch, const Step& step) {
     sampler_->late(batch, step, backbone_->representations());
   }
   const Phase phase = step.clock.phase(RangeId::forward);
-  if (late()) slots_.list_again(batch, plan_.gives == Gives::item);
+  if (reads_others()) slots_.list_again(batch, plan_.gives == Gives::item);
   slots_.gather(backbone_->h());
 }
 
 // The distinct nodes and items that the batch reads, and all rows that their representations are made of.
 void Ranked::find_rows(const Batch& batch, const Step& step) {
   const Phase phase = step.clock.phase(RangeId::forward);
-  slots_.list(batch, plan_.gives == Gives::item && plan_.early, late() || plan_.gives == Gives::mixture ? sampler_->candidates() : Ids{});
+  slots_.list(batch, plan_.gives == Gives::item && plan_.early, reads_others() ? sampler_->candidates() : Ids{});
   backbone_->touch(slots_.nodes());
   if (modal_) slots_.list_items(batch);
 }
@@ -203,10 +203,12 @@ void Ranked::give(const Given& given, const Batch& batch) {
   if (sampler_) {
     sampler_->give(given, batch);
   } else {
-    if (given.has("hard.items")) given.fail("'hard.items' is given, but the settings name no sampler; leave it away");
     if (given.has("batch.curricular")) given.fail("'batch.curricular' is given, but the model has neither NDI nor CNS; leave it away");
     if (given.has("batch.frozen")) given.fail("'batch.frozen' is given, but only NDI without CNS with ndi_negative = pool reads it; leave it away");
   }
+  const bool reads_hard = sampler_ && sampler_->name() == std::string("hard");
+  for (const char* array : {"hard.items", "hard.alpha"})
+    if (!reads_hard && given.has(array)) given.fail(std::string("'") + array + "' is given, but the settings name no sampler; leave it away");
   if ((fusion_ || given.has("diffusion.items")) &&
       given.indices("diffusion.items", {kAny}, I_) != std::vector<int32_t>(distinct.begin(), distinct.end()))
     given.fail("'diffusion.items' is not the ascending list of the distinct items among positives and random negatives");

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json.hpp>
 
 #include "tests/host/command.h"
 
@@ -226,6 +227,100 @@ TEST(BadCase, OfAStepIsOneSentence) {
                    {{"a width that the model can have, and an array it does not", "'param.text_embedding.weight' is none", [](TensorFile& f) {
                        put_floats(f, "param.text_embedding.weight", {11, 4}, 0);
                      }}});
+}
+
+// Another value of a setting that the case names, or another setting.
+std::function<void(TensorFile&)> with_setting(const std::string& key, const nlohmann::json& value) {
+  return [=](TensorFile& f) {
+    nlohmann::json settings = nlohmann::json::parse(f.metadata.at("settings"));
+    settings[key] = value;
+    f.metadata["settings"] = settings.dump();
+  };
+}
+std::function<void(TensorFile&)> with_gradient(const std::string& text) {
+  return [=](TensorFile& f) { f.metadata["gradient"] = text; };
+}
+
+TEST(BadCase, OfAGradientIsOneSentence) {
+  expect_sentences("step", "bpr_mg_second",
+                   {
+                       {"a word", "the metadata gradient = 'minus' is no finite number", with_gradient("minus")},
+                       {"nothing", "the metadata gradient = '' is no finite number", with_gradient("")},
+                       {"a rest", "gradient = '-0.2x'", with_gradient("-0.2x")},
+                       {"two lines", "gradient = '1?2'", with_gradient("1\n2")},
+                       {"no number", "gradient = 'nan'", with_gradient("nan")},
+                       {"infinite", "gradient = '-inf'", with_gradient("-inf")},
+                       {"beyond float32's range", "gradient = '1e39'", with_gradient("1e39")},
+                       {"beyond any range", "gradient = '1e999'", with_gradient("1e999")},
+                   });
+}
+
+TEST(BadCase, OfHardNegativesIsOneSentence) {
+  const BadCase misspelt = {"a misspelt array", "array 'hard.item' is none that such a case holds, did you mean 'hard.items'?",
+                            [](TensorFile& f) { rename(f, "hard.items", "hard.item"); }};
+  const BadCase without_sampler = {"items without a sampler", "'hard.items' is given, but the settings name no sampler",
+                                   with_setting("sampler", "none")};
+  const BadCase without_weight = {"items with omega 0", "'hard.items' is given, but omega = 0 leaves no hard negative", with_setting("omega", 0)};
+  const auto alpha_alone = [](std::function<void(TensorFile&)> spoil) { return [=](TensorFile& f) { f.tensors.erase("hard.items"), spoil(f); }; };
+  expect_sentences(
+      "step", "lightgcn_dns",
+      {
+          misspelt,
+          without_sampler,
+          without_weight,
+          {"items are missing", "array 'hard.items' is missing", [](TensorFile& f) { f.tensors.erase("hard.items"); }},
+          {"an item out of range", "'hard.items' has 11 at position 3, expected 0 to 10", [](TensorFile& f) { put_index(f, "hard.items", 3, 11); }},
+          {"items without a list", "'hard.items' has shape (7), expected (1,7)", [](TensorFile& f) { f.tensors.at("hard.items").shape = {7}; }},
+          {"items for mixgcf", "'hard.items' has shape (1,7), expected (3,7)", with_setting("sampler", "mixgcf")},
+          {"shares that nothing reads", "'hard.alpha' is given, but only the sampler mixgcf reads it",
+           [](TensorFile& f) {
+             put_floats(f, "hard.alpha", {3, 7}, 0.5f);
+           }},
+          {"curricular negatives beside a sampler", "'batch.curricular' is given, but the model has neither NDI nor CNS",
+           [](TensorFile& f) { f.tensors["batch.curricular"] = f.tensors.at("batch.positives"); }},
+      });
+  expect_sentences(
+      "step", "freedom_mixgcf",
+      {
+          misspelt,
+          without_sampler,
+          without_weight,
+          {"items of two layers", "'hard.items' has shape (3,8), expected (2,8)", with_setting("n_ui_layers", 1)},
+          {"items for dns", "'hard.alpha' is given, but only the sampler mixgcf reads it", with_setting("sampler", "dns")},
+          {"shares without a sampler", "'hard.alpha' is given, but the settings name no sampler", alpha_alone(with_setting("sampler", "none"))},
+          {"shares with omega 0", "'hard.alpha' is given, but omega = 0 leaves no hard negative", alpha_alone(with_setting("omega", 0))},
+          {"shares are missing", "array 'hard.alpha' is missing", [](TensorFile& f) { f.tensors.erase("hard.alpha"); }},
+          {"a misspelt share", "array 'hard.alhpa' is none that such a case holds, did you mean 'hard.alpha'?",
+           [](TensorFile& f) { rename(f, "hard.alpha", "hard.alhpa"); }},
+          {"a share above 1", "'hard.alpha' holds 1.25", [](TensorFile& f) { put(f, "hard.alpha", 5, 1.25f); }},
+          {"a share below 0", "'hard.alpha' holds -0.5", [](TensorFile& f) { put(f, "hard.alpha", 0, -0.5f); }},
+          {"a share that is no number", "'hard.alpha' is not finite at position 23", [](TensorFile& f) { put(f, "hard.alpha", 23, NAN); }},
+      });
+  expect_sentences("step", "ccdrec", {{"items beside CNS", "'hard.items' is given, but the settings name no sampler", [](TensorFile& f) {
+                                         f.tensors["hard.items"] = f.tensors.at("batch.negatives");
+                                       }}});
+}
+
+// With omega 0 there is no hard negative, and a case needs none.
+TEST(BadCase, WithoutWeightNoHardNegativeIsNeeded) {
+  const Folder dir;
+  for (const char* name : {"lightgcn_dns", "freedom_mixgcf"}) {
+    TensorFile f = golden(name);
+    f.tensors.erase("hard.items"), f.tensors.erase("hard.alpha");
+    with_setting("omega", 0)(f);
+    write(dir / "with", f);
+    with_setting("sampler", "none")(f);
+    write(dir / "without", f);
+    for (const char* of : {"with", "without"}) {
+      const Result r = run({"step", "--in", dir / of, "--out", (dir / of) + ".result", "--threads", "1"});
+      EXPECT_EQ(r.code, 0) << r.err;
+    }
+    const TensorFile with = read_safetensors(dir / "with.result"), without = read_safetensors(dir / "without.result");
+    for (const auto& [array, t] : without.tensors) {
+      ASSERT_TRUE(with.tensors.count(array)) << array;
+      EXPECT_EQ(with.tensors.at(array).bytes, t.bytes) << name << ": " << array;
+    }
+  }
 }
 
 TEST(BadCase, OfTheReverseProcessIsOneSentence) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <stdexcept>
 
 #include "data/error.h"
 #include "host/files/step.h"
@@ -38,13 +39,34 @@ const Named case_models[] = {
     {"DMA+CNS", [](Settings& s) { s.ndi = false; }},
     {"NDI+CNS", [](Settings& s) { s.dma = false; }},
     {"CNS", [](Settings& s) { s.dma = s.ndi = false; }},
+    {"BPR, popularity", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.sampler = "popularity"; }},
+    {"LightGCN, DNS", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3, s.sampler = "dns"; }},
+    {"FREEDOM, DNS, one of the two best, two negatives",
+     [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.sampler = "dns", s.top_m = 2, s.n_neg = 2; }},
+    {"BPR, MixGCF", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.sampler = "mixgcf"; }},
+    {"LightGCN, MixGCF", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3, s.sampler = "mixgcf"; }},
+    {"FREEDOM, MixGCF", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.n_mm_layers = 2, s.sampler = "mixgcf"; }},
+    {"DMA, DNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "dns"; }},
+    {"DMA, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "mixgcf"; }},
+    {"MixGCF without weight", [](Settings& s) { s.model = "LightGCN", s.sampler = "mixgcf", s.omega = 0; }},
+    {"BPR, Mirror Gradient", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.use_mg = true; }},
+    {"FREEDOM, MixGCF, Mirror Gradient",
+     [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.sampler = "mixgcf", s.use_mg = true, s.alpha1 = 0.5, s.alpha2 = 0.3; }},
+    {"CCDRec, Mirror Gradient", [](Settings& s) { s.use_mg = true; }},
+    {"DMA+NDI, Mirror Gradient", [](Settings& s) { s.cns = false, s.use_mg = true; }},
 };
+const Named& model_named(const std::string& name) {
+  for (const Named& m : case_models)
+    if (m.name == name) return m;
+  throw std::runtime_error(name);
+}
 
 // 195 pairs in batches of 24: nine steps an epoch, the last of three rows. Curriculum: epochs 0 random, 1 to 3 three pools, then the model's own.
 Settings case_settings(const Named& m) {
   Settings s;
   s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 6, s.knn_k = 3, s.seed = 11, s.threads = 1, s.learning_rate = 5e-3;
   s.dropout = 0.3, s.dtau = 1, s.tau_end = 3, s.timesteps = 8, s.candidate_ratio = 0.5;
+  s.n_candidates = 5, s.beta = 4;  // steps 0, 4 and 8 are mirrored
   m.set(s);
   return s;
 }
@@ -57,7 +79,6 @@ struct Position {
 // The run itself, up to and including that step: its losses and its parameters, by name.
 struct Taken {
   Losses losses;
-  std::vector<std::string> names;  // of them
   std::map<std::string, std::vector<float>> parameters;
 };
 Taken take_step(const Settings& s, const Dataset& data, Position at) {
@@ -71,7 +92,6 @@ Taken take_step(const Settings& s, const Dataset& data, Position at) {
   model.step(at.epoch, at.step);
   Taken out;
   out.losses = model.losses();
-  out.names.assign(model.model().losses().begin(), model.model().losses().end());
   model.flush();
   for (const Window& w : windows(model)) {
     const std::vector<float> v = values_of(w);
@@ -84,20 +104,31 @@ Taken take_step(const Settings& s, const Dataset& data, Position at) {
 // table holds.
 void expect_case_computes_the_step(const Settings& s, const Dataset& data, Position at, const Folder& dir) {
   SCOPED_TRACE("epoch " + std::to_string(at.epoch) + ", step " + std::to_string(at.step));
-  {
+  std::vector<TensorFile> cases, results;  // a pass each
+  std::vector<std::string> parts;
+  for (const bool mirrored : {false, true}) {
+    if (mirrored && !(s.use_mg && at.step % s.beta == 0)) continue;
     Trainer t(s, data);
     EXPECT_EQ(train_to(t, s, at.epoch, at.step, {}).reason, StopReason::interrupted);
-    write_case(t, s, 0, dir / "case.safetensors");
+    write_case(t, s, mirrored, dir / "case.safetensors");
+    parts.assign(t.model().model().losses().begin(), t.model().model().losses().end());
+    run_step_case(dir / "case.safetensors", dir / "result.safetensors", s.device, 2);
+    cases.push_back(read_safetensors(dir / "case.safetensors")), results.push_back(read_safetensors(dir / "result.safetensors"));
   }
-  run_step_case(dir / "case.safetensors", dir / "result.safetensors", s.device, 2);
-  const TensorFile given = read_safetensors(dir / "case.safetensors"), got = read_safetensors(dir / "result.safetensors");
   const Taken want = take_step(s, data, at);
-  for (size_t k = 0; k < want.losses.size(); ++k) {
-    const std::string part = std::string("loss.") + want.names[k];
+  ASSERT_EQ(want.losses.size(), parts.size());
+  for (size_t k = 0; k < parts.size(); ++k) {  // those of the first pass
     double loss = 0;
-    std::memcpy(&loss, got.tensors.at(part).bytes.data(), sizeof loss);
-    EXPECT_EQ(loss, want.losses[k]) << part;
+    std::memcpy(&loss, results[0].tensors.at("loss." + parts[k]).bytes.data(), sizeof loss);
+    EXPECT_EQ(loss, want.losses[k]) << parts[k];
   }
+  if (cases.size() > 1) {
+    EXPECT_EQ(std::stoi(cases[1].metadata.at("t")), std::stoi(cases[0].metadata.at("t")) + 1);
+    EXPECT_EQ(std::stof(cases[1].metadata.at("gradient")), float(-s.alpha2));
+    for (const auto& [name, values] : want.parameters)
+      EXPECT_TRUE(results[0].tensors.at("new." + name).bytes == cases[1].tensors.at("param." + name).bytes) << name << " between the passes";
+  }
+  const TensorFile &given = cases.back(), &got = results.back();
   for (const auto& [name, values] : want.parameters) {
     const TensorData& t = got.tensors.at("new." + name);
     ASSERT_EQ(t.bytes.size(), values.size() * sizeof(float)) << name;
@@ -125,9 +156,9 @@ TEST(Case, OnAGpuToo) {
   if (!gpu_info().usable) GTEST_SKIP() << "no GPU, no emulator";
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  for (const int m : {4, 5}) {
-    SCOPED_TRACE(case_models[m].name);
-    Settings s = case_settings(case_models[m]);
+  for (const char* name : {"FREEDOM", "CCDRec", "FREEDOM, MixGCF, Mirror Gradient"}) {
+    SCOPED_TRACE(name);
+    Settings s = case_settings(model_named(name));
     s.device = "cuda";
     for (const Position at : {Position{0, 8}, {1, 2}}) expect_case_computes_the_step(s, data, at, dir);
   }
@@ -144,8 +175,8 @@ TEST(Case, HoldsTheArraysOfItsStep) {
     write_case(t, s, 0, dir / "case.safetensors");
     return read_safetensors(dir / "case.safetensors");
   };
-  const TensorFile first = case_of(case_models[5], 0, 8), second = case_of(case_models[5], 1, 0), frozen = case_of(case_models[12], 1, 2),
-                   bpr = case_of(case_models[0], 2, 0);
+  const TensorFile first = case_of(model_named("CCDRec"), 0, 8), second = case_of(model_named("CCDRec"), 1, 0),
+                   frozen = case_of(model_named("DMA+NDI"), 1, 2), bpr = case_of(model_named("BPR"), 2, 0);
   EXPECT_FALSE(first.tensors.count("batch.curricular"));
   EXPECT_EQ(first.tensors.at("batch.users").shape, std::vector<int64_t>{3});
   EXPECT_EQ(first.metadata.at("t"), "9");
@@ -166,7 +197,7 @@ TEST(Case, ShowsHowCurricularNegativesWereFound) {
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   for (const bool cosine : {false, true})
     for (const Position at : {Position{1, 0}, {2, 4}, {3, 8}}) {
-      Settings s = case_settings(case_models[5]);
+      Settings s = case_settings(model_named("CCDRec"));
       s.cns_cosine = cosine, s.kappa = 0.3;
       Trainer t(s, data);
       train_to(t, s, at.epoch, at.step, {});
@@ -198,7 +229,7 @@ TEST(Case, ReverseComputesThePoolsOfTheRun) {
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   for (const bool trained : {true, false})
     for (const Position at : {Position{0, 0}, {1, 4}}) {
-      Settings s = case_settings(case_models[5]);
+      Settings s = case_settings(model_named("CCDRec"));
       s.train_features = trained, s.noise_prediction_form = !trained;
       {
         Trainer t(s, data);
@@ -215,7 +246,7 @@ TEST(Case, ReverseComputesThePoolsOfTheRun) {
         for (size_t j = 0; j < want.size(); ++j) EXPECT_NEAR(pool.f32()[j], want[j], 2e-6f * (1 + std::fabs(want[j]))) << "pool " << k << ", " << j;
       }
     }
-  Settings s = case_settings(case_models[4]);
+  Settings s = case_settings(model_named("FREEDOM"));
   Trainer t(s, data);
   EXPECT_THROW(write_reverse_case(t, s, dir / "none"), std::logic_error);
   EXPECT_FALSE(std::filesystem::exists(dir / "none"));
@@ -224,7 +255,7 @@ TEST(Case, ReverseComputesThePoolsOfTheRun) {
 TEST(Case, AStepThatIsNotInTheRunIsOneSentence) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  Settings s = case_settings(case_models[0]);
+  Settings s = case_settings(model_named("BPR"));
   s.epochs = 100, s.stopping_step = 1, s.learning_rate = 0.05;
   const auto sentence = [&](int epoch, int64_t step) -> std::string {
     Trainer t(s, data);
