@@ -27,6 +27,7 @@ struct CaseOptions : RunOptions {
 
 int run_case(const CaseOptions& o, Io& io) {
   if (o.reverse == (o.step >= 0)) throw UserError("give --step K for a step, or --reverse for the reverse process that ends the epoch");
+  if (o.reverse && o.pass != 0) throw UserError("--pass is one of a step; leave it away with --reverse");
   Config config = resolve_run(o, o.configs, command_line(o));
   Settings& s = config.settings;
   check_device(s.device, s.spmm);
@@ -36,7 +37,7 @@ int run_case(const CaseOptions& o, Io& io) {
   { const SafeFile opens(o.out); }  // a place that refuses says so now and not after the training
   Trainer trainer(s, data);
   const int64_t step = o.reverse ? 0 : o.step;
-  check_step(trainer, s, o.epoch, step, o.reverse ? 0 : o.pass);
+  check_step(trainer, s, o.epoch, step, o.pass);
   if (o.reverse && !trainer.model().model().reverses()) throw UserError("--reverse: the model of the settings has no diffusion");
   for (const std::string& note : config.notes) io.err << "note: " << note << '\n';
   for (const std::string& note : trainer.notes()) io.err << "note: " << note << '\n';

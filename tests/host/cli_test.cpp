@@ -53,6 +53,8 @@ TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
       {{"case", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null"}, "--step K"},
       {{"case", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--step", "0", "--reverse"}, "--reverse"},
       {{"case", "-m", "LightGCN", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--reverse"}, "no diffusion"},
+      {{"case", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--reverse", "--pass", "1"}, "--pass is one of a step"},
+      {{"case", "-m", "BPR", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--step", "0", "--pass", "1"}, "a step has one pass, 0"},
       {{"step", "--in", "/no/such/case"}, "--print"},
       {{"case", "-d", data_folder(), "--epoch", "1000", "--step", "0", "--out", "/dev/null"}, "the run has epochs 0 to 999"},
       {{"case", "-d", data_folder(), "--epoch", "0", "--step", "0", "--out", "/no/such/folder/case"}, "check that the folder exists"},
