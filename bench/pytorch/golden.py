@@ -6,8 +6,7 @@ For each case NAME: NAME.case.safetensors (docs/step-format.md) and NAME.want.sa
 `mass.<array>`, the scale rounding errors are measured by, one value per row: the array's shape without the last dimension (a vector: shape
 (1)). mass.loss.total (1) serves all loss terms; new.* have none. manifest.json holds SHA-256 and CRC-32 of every file. A second run of the
 same PyTorch writes the same bytes; on another processor sums may differ in the last bit of a float64, and files that differ by no more stay.
-The cases are those of golden_cases.py and golden_hard.py, results and masses are computed by golden_results.py. Those that golden_hard.py lists as
-waiting go to the folder OUT-waiting, with a manifest of their own.
+The cases are those of golden_cases.py and golden_hard.py, results and masses are computed by golden_results.py.
 """
 import argparse
 import hashlib
@@ -72,7 +71,7 @@ def all_cases():
 
 
 def write_all(out, cases, others):
-    """Cases, other files and the manifest of one folder. others: file name -> function that makes arrays and metadata"""
+    """Cases, other files and the manifest. others: file name -> function that makes arrays and metadata"""
     os.makedirs(out, exist_ok=True)
     manifest = {"torch": torch.__version__, "numpy": np.__version__, "seed": C.SEED, "tolerance": TOLERANCE, "files": {}, "crc32": {}, "cases": {}}
     total = 0
@@ -109,11 +108,7 @@ def main():
     parser.add_argument("--out", default=os.path.join(here, "..", "..", "tests", "golden"))
     out = os.path.normpath(parser.parse_args().out)
     torch.set_num_threads(1)
-    cases, others = all_cases(), {"similar_negative": C.make_selection, "hard_choice": golden_hard.make_choices}
-    for folder, wanted in ((out, lambda n: n not in golden_hard.WAITING), (out + "-waiting", lambda n: n in golden_hard.WAITING)):
-        parts = [{n: x for n, x in of.items() if wanted(n)} for of in (cases, others)]
-        if any(parts):
-            write_all(folder, *parts)
+    write_all(out, all_cases(), {"similar_negative": C.make_selection, "hard_choice": golden_hard.make_choices})
 
 
 if __name__ == "__main__":

@@ -177,8 +177,3 @@ def cases():
 
 def settings_of(case):
     return {**{n: x[0] for n, x in HARD.items()}, **{f"{n}_mg_{which}": x[0] for n, x in MIRROR.items() for which in ("first", "second")}}[case]
-
-
-# Cases and files that the program does not read yet: golden.py writes them into a folder of their own (tests/golden-waiting). What is taken
-# out of here goes to tests/golden, where golden_test.cpp finds it.
-WAITING = {*HARD, *(f"{n}_mg_{which}" for n in MIRROR for which in ("first", "second")), "hard_choice"}

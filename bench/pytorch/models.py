@@ -296,7 +296,7 @@ def losses(r, batch, diffusion, s, tap=lambda x: x):
 
     out = {"h.users": h_u, "h.positives": h_p, "h.negatives": h_n}
     random = sum(ranking(h_u, h_p, h_n[k]) for k in range(len(neg))) / len(neg)
-    curricular, align, reg = zero, zero, zero
+    curricular, hard, align, reg = zero, zero, zero, zero
     omega = 0.0
     if s.model == "CCDRec" and batch.frozen is not None:
         omega, curricular = s.omega, ranking(h_u, h_p, batch.frozen)
@@ -327,7 +327,7 @@ def losses(r, batch, diffusion, s, tap=lambda x: x):
     out["loss.align"] = s.lambda_dm * align
     out["loss.reg"] = s.reg_weight * reg
     out["loss.total"] = out["loss.bpr"] + out["loss.bpr_curricular"] + out["loss.align"] + out["loss.reg"]
-    if H.used(s):
+    if s.sampler != "none":
         out["loss.bpr_hard"] = omega * hard
         out["loss.total"] = out["loss.total"] + out["loss.bpr_hard"]
     return out

@@ -1,4 +1,4 @@
-// tests/golden-waiting/hard_choice.safetensors: what an independent program chooses as hard negatives, and its shares of popularity
+// tests/golden/hard_choice.safetensors: what an independent program chooses as hard negatives, and its shares of popularity
 // (bench/pytorch/golden_hard.py). Its scores are exact in float and double: equal scores are equal in both.
 #include <gtest/gtest.h>
 
@@ -15,7 +15,7 @@ namespace ccdrec::test {
 namespace {
 
 struct HardChoice : ::testing::Test {
-  TensorFile file = read_safetensors(std::string(CCDREC_SOURCE_DIR) + "/tests/golden-waiting/hard_choice.safetensors");
+  TensorFile file = read_safetensors(std::string(CCDREC_SOURCE_DIR) + "/tests/golden/hard_choice.safetensors");
   const int64_t B = at("choice.h.users").shape[0], d = at("choice.h.users").shape[1], I = at("choice.layers").shape[1],
                 L1 = at("choice.layers").shape[0];
   std::vector<std::vector<int32_t>> has;  // by user
