@@ -38,8 +38,15 @@ record ccdrec "$out/demo" CCDRec "${batch[@]}"
 record ccdrec-soon "$out/demo" CCDRec "${batch[@]}" "${soon[@]}"
 record ccdrec-dma "$out/demo" CCDRec "${batch[@]}" --set ndi=false --set cns=false --set n_neg=2
 record ccdrec-dma-ndi "$out/demo" CCDRec "${batch[@]}" --set cns=false
+record bpr-popularity "$out/demo" BPR "${batch[@]}" --set sampler=popularity
+record lightgcn-dns "$out/demo" LightGCN "${batch[@]}" --set sampler=dns
+record lightgcn-dns-top3 "$out/demo" LightGCN "${batch[@]}" --set sampler=dns --set top_m=3
+record freedom-mixgcf-mg "$out/demo" FREEDOM "${batch[@]}" --set sampler=mixgcf --set use_mg=true
+record ccdrec-dma-dns "$out/demo" CCDRec "${batch[@]}" --set ndi=false --set cns=false --set sampler=dns
+record ccdrec-mg "$out/demo" CCDRec "${batch[@]}" "${soon[@]}" --set use_mg=true
 record planted "$out/tiny" CCDRec --set train_batch_size=256 --set candidate_ratio=0.5 "${soon[@]}"
 runs=()
-for name in bpr lightgcn freedom freedom-reg ccdrec ccdrec-soon ccdrec-dma ccdrec-dma-ndi; do runs+=("$out/$name.safetensors"); done
+for name in bpr lightgcn freedom freedom-reg ccdrec ccdrec-soon ccdrec-dma ccdrec-dma-ndi \
+  bpr-popularity lightgcn-dns lightgcn-dns-top3 freedom-mixgcf-mg ccdrec-dma-dns ccdrec-mg; do runs+=("$out/$name.safetensors"); done
 exec "$python" -W ignore bench/pytorch/parity.py "${runs[@]}" --data "$out/demo" --plant "$out/planted.safetensors" "$out/tiny" \
   --report "${REPORT:-bench/results/parity}" --dtype "${DTYPE:-float64}"
