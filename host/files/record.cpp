@@ -40,7 +40,7 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   const Outline o = outline_of(s);
   const int64_t E = int64_t(data.train.size()), I = data.n_items, d = s.embedding_size, steps = steps_of(s, data);
   const int64_t items = std::min(E * (1 + s.n_neg), steps * I);  // distinct within their steps
-  int64_t words = E * (4 + s.n_neg) + steps * 9 + (data.n_users) * (1 + 2 * kListed);
+  int64_t words = E * (4 + s.n_neg) + steps * 11 + (data.n_users) * (1 + 2 * kListed);
   if (o.prune > 0) words += 2 * E;
   if (o.hard && o.chooses) words += E * (o.mixes ? 2 * (o.layers + 1) : 1);
   if (o.popular) words += E;
