@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "bench/random_rows.h"
-#include "kernels/cpu/root16.h"
+#include "kernels/cpu/fast/root16.h"
 #include "kernels/gemm.h"
 
 namespace ccdrec::bench {

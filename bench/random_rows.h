@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "bench/kernels/skewed.h"
-#include "kernels/cpu/sparse_row.h"
+#include "kernels/cpu/fast/sparse_row.h"
 #include "kernels/ops.h"
 
 namespace ccdrec::bench {

@@ -3,8 +3,8 @@
 //   m <- b1 m + (1-b1) f g ;  v <- b2 v + (1-b2) f^2 g^2 ;  theta <- theta - c1[t] m / ( sqrt(v) c2[t] + eps )
 //   c1[t] = lr / (1-b1^t),  c2[t] = 1 / sqrt(1-b2^t),  (1-b1) f and (1-b2) f^2 are computed in double, stored float; t = 1, 2, ...
 //   f = AdamSchedule::gradient of the step that g belongs to; a step without a gradient does not read it.
-// One element function (adam.cpp), explicit fma, no contraction: the dense and the on-demand form give the same bits. (Only an m of -0 stays -0 under
-// f < 0 and a dense g of 0, where a replay makes it +0.)
+// One element function (Element8 of cpu/fast/adam_row.cpp), explicit fma, no contraction: the dense and the on-demand form give the same bits. (Only an
+// m of -0 stays -0 under f < 0 and a dense g of 0, where a replay makes it +0.)
 //
 // adam           every element of a tensor, one pass: 28 bytes an element.
 // The others are for tables whose rows are stepped on demand (P, Q, the raw features). A row's value and its moments each know the step they have

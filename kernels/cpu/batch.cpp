@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/sparse_row.h"
+#include "kernels/cpu/fast/sparse_row.h"
 
 namespace ccdrec::cpu {
 

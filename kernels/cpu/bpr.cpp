@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/fast/lanes.h"
 #include "kernels/cpu/pair_loss.h"
 
 namespace ccdrec::cpu {

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/lanes.h"
-#include "kernels/cpu/normals.h"
-#include "kernels/cpu/product.h"
+#include "kernels/cpu/fast/lanes.h"
+#include "kernels/cpu/fast/normals.h"
+#include "kernels/cpu/fast/product.h"
 #include "kernels/gemm.h"
 
 namespace ccdrec {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "kernels/cpu/lanes.h"
-#include "kernels/cpu/product.h"
+#include "kernels/cpu/fast/lanes.h"
+#include "kernels/cpu/fast/product.h"
 #include "kernels/gemm.h"
 
 namespace ccdrec {

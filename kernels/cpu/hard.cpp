@@ -5,8 +5,8 @@
 #include <limits>
 #include <numeric>
 
-#include "kernels/cpu/lanes.h"
-#include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/fast/lanes.h"
+#include "kernels/cpu/fast/microkernel.h"
 #include "kernels/cpu/pair_loss.h"
 #include "kernels/cpu/unseen.h"
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/fast/microkernel.h"
 
 namespace ccdrec::cpu {
 namespace {

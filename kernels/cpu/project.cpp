@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <atomic>
 
-#include "kernels/cpu/beside.h"
-#include "kernels/cpu/product.h"
+#include "kernels/cpu/fast/beside.h"
+#include "kernels/cpu/fast/product.h"
 
 namespace ccdrec::cpu {
 namespace {

@@ -4,7 +4,7 @@
 #include <atomic>
 #include <cstring>
 
-#include "kernels/cpu/sparse_row.h"
+#include "kernels/cpu/fast/sparse_row.h"
 #include "kernels/rows.h"
 
 namespace ccdrec::cpu {

@@ -8,8 +8,8 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/lanes.h"
-#include "kernels/cpu/normals.h"
+#include "kernels/cpu/fast/lanes.h"
+#include "kernels/cpu/fast/normals.h"
 #include "kernels/estimator.h"
 
 namespace ccdrec::cpu {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/cpu/radix.h"
-#include "kernels/cpu/sparse_row.h"
+#include "kernels/cpu/fast/radix.h"
+#include "kernels/cpu/fast/sparse_row.h"
 
 namespace ccdrec::cpu {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "kernels/cpu/radix.h"
+#include "kernels/cpu/fast/radix.h"
 #include "kernels/cpu/unseen.h"
 
 namespace ccdrec::cpu {

@@ -1,6 +1,6 @@
 #include "kernels/spmm.h"
 
-#include "kernels/cpu/sparse_row.h"
+#include "kernels/cpu/fast/sparse_row.h"
 
 namespace ccdrec::cpu {
 void spmm_rows(Ctx& ctx, Mat y, const Csr& a, CMat x, RowList rows, const uint8_t* mask, bool accumulate) {

@@ -9,7 +9,7 @@
 #include <functional>
 #include <limits>
 
-#include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/fast/microkernel.h"
 
 namespace ccdrec::cpu {
 namespace {

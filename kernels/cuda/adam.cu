@@ -4,7 +4,7 @@
 namespace ccdrec::cuda {
 namespace {
 
-// One element: the same operations in the same order as Element8 of cpu/adam.cpp, so the two devices agree bit for bit.
+// One element: the same operations in the same order as Element8 of cpu/fast/adam_row.cpp, so the two devices agree bit for bit.
 struct Element {
   float p, m, v;
   __device__ void moments(const AdamHyper& h, AdamRest rest, float g) {

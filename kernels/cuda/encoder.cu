@@ -14,7 +14,7 @@ constexpr int64_t kEncoderChunk = 256;       // rows of one partial column sum
 constexpr int64_t kReverseBytes = 32 << 20;  // activations of a tile of the reverse process: stays in a large L2
 constexpr int kSums = 10;                    // bias and LayerNorm gradients of a layer
 
-// --- pieces: the same operations in the same order as on the CPU (cpu/lanes.h, cpu/encoder.cpp), so that these agree bit for bit -----------
+// --- pieces: the same operations in the same order as on the CPU (cpu/fast/lanes.h, cpu/encoder.cpp), so that these agree bit for bit -----------
 
 // exp on [-87, 88]; below it stays at exp(-87).
 __device__ inline float portable_exp(float x) {

@@ -1,6 +1,6 @@
 #include "kernels/estimator.h"
 
-#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/fast/lanes.h"
 #include "tests/kernels/estimator_ref.h"
 
 namespace ccdrec::test {

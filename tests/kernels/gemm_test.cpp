@@ -1,6 +1,6 @@
 #include "kernels/gemm.h"
 
-#include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/fast/microkernel.h"
 #include "tests/support.h"
 
 namespace ccdrec::test {

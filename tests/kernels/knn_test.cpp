@@ -3,7 +3,7 @@
 #include <set>
 #include <tuple>
 
-#include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/fast/microkernel.h"
 #include "tests/support.h"
 
 namespace ccdrec::test {

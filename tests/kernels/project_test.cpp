@@ -3,7 +3,7 @@
 #include <cstring>
 #include <numeric>
 
-#include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/fast/microkernel.h"
 #include "tests/kernels/graphs.h"
 
 namespace ccdrec::test {

@@ -1,4 +1,4 @@
-#include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/fast/microkernel.h"
 #include "kernels/sample.h"
 #include "tests/kernels/chi_square.h"
 #include "tests/kernels/graphs.h"

@@ -205,7 +205,7 @@ TEST(Spmm, ListedRowsAndMaskedColumns) {
   }
 }
 
-// Rows of a table that no cache holds may be asked for otherwise (kernels/cpu/sparse_row.h): every bit as from the table of the rows that are read.
+// Rows of a table that no cache holds may be asked for otherwise (kernels/cpu/fast/sparse_row.h): every bit as from the table of the rows that are read.
 TEST(Spmm, RowsOfALargeTable) {
   constexpr int64_t N = 140000, R = 90, d = 64;  // 36 MB
   Draw g;

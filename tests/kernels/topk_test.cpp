@@ -2,7 +2,7 @@
 
 #include <set>
 
-#include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/fast/microkernel.h"
 #include "tests/kernels/graphs.h"
 
 namespace ccdrec::test {

@@ -1,7 +1,7 @@
 // The register tile of microkernel.h with AVX-512, term by term, so that other work can stand between the terms. Private to kernels/cpu.
 #pragma once
-#include "kernels/cpu/microkernel.h"
-#include "kernels/cpu/root16.h"
+#include "kernels/cpu/fast/microkernel.h"
+#include "kernels/cpu/fast/root16.h"
 
 namespace ccdrec::cpu {
 

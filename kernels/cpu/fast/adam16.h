@@ -1,7 +1,7 @@
-// A step of Adam on sixteen elements: the bits of adam.cpp's eight. Private to kernels/cpu.
+// A step of Adam on sixteen elements: the bits of Element8 (adam_row.cpp). Private to kernels/cpu.
 #pragma once
 #include "kernels/adam.h"
-#include "kernels/cpu/root16.h"
+#include "kernels/cpu/fast/root16.h"
 
 #if defined(__x86_64__)
 namespace ccdrec::cpu {

@@ -3,7 +3,7 @@
 #include <atomic>
 #include <utility>
 
-#include "kernels/cpu/product.h"
+#include "kernels/cpu/fast/product.h"
 
 namespace ccdrec::cpu {
 namespace {

@@ -1,4 +1,4 @@
-#include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/fast/microkernel.h"
 
 #include <algorithm>
 #include <atomic>
@@ -8,8 +8,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernels/cpu/lanes.h"
-#include "kernels/cpu/tile512.h"
+#include "kernels/cpu/fast/lanes.h"
+#include "kernels/cpu/fast/tile512.h"
 #include "kernels/ctx.h"
 
 namespace ccdrec::cpu {

@@ -3,7 +3,7 @@
 #pragma once
 #include <algorithm>
 
-#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/fast/lanes.h"
 #include "kernels/types.h"
 
 namespace ccdrec::cpu {

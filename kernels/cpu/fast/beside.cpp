@@ -1,9 +1,9 @@
-#include "kernels/cpu/beside.h"
+#include "kernels/cpu/fast/beside.h"
 
 #include <initializer_list>
 
-#include "kernels/cpu/adam16.h"
-#include "kernels/cpu/tile512.h"
+#include "kernels/cpu/fast/adam16.h"
+#include "kernels/cpu/fast/tile512.h"
 
 namespace ccdrec::cpu {
 namespace {

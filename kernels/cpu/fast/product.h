@@ -1,6 +1,6 @@
 // The blocked product behind gemm and project. Private to kernels/cpu.
 #pragma once
-#include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/fast/microkernel.h"
 #include "kernels/ctx.h"
 
 namespace ccdrec::cpu {
@@ -27,7 +27,7 @@ struct Right {  // (k,n), or (n,k) when trans
 void product(Ctx&, Mat c, int64_t k, const Left&, const Right&, bool accumulate);
 void product_scratch(ScratchPlan&, int64_t m, int64_t n, int64_t k, bool left_trans);  // m counts only where left is transposed
 
-// What product comes to when left is transposed (gemm_transposed.cpp), neither m, n nor k being 0.
+// What product comes to when left is transposed (product_transposed.cpp), neither m, n nor k being 0.
 void transposed_product(Ctx&, Mat c, int64_t k, const Left&, const Right&, bool accumulate);
 bool sums_by_blocks(int64_t m, int64_t n, int64_t k, int threads);
 

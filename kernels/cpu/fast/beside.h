@@ -6,8 +6,8 @@
 // Zen 4, rows of 4,096 of which a batch lists an eighth: catch_up_project takes 13 % less time on one thread, project_backward_step 11 %; on two, which wait
 // for the same memory, 7 % and 4 % in a quiet moment (bench_kernels --benchmark_filter=trained_projection, docs/tried.md).
 #pragma once
-#include "kernels/cpu/adam_row.h"
-#include "kernels/cpu/microkernel.h"
+#include "kernels/cpu/fast/adam_row.h"
+#include "kernels/cpu/fast/microkernel.h"
 
 namespace ccdrec::cpu {
 
