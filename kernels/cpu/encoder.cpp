@@ -6,6 +6,7 @@
 #include "kernels/cpu/fast/normals.h"
 #include "kernels/cpu/fast/product.h"
 #include "kernels/gemm.h"
+#include "kernels/numbers.h"
 
 namespace ccdrec {
 
@@ -37,19 +38,6 @@ namespace ccdrec::cpu {
 static constexpr int64_t kMaxTokens = kMaxModalities + 2;
 
 // --- pieces ------------------------------------------------------------------------------------------------------------------------------
-
-// Phi(u) and phi(u) of the standard normal. Phi by Abramowitz and Stegun 7.1.26: absolute error below 1e-7.
-static inline void normal_cdf(float u, float& cdf, float& pdf) {
-  const float x = std::fabs(u) * 0.70710678f, t = 1.0f / std::fma(0.3275911f, x, 1.0f), e = portable_exp(-x * x);
-  float p = 1.061405429f;
-  p = std::fma(p, t, -1.453152027f);
-  p = std::fma(p, t, 1.421413741f);
-  p = std::fma(p, t, -0.284496736f);
-  p = std::fma(p, t, 0.254829592f);
-  const float tail = 0.5f * p * t * e;  // P(N > |u|)
-  cdf = u < 0 ? tail : 1.0f - tail;
-  pdf = 0.39894228f * e;
-}
 
 static void gelu(Ctx& ctx, Mat y, CMat u) {
 #pragma omp parallel for num_threads(ctx.threads)

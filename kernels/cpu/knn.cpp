@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "kernels/cpu/fast/microkernel.h"
+#include "kernels/numbers.h"
 
 namespace ccdrec::cpu {
 namespace {
@@ -16,17 +16,10 @@ constexpr int64_t kCandidates = 512;  // candidates packed at a time, shared by 
 
 // The k nearest others of one row, best first: similarity, then hash, then id.
 struct Neighbour {
-  uint64_t rank;  // similarity in order-preserving bits (0 = NaN), then the complement of the hash: higher is better
+  uint64_t rank;  // the similarity's ordered key, then the complement of the hash: higher is better
   int32_t id;
   bool before(const Neighbour& o) const { return rank != o.rank ? rank > o.rank : id < o.id; }
 };
-
-uint32_t ordered(float x) {
-  uint32_t b;
-  x += 0.0f;  // -0 equals 0
-  std::memcpy(&b, &x, sizeof b);
-  return x != x ? 0 : b >> 31 ? ~b : b | 0x80000000u;
-}
 
 struct Nearest {
   Neighbour* best;  // room for one more than is kept
@@ -35,15 +28,13 @@ struct Nearest {
 
   void offer(int32_t row, int32_t candidate, float similarity, int64_t room, uint32_t seed) {
     const uint32_t hash = draw(Stream{seed, Use::knn_tie}, uint32_t(row), uint32_t(candidate)).v[0];
-    const Neighbour x{uint64_t(ordered(similarity)) << 32 | uint32_t(~hash), candidate};
+    const Neighbour x{uint64_t(ordered_key(similarity)) << 32 | uint32_t(~hash), candidate};
     int64_t at = n;
     for (; at > 0 && x.before(best[at - 1]); --at) best[at] = best[at - 1];
     best[at] = x;
     n = int32_t(std::min<int64_t>(n + 1, room));
     if (n == room) {
-      const uint32_t up = uint32_t(best[room - 1].rank >> 32), b = up >> 31 ? up & 0x7fffffffu : ~up;
-      float last;
-      std::memcpy(&last, &b, sizeof b);  // up == 0 gives a NaN again
+      const float last = key_value(uint32_t(best[room - 1].rank >> 32));
       below = last == -INFINITY ? NAN : std::nextafter(last, -INFINITY);
     }
   }

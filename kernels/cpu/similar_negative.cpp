@@ -3,23 +3,15 @@
 #include <algorithm>
 #include <climits>
 #include <cmath>
-#include <cstring>
 
 #include "kernels/cpu/fast/microkernel.h"
+#include "kernels/numbers.h"
 #include "kernels/sample.h"
 
 namespace ccdrec::cpu {
 namespace {
 
-constexpr int32_t kExcluded = INT_MIN, kNan = INT_MIN + 1;  // below every similarity: -inf is ordered as INT_MIN + 0x7fffff
-
-// A float as an integer of the same order; -0 as 0.
-inline int32_t ordered(float x) {
-  x += 0.0f;
-  int32_t b;
-  std::memcpy(&b, &x, sizeof b);
-  return b ^ ((b >> 31) & INT_MAX);
-}
+constexpr int32_t kExcluded = signed_key(kExcludedKey);
 
 float inverse_norm(const float* x, int64_t d) {
   float sum = 0;
@@ -38,9 +30,8 @@ bool to_keys(int32_t* key, const float* sim, const float* inv_norm, int64_t n, i
   int32_t nan = 0;
   for (int64_t c = 0; c < n; ++c) {
     const float x = inv_norm ? sim[c] * inv_norm[c] : sim[c];
-    const bool bad = x != x;
-    nan |= bad;
-    key[c] = bad ? kNan : ordered(x);
+    nan |= x != x;
+    key[c] = signed_key(ordered_key(x));
   }
   std::fill(key + n, key + padded, kExcluded);
   return nan != 0;

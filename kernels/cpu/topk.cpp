@@ -5,32 +5,15 @@
 #include <algorithm>
 #include <climits>
 #include <cmath>
-#include <cstring>
 #include <functional>
-#include <limits>
 
 #include "kernels/cpu/fast/microkernel.h"
+#include "kernels/numbers.h"
 
 namespace ccdrec::cpu {
 namespace {
 
 constexpr int64_t kUsers = 48, kItems = 64;  // a tile: its panels of Hi and its rows of Hu share L1 at d = 64
-
-constexpr int32_t kNan = INT_MIN;  // below every score: -inf is ordered as INT_MIN + 0x7fffff
-
-// A score as an integer of the same order; -0 as 0.
-int32_t ordered(float x) {
-  int32_t b;
-  x += 0.0f;
-  std::memcpy(&b, &x, sizeof b);
-  return x != x ? kNan : b ^ ((b >> 31) & INT_MAX);
-}
-float score_of(int32_t key) {
-  const int32_t b = key ^ ((key >> 31) & INT_MAX);
-  float x;
-  std::memcpy(&x, &b, sizeof x);
-  return key == kNan ? std::numeric_limits<float>::quiet_NaN() : x;
-}
 
 int64_t count_above(const int32_t* key, int64_t n, int32_t limit) {
   int32_t above = 0;
@@ -40,7 +23,7 @@ int64_t count_above(const int32_t* key, int64_t n, int32_t limit) {
 
 // One user's candidates in item order: everything above the k-th best so far is appended; when the room is full the k best stay.
 struct Best {
-  int32_t *key, *item;
+  int32_t *key, *item;  // key: signed_key of the score
   int64_t n;
   float limit;  // score of the k-th best when last known; NaN = take everything
   const int32_t *mask, *mask_end;
@@ -51,7 +34,7 @@ struct Best {
       const int32_t i = int32_t(first) + at[c];
       while (mask < mask_end && *mask < i) ++mask;
       if (mask < mask_end && *mask == i) continue;
-      key[n] = ordered(s[at[c]]);
+      key[n] = signed_key(ordered_key(s[at[c]]));
       item[n++] = i;
     }
   }
@@ -77,7 +60,7 @@ struct Best {
       last = stays ? std::min(last, key_c) : last;
     }
     n = kept;
-    limit = score_of(last);
+    limit = key_value(unsigned_key(last));
   }
 };
 
@@ -130,11 +113,11 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
         Best& b = best[u];
         b.keep(kept);
         uint64_t* order = sorted + omp_get_thread_num() * kept;  // score and lower item as one integer of the same order
-        for (int64_t c = 0; c < b.n; ++c) order[c] = uint64_t(uint32_t(b.key[c]) ^ 0x80000000u) << 32 | uint32_t(~b.item[c]);
+        for (int64_t c = 0; c < b.n; ++c) order[c] = uint64_t(unsigned_key(b.key[c])) << 32 | uint32_t(~b.item[c]);
         std::sort(order, order + b.n, std::greater<>());
         for (int64_t c = 0; c < k; ++c) {
           top[(u0 + u) * k + c] = c < b.n ? int32_t(~uint32_t(order[c])) : -1;
-          score[(u0 + u) * k + c] = c < b.n ? score_of(int32_t(uint32_t(order[c] >> 32) ^ 0x80000000u)) : -INFINITY;
+          score[(u0 + u) * k + c] = c < b.n ? key_value(uint32_t(order[c] >> 32)) : -INFINITY;
         }
       }
     }

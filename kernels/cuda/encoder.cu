@@ -1,6 +1,7 @@
 #include "kernels/cuda/library.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/encoder.h"
+#include "kernels/numbers.h"
 
 // The Transformer estimator: library products on (rows*K,d) matrices and, between them, one kernel for what touches a row once. All products run over
 // the capacity, since the count is known on the device only: tokens past the count are zero going in and their gradients are zero coming back, so
@@ -13,37 +14,6 @@ constexpr int kItemsPerBlock = 4;            // of the attention kernels, a warp
 constexpr int64_t kEncoderChunk = 256;       // rows of one partial column sum
 constexpr int64_t kReverseBytes = 32 << 20;  // activations of a tile of the reverse process: stays in a large L2
 constexpr int kSums = 10;                    // bias and LayerNorm gradients of a layer
-
-// --- pieces: the same operations in the same order as on the CPU (cpu/fast/lanes.h, cpu/encoder.cpp), so that these agree bit for bit -----------
-
-// exp on [-87, 88]; below it stays at exp(-87).
-__device__ inline float portable_exp(float x) {
-  x = x < -87.0f ? -87.0f : x;        // a NaN passes
-  const float shifter = 12582912.0f;  // 1.5 2^23: adding it rounds to an integer held in the low bits
-  const float t = fmaf(x, 1.44269504f, shifter), n = t - shifter;
-  const float r = fmaf(n, 2.12194440e-4f, fmaf(n, -0.693359375f, x));
-  float p = 1.9875691500e-4f;
-  p = fmaf(p, r, 1.3981999507e-3f);
-  p = fmaf(p, r, 8.3334519073e-3f);
-  p = fmaf(p, r, 4.1665795894e-2f);
-  p = fmaf(p, r, 1.6666665459e-1f);
-  p = fmaf(p, r, 5.0000001201e-1f);
-  p = fmaf(p, r * r, r) + 1.0f;
-  return p * __uint_as_float((__float_as_uint(t) - 0x4b400000u + 127u) << 23);  // times 2^n
-}
-
-// Phi(u) and phi(u) of the standard normal; Phi to 1e-7 absolute.
-__device__ inline void normal_cdf(float u, float& cdf, float& pdf) {
-  const float x = std::fabs(u) * 0.70710678f, t = 1.0f / fmaf(0.3275911f, x, 1.0f), e = portable_exp(-x * x);
-  float p = 1.061405429f;
-  p = fmaf(p, t, -1.453152027f);
-  p = fmaf(p, t, 1.421413741f);
-  p = fmaf(p, t, -0.284496736f);
-  p = fmaf(p, t, 0.254829592f);
-  const float tail = 0.5f * p * t * e;
-  cdf = u < 0 ? tail : 1.0f - tail;
-  pdf = 0.39894228f * e;
-}
 
 // --- forward -----------------------------------------------------------------------------------------------------------------------------
 

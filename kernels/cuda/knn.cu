@@ -74,12 +74,6 @@ __global__ void __launch_bounds__(kTileThreads)
       });
 }
 
-// Similarity in bits that keep its order, 0 = NaN.
-__device__ inline uint32_t ordered(float x) {
-  const uint32_t b = __float_as_uint(x + 0.0f);  // -0 equals 0
-  return x != x ? 0 : b >> 31 ? ~b : b | 0x80000000u;
-}
-
 // The best `room` candidates of each row of the strip, best first: rank (similarity, then the complement of the hash) descending, then id.
 struct Lists {
   uint64_t* rank;  // (rows, room)
@@ -130,7 +124,7 @@ __global__ void knn_keep_best(Lists lists, const float* s, int64_t ld, int64_t i
 #pragma unroll
     for (int q = 0; q < kAtOnce; ++q) {
       const int64_t c = base + q * kWarp + lane;
-      key[q] = c < cols ? ordered(s[r * ld + c]) : 0;
+      key[q] = c < cols ? ordered_key(s[r * ld + c]) : 0;
       wanted[q] = c < cols && j0 + c != row && key[q] >= uint32_t(last >> 32);
       some |= wanted[q];
     }

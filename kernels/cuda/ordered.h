@@ -1,21 +1,10 @@
-// What ranking and similarity sampling share: order-preserving integer keys of floats, selection by one warp, and register-tiled products of
-// gathered rows. Private to kernels/cuda.
+// What ranking and similarity sampling share: selection by one warp over the ordered keys of numbers.h, and register-tiled products of gathered rows.
+// Private to kernels/cuda.
 #pragma once
 #include "kernels/cuda/device.h"
+#include "kernels/numbers.h"
 
 namespace ccdrec::cuda {
-
-// A float as an unsigned integer of the same order; -0 as 0. Below every number (-inf is 0x007fffff) come NaN and what is excluded.
-constexpr uint32_t kExcludedKey = 0, kNanKey = 1;
-
-__device__ inline uint32_t ordered_key(float x) {
-  const uint32_t b = __float_as_uint(x + 0.0f);
-  return x != x ? kNanKey : b ^ (uint32_t(int32_t(b) >> 31) | 0x80000000u);
-}
-__device__ inline float key_value(uint32_t key) {
-  if (key <= kNanKey) return __uint_as_float(0x7fc00000u);
-  return __uint_as_float(key & 0x80000000u ? key ^ 0x80000000u : ~key);
-}
 
 // (key descending, place ascending) as one integer, the larger the better: all distinct, so that ranks have no ties. 0: no entry.
 __device__ inline uint64_t entry_of(uint32_t key, int64_t place) { return uint64_t(key) << 32 | uint64_t(~uint32_t(place)); }

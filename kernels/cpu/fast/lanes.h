@@ -7,6 +7,8 @@
 #if defined(__AVX2__) && defined(__FMA__)
 #include <immintrin.h>
 #endif
+
+#include "kernels/numbers.h"
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi"  // without AVX a V8 travels in memory; every function here is inline, so no ABI is at stake
 #endif
@@ -83,29 +85,8 @@ inline float layer_norm_row(float* x, const float* token, int64_t d) {
   return rstd;
 }
 
-// exp on [-87, 88]: relative error < 2e-7. Below -87 it stays at exp(-87) = 1.6e-38, nothing beside the 1 that a softmax row always holds.
-inline float portable_exp(float x) {
-  x = x < -87.0f ? -87.0f : x;        // a NaN passes
-  const float shifter = 12582912.0f;  // 1.5 2^23: adding it rounds to an integer held in the low bits
-  const float t = std::fma(x, 1.44269504f, shifter);
-  const float n = t - shifter;
-  const float r = std::fma(n, 2.12194440e-4f, std::fma(n, -0.693359375f, x));  // x - n ln 2, in two pieces; |r| <= ln 2 / 2
-  float p = 1.9875691500e-4f;                                                  // (exp(r) - 1 - r) / r^2, Cephes' expf
-  p = std::fma(p, r, 1.3981999507e-3f);
-  p = std::fma(p, r, 8.3334519073e-3f);
-  p = std::fma(p, r, 4.1665795894e-2f);
-  p = std::fma(p, r, 1.6666665459e-1f);
-  p = std::fma(p, r, 5.0000001201e-1f);
-  p = std::fma(p, r * r, r) + 1.0f;
-  uint32_t bits;
-  std::memcpy(&bits, &t, sizeof bits);
-  bits = (bits - 0x4b400000u + 127u) << 23;  // 2^n
-  float scale;
-  std::memcpy(&scale, &bits, sizeof scale);
-  return p * scale;
-}
-
-// Softmax over c of the scores s[(r*K + c)*n + i], for every row r and item i < n: items innermost, so that they fill the lanes.
+// Softmax over c of the scores s[(r*K + c)*n + i], for every row r and item i < n: items innermost, so that they fill the lanes,
+// whose bits are those of numbers.h one by one.
 // Then w[c*n + i] = mean over r of a_rc.
 inline void softmax_items(float* s, float* w, int64_t K, int64_t n, float scale) {
   for (int64_t c = 0; c < K * n; ++c) w[c] = 0;
