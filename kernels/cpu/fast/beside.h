@@ -1,10 +1,13 @@
-// Steps of Adam between the terms of a register tile: a product keeps the fma units, a replayed step waits for the divider and a gradient for memory, and a
-// core does both at a time where they stand a few instructions apart. The rows that a thread comes to next are replayed while these are multiplied; the
-// gradient of the rows before enters their moments while that of these is computed. The bits are those of adam_row.h. Private to kernels/cpu.
-//
-// On AMD with AVX-512: eight lanes leave one register beside a tile, and on Intel nobody has measured it. Elsewhere all is done in finish().
-// Zen 4, rows of 4,096 of which a batch lists an eighth: catch_up_project takes 13 % less time on one thread, project_backward_step 11 %; on two, which wait
-// for the same memory, 7 % and 4 % in a quiet moment (bench_kernels --benchmark_filter=trained_projection, docs/tried.md).
+// Steps of Adam between the terms of a register tile, in project.cpp. The bits are those of adam_row.h. Private to kernels/cpu.
+// Awake  on AMD with AVX-512 alone (steps_fit_beside_tiles): eight lanes leave one register beside a tile, and on Intel nobody has measured it. Elsewhere
+//        finish() does all.
+// Gain   Zen 4, an eighth of the rows of 4,096 listed, medians. One thread: catch_up_project 10.9 to 9.5 ms, project_backward_step 13.5 to 12.0. Two, which
+//        wait for the same memory: 5.7 to 5.6 and 6.8 to 6.7. An epoch of CCDRec, three in turn with three: 5.2 to 4.6 s. (docs/tried.md;
+//        bench_kernels --benchmark_filter=trained_projection)
+// Price  these two files, about 240 lines, and tile512.h's tile cut into terms.
+// How    A product keeps the fma units, a replayed step waits for the divider and a gradient for memory: a core does both at a time where they stand a few
+//        instructions apart. The rows that a thread comes to next are replayed while these are multiplied; the gradient of the rows before enters their
+//        moments while that of these is computed.
 #pragma once
 #include "kernels/cpu/fast/adam_row.h"
 #include "kernels/cpu/fast/microkernel.h"
