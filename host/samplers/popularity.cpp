@@ -18,6 +18,7 @@ Popularity::Popularity(const Setup& z, const Outline&)
     : HardSampler(z, Gives::item, true), train_(z.train.by_user.view()), columns_(z.dev, columns_of(z)) {}
 
 void Popularity::early(const Batch& b, const Step& step) {
+  if (!gives()) return;
   const Range range = step.clock.range(RangeId::uniform);
   dev_.ops.popular_negatives(dev_.ctx, b.hard(), b.users, b.rows, step.now.first, train_, columns_.p(), columns_.n(),
                              step.now.draws(seed_, Use::popular));
