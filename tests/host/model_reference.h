@@ -1,5 +1,6 @@
 // The whole training step in double precision, written straight from the specification (ccdrec 2, 3, 6; baselines 3, 4,
-// 9) with dense matrices and no tricks: the judge of the models. Gradients come from central differences of this loss.
+// 9; negative_sampling 2, 6.1) with dense matrices and no tricks: the judge of the models. Gradients come from central
+// differences of this loss.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -31,7 +32,9 @@ inline Dense times(const Dense& a, const Dense& b) {
 }
 
 struct RefBatch {
-  std::vector<int32_t> u, p, r, c;  // r: n_neg blocks of B; c empty = no curricular negatives
+  std::vector<int32_t> u, p, r, c;  // r: n_neg blocks of B; c: hard negatives, curricular or a sampler's, empty = none
+  std::vector<int32_t> mixed;       // MixGCF: L+1 blocks of B, the items chosen at every layer; empty = no mixtures
+  std::vector<double> alpha;        // likewise, the positive's weights in them
   std::vector<int32_t> t;           // zero-based step of each distinct item, ascending by item
   std::vector<double> eps;          // (distinct,d)
   Dense frozen;                     // (B,d): constants in the place of h_c, when not empty
@@ -59,22 +62,27 @@ struct RefModel {
     for (int l = 0; l < outline.item_layers; ++l) hhat = times(S, hhat);
     return hhat;
   }
-  // H (U+I,d): the mean of [P; start], A [P; start], .., with Hhat added to the items where the backbone does so.
-  Dense propagated(const Dense& graph, const Dense& start, const Dense& hhat) const {
+  // H (U+I,d): the mean of v^(0) .. v^(L), the layers [P; start], A [P; start], .. with Hhat added to the items where
+  // the backbone does so (spec negative_sampling 2.3).
+  std::vector<Dense> layers(const Dense& graph, const Dense& start, const Dense& hhat) const {
     Dense ego(U + I, d);
     std::copy(P.v.begin(), P.v.end(), ego.v.begin());
     std::copy(start.v.begin(), start.v.end(), ego.v.begin() + U * d);
-    Dense h = ego;
-    for (int l = 0; l < outline.layers; ++l) {
-      ego = times(graph, ego);
-      for (size_t k = 0; k < h.v.size(); ++k) h.v[k] += ego.v[k];
-    }
-    for (double& x : h.v) x /= double(outline.layers + 1);
+    std::vector<Dense> v = {ego};
+    for (int l = 0; l < outline.layers; ++l) v.push_back(times(graph, v.back()));
     if (outline.item_layers > 0)
-      for (int64_t i = 0; i < I; ++i)
-        for (int64_t j = 0; j < d; ++j) h(U + i, j) += hhat(i, j);
+      for (Dense& layer : v)
+        for (int64_t i = 0; i < I; ++i)
+          for (int64_t j = 0; j < d; ++j) layer(U + i, j) += hhat(i, j);
+    return v;
+  }
+  Dense mean(const std::vector<Dense>& v) const {
+    Dense h(U + I, d);
+    for (const Dense& layer : v)
+      for (size_t k = 0; k < h.v.size(); ++k) h.v[k] += layer.v[k] / double(v.size());
     return h;
   }
+  Dense propagated(const Dense& graph, const Dense& start, const Dense& hhat) const { return mean(layers(graph, start, hhat)); }
   // What evaluation ranks with: the whole graph, and ehat_0 of every item fused in (spec ccdrec 3.4, 6). e0_hat null:
   // not fused.
   Dense evaluated(const Dense& whole_graph, const Dense* e0_hat) const {
@@ -87,6 +95,7 @@ struct RefModel {
 
   struct Forward {
     Dense h;                  // (U+I,d)
+    std::vector<Dense> v;     // (U+I,d) each: v^(0) .. v^(L)
     std::vector<Dense> proj;  // (I,d) each
     double align = 0;         // L_dm, weighted
   };
@@ -122,14 +131,22 @@ struct RefModel {
       }
       f.align = s.lambda * dm / double(B * (1 + n_neg) * d);
     }
-    f.h = propagated(A, start, hhat);
+    f.v = layers(A, start, hhat);
+    f.h = mean(f.v);
     return f;
+  }
+
+  // e_m^(l) = alpha_l v_p^(l) + (1 - alpha_l) v_m^(l) of row x of the batch (spec negative_sampling 6.1).
+  std::vector<double> mixed_at(const Dense& v_l, int32_t p, int32_t m, double alpha) const {
+    std::vector<double> e(static_cast<size_t>(d));
+    for (int64_t j = 0; j < d; ++j) e[size_t(j)] = alpha * v_l(U + p, j) + (1 - alpha) * v_l(U + m, j);
+    return e;
   }
 
   double loss(const RefBatch& batch) const {
     const auto B = int64_t(batch.u.size());
     const int M = int(X.size());
-    const auto [h, proj, align] = forward(batch);
+    const auto [h, v, proj, align] = forward(batch);
     double total = align;
     const auto f = [&](double x) { return eps_form() ? -std::log(1e-10 + 1 / (1 + std::exp(-x))) : std::log1p(std::exp(-x)); };
     const auto dot = [&](const Dense& a, int64_t r, const Dense& c, int64_t q) {
@@ -137,8 +154,8 @@ struct RefModel {
       for (int64_t j = 0; j < d; ++j) sum += a(r, j) * c(q, j);
       return sum;
     };
-    const bool curricular = !batch.c.empty();
-    const double w = (curricular ? 1 - s.omega : 1.0) / double(B * n_neg);
+    const bool item = !batch.c.empty(), mixture = !batch.mixed.empty();
+    const double w = (item || mixture ? 1 - s.omega : 1.0) / double(B * n_neg);
     for (int64_t x = 0; x < B; ++x) {
       const int64_t u = batch.u[size_t(x)], p = U + batch.p[size_t(x)];
       const double up = dot(h, u, h, p);
@@ -151,9 +168,18 @@ struct RefModel {
             total += modality_reg() / double(B * n_neg) * std::log1p(std::exp(-y));
           }
       }
-      if (curricular) {
+      if (item) {
         const double uc = batch.frozen.rows ? dot(h, u, batch.frozen, x) : dot(h, u, h, U + batch.c[size_t(x)]);
         total += s.omega / double(B) * f(up - uc);
+      }
+      if (mixture) {  // the published loss, which knows no 1e-10
+        Dense h_n(1, d);
+        for (size_t l = 0; l < v.size(); ++l) {
+          const size_t at = l * size_t(B) + size_t(x);
+          const std::vector<double> e = mixed_at(v[l], batch.p[size_t(x)], batch.mixed[at], batch.alpha[at]);
+          for (int64_t j = 0; j < d; ++j) h_n(0, j) += e[size_t(j)] / double(v.size());
+        }
+        total += s.omega / double(B) * std::log1p(std::exp(dot(h, u, h_n, 0) - up));
       }
     }
     if (norm_reg() > 0) {

@@ -4,6 +4,7 @@
 #include "data/graph.h"
 #include "host/ccdrec/cns.h"
 #include "host/training/trainer.h"
+#include "kernels/hard.h"
 #include "tests/host/model_reference.h"
 #include "tests/host/tiny_data.h"
 
@@ -15,6 +16,7 @@ struct Case {
   void (*set)(Settings&);
   std::vector<int64_t> widths = {6, 3};
   bool curricular = false;
+  bool on_emulator = false;  // too
 };
 
 const Case cases[] = {
@@ -44,7 +46,34 @@ const Case cases[] = {
     {"CCDRec with two encoder layers", [](Settings& s) { s.estimator = "transformer", s.estimator_layers = 2, s.estimator_heads = 1; }, {5}, true},
     {"CCDRec on LightGCN", [](Settings& s) { s.backbone = "LightGCN"; }, {6, 3}, true},
     {"CCDRec on BPR-MF", [](Settings& s) { s.backbone = "BPR"; }, {6, 3}, true},
+    {"BPR + DNS", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.1, s.sampler = "dns"; }, {}, false, true},
+    {"BPR + MixGCF", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.1, s.sampler = "mixgcf"; }, {}, false, true},
+    {"LightGCN + DNS, two negatives", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 0.1, s.n_neg = 2, s.sampler = "dns"; }, {}, false, true},
+    {"LightGCN + MixGCF, three layers", [](Settings& s) { s.model = "LightGCN", s.n_ui_layers = 3, s.sampler = "mixgcf"; }, {}, false, true},
+    {"FREEDOM + MixGCF, two item layers, modality terms",
+     [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0.4, s.n_mm_layers = 2, s.sampler = "mixgcf"; },
+     {6, 3},
+     false,
+     true},
+    {"FREEDOM + MixGCF, pruned, the mixture alone",
+     [](Settings& s) { s.model = "FREEDOM", s.dropout = 0.4, s.omega = 1, s.sampler = "mixgcf"; },
+     {6, 3}},
+    {"FREEDOM + popularity", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0.4, s.sampler = "popularity"; }, {6, 3}, false, true},
+    {"DMA + DNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "dns"; }, {6, 3}, false, true},
+    {"DMA on BPR-MF + MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.backbone = "BPR", s.sampler = "mixgcf"; }, {6, 3}, false, true},
+    {"DMA + MixGCF, two item layers",
+     [](Settings& s) { s.ndi = s.cns = false, s.n_mm_layers = 2, s.reg_weight = 0.3, s.sampler = "mixgcf"; },
+     {6, 3}},
+    {"LightGCN + MixGCF without layers", [](Settings& s) { s.model = "LightGCN", s.n_ui_layers = 0, s.sampler = "mixgcf"; }, {}},
+    {"FREEDOM + MixGCF without layers", [](Settings& s) { s.model = "FREEDOM", s.n_ui_layers = 0, s.sampler = "mixgcf"; }, {6, 3}},
+    {"omega 0 leaves no hard negative", [](Settings& s) { s.model = "LightGCN", s.omega = 0, s.sampler = "dns"; }, {}},
 };
+
+// The emulated GPU's memory is the host's: the reference reads graphs from it.
+std::vector<const char*> devices_of(const Case& c) {
+  if (c.on_emulator && gpu_info().emulated) return {"cpu", "cuda"};
+  return {"cpu"};
+}
 
 // Gradients of a float32 model against central differences in double: rounding of both is far below 2e-5 of the tensor's largest gradient.
 void expect_gradient(const std::string& what, const Dense& want, const std::vector<float>& got) {
@@ -64,85 +93,105 @@ std::vector<int32_t> distinct_items(const RefBatch& batch) {
   return D;
 }
 
-TEST(Model, LossAndEveryGradientMatchTheDoubleReference) {
-  for (const Case& c : cases) {
-    SCOPED_TRACE(c.name);
-    const int32_t U = 7, I = 11;
-    const Folder dir;
-    const Dataset data = random_data(dir, U, I, 3, c.widths);
-    Settings s;
-    s.embedding_size = 4, s.train_batch_size = 6, s.epochs = 2, s.knn_k = 3, s.dropout = 0, s.seed = 3, s.threads = 2;
-    s.lambda = 0.7, s.mu = 0.4, s.omega = 0.6;
-    c.set(s);
-    Trainer trainer(s, data);
-    Recommender& model = trainer.model();
-    ccdrec::Device& dev = trainer.device();
-    const Outline outline = outline_of(s);
-    model.begin_epoch(0);
-    if (outline.diffusion && !s.cns) model.end_epoch(0);  // fills the pool that the constants come from
-
-    // A batch with repeated users, items that are positive and negative at once, and an item without interactions.
-    RefBatch batch;
-    batch.u = {0, 2, 2, 5, 1, 0};
-    batch.p = {data.train[0].item, data.train[6].item, data.train[7].item, data.train[15].item, data.train[3].item, data.train[1].item};
-    batch.r = {4, 10, batch.p[0], 7, 4, 1};
-    if (s.n_neg == 2) batch.r.insert(batch.r.end(), {9, 9, 0, 2, 10, 3});
-    if (c.curricular) batch.c = {3, 3, 10, 8, 5, 0};
-    Arrays given;
-    given.ids = {{"batch.users", batch.u}, {"batch.positives", batch.p}, {"batch.negatives", batch.r}};
-    if (c.curricular) given.ids["batch.curricular"] = batch.c;
-    RefModel ref = reference_of(dev, model, s);
-    if (outline.diffusion) {
-      const std::vector<int32_t> D = distinct_items(batch);
-      std::vector<float> eps;
-      for (size_t n = 0; n < D.size(); ++n) batch.t.push_back(int32_t(n) % s.timesteps);
-      for (size_t k = 0; k < D.size() * 4; ++k) eps.push_back(std::sin(float(k) * 1.7f + 0.3f));
-      batch.eps.assign(eps.begin(), eps.end());
-      given.ids["diffusion.items"] = D, given.ids["diffusion.t"] = batch.t, given.reals["diffusion.noise"] = eps;
-    }
-    if (c.curricular && outline.constant_rows && s.ndi_negative == "pool") {
-      const std::vector<float> pool = pool_of(dev, model, 3);
-      std::vector<float> rows;
-      for (const int32_t i : batch.c) rows.insert(rows.end(), pool.begin() + 4 * i, pool.begin() + 4 * (i + 1));
-      batch.frozen = dense_of(rows, 6, 4);
-      given.reals["batch.frozen"] = rows;
-    }
-    model.give(given);
-    model.set_losses({});
-    model.forward_backward(1, 0);
-
-    double got = 0;
-    for (const double x : model.losses()) got += x;
-    const double want = ref.loss(batch);
-    EXPECT_NEAR(got, want, 2e-6 * std::fabs(want));
-
-    // Dropping L_dm's pull on Q when DMA is off is the definition of that ablation, so Q's reference gradient leaves the term out there.
-    const bool free_of_align = outline.diffusion && !s.dma;
-    RefModel for_q = ref;
-    if (free_of_align) for_q.s.lambda = 0;
-    const Watch shown = shown_of(dev, model);
-    Windows trained;
-    model.model().parameters(trained);
-    size_t of_encoder = 0;
-    for (const Window& w : trained) {
-      Dense* at = w.name == "user_embedding.weight"                      ? &for_q.P
-                  : w.name == "item_id_embedding.weight"                 ? &for_q.Q
-                  : !ref.enc.empty() && w.name.starts_with("estimator.") ? &ref.enc[of_encoder++]
-                  : w.name == "estimator.w_q.weight"                     ? &ref.Wq
-                  : w.name == "estimator.w_k.weight"                     ? &ref.Wk
-                  : w.name == "estimator.w_v.weight"                     ? &ref.Wv
-                                                                         : nullptr;
-      RefModel& of = at == &for_q.P || at == &for_q.Q ? for_q : ref;
-      const std::vector<std::string> modalities = model.model().modalities();
-      for (size_t m = 0; m < modalities.size(); ++m) {
-        if (w.name == modalities[m] + "_embedding.weight") at = &ref.X[m];
-        if (w.name == modalities[m] + "_trs.weight") at = &ref.W[m];
-        if (w.name == modalities[m] + "_trs.bias") at = &ref.b[m];
-      }
-      ASSERT_NE(at, nullptr) << w.name;
-      expect_gradient(w.name, gradient(of, *at, batch), gradient_of(shown, w));
-    }
+// Given as a case gives it: a sampler's items, and for a mixture items and weights of every layer.
+void give_hard(RefBatch& batch, Arrays& given, const Outline& o) {
+  const size_t B = batch.u.size();
+  if (!o.mixes) {
+    batch.c = {3, 3, 10, 8, 5, 0};
+    given.ids["hard.items"] = batch.c;
+    return;
   }
+  std::vector<float> alpha;
+  for (size_t k = 0; k < size_t(o.layers + 1) * B; ++k)
+    batch.mixed.push_back(int32_t((3 + 5 * k + k / B) % 11)), alpha.push_back(k == 1 ? 0.0f : float(std::fmod(0.37 * double(k) + 0.11, 1.0)));
+  batch.mixed[2] = batch.p[2];  // an item may be positive and chosen at once
+  batch.alpha.assign(alpha.begin(), alpha.end());
+  given.ids["hard.items"] = batch.mixed, given.reals["hard.alpha"] = alpha;
+}
+
+void expect_reference(const Case& c, const char* device) {
+  SCOPED_TRACE(c.name + " on " + device);
+  const int32_t U = 7, I = 11;
+  const Folder dir;
+  const Dataset data = random_data(dir, U, I, 3, c.widths);
+  Settings s;
+  s.embedding_size = 4, s.train_batch_size = 6, s.epochs = 2, s.knn_k = 3, s.dropout = 0, s.seed = 3, s.threads = 2;
+  s.lambda = 0.7, s.mu = 0.4, s.omega = 0.6, s.device = device;
+  c.set(s);
+  Trainer trainer(s, data);
+  Recommender& model = trainer.model();
+  ccdrec::Device& dev = trainer.device();
+  const Outline outline = outline_of(s);
+  model.begin_epoch(0);
+  if (outline.diffusion && !s.cns) model.end_epoch(0);  // fills the pool that the constants come from
+
+  // A batch with repeated users, items that are positive and negative at once, and an item without interactions.
+  RefBatch batch;
+  batch.u = {0, 2, 2, 5, 1, 0};
+  batch.p = {data.train[0].item, data.train[6].item, data.train[7].item, data.train[15].item, data.train[3].item, data.train[1].item};
+  batch.r = {4, 10, batch.p[0], 7, 4, 1};
+  if (s.n_neg == 2) batch.r.insert(batch.r.end(), {9, 9, 0, 2, 10, 3});
+  if (c.curricular) batch.c = {3, 3, 10, 8, 5, 0};
+  Arrays given;
+  given.ids = {{"batch.users", batch.u}, {"batch.positives", batch.p}, {"batch.negatives", batch.r}};
+  if (c.curricular) given.ids["batch.curricular"] = batch.c;
+  if (outline.hard && s.sampler != "none") give_hard(batch, given, outline);
+  RefModel ref = reference_of(dev, model, s);
+  if (outline.diffusion) {
+    const std::vector<int32_t> D = distinct_items(batch);
+    std::vector<float> eps;
+    for (size_t n = 0; n < D.size(); ++n) batch.t.push_back(int32_t(n) % s.timesteps);
+    for (size_t k = 0; k < D.size() * 4; ++k) eps.push_back(std::sin(float(k) * 1.7f + 0.3f));
+    batch.eps.assign(eps.begin(), eps.end());
+    given.ids["diffusion.items"] = D, given.ids["diffusion.t"] = batch.t, given.reals["diffusion.noise"] = eps;
+  }
+  if (c.curricular && outline.constant_rows && s.ndi_negative == "pool") {
+    const std::vector<float> pool = pool_of(dev, model, 3);
+    std::vector<float> rows;
+    for (const int32_t i : batch.c) rows.insert(rows.end(), pool.begin() + 4 * i, pool.begin() + 4 * (i + 1));
+    batch.frozen = dense_of(rows, 6, 4);
+    given.reals["batch.frozen"] = rows;
+  }
+  model.give(given);
+  model.set_losses({});
+  model.forward_backward(1, 0);
+
+  double got = 0;
+  for (const double x : model.losses()) got += x;
+  const double want = ref.loss(batch);
+  EXPECT_NEAR(got, want, 2e-6 * std::fabs(want));
+
+  // Dropping L_dm's pull on Q when DMA is off is the definition of that ablation, so Q's reference gradient leaves the term out there.
+  const bool free_of_align = outline.diffusion && !s.dma;
+  RefModel for_q = ref;
+  if (free_of_align) for_q.s.lambda = 0;
+  const Watch shown = shown_of(dev, model);
+  Windows trained;
+  model.model().parameters(trained);
+  size_t of_encoder = 0;
+  for (const Window& w : trained) {
+    Dense* at = w.name == "user_embedding.weight"                      ? &for_q.P
+                : w.name == "item_id_embedding.weight"                 ? &for_q.Q
+                : !ref.enc.empty() && w.name.starts_with("estimator.") ? &ref.enc[of_encoder++]
+                : w.name == "estimator.w_q.weight"                     ? &ref.Wq
+                : w.name == "estimator.w_k.weight"                     ? &ref.Wk
+                : w.name == "estimator.w_v.weight"                     ? &ref.Wv
+                                                                       : nullptr;
+    RefModel& of = at == &for_q.P || at == &for_q.Q ? for_q : ref;
+    const std::vector<std::string> modalities = model.model().modalities();
+    for (size_t m = 0; m < modalities.size(); ++m) {
+      if (w.name == modalities[m] + "_embedding.weight") at = &ref.X[m];
+      if (w.name == modalities[m] + "_trs.weight") at = &ref.W[m];
+      if (w.name == modalities[m] + "_trs.bias") at = &ref.b[m];
+    }
+    ASSERT_NE(at, nullptr) << w.name;
+    expect_gradient(w.name, gradient(of, *at, batch), gradient_of(shown, w));
+  }
+}
+
+TEST(Model, LossAndEveryGradientMatchTheDoubleReference) {
+  for (const Case& c : cases)
+    for (const char* device : devices_of(c)) expect_reference(c, device);
 }
 
 double largest_difference(const Dense& a, const Dense& b) {
@@ -284,6 +333,86 @@ TEST(Model, CurricularNegativesComeFromThePoolOfTheStage) {
     for (int k = 0; k < 4; ++k)  // the test sees it when another pool is taken
       if (k != stage || epoch == 6) { EXPECT_GT(std::fabs(loss_with(most_similar(pools[k])) - want), 1e-4 * std::fabs(want)) << k; }
     if (epoch != 6) { EXPECT_GT(std::fabs(loss_with(most_similar(own)) - want), 1e-4 * std::fabs(want)); }
+  }
+}
+
+// Whole batches with the negatives that samplers give them. The reference knows the addresses of the draws; of the
+// candidates it takes the one whose mixture, made as published, scores highest with the user: for DNS with weight 0 and
+// the pooled rows.
+TEST(Model, HardNegativesAreTheHardestOfTheirDraws) {
+  const Case hard[] = {
+      {"BPR + DNS", [](Settings& s) { s.model = "BPR", s.sampler = "dns"; }, {}},
+      {"LightGCN + DNS", [](Settings& s) { s.model = "LightGCN", s.sampler = "dns"; }, {}},
+      {"LightGCN + MixGCF", [](Settings& s) { s.model = "LightGCN", s.sampler = "mixgcf"; }, {}},
+      {"FREEDOM + MixGCF", [](Settings& s) { s.model = "FREEDOM", s.sampler = "mixgcf", s.reg_weight = 0.1; }, {6, 3}},
+      {"DMA + DNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "dns"; }, {6, 3}},
+      {"DMA + MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "mixgcf"; }, {6, 3}},
+  };
+  const int32_t U = 20, I = 30;
+  const int64_t d = 8, step = 1, B = 24, N = 5;
+  const uint32_t epoch = 1;
+  for (const Case& c : hard) {
+    SCOPED_TRACE(c.name);
+    const Folder dir;
+    const Dataset data = random_data(dir, U, I, 5, c.widths);
+    const HostCsr train = pairs_by_user(data.train, U, I);
+    Settings s;
+    s.embedding_size = int(d), s.train_batch_size = int(B), s.epochs = 3, s.knn_k = 3, s.dropout = 0.3, s.seed = 6, s.threads = 2, s.timesteps = 5;
+    s.n_candidates = int(N), s.omega = 0.6;
+    c.set(s);
+    Trainer trainer(s, data);
+    Recommender& model = trainer.model();
+    model.begin_epoch(int(epoch));
+    model.set_losses({});
+    model.forward_backward(int(epoch), step);
+    Watch drawn(trainer.device());
+    model.draws(drawn);
+
+    RefBatch batch;
+    batch.u = drawn.ids("batch.users"), batch.p = drawn.ids("batch.positives"), batch.r = drawn.ids("batch.negatives"),
+    batch.t = drawn.ids("diffusion.t");
+    if (const Shown* const eps = drawn.find("diffusion.noise")) batch.eps.assign(eps->floats.begin(), eps->floats.end());
+    const RefModel ref = reference_of(trainer.device(), model, s);
+    const RefModel::Forward f = ref.forward(batch);
+    std::vector<Dense> tables = f.v;
+    const bool mixes = outline_of(s).mixes;
+    if (!mixes) tables = {f.h};
+
+    Ctx ctx(1);
+    std::vector<int32_t> occur, candidates(static_cast<size_t>(N));
+    for (const Pair& pair : data.train) occur.push_back(pair.item);
+    std::sort(occur.begin(), occur.end());
+    occur.erase(std::unique(occur.begin(), occur.end()), occur.end());
+    std::vector<float> alpha(tables.size() * size_t(B), 0.0f);
+    if (mixes) cpu::draw_mixing(ctx, {alpha.data(), int64_t(tables.size()), B}, B * step, Stream{s.seed, Use::mix, epoch, uint32_t(step)});
+    std::vector<int32_t> want(alpha.size());
+    for (int64_t b = 0; b < B; ++b) {
+      const std::vector<int32_t> user(size_t(N), batch.u[size_t(b)]);
+      cpu::negatives(ctx, candidates.data(), user.data(), N, 1, (B * step + b) * N, train.view(), occur.data(), int64_t(occur.size()),
+                     Stream{s.seed, Use::hard, epoch, uint32_t(step)});
+      for (size_t l = 0; l < tables.size(); ++l) {
+        const size_t at = l * size_t(B) + size_t(b);
+        double top = -INFINITY;
+        for (const int32_t m : candidates) {
+          const std::vector<double> e = ref.mixed_at(tables[l], batch.p[size_t(b)], m, double(alpha[at]));
+          double score = 0;
+          for (int64_t j = 0; j < d; ++j) score += f.h(batch.u[size_t(b)], j) * e[size_t(j)];
+          if (score > top) top = score, want[at] = m;
+        }
+      }
+    }
+    EXPECT_EQ(drawn.ids("hard.items"), want);
+    if (mixes) {
+      EXPECT_EQ(drawn.find("hard.alpha")->floats, alpha);
+      batch.mixed = want, batch.alpha.assign(alpha.begin(), alpha.end());
+    } else {
+      EXPECT_EQ(drawn.find("hard.alpha"), nullptr);
+      batch.c = want;
+    }
+    double got = 0;
+    for (const double x : model.losses()) got += x;
+    const double loss = ref.loss(batch);
+    EXPECT_NEAR(got, loss, 2e-6 * std::fabs(loss));
   }
 }
 
