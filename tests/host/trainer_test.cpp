@@ -32,8 +32,9 @@ Settings trainer_settings(const Named& m) {
   return s;
 }
 
-TEST(Trainer, SameBitsWithOneTwoAndThreeThreads) {
-  for (const Named& m : trainer_models) {
+template <class Models>
+void expect_same_bits_with_any_threads(const Models& models) {
+  for (const Named& m : models) {
     SCOPED_TRACE(m.name);
     const Folder dir;
     const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
@@ -50,22 +51,35 @@ TEST(Trainer, SameBitsWithOneTwoAndThreeThreads) {
   }
 }
 
-TEST(Trainer, ResumedAnywhereItTakesTheSameCourseBitForBit) {
-  for (const Named& m : trainer_models)
-    for (const int stop_after : {3, 9, 17, 33}) {  // steps; 9 a step an epoch: in the middle, at the end, early and late
+TEST(Trainer, SameBitsWithOneTwoAndThreeThreads) {
+  expect_same_bits_with_any_threads(trainer_models);
+  expect_same_bits_with_any_threads(hard_models);
+}
+
+template <class Models>
+void expect_same_course_when_resumed(const Models& models) {
+  for (const Named& m : models)
+    for (const int stop_after : {3, 9, 17, 33}) {  // steps; 9 an epoch: in the middle, at the end, early and late
       SCOPED_TRACE(std::string(m.name) + ", stopped after " + std::to_string(stop_after) + " steps");
       const Folder dir;
       const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
       const Settings s = trainer_settings(m);
       std::vector<double> whole, parts;
+      const auto log_to = [](std::vector<double>& to) {
+        return [&to](const EpochReport& r) {
+          to.push_back(r.loss), to.push_back(r.valid.at("recall@20"));
+          for (const auto& [name, x] : r.hardness) to.push_back(x);
+        };
+      };
       Trainer unbroken(s, data);
       TrainHooks log;
-      log.on_epoch = [&](const EpochReport& r) { whole.push_back(r.loss), whole.push_back(r.valid.at("recall@20")); };
+      log.on_epoch = log_to(whole);
       const TrainSummary want = unbroken.run(log);
+      EXPECT_EQ(whole.size(), 6u * (2 + 5)) << "loss, metric, and how hard the negatives were";
 
       int steps = 0;
       TrainHooks hooks;
-      hooks.on_epoch = [&](const EpochReport& r) { parts.push_back(r.loss), parts.push_back(r.valid.at("recall@20")); };
+      hooks.on_epoch = log_to(parts);
       hooks.on_step = [&](int, int64_t, int64_t) { ++steps; };
       hooks.interrupted = [&] { return steps == stop_after; };
       {
@@ -82,6 +96,34 @@ TEST(Trainer, ResumedAnywhereItTakesTheSameCourseBitForBit) {
       EXPECT_EQ(want.best_test, got.best_test);
       EXPECT_EQ(state_bytes(unbroken, dir), state_bytes(second, dir));
     }
+}
+
+TEST(Trainer, ResumedAnywhereItTakesTheSameCourseBitForBit) { expect_same_course_when_resumed(trainer_models); }
+
+// Before and after a batch that Mirror Gradient has twice, 0, 2, .. 8 of nine: after 3 steps the last was one, after 17 and
+// 33 the next is, after 9 both.
+TEST(Trainer, ResumedBesideMirrorBatchesAndWithHardNegativesToo) { expect_same_course_when_resumed(hard_models); }
+
+// The hard term has no weight: what is left is training without a sampler, and nothing is chosen.
+TEST(Trainer, ASamplerAtOmegaZeroChoosesNothing) {
+  for (const std::string model : {"BPR", "LightGCN", "FREEDOM"}) {
+    const Folder dir;
+    const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+    std::vector<std::vector<float>> tables;
+    for (const std::string sampler : {"none", "popularity", "dns", "mixgcf"}) {
+      SCOPED_TRACE(model + " " + sampler);
+      Settings s = trainer_settings(trainer_models[0]);
+      s.model = model, s.sampler = sampler, s.omega = 0, s.epochs = 2;
+      Trainer t(s, data);
+      t.run({});
+      Watch drawn(t.device());
+      t.model().draws(drawn);
+      EXPECT_EQ(drawn.find("hard.items"), nullptr);
+      EXPECT_EQ(drawn.find("hard.alpha"), nullptr);
+      tables.push_back(values_of(window_of(t.model(), "item_id_embedding.weight")));
+      EXPECT_EQ(tables.back(), tables[0]);
+    }
+  }
 }
 
 // Evaluated every second epoch, ended at the fifth, gone on to the ninth: the same course as nine epochs at once.
