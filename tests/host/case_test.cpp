@@ -152,6 +152,27 @@ TEST(Case, StepComputesWhatTrainingDid) {
   }
 }
 
+TEST(Case, APassThatAStepHasNotIsOneSentence) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  Settings s = case_settings(case_models[0]);
+  const auto sentence = [&](int64_t step, int pass) -> std::string {
+    Trainer t(s, data);
+    try {
+      check_step(t, s, 0, step, pass);
+    } catch (const UserError& e) { return e.what(); }
+    return "no complaint";
+  };
+  EXPECT_EQ(sentence(0, 1), "--pass 1: a step has one pass, 0; Mirror Gradient (use_mg) has two");
+  s.use_mg = true;
+  EXPECT_EQ(sentence(3, 0), "no complaint");
+  EXPECT_EQ(sentence(3, 1), "no complaint");
+  EXPECT_EQ(sentence(3, 2), "--pass 2: this step has passes 0 and 1");
+  EXPECT_EQ(sentence(4, 0), "no complaint");
+  EXPECT_EQ(sentence(4, 1), "--pass 1: this step has pass 0 alone; steps 0, 3, 6, .. have two (beta = 3)");
+  EXPECT_EQ(sentence(3, -1), "--pass -1: this step has passes 0 and 1");
+}
+
 TEST(Case, OnAGpuToo) {
   if (!gpu_info().usable) GTEST_SKIP() << "no GPU, no emulator";
   const Folder dir;

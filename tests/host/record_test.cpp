@@ -12,6 +12,7 @@
 #include "data/error.h"
 #include "host/files/step.h"
 #include "host/systems/registry.h"
+#include "kernels/hard.h"
 #include "tests/host/looked_into.h"
 #include "tests/host/tiny_data.h"
 #include "tests/host/trained.h"
@@ -25,7 +26,11 @@ const Named record_models[] = {{"BPR, two negatives", [](Settings& s) { s.model 
                                {"FREEDOM, reg 0", [](Settings& s) { s.model = "FREEDOM"; }},
                                {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2; }},
                                {"CCDRec", [](Settings&) {}},
-                               {"DMA+NDI", [](Settings& s) { s.cns = false; }}};
+                               {"DMA+NDI", [](Settings& s) { s.cns = false; }},
+                               {"BPR+popularity", [](Settings& s) { s.model = "BPR", s.sampler = "popularity"; }},
+                               {"MG(LightGCN)+DNS", [](Settings& s) { s.model = "LightGCN", s.use_mg = true, s.sampler = "dns"; }},
+                               {"MG(FREEDOM)+MixGCF", [](Settings& s) { s.model = "FREEDOM", s.use_mg = true, s.sampler = "mixgcf"; }},
+                               {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }}};
 
 // Nine steps an epoch; epochs 0 random, 1 the pool T/2, 2 the model's own.
 Settings record_settings(const Named& m) {
@@ -144,6 +149,78 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
         }
       EXPECT_NEAR(recall / double(who.size()), got.epochs[size_t(e)]["test"]["recall@20"].get<double>(), 1e-12);
     }
+  }
+}
+
+// A row a list; none is a training row; in every batch that has two passes the second one's are those of its own draws.
+TEST(Record, HoldsTheHardNegativesOfEveryPass) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  const HostCsr train = pairs_by_user(data.train, data.n_users, data.n_items);
+  const auto owns = [&](int32_t user, int32_t item) {
+    return std::binary_search(train.col.begin() + train.row_ptr[size_t(user)], train.col.begin() + train.row_ptr[size_t(user) + 1], item);
+  };
+  for (const size_t m : {6, 7, 8, 9}) {
+    SCOPED_TRACE(record_models[m].name);
+    const Settings s = record_settings(record_models[m]);
+    const Outline o = outline_of(s);
+    const Recorded got = record(s, data, dir);
+    const std::vector<std::string> losses = nlohmann::json::parse(got.file.metadata.at("losses"));
+    EXPECT_EQ(std::count(losses.begin(), losses.end(), o.curricular ? "bpr_curricular" : "bpr_hard"), 1);
+    const int64_t lists = o.mixes ? o.layers + 1 : 1;
+    for (int e = 0; e < 3; ++e) {
+      const std::string at = "epoch." + std::to_string(e) + ".";
+      const std::vector<int32_t> all_users = values<int32_t>(got.file, at + "users");
+      std::vector<int32_t> again;  // users of batches 0, 3 and 6
+      for (size_t b = 0; b < all_users.size(); ++b)
+        if (b / 24 % 3 == 0) again.push_back(all_users[b]);
+      for (const std::string pass : {"", "pass1."}) {
+        const std::vector<int32_t>& users = pass.empty() ? all_users : again;
+        const std::string name = at + pass + (o.curricular ? "curricular" : "hard");
+        if ((!pass.empty() && !s.use_mg) || (o.curricular && e == 0)) {
+          EXPECT_FALSE(got.file.tensors.count(name));
+          continue;
+        }
+        const std::vector<int32_t> hard = values<int32_t>(got.file, name);
+        ASSERT_EQ(hard.size(), size_t(lists) * users.size()) << name;
+        for (size_t k = 0; k < hard.size(); ++k) EXPECT_FALSE(owns(users[k % users.size()], hard[k]));
+        EXPECT_EQ(got.file.tensors.count(at + pass + "alpha"), o.mixes ? 1u : 0u);
+        if (o.mixes) {
+          for (const float a : values<float>(got.file, at + pass + "alpha")) EXPECT_TRUE(a >= 0 && a < 1);
+        }
+        EXPECT_EQ(got.file.tensors.count(at + pass + "noise"), o.diffusion ? 1u : 0u);
+        if (o.diffusion && !pass.empty()) {
+          EXPECT_LT(values<float>(got.file, at + pass + "noise").size(), values<float>(got.file, at + "noise").size());
+          EXPECT_EQ(got.file.tensors.at(at + pass + "candidates").shape, (std::vector<int64_t>{3, 15}));
+        }
+      }
+    }
+  }
+}
+
+// At the address of their row, as kernels/hard.h says.
+TEST(Record, NegativesByPopularityAreTheAddressedDraws) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  const Settings s = record_settings(record_models[6]);
+  const Recorded got = record(s, data, dir);
+  const HostCsr train = pairs_by_user(data.train, data.n_users, data.n_items);
+  std::map<int32_t, int64_t> rows;
+  for (const Pair& p : data.train) ++rows[p.item];
+  std::vector<int32_t> items;
+  std::vector<int64_t> counts;
+  for (const auto& [item, n] : rows) items.push_back(item), counts.push_back(n);
+  const std::vector<PopularColumn> columns = popular_columns(items, counts, 0.75);
+  Ctx ctx(1);
+  for (uint32_t e = 0; e < 3; ++e) {
+    const std::vector<int32_t> users = values<int32_t>(got.file, "epoch." + std::to_string(e) + ".users");
+    std::vector<int32_t> want(users.size());
+    for (uint32_t step = 0; step < 9; ++step) {
+      const int64_t first = 24 * step, B = std::min<int64_t>(24, int64_t(users.size()) - first);
+      cpu::popular_negatives(ctx, want.data() + first, users.data() + first, B, first, train.view(), columns.data(), int64_t(columns.size()),
+                             Stream{s.seed, Use::popular, e, step});
+    }
+    EXPECT_EQ(values<int32_t>(got.file, "epoch." + std::to_string(e) + ".hard"), want);
   }
 }
 
