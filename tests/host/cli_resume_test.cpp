@@ -24,10 +24,23 @@ namespace {
 
 TEST(Cli, ResumeEqualsNeverHavingStopped) {
   const Folder dir;
-  for (const char* model : {"BPR", "CCDRec"}) {
-    const std::string whole = dir / (std::string(model) + "-whole"), parts = dir / (std::string(model) + "-parts");
-    ASSERT_EQ(run(train_words(model, whole, {"--set", "epochs=5"})).code, 0);
-    ASSERT_EQ(run(train_words(model, parts, {"--set", "epochs=2"})).code, 0);
+  struct Resumed {
+    const char *name, *model;
+    std::vector<std::string> more;
+  };
+  const Resumed all[] = {{"BPR", "BPR", {}},
+                         {"CCDRec", "CCDRec", {}},
+                         {"MG+DNS", "LightGCN", {"--set", "use_mg=true", "--set", "sampler=dns", "--set", "n_candidates=8"}},
+                         {"MixGCF", "FREEDOM", {"--set", "sampler=mixgcf", "--set", "omega=0.7"}}};
+  for (const Resumed& m : all) {
+    const std::string whole = dir / (std::string(m.name) + "-whole"), parts = dir / (std::string(m.name) + "-parts");
+    const auto trained = [&](const std::string& folder, const char* epochs) {
+      std::vector<std::string> more = m.more;
+      more.insert(more.end(), {"--set", epochs});
+      return run(train_words(m.model, folder, more)).code;
+    };
+    ASSERT_EQ(trained(whole, "epochs=5"), 0);
+    ASSERT_EQ(trained(parts, "epochs=2"), 0);
     std::ofstream(parts + "/metrics.jsonl", std::ios::app) << "{\"epoch\": 2, \"half a li";
     const Result r = run({"train", "--resume", parts, "--set", "epochs=5", "--threads", "1"});
     ASSERT_EQ(r.code, 0) << r.err;
@@ -300,6 +313,23 @@ TEST_F(KilledRun, SettingsThatDifferAreNamedWithBothValues) {
     std::filesystem::remove(killed + "/summary.json");
     std::filesystem::remove(killed + "/last.safetensors");  // the second time the model alone is left
   }
+}
+
+// Hard negatives and Mirror Gradient decide the course of a run: a state says which it had, one of before them that it had none.
+TEST_F(KilledRun, AnotherSamplerIsNamed) {
+  killed = trained("killed", 2);
+  const Result given = run({"train", "--resume", killed, "--set", "sampler=dns", "--set", "use_mg=true", "--set", "epochs=3"});
+  EXPECT_EQ(given.code, 2);
+  EXPECT_TRUE(has(given.err, "sampler is none and would be dns")) << given.err;
+  EXPECT_TRUE(has(given.err, "use_mg is false and would be true")) << given.err;
+  const std::string yaml = read_text(killed + "/config.yaml");
+  write_text(killed + "/config.yaml", yaml + "sampler: dns\ntop_m: 2\nomega: 0.8\nuse_mg: true\nbeta: 4\n");
+  const Result r = resume(3);
+  EXPECT_EQ(r.code, 2);
+  EXPECT_TRUE(has(r.err,
+                  "use_mg = false there and true in this run, beta = 3 there and 4 in this run, sampler = none there and dns in this run, "
+                  "top_m = 1 there and 2 in this run;"))
+      << r.err;
 }
 
 // Every number of a state, each wrong in every way that was found to train wrongly or to end as a fault.

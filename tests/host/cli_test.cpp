@@ -5,6 +5,7 @@
 #include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <thread>
 
@@ -363,6 +364,54 @@ TEST(Cli, CaseAndStepTakeTheStepThatTrainingTakes) {
       ++compared;
     }
   EXPECT_EQ(compared, 11);
+}
+
+// The last of eight steps is a mirror batch: after its second pass training has what a run that ended with it would have.
+TEST(Cli, CaseOfASecondPass) {
+  const Folder dir;
+  const std::vector<std::string> same = {"-m",    "LightGCN",         "-d",    data_folder(),         "--threads", "2",
+                                         "--set", "embedding_size=8", "--set", "train_batch_size=64", "--set",     "epochs=1",
+                                         "--set", "sampler=dns",      "--set", "use_mg=true",         "--set",     "beta=7"};
+  const auto of = [&](std::vector<std::string> words) {
+    words.insert(words.end(), same.begin(), same.end());
+    return run(words);
+  };
+  const Result made = of({"case", "--epoch", "0", "--step", "7", "--pass", "1", "--out", dir / "case"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_TRUE(has(made.out, "epoch 0, step 7 of 8, pass 1\n")) << made.out;
+  ASSERT_EQ(run({"step", "--in", dir / "case", "--out", dir / "result"}).code, 0);
+  ASSERT_EQ(of({"train", "--run-dir", dir / "run"}).code, 0);
+  const TensorFile state = read_safetensors(dir / "run/last.safetensors"), result = read_safetensors(dir / "result");
+  for (const std::string name : {"user_embedding.weight", "item_id_embedding.weight"})
+    EXPECT_EQ(result.tensors.at("new." + name).bytes, state.tensors.at(name).bytes) << name;
+
+  const Result none = of({"case", "--epoch", "0", "--step", "6", "--pass", "1", "--out", dir / "none"});
+  EXPECT_EQ(none.code, 2);
+  EXPECT_TRUE(has(none.err, "--pass 1: this step has pass 0 alone; steps 0, 7, 14, .. have two (beta = 7)\n")) << none.err;
+  EXPECT_EQ(std::count(none.err.begin(), none.err.end(), '\n'), 1) << none.err;
+  EXPECT_FALSE(std::filesystem::exists(dir / "none"));
+}
+
+// A line of metrics.jsonl has them, unless they are not measured.
+TEST(Cli, HardnessIsInTheLinesOfTheRun) {
+  const Folder dir;
+  for (const std::string rows : {"1024", "0"}) {
+    const std::string folder = dir / rows;
+    const Result r = run(train_words("LightGCN", folder, {"--set", "epochs=2", "--set", "sampler=mixgcf", "--set", "negative_stats=" + rows}));
+    ASSERT_EQ(r.code, 0) << r.err;
+    const std::string metrics = read_text(folder + "/metrics.jsonl"), log = read_text(folder + "/train.log");
+    EXPECT_EQ(has(metrics, "\"hardness\":"), rows != "0") << metrics;
+    EXPECT_TRUE(has(metrics, "\"negatives\":\"mixgcf\"")) << metrics;
+    EXPECT_TRUE(has(metrics, "\"bpr_hard\":")) << metrics;
+    EXPECT_EQ(has(log, " held_out "), rows != "0");
+    EXPECT_EQ(run({"evaluate", folder, "--threads", "2"}).code, 0);
+    const nlohmann::json line = nlohmann::json::parse(metrics.substr(0, metrics.find('\n')));
+    if (rows == "0") continue;
+    std::set<std::string> names;
+    for (const auto& [name, x] : line.at("hardness").items()) names.insert(name);
+    EXPECT_EQ(names, (std::set<std::string>{"rows", "rank", "similarity", "score", "held_out"}));
+  }
+  expect_same_tensors(dir / "1024/last.safetensors", dir / "0/last.safetensors");
 }
 
 TEST(Cli, RecordIsWrittenWhenTheRunEnds) {

@@ -120,6 +120,18 @@ TEST(Config, ValuesOutOfRangeNameKeyValueAndExpectation) {
                         {"valid_metric=Recal@20", "Recall, NDCG"},
                         {"valid_metric=Recall@7", "needs 7 among topk"},
                         {"mm_weights=[0.5, 0.4]", "sum to 1"},
+                        {"beta=0", "an integer >= 1"},
+                        {"beta=0.75", "an integer >= 1"},
+                        {"alpha1=0", "a number > 0"},
+                        {"alpha1=-1", "a number > 0"},
+                        {"alpha2=-0.1", "a number >= 0"},
+                        {"use_mg=2", "true or false"},
+                        {"sampler=mixgfc", "did you mean mixgcf?"},
+                        {"n_candidates=0", "an integer 1 .. 1024"},
+                        {"n_candidates=1025", "an integer 1 .. 1024"},
+                        {"top_m=0", "an integer 1 .. 1024"},
+                        {"popularity_power=-1", "a number >= 0"},
+                        {"negative_stats=-1", "an integer 0 .. 1048576"},
                         {"embedding_size=7", "even width"},
                         {"metrics=[Recall, AUC]", "Recall, NDCG"},
                         {"learner=sgd", "Adam"},
@@ -410,6 +422,68 @@ TEST(Config, TheFileOfInteractionsIsWrittenWhereItIsNamed) {
   EXPECT_EQ(of({}, {file_with(dir, "config.yaml", text)}).settings.inter_file_name, "toys-v4.inter");
   for (const char* path : {"a/b.inter", "../b.inter", "..", "."})
     EXPECT_NE(sentence([&] { of({std::string("inter_file_name=") + path}); }).find("without a path"), std::string::npos) << path;
+}
+
+// Runs without them are written as they were before there were any.
+TEST(Config, KeysOfHardNegativesAreWrittenWhereTheyAreInUse) {
+  const Folder dir;
+  const std::vector<std::string> all = {"use_mg",       "alpha1", "alpha2",           "beta",  "sampler",
+                                        "n_candidates", "top_m",  "popularity_power", "omega", "negative_stats"};
+  const auto written = [&](const std::vector<std::string>& set) {
+    const std::string text = config_yaml(of(set));
+    std::vector<std::string> keys;
+    for (const std::string& key : all)
+      if (text.find("\n" + key + ": ") != std::string::npos) keys.push_back(key);
+    const Config back = of({}, {file_with(dir, "config.yaml", text)});
+    EXPECT_EQ(config_values(back.settings), config_values(of(set).settings)) << text;
+    EXPECT_TRUE(back.notes.empty());
+    return keys;
+  };
+  using Keys = std::vector<std::string>;
+  EXPECT_EQ(written({"model=LightGCN"}), Keys());
+  EXPECT_EQ(written({"model=CCDRec"}), Keys{"omega"});
+  EXPECT_EQ(written({"model=LightGCN", "sampler=dns"}), (Keys{"sampler", "n_candidates", "top_m", "omega"}));
+  EXPECT_EQ(written({"model=BPR", "sampler=popularity"}), (Keys{"sampler", "popularity_power", "omega"}));
+  EXPECT_EQ(written({"model=FREEDOM", "sampler=mixgcf", "n_candidates=8"}), (Keys{"sampler", "n_candidates", "omega"}));
+  EXPECT_EQ(written({"ndi=false", "cns=false", "sampler=dns"}), (Keys{"sampler", "n_candidates", "top_m", "omega"}));
+  EXPECT_EQ(written({"model=BPR", "use_mg=true"}), (Keys{"use_mg", "alpha1", "alpha2", "beta"}));
+  EXPECT_EQ(written({"model=BPR", "negative_stats=0"}), Keys{"negative_stats"});
+}
+
+TEST(Config, OmegaHasAnotherDefaultWithASampler) {
+  const Config with = of({"model=LightGCN", "sampler=dns"});
+  EXPECT_EQ(with.settings.omega, 0.5);
+  EXPECT_EQ(with.origin.at("omega"), "default with a sampler");
+  EXPECT_NE(config_yaml(with).find("omega: 0.5 "), std::string::npos);
+  EXPECT_NE(print_config(with).find("default with a sampler"), std::string::npos);
+  const Config fused = of({"ndi=false", "cns=false", "sampler=mixgcf"});
+  EXPECT_EQ(fused.settings.omega, 0.5);
+  const Config said = of({"model=LightGCN", "sampler=dns", "omega=0.9"});
+  EXPECT_EQ(said.settings.omega, 0.9);
+  EXPECT_EQ(said.origin.at("omega"), "--set");
+  EXPECT_EQ(of({"model=LightGCN", "sampler=dns", "weight=0.7"}).settings.omega, 0.7) << "by its other name";
+  EXPECT_EQ(of({"model=CCDRec"}).settings.omega, 0.8);
+  EXPECT_EQ(of({"model=CCDRec", "sampler=none"}).settings.omega, 0.8);
+}
+
+TEST(Config, ASamplerBesideCurricularNegativesIsOneSentence) {
+  for (const std::vector<std::string>& more : std::vector<std::vector<std::string>>{{}, {"ndi=false"}, {"cns=false"}, {"dma=false"}}) {
+    std::vector<std::string> set = {"model=CCDRec", "sampler=dns"};
+    set.insert(set.end(), more.begin(), more.end());
+    EXPECT_EQ(sentence([&] { of(set); }),
+              "sampler = dns (--set): NDI and CNS give CCDRec its hard negatives; switch both off (ndi: false, cns: false), or leave it away");
+  }
+  EXPECT_EQ(of({"model=CCDRec", "ndi=false", "cns=false", "sampler=dns"}).settings.sampler, "dns");
+  Settings s;
+  s.sampler = "mixgcf";
+  EXPECT_EQ(sentence([&] { check_ranges(s); }),
+            "sampler = mixgcf (settings): NDI and CNS give CCDRec its hard negatives; switch both off (ndi: false, cns: false), or leave it away");
+  s.ndi = s.cns = false;
+  EXPECT_NO_THROW(check_ranges(s));
+  s.beta = 0;
+  EXPECT_EQ(sentence([&] { check_ranges(s); }), "settings: beta = 0 is not an integer >= 1");
+  s.beta = 3, s.alpha1 = 0;
+  EXPECT_NE(sentence([&] { check_ranges(s); }).find("settings: alpha1 = 0"), std::string::npos);
 }
 
 TEST(Config, KeysOfOtherModelsAreNotedNotSilent) {
