@@ -65,6 +65,12 @@ const Named planned_models[] = {
     {"CCDRec, transformer", [](Settings& s) { s.estimator = "transformer", s.estimator_layers = 2; }},
     {"CCDRec on LightGCN", [](Settings& s) { s.backbone = "LightGCN", s.n_neg = 2; }},
     {"DMA and NDI", [](Settings& s) { s.cns = false; }},
+    {"BPR, popularity", [](Settings& s) { s.model = "BPR", s.sampler = "popularity"; }},
+    {"MG(LightGCN), DNS", [](Settings& s) { s.model = "LightGCN", s.use_mg = true, s.sampler = "dns"; }},
+    {"LightGCN, MixGCF, three layers", [](Settings& s) { s.model = "LightGCN", s.n_ui_layers = 3, s.sampler = "mixgcf"; }},
+    {"MG(FREEDOM), MixGCF", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.use_mg = true, s.beta = 1, s.sampler = "mixgcf"; }},
+    {"DMA, DNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "dns"; }},
+    {"DMA on BPR, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.backbone = "BPR", s.sampler = "mixgcf"; }},
 };
 
 TEST(SlowPlan, CoversArraysAndScratchOfTrainingAndEvaluation) {
@@ -72,6 +78,58 @@ TEST(SlowPlan, CoversArraysAndScratchOfTrainingAndEvaluation) {
   const Dataset data = random_data(dir, 100, 530, 4, {40, 12});
   for (const std::string& device : devices_here())
     for (const Named& m : planned_models) expect_planned(m, data, device);
+  const Named more_on_the_cpu[] = {
+      {"BPR, MixGCF", [](Settings& s) { s.model = "BPR", s.sampler = "mixgcf", s.n_neg = 2; }},
+      {"LightGCN, DNS at omega 0", [](Settings& s) { s.model = "LightGCN", s.sampler = "dns", s.omega = 0, s.negative_stats = 0; }},
+      {"LightGCN, MixGCF at omega 0", [](Settings& s) { s.model = "LightGCN", s.sampler = "mixgcf", s.omega = 0; }},
+      {"DMA, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "mixgcf"; }},
+      {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }},
+  };
+  for (const Named& m : more_on_the_cpu) expect_planned(m, data, "cpu");
+}
+
+// What a sampler, its measured negatives and Mirror Gradient add to the plan is what they take, to the rounding of
+// allocations and what of a plan is an upper bound (scratch).
+TEST(Plan, WhatHardNegativesAddIsWhatTheyTake) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 100, 530, 4, {40, 12});
+  const auto arrays = [&](const Settings& s) {  // planned, taken
+    Trainer t(s, data);
+    const MemoryPlan plan = Trainer::plan(s, data);
+    return std::pair{int64_t(plan.total() - bytes_of(plan, "scratch") - bytes_of(plan, "libraries") - bytes_of(plan, "evaluation")),
+                     int64_t(t.device_bytes() - t.device().ctx.scratch_bytes())};
+  };
+  for (const std::string& device : devices_here())
+    for (const char* model : {"LightGCN", "BPR", "FREEDOM", "CCDRec"}) {
+      Settings s = plan_settings([](Settings&) {}, device);
+      s.model = model, s.ndi = s.cns = false, s.negative_stats = 0;
+      const auto [planned, taken] = arrays(s);
+      const auto expect_added = [&](const Settings& z, const std::string& what) {
+        const auto [with_planned, with_taken] = arrays(z);
+        EXPECT_GT(with_taken, taken) << model << ", " << what << " on " << device;
+        EXPECT_NEAR(double(with_planned - planned), double(with_taken - taken), 0.02 * double(with_taken - taken) + 8192)
+            << model << ", " << what << " on " << device;
+      };
+      for (const char* sampler : {"popularity", "dns", "mixgcf"}) {
+        Settings z = s;
+        z.sampler = sampler;
+        expect_added(z, sampler);
+      }
+      Settings z = s;
+      z.negative_stats = 1 << 20;
+      expect_added(z, "measured");
+      z = s;
+      z.use_mg = true, z.beta = 1, z.epochs = 2000;
+      const auto [plain_planned, plain_taken] = [&] {
+        Settings plain = z;
+        plain.use_mg = false;
+        return arrays(plain);
+      }();
+      const auto [with_planned, with_taken] = arrays(z);
+      EXPECT_GT(with_taken, plain_taken);
+      EXPECT_NEAR(double(with_planned - plain_planned), double(with_taken - plain_taken), 512) << model << " on " << device;
+      if (device == "cuda") break;  // one is enough: arrays are the same everywhere
+    }
 }
 
 // More candidates than stay in shared memory: a GPU keeps what lies in each row's bracket.
