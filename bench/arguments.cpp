@@ -14,8 +14,12 @@ Arguments::~Arguments() = default;
 namespace {
 
 // CLI11's own check names the largest double in full.
-std::string above_zero(const std::string& text) { return std::strtod(text.c_str(), nullptr) > 0 ? "" : "'" + text + "' is no number above 0"; }
-std::string not_below_zero(const std::string& text) { return std::strtod(text.c_str(), nullptr) >= 0 ? "" : "'" + text + "' is below 0"; }
+std::string above_zero(const std::string& text) {
+  return std::strtod(text.c_str(), nullptr) > 0 ? "" : "'" + text + "' is no number above 0";
+}
+std::string not_below_zero(const std::string& text) {
+  return std::strtod(text.c_str(), nullptr) >= 0 ? "" : "'" + text + "' is below 0";
+}
 
 // CLI11 takes the largest number of the type for one that is too large.
 template <class T>
@@ -23,8 +27,9 @@ std::string whole_number(const std::string& text) {
   T value{};
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error == std::errc::result_out_of_range)
-    return "'" + text + "' is too " + (text[0] == '-' ? "small" : "large") + "; the numbers from " + std::to_string(std::numeric_limits<T>::min()) +
-           " to " + std::to_string(std::numeric_limits<T>::max()) + " are taken";
+    return "'" + text + "' is too " + (text[0] == '-' ? "small" : "large") + "; the numbers from " +
+           std::to_string(std::numeric_limits<T>::min()) + " to " + std::to_string(std::numeric_limits<T>::max()) +
+           " are taken";
   return error == std::errc() && end == text.data() + text.size() ? "" : "'" + text + "' is no whole number";
 }
 
@@ -63,7 +68,8 @@ void Arguments::add(const std::string& name, T& value, const std::string& text, 
   else
     add_to(*app_, name, value, text, allowed);
 }
-void Arguments::add_list(const std::string& name, std::vector<std::string>& values, const std::string& text, const Allowed& allowed) {
+void Arguments::add_list(const std::string& name, std::vector<std::string>& values, const std::string& text,
+                         const Allowed& allowed) {
   add_to(*app_, name, values, text, allowed)->delimiter(',');
 }
 template void Arguments::add(const std::string&, bool&, const std::string&, const Allowed&);

@@ -1,4 +1,5 @@
-// The command line of a bench. CLI11 stands behind it, compiled once in arguments.cpp: read by every bench, it was most of what they cost to build.
+// The command line of a bench. CLI11 stands behind it, compiled once in arguments.cpp: read by every bench, it was most
+// of what they cost to build.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -27,10 +28,12 @@ class Arguments {
   explicit Arguments(const std::string& about);
   ~Arguments();
 
-  // T: std::string, int, int64_t, double, bool (a flag) or std::vector<std::string> (given several times). What `value` holds is the default.
+  // T: std::string, int, int64_t, double, bool (a flag) or std::vector<std::string> (given several times). What `value`
+  // holds is the default.
   template <class T>
   void add(const std::string& name, T& value, const std::string& text = "", const Allowed& = {});
-  void add_list(const std::string& name, std::vector<std::string>& values, const std::string& text = "", const Allowed& = {});  // with commas
+  void add_list(const std::string& name, std::vector<std::string>& values, const std::string& text = "",
+                const Allowed& = {});  // with commas
 
   // What the process is to end with: 0 after --help, 2 after a sentence about what is wrong. Nothing: go on.
   std::optional<int> parse(int argc, char** argv);

@@ -1,8 +1,10 @@
-// bench_busy: how often the threads of a step meet. One line of JSON for each model on a data folder, then one for what a meeting costs (bench/busy.py).
+// bench_busy: how often the threads of a step meet. One line of JSON for each model on a data folder, then one for what
+// a meeting costs (bench/busy.py).
 //
 //   bench_busy --data FOLDER [--threads N]
 //
-// The compiler makes a call of GOMP_parallel of every parallel region; the linker sends those of this program here first (--wrap, cmake/bench.cmake).
+// The compiler makes a call of GOMP_parallel of every parallel region; the linker sends those of this program here
+// first (--wrap, cmake/bench.cmake).
 #include <algorithm>
 #include <chrono>
 #include <iostream>
@@ -16,7 +18,8 @@
 #include "host/training/trainer.h"
 
 namespace {
-int64_t shared = 0, alone = 0;  // regions of several threads, and those that the calling thread worked through by itself
+int64_t shared = 0,
+        alone = 0;  // regions of several threads, and those that the calling thread worked through by itself
 }
 
 extern "C" {
@@ -32,7 +35,8 @@ namespace {
 
 // The second epoch: CCDRec has curricular negatives in it.
 nlohmann::json steps_of(const std::string& model, const std::string& folder, int threads) {
-  Settings s = resolve_config({}, {plain_value("model", model, "--model"), plain_value("data_path", folder, "--data")}).settings;
+  Settings s =
+      resolve_config({}, {plain_value("model", model, "--model"), plain_value("data_path", folder, "--data")}).settings;
   s.threads = threads, s.device = "cpu";
   LoadOptions load;
   load.need_features = uses_features(s);
@@ -73,8 +77,12 @@ int run(int argc, char** argv) {
   app.add("--threads", threads, "0 = as many as the program takes", zero_or_more());
   if (const auto end = app.parse(argc, argv)) return *end;
   if (folder.empty()) throw UserError("--data is missing: the folder of a data set");
-  for (const char* model : {"BPR", "LightGCN", "FREEDOM", "CCDRec"}) std::cout << steps_of(model, folder, threads).dump() << std::endl;
-  std::cout << nlohmann::json{{"threads", threads_of(threads)}, {"empty_region_us", empty_region_us(threads_of(threads))}}.dump() << std::endl;
+  for (const char* model : {"BPR", "LightGCN", "FREEDOM", "CCDRec"})
+    std::cout << steps_of(model, folder, threads).dump() << std::endl;
+  std::cout << nlohmann::json{{"threads", threads_of(threads)},
+                              {"empty_region_us", empty_region_us(threads_of(threads))}}
+                   .dump()
+            << std::endl;
   return 0;
 }
 

@@ -30,13 +30,15 @@ bool outside(std::string_view function) { return function.starts_with("ccdrec::"
 
 int64_t number(std::string_view s, const std::string& path) {
   int64_t n = 0;
-  if (std::from_chars(s.data(), s.data() + s.size(), n).ec != std::errc()) throw UserError(fmt::format("{}: '{}' is no count", path, shown(s)));
+  if (std::from_chars(s.data(), s.data() + s.size(), n).ec != std::errc())
+    throw UserError(fmt::format("{}: '{}' is no count", path, shown(s)));
   return n;
 }
 
 }  // namespace
 
-// fn=CALLER, then lines "POSITION COST" of its own, and for each callee: cfn=CALLEE, calls=..., "POSITION COST" with all that the calls cost.
+// fn=CALLER, then lines "POSITION COST" of its own, and for each callee: cfn=CALLEE, calls=..., "POSITION COST" with
+// all that the calls cost.
 Counts read_callgrind(const std::string& path) {
   const std::string text = read_text(path);
   Counts c;

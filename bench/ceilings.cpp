@@ -58,8 +58,8 @@ double triad(int threads) {
   return 16.0 * double(n) / s / 1e9;
 }
 
-// Twelve independent chains of vectors: enough to hide the latency of a fused multiply-add, few enough for sixteen registers.
-// This file is compiled with -ffp-contract=fast (cmake/bench.cmake), so that a * x + y is one instruction.
+// Twelve independent chains of vectors: enough to hide the latency of a fused multiply-add, few enough for sixteen
+// registers. This file is compiled with -ffp-contract=fast (cmake/bench.cmake), so that a * x + y is one instruction.
 constexpr int kChains = 12;
 #define CCDREC_FMA_LOOP(name, attribute, width)                         \
   attribute float name(int64_t rounds) {                                \
@@ -150,7 +150,8 @@ double root_rate(int threads) {
   const int64_t rounds = 1'000'000;
   double s = on_all(threads, rounds, loop);
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) s = std::min({s, on_all(threads, rounds, root_by_fma<0>), on_all(threads, rounds, root_by_fma<2>)});
+  if (__builtin_cpu_supports("avx512f"))
+    s = std::min({s, on_all(threads, rounds, root_by_fma<0>), on_all(threads, rounds, root_by_fma<2>)});
 #endif
   return 192.0 * double(rounds) * threads / s / 1e9;
 }
@@ -163,7 +164,8 @@ double gemm_rate(int threads, int64_t m, int64_t k, int64_t n) {
   return 2.0 * double(m) * double(n) * double(k) / best_of(5, run) / 1e9;
 }
 
-// Waits until `turn` is `mine`. Between cores that takes a few of these rounds; where both threads have one processor the other must be let on to it.
+// Waits until `turn` is `mine`. Between cores that takes a few of these rounds; where both threads have one processor
+// the other must be let on to it.
 void wait_for(const std::atomic<int>& turn, int mine) {
   for (int spins = 1; turn.load(std::memory_order_acquire) != mine; ++spins) {
     if (spins % 64 == 0) std::this_thread::yield();
@@ -204,12 +206,14 @@ double random_row_ns(int threads, int64_t rows) {
 
 double core_to_core_ns(int threads) {
   if (threads < 2 || omp_get_num_procs() < 2) return 0;
-  const int repetitions = 40, exchanges = 200;  // many, as two threads that have just woken may share a processor for some milliseconds
-  struct alignas(128) {                         // two lines, and nothing else in them: processors fetch them in pairs
+  const int repetitions = 40,
+            exchanges = 200;  // many, as two threads that have just woken may share a processor for some milliseconds
+  struct alignas(128) {       // two lines, and nothing else in them: processors fetch them in pairs
     std::atomic<int> turn = 0;
   } line;
   double best = 0;
-#pragma omp parallel num_threads(threads)  // the team of every operation: a smaller one would end threads that the next has to start again
+#pragma omp parallel num_threads( \
+    threads)  // the team of every operation: a smaller one would end threads that the next has to start again
   if (const int me = omp_get_thread_num(); me < 2 && omp_get_num_threads() > 1) {
     int mine = me;
     for (int r = 0; r < repetitions; ++r) {
@@ -231,6 +235,8 @@ double load_average() {
   return load;
 }
 
-double peak_memory_mb() { return std::strtod(field("/proc/self/status", "VmHWM").c_str(), nullptr) * 1024e-6; }  // the file counts kibibytes
+double peak_memory_mb() {
+  return std::strtod(field("/proc/self/status", "VmHWM").c_str(), nullptr) * 1024e-6;
+}  // the file counts kibibytes
 
 }  // namespace ccdrec::bench

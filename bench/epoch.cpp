@@ -1,9 +1,12 @@
 // bench_epoch: whole epochs of the four models beside what the machine allows.
 //
-//   bench_epoch --preset baby                    data of the Baby set's shape; every model in a process of its own, so that peak memory is its own
-//   bench_epoch --preset elec --steps 200        200 timed steps of CCDRec between a reverse process and an extrapolation
+//   bench_epoch --preset baby                    data of the Baby set's shape; every model in a process of its own, so
+//                                                that peak memory is its own
+//   bench_epoch --preset elec --steps 200        200 timed steps of CCDRec between a reverse process and an
+//   extrapolation
 //   bench_epoch --case CCDRec                    one model, its result as JSON on stdout (what the first form runs)
-//   bench_epoch --preset baby --device cuda      on a GPU: whole epochs of replayed steps, then one epoch of direct steps for the phases
+//   bench_epoch --preset baby --device cuda      on a GPU: whole epochs of replayed steps, then one epoch of direct
+//   steps for the phases
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -54,7 +57,8 @@ const std::vector<Case> kCaseList = {
     {"FREEDOM+MixGCF", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.sampler = "mixgcf", s.omega = 0.5; }},
     {"MG", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.use_mg = true; }},
     {"CCDRec", "CCDRec", [](Settings&) {}},
-    // The last stage of the curriculum, in which the pool is the model's own item matrix of the step: its step propagates all items.
+    // The last stage of the curriculum, in which the pool is the model's own item matrix of the step: its step
+    // propagates all items.
     {"CCDRec own pool", "CCDRec", [](Settings& s) { s.tau_end = 0; }},
 };
 const std::vector<std::string> kCases = [] {
@@ -106,7 +110,8 @@ void add_phase(CaseResult& result, const std::string& name, Timing t, const std:
   result.phases.push_back({name, t});
 }
 
-// On a GPU the phases of replayed steps are not known: one more epoch runs its steps directly and waits at the end of each phase.
+// On a GPU the phases of replayed steps are not known: one more epoch runs its steps directly and waits at the end of
+// each phase.
 void time_phases(Trainer& trainer, int epoch, CaseResult& result, const std::map<std::string, Work>& work) {
   Recommender& model = trainer.model();
   result.epochs_direct = 1;
@@ -122,12 +127,14 @@ void time_phases(Trainer& trainer, int epoch, CaseResult& result, const std::map
   }
 }
 
-// Whole epochs, as `ccdrec train` runs them. The first is dropped: it touches memory for the first time and has no curricular negatives.
+// Whole epochs, as `ccdrec train` runs them. The first is dropped: it touches memory for the first time and has no
+// curricular negatives.
 void run_epochs(const Options& o, Trainer& trainer, CaseResult& result, const std::map<std::string, Work>& work) {
   std::map<std::string, std::vector<double>> seconds;
   TrainHooks hooks;
   hooks.on_epoch = [&](const EpochReport& r) {
-    std::cerr << fmt::format("{}: epoch {}: {:.2f} s, loss {:.4f}\n", result.name, r.epoch, r.seconds.at("train"), r.loss);
+    std::cerr << fmt::format("{}: epoch {}: {:.2f} s, loss {:.4f}\n", result.name, r.epoch, r.seconds.at("train"),
+                             r.loss);
     if (r.epoch == 0 || (o.device == "cuda" && r.epoch == 1)) return;  // a GPU records its steps in the second
     for (const auto& [phase, s] : r.seconds) seconds[phase == "train" ? "epoch" : phase].push_back(s);
     result.steps = r.steps, result.negatives = r.negatives;
@@ -149,7 +156,8 @@ void run_epochs(const Options& o, Trainer& trainer, CaseResult& result, const st
   }
 }
 
-// A few warm-up steps and a reverse process, then `steps` timed steps of the next epoch, which has curricular negatives; the rest is multiplication.
+// A few warm-up steps and a reverse process, then `steps` timed steps of the next epoch, which has curricular
+// negatives; the rest is multiplication.
 void run_steps(const Options& o, Trainer& trainer, CaseResult& result, const std::map<std::string, Work>& work) {
   Recommender& model = trainer.model();
   result.steps = model.steps_per_epoch();
@@ -170,7 +178,8 @@ void run_steps(const Options& o, Trainer& trainer, CaseResult& result, const std
     step.push_back(since(start));
     if (i % 20 == 19) std::cerr << fmt::format("{}: step {}: {:.1f} ms\n", result.name, i + 1, 1e3 * step.back());
   }
-  // What rows not read in these steps still owe: an epoch pays it too, in steps or in its last flush, so it is scaled with them.
+  // What rows not read in these steps still owe: an epoch pays it too, in steps or in its last flush, so it is scaled
+  // with them.
   const auto flush_start = Clock::now();
   model.flush();
   const double owed = since(flush_start);
@@ -181,7 +190,8 @@ void run_steps(const Options& o, Trainer& trainer, CaseResult& result, const std
   const double p10 = step[step.size() / 10], p90 = step[step.size() * 9 / 10];
   result.step_median_ms = 1e3 * t.median;
   add_phase(result, "prune", {prune, prune, prune, 0, 0, 0}, work);
-  for (const char* phase : {"sample", "forward", "backward", "optimiser"}) {  // means: their sum is then the steps' mean
+  for (const char* phase :
+       {"sample", "forward", "backward", "optimiser"}) {  // means: their sum is then the steps' mean
     const double s = model.seconds()[phase] * scale;
     add_phase(result, phase, {s, s, s, 0, 0, 0}, work);
   }
@@ -196,7 +206,8 @@ CaseResult run_case(const Options& o, const std::string& folder) {
   Settings s = case_settings(o.one, result.setting);
   s.data_path = folder, s.threads = o.threads, s.graph_cache = o.cache + "/graphs";
   s.device = o.device, s.precision = o.precision;
-  s.epochs = o.epochs + (o.device == "cuda" ? 3 : 1), s.stopping_step = s.epochs;  // a GPU: dropped, recorded, .., measured by phases
+  s.epochs = o.epochs + (o.device == "cuda" ? 3 : 1),
+  s.stopping_step = s.epochs;  // a GPU: dropped, recorded, .., measured by phases
   LoadOptions load;
   load.need_features = uses_features(s);
   const Dataset data = load_dataset(folder, load);
@@ -204,7 +215,8 @@ CaseResult run_case(const Options& o, const std::string& folder) {
   const auto start = Clock::now();
   Trainer trainer(s, data);
   result.setup_seconds = since(start);
-  for (const std::string& note : trainer.notes()) result.knn_cached |= note.find("(from the cache)") != std::string::npos;
+  for (const std::string& note : trainer.notes())
+    result.knn_cached |= note.find("(from the cache)") != std::string::npos;
   if (o.steps > 0)
     run_steps(o, trainer, result, work);
   else
@@ -230,9 +242,10 @@ std::string data_folder(const Options& o) {
 
 // Runs this program again for one case and reads its JSON.
 CaseResult run_child(const Options& o, const std::string& name) {
-  std::string command =
-      fmt::format("'{}' --case '{}' --preset '{}' --cache '{}' --epochs {} --steps {} --threads {} --device {} --precision {}",
-                  fs::read_symlink("/proc/self/exe").string(), name, o.preset, o.cache, o.epochs, o.steps, o.threads, o.device, o.precision);
+  std::string command = fmt::format(
+      "'{}' --case '{}' --preset '{}' --cache '{}' --epochs {} --steps {} --threads {} --device {} --precision {}",
+      fs::read_symlink("/proc/self/exe").string(), name, o.preset, o.cache, o.epochs, o.steps, o.threads, o.device,
+      o.precision);
   FILE* pipe = popen(command.c_str(), "r");
   if (!pipe) throw UserError("cannot start " + command);
   std::string text;
@@ -281,8 +294,8 @@ int run(int argc, char** argv) {
   }
   if (o.names.empty()) o.names = o.steps > 0 ? std::vector<std::string>{"CCDRec"} : kCases;
   const SynthParams p = synth_preset(o.preset);
-  r.data = fmt::format("{} ({} users, {} items, about {} interactions, generated)", o.preset, thousands(p.users), thousands(p.items),
-                       thousands(p.interactions));
+  r.data = fmt::format("{} ({} users, {} items, about {} interactions, generated)", o.preset, thousands(p.users),
+                       thousands(p.items), thousands(p.interactions));
   std::string failures;
   for (const std::string& name : o.names) {
     try {

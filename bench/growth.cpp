@@ -1,10 +1,13 @@
-// bench_growth: epoch time and peak memory as the data grow to the Electronics set's size, with exponents fitted on logarithms.
+// bench_growth: epoch time and peak memory as the data grow to the Electronics set's size, with exponents fitted on
+// logarithms.
 //
-//   bench_growth                          all series and models that bench/results/growth.json does not hold yet; writes growth.md, .json and .svg there;
-//                                         exit code 1 when something grows faster than it may
+//   bench_growth                          all series and models that bench/results/growth.json does not hold yet;
+//                                         writes growth.md, .json and .svg there; exit code 1 when something grows
+//                                         faster than it may
 //   bench_growth --fresh                  measures all of them anew
 //   bench_growth --prepare                only generates the data and the neighbour lists
-//   bench_growth --point JSON             one point in this process, so that peak memory is its own (what the first form runs)
+//   bench_growth --point JSON             one point in this process, so that peak memory is its own (what the first
+//                                         form runs)
 #include "bench/growth.h"
 
 #include <fmt/format.h>
@@ -72,8 +75,9 @@ Settings settings_of(const Options& o, const std::string& model, const Size& z) 
   return s;
 }
 
-// Seconds of an epoch by phase. The timed steps follow a flush and are followed by one, so that each row's missed Adam steps are those of the timed
-// steps, no more and no less. Where an epoch has more steps than are timed, all that steps and flush cost is multiplied.
+// Seconds of an epoch by phase. The timed steps follow a flush and are followed by one, so that each row's missed Adam
+// steps are those of the timed steps, no more and no less. Where an epoch has more steps than are timed, all that steps
+// and flush cost is multiplied.
 std::map<std::string, double> timed_epoch(Recommender& model, int epoch, int64_t timed) {
   auto& seconds = model.seconds();
   seconds.clear();
@@ -110,7 +114,8 @@ Point measure(const Options& o, const std::string& name, const Size& z) {
   Trainer trainer(s, data);
   Recommender& model = trainer.model();
   p.steps = model.steps_per_epoch(), p.timed = std::min(o.steps, p.steps);
-  // Rows without a gradient so far cost Adam nothing: three random negatives for each item on average leave 5 % of them behind.
+  // Rows without a gradient so far cost Adam nothing: three random negatives for each item on average leave 5 % of them
+  // behind.
   const int64_t warm = std::min(p.steps, 3 * z.items / z.batch + 1);
   model.begin_epoch(0);
   for (int64_t k = 0; k < warm; ++k) model.step(0, k);
@@ -132,8 +137,9 @@ Point measure(const Options& o, const std::string& name, const Size& z) {
 Point run_child(const Options& o, int threads, const std::string& model, const Size& z) {
   Point asked;
   asked.model = model, asked.size = z;
-  const std::string command = fmt::format("'{}' --point '{}' --cache '{}' --threads {} --steps {}", fs::read_symlink("/proc/self/exe").string(),
-                                          to_json(asked).dump(), o.cache, threads, o.steps);
+  const std::string command =
+      fmt::format("'{}' --point '{}' --cache '{}' --threads {} --steps {}", fs::read_symlink("/proc/self/exe").string(),
+                  to_json(asked).dump(), o.cache, threads, o.steps);
   FILE* pipe = popen(command.c_str(), "r");
   if (!pipe) throw UserError("cannot start " + command);
   std::string text;
@@ -180,7 +186,8 @@ int run(int argc, char** argv) {
 
   GrowthReport r, here;
   measured_here(here);
-  if (!o.prepare && !o.fresh && fs::exists(o.out + ".json")) r = growth_from_text(read_text(o.out + ".json"), o.out + ".json");
+  if (!o.prepare && !o.fresh && fs::exists(o.out + ".json"))
+    r = growth_from_text(read_text(o.out + ".json"), o.out + ".json");
   const bool begun = !r.points.empty();
   if (!begun) r.threads = threads_of(o.threads), measured_here(r);
   if (!o.prepare) SafeFile(o.out + ".json");  // refused now, not after the first point
@@ -203,11 +210,13 @@ int run(int argc, char** argv) {
         }
         if (r.find(model, z)) continue;
         if (const std::string other = begun ? stranger(r, here, o.threads) : ""; !other.empty())
-          throw UserError(
-              fmt::format("{}.json was measured {}: points of both do not belong together; choose another --out, or --fresh", o.out, other));
+          throw UserError(fmt::format(
+              "{}.json was measured {}: points of both do not belong together; choose another --out, or --fresh", o.out,
+              other));
         r.points.push_back(run_child(o, r.threads, model, z));
         const Point& p = r.points.back();
-        std::cerr << fmt::format("{}, {} x{}: {:.2f} s, {:.0f} MB\n", model, s.name, scale, p.seconds.at("epoch"), p.peak_mb);
+        std::cerr << fmt::format("{}, {} x{}: {:.2f} s, {:.0f} MB\n", model, s.name, scale, p.seconds.at("epoch"),
+                                 p.peak_mb);
         write(o, r);  // after every point: what is measured stays, whatever happens next
       }
     }

@@ -65,19 +65,22 @@ std::vector<Run> runs_of(const GrowthReport& r, const Series& s) {
 
 double random_rows_exponent(const GrowthReport& r) {
   std::vector<double> x, y;
-  for (const Size& z : sizes_of_first_series()) x.push_back(double(z.interactions)), y.push_back(x.back() * r.row_ns[y.size()]);
+  for (const Size& z : sizes_of_first_series())
+    x.push_back(double(z.interactions)), y.push_back(x.back() * r.row_ns[y.size()]);
   return exponent(x, y);
 }
 
-// Of a run some of whose points met the cores apart and others together: those points took longer for it, and the exponents tell of that too.
+// Of a run some of whose points met the cores apart and others together: those points took longer for it, and the
+// exponents tell of that too.
 std::string moved_cores(const Run& run) {
-  const auto [least, most] =
-      std::minmax_element(run.points.begin(), run.points.end(), [](const Point* a, const Point* b) { return a->core_ns < b->core_ns; });
+  const auto [least, most] = std::minmax_element(
+      run.points.begin(), run.points.end(), [](const Point* a, const Point* b) { return a->core_ns < b->core_ns; });
   if (!((*least)->core_ns > 0 && (*most)->core_ns > 2 * (*least)->core_ns)) return "";
   std::string at;
   for (const Point* p : run.points) at += fmt::format("{}{:.0f}", at.empty() ? "" : ", ", p->core_ns);
   return fmt::format(
-      "\n{}: a line of cache took {} ns from one core to the other at the four sizes. Where they lay apart an epoch takes longer for it, and the "
+      "\n{}: a line of cache took {} ns from one core to the other at the four sizes. Where they lay apart an epoch "
+      "takes longer for it, and the "
       "exponents tell of that too.\n",
       run.model, at);
 }
@@ -102,7 +105,8 @@ const std::vector<Series>& all_series() {
 Size size_of(const Series& s, const std::string& model, int scale) {
   const SynthParams full = synth_preset("elec");
   const int users = s.name == "items" ? 8 : scale, items = s.name == "interactions" ? 8 : scale;
-  Size z{full.users * users / 8, full.items * items / 8, full.interactions * users / 8, published(model).train_batch_size, 0};
+  Size z{full.users * users / 8, full.items * items / 8, full.interactions * users / 8,
+         published(model).train_batch_size, 0};
   if (outline_of(published(model)).searches) z.candidates = z.items / 10;
   if (s.linear) z.batch *= scale, z.candidates /= scale;
   return z;
@@ -154,7 +158,8 @@ Point point_from_json(const nlohmann::json& j) {
 void measured_here(GrowthReport& r) {
   const Machine m = this_machine();
   const Build b = this_build();
-  r.machine = {{"cpu", m.cpu}, {"cores", m.cores}, {"isa", m.isa}, {"memory_bytes", m.memory_bytes}, {"threads", r.threads}};
+  r.machine = {
+      {"cpu", m.cpu}, {"cores", m.cores}, {"isa", m.isa}, {"memory_bytes", m.memory_bytes}, {"threads", r.threads}};
   r.build = {{"version", b.version}, {"commit", b.commit}, {"compiler", b.compiler}, {"flags", b.flags}};
 }
 
@@ -165,16 +170,20 @@ nlohmann::json growth_json(const GrowthReport& r) {
           {"machine", r.machine},
           {"build", r.build},
           {"ceilings",
-           {{"memory_gb_s", r.ceilings.memory_gbs}, {"root_and_division_g_s", r.ceilings.root_grate}, {"fma_gflop_s", r.ceilings.fma_gflops}}},
+           {{"memory_gb_s", r.ceilings.memory_gbs},
+            {"root_and_division_g_s", r.ceilings.root_grate},
+            {"fma_gflop_s", r.ceilings.fma_gflops}}},
           {"random_row_ns", r.row_ns},
           {"points", points}};
 }
 
 GrowthReport growth_from_json(const nlohmann::json& j) {
   GrowthReport r;
-  r.command = j.at("command"), r.machine = j.at("machine"), r.build = j.at("build"), r.threads = r.machine.at("threads");
+  r.command = j.at("command"), r.machine = j.at("machine"), r.build = j.at("build"),
+  r.threads = r.machine.at("threads");
   const auto& c = j.at("ceilings");
-  r.ceilings.memory_gbs = c.at("memory_gb_s"), r.ceilings.root_grate = c.at("root_and_division_g_s"), r.ceilings.fma_gflops = c.at("fma_gflop_s");
+  r.ceilings.memory_gbs = c.at("memory_gb_s"), r.ceilings.root_grate = c.at("root_and_division_g_s"),
+  r.ceilings.fma_gflops = c.at("fma_gflop_s");
   r.row_ns = j.value("random_row_ns", std::vector<double>());
   for (const auto& p : j.at("points")) r.points.push_back(point_from_json(p));
   return r;
@@ -191,43 +200,52 @@ auto read_json(const std::string& text, const std::string& where, const char* wh
     throw UserError(fmt::format("{}: is no JSON (ends or goes wrong at byte {}), expected a {}", where, e.byte, what));
   } catch (const nlohmann::json::exception& e) {
     const std::string why = e.what();  // "[json.exception.out_of_range.403] key 'x' not found"
-    throw UserError(fmt::format("{}: {}, expected a {}", where, why.substr(std::min(why.size(), why.find("] ") + 2)), what));
+    throw UserError(
+        fmt::format("{}: {}, expected a {}", where, why.substr(std::min(why.size(), why.find("] ") + 2)), what));
   }
 }
 
 }  // namespace
 
 GrowthReport growth_from_text(const std::string& text, const std::string& path) {
-  return read_json(text, path, "report of bench_growth; --fresh measures anew, --out names another", [](const nlohmann::json& j) {
-    GrowthReport r = growth_from_json(j);
-    growth_markdown(r);  // all that it needs is there
-    return r;
-  });
+  return read_json(text, path, "report of bench_growth; --fresh measures anew, --out names another",
+                   [](const nlohmann::json& j) {
+                     GrowthReport r = growth_from_json(j);
+                     growth_markdown(r);  // all that it needs is there
+                     return r;
+                   });
 }
-Point point_from_text(const std::string& text, const std::string& where) { return read_json(text, where, "point of bench_growth", point_from_json); }
+Point point_from_text(const std::string& text, const std::string& where) {
+  return read_json(text, where, "point of bench_growth", point_from_json);
+}
 
 std::string stranger(const GrowthReport& r, const GrowthReport& here, int threads) {
   const auto differ = [](const std::string& what, const nlohmann::json& was, const nlohmann::json& is) {
     const std::string a = was.is_string() ? was.get<std::string>() : "unknown", b = is.get<std::string>();
     return a == b ? "" : fmt::format("with {} {}, and this is {}", what, a, b);
   };
-  if (const std::string s = differ("the processor", r.machine.value("cpu", nlohmann::json()), here.machine.at("cpu")); !s.empty()) return s;
+  if (const std::string s = differ("the processor", r.machine.value("cpu", nlohmann::json()), here.machine.at("cpu"));
+      !s.empty())
+    return s;
   for (const char* key : {"commit", "compiler", "flags"})
-    if (const std::string s = differ(key, r.build.value(key, nlohmann::json()), here.build.at(key)); !s.empty()) return s;
-  return threads == 0 || threads == r.threads ? "" : fmt::format("with {} threads, and these are {}", r.threads, threads);
+    if (const std::string s = differ(key, r.build.value(key, nlohmann::json()), here.build.at(key)); !s.empty())
+      return s;
+  return threads == 0 || threads == r.threads ? ""
+                                              : fmt::format("with {} threads, and these are {}", r.threads, threads);
 }
 
 std::vector<std::string> too_steep(const GrowthReport& r) {
   std::vector<std::string> steep;
   const auto judge = [&](const Series& s, const Run& run, const char* what, double got, double limit) {
     if (!(got <= limit))
-      steep.push_back(
-          fmt::format("{}, {}: {} grows with exponent {:.2f} in {}, at most {:.2f} is let through", run.model, s.title, what, got, s.axis, limit));
+      steep.push_back(fmt::format("{}, {}: {} grows with exponent {:.2f} in {}, at most {:.2f} is let through",
+                                  run.model, s.title, what, got, s.axis, limit));
   };
   for (const Series& s : all_series()) {
     for (const Run& run : runs_of(r, s)) {
       judge(s, run, "memory", exponent(run.x, run.peak), kMostExponent);
-      judge(s, run, "time", exponent(run.x, run.seconds), s.linear ? kMostExponent : std::max(1.0, exponent(run.x, run.in_turn)) + 0.05);
+      judge(s, run, "time", exponent(run.x, run.seconds),
+            s.linear ? kMostExponent : std::max(1.0, exponent(run.x, run.in_turn)) + 0.05);
     }
   }
   return steep;
@@ -235,30 +253,42 @@ std::vector<std::string> too_steep(const GrowthReport& r) {
 
 std::string growth_markdown(const GrowthReport& r) {
   const auto text = [](const nlohmann::json& of, const char* key) { return of.at(key).get<std::string>(); };
-  std::string s = fmt::format("# Growth: epoch time and memory up to the Electronics set's size\n\n    {}\n\n", r.command);
-  s += fmt::format("Machine: {}, {} cores, {} threads used, {}, {}. Build: {} {}, {}.\n\n", text(r.machine, "cpu"), r.machine.at("cores").get<int>(),
-                   r.threads, text(r.machine, "isa"), describe_bytes(r.machine.at("memory_bytes").get<size_t>()), text(r.build, "version"),
+  std::string s =
+      fmt::format("# Growth: epoch time and memory up to the Electronics set's size\n\n    {}\n\n", r.command);
+  s += fmt::format("Machine: {}, {} cores, {} threads used, {}, {}. Build: {} {}, {}.\n\n", text(r.machine, "cpu"),
+                   r.machine.at("cores").get<int>(), r.threads, text(r.machine, "isa"),
+                   describe_bytes(r.machine.at("memory_bytes").get<size_t>()), text(r.build, "version"),
                    text(r.build, "commit"), text(r.build, "compiler"));
   s += "![epoch time and memory](growth.svg)\n\n";
   s += fmt::format(
-      "Generated data with features 4,096 and 384 wide. Exponents are slopes on logarithms by least squares over the four sizes. `in turn` is what "
-      "the operations, bytes and roots counted in `bench/work.cpp` take by what this machine was measured to do ({:.1f} GB/s, {:.0f} GFLOP/s, {:.2f} "
-      "G/s roots with divisions), one after another: a model, not a bound; `largest` is the longest of the three alone. An epoch is training and the "
+      "Generated data with features 4,096 and 384 wide. Exponents are slopes on logarithms by least squares over the "
+      "four sizes. `in turn` is what "
+      "the operations, bytes and roots counted in `bench/work.cpp` take by what this machine was measured to do "
+      "({:.1f} GB/s, {:.0f} GFLOP/s, {:.2f} "
+      "G/s roots with divisions), one after another: a model, not a bound; `largest` is the longest of the three "
+      "alone. An epoch is training and the "
       "reverse process, without the evaluation.\n\n",
       r.ceilings.memory_gbs, r.ceilings.fma_gflops, r.ceilings.root_grate);
   s += fmt::format(
-      "In the first series the batch grows with the data (the number of steps stays) and CCDRec's candidate set does not grow: all that a model asks "
-      "for is then proportional to the interactions, and time and memory must be (exponent at most {:g}). With the published batch a model itself "
-      "asks for more than that: an epoch has more steps, and at each of them exact Adam moves every element, the propagation reaches more of a "
+      "In the first series the batch grows with the data (the number of steps stays) and CCDRec's candidate set does "
+      "not grow: all that a model asks "
+      "for is then proportional to the interactions, and time and memory must be (exponent at most {:g}). With the "
+      "published batch a model itself "
+      "asks for more than that: an epoch has more steps, and at each of them exact Adam moves every element, the "
+      "propagation reaches more of a "
       "larger "
-      "graph, and 0.1 I candidates are compared. There the exponent may be at most 0.05 over that of the counted work in turn.\n",
+      "graph, and 0.1 I candidates are compared. There the exponent may be at most 0.05 over that of the counted work "
+      "in turn.\n",
       kMostExponent);
   const bool knows_rows = r.row_ns.size() == all_series().front().scales.size();
   if (knows_rows)
     s += fmt::format(
-        "\nWhat no program escapes here: a row of 256 bytes at a random address takes a thread {:.1f} ns out of tables as large as those of the four "
-        "sizes, caches being smaller than the tables (`bench/random_rows.h`, rows added up and nothing else). One such row an interaction would grow "
-        "as the line `random rows alone` says, and the models whose epochs are such rows, BPR, LightGCN and FREEDOM, with it.\n",
+        "\nWhat no program escapes here: a row of 256 bytes at a random address takes a thread {:.1f} ns out of tables "
+        "as large as those of the four "
+        "sizes, caches being smaller than the tables (`bench/random_rows.h`, rows added up and nothing else). One such "
+        "row an interaction would grow "
+        "as the line `random rows alone` says, and the models whose epochs are such rows, BPR, LightGCN and FREEDOM, "
+        "with it.\n",
         fmt::join(r.row_ns, ", "));
   const std::vector<std::string> steep = too_steep(r);
   if (!steep.empty()) s += "\n**Missed:**\n\n";
@@ -266,29 +296,37 @@ std::string growth_markdown(const GrowthReport& r) {
   for (const Series& series : all_series()) {
     const std::vector<Run> runs = runs_of(r, series);
     if (runs.empty()) continue;
-    s += fmt::format("\n## {}\n\nExponents in {}:\n\n| | time | in turn | memory | sample | forward | backward | optimiser | reverse |\n",
-                     series.title, series.axis);
+    s += fmt::format(
+        "\n## {}\n\nExponents in {}:\n\n| | time | in turn | memory | sample | forward | backward | optimiser | "
+        "reverse |\n",
+        series.title, series.axis);
     s += "|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
     for (const Run& run : runs) {
-      s += fmt::format("| {} | {:.2f} | {:.2f} | {:.2f} |", run.model, exponent(run.x, run.seconds), exponent(run.x, run.in_turn),
-                       exponent(run.x, run.peak));
-      for (const char* phase : {"sample", "forward", "backward", "optimiser", "reverse"}) s += " " + phase_exponent(run, phase) + " |";
+      s += fmt::format("| {} | {:.2f} | {:.2f} | {:.2f} |", run.model, exponent(run.x, run.seconds),
+                       exponent(run.x, run.in_turn), exponent(run.x, run.peak));
+      for (const char* phase : {"sample", "forward", "backward", "optimiser", "reverse"})
+        s += " " + phase_exponent(run, phase) + " |";
       s += "\n";
     }
-    if (series.linear && knows_rows) s += fmt::format("| random rows alone | {:.2f} | | | | | | | |\n", random_rows_exponent(r));
+    if (series.linear && knows_rows)
+      s += fmt::format("| random rows alone | {:.2f} | | | | | | | |\n", random_rows_exponent(r));
     for (const Run& run : runs) s += moved_cores(run);
-    s += "\n| | users | items | interactions | batch | epoch, s | in turn, s | largest, s | sample | forward | backward | optimiser | reverse | peak "
+    s += "\n| | users | items | interactions | batch | epoch, s | in turn, s | largest, s | sample | forward | "
+         "backward | optimiser | reverse | peak "
          "MB | timed |\n";
     s += "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|\n";
     for (const Run& run : runs) {
       for (size_t k = 0; k < run.points.size(); ++k) {
         const Point& p = *run.points[k];
-        s += fmt::format("| {} | {} | {} | {} | {} | {:.2f} | {:.2f} | {:.2f} |", run.model, thousands(p.size.users), thousands(p.size.items),
-                         thousands(p.size.interactions), thousands(p.size.batch), p.seconds.at("epoch"), run.in_turn[k], run.largest[k]);
-        for (const char* phase : {"sample", "forward", "backward", "optimiser", "reverse"}) s += fmt::format(" {:.2f} |", p.seconds.at(phase));
-        s += fmt::format(" {:.0f} | {} |\n", p.peak_mb,
-                         p.timed < p.steps ? fmt::format("{} of {} steps, **extrapolated**", p.timed, thousands(p.steps))
-                                           : fmt::format("3 epochs of {} steps", p.steps));
+        s += fmt::format("| {} | {} | {} | {} | {} | {:.2f} | {:.2f} | {:.2f} |", run.model, thousands(p.size.users),
+                         thousands(p.size.items), thousands(p.size.interactions), thousands(p.size.batch),
+                         p.seconds.at("epoch"), run.in_turn[k], run.largest[k]);
+        for (const char* phase : {"sample", "forward", "backward", "optimiser", "reverse"})
+          s += fmt::format(" {:.2f} |", p.seconds.at(phase));
+        s +=
+            fmt::format(" {:.0f} | {} |\n", p.peak_mb,
+                        p.timed < p.steps ? fmt::format("{} of {} steps, **extrapolated**", p.timed, thousands(p.steps))
+                                          : fmt::format("3 epochs of {} steps", p.steps));
       }
     }
   }
@@ -310,22 +348,27 @@ std::string text(double x, double y, const std::string& what, const char* more =
 }
 
 std::string short_number(double x) {
-  return x >= 1e6 ? fmt::format("{:.2g} M", x / 1e6) : x >= 1e3 ? fmt::format("{:.0f} k", x / 1e3) : fmt::format("{:g}", x);
+  return x >= 1e6   ? fmt::format("{:.2g} M", x / 1e6)
+         : x >= 1e3 ? fmt::format("{:.0f} k", x / 1e3)
+                    : fmt::format("{:g}", x);
 }
 
 std::string draw_panel(const Panel& p, const std::vector<Run>& runs, bool memory) {
-  std::string s =
-      fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"none\" stroke=\"#999\"/>\n", p.left, p.top, p.width, p.height);
+  std::string s = fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" fill=\"none\" stroke=\"#999\"/>\n",
+                              p.left, p.top, p.width, p.height);
   for (double e = std::ceil(p.y0); e <= p.y1; ++e) {
     const double y = p.py(std::pow(10, e));
-    s += fmt::format("<line x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#ddd\"/>\n", p.left, p.left + p.width, y, y);
+    s += fmt::format("<line x1=\"{}\" x2=\"{}\" y1=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#ddd\"/>\n", p.left,
+                     p.left + p.width, y, y);
     s += text(p.left - 6, y + 4, fmt::format("{:g}", std::pow(10, e)), "text-anchor=\"end\"");
   }
-  for (const double x : runs.front().x) s += text(p.px(x), p.top + p.height + 16, short_number(x), "text-anchor=\"middle\"");
+  for (const double x : runs.front().x)
+    s += text(p.px(x), p.top + p.height + 16, short_number(x), "text-anchor=\"middle\"");
   // The slope of proportionality, where the eye can compare it.
   const double from = runs.front().x.front(), to = runs.front().x.back(), low = std::pow(10, p.y0 + 0.12);
-  s += fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#999\" stroke-dasharray=\"4 4\"/>\n", p.px(from),
-                   p.py(low), p.px(to), p.py(low * to / from));
+  s += fmt::format(
+      "<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#999\" stroke-dasharray=\"4 4\"/>\n",
+      p.px(from), p.py(low), p.px(to), p.py(low * to / from));
   double below = 0;  // labels from the top down, none over another
   std::vector<const Run*> sorted;
   for (const Run& run : runs) sorted.push_back(&run);
@@ -338,10 +381,11 @@ std::string draw_panel(const Panel& p, const std::vector<Run>& runs, bool memory
     for (size_t k = 0; k < y.size(); ++k) {
       points += fmt::format("{:.1f},{:.1f} ", p.px(run->x[k]), p.py(y[k]));
       const bool whole = memory || run->points[k]->timed == run->points[k]->steps;
-      s += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" stroke=\"{}\" fill=\"{}\"/>\n", p.px(run->x[k]), p.py(y[k]), kColours[colour],
-                       whole ? kColours[colour] : "white");
+      s += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" stroke=\"{}\" fill=\"{}\"/>\n", p.px(run->x[k]),
+                       p.py(y[k]), kColours[colour], whole ? kColours[colour] : "white");
     }
-    s += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>\n", points, kColours[colour]);
+    s += fmt::format("<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"/>\n", points,
+                     kColours[colour]);
     const double at = std::max(p.py(y.back()) + 4, below + 13);
     below = at;
     s += text(p.left + p.width + 6, at, fmt::format("{} {:.2f}", run->model, exponent(run->x, y)),
@@ -361,7 +405,8 @@ std::string growth_svg(const GrowthReport& r) {
   }
   const double step = 395;
   s += fmt::format(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"640\" viewBox=\"0 0 {0} 640\" font-family=\"sans-serif\" "
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"640\" viewBox=\"0 0 {0} 640\" "
+      "font-family=\"sans-serif\" "
       "font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
       60 + step * double(std::max<size_t>(columns.size(), 1)));
   for (const bool memory : {false, true}) {
@@ -373,7 +418,8 @@ std::string growth_svg(const GrowthReport& r) {
     }
     for (size_t k = 0; k < columns.size(); ++k) {
       const auto& [series, runs] = columns[k];
-      Panel p{60 + step * double(k), memory ? 350.0 : 50.0, 250, 230, 0, 0, std::log10(low) - 0.25, std::log10(high) + 0.15};
+      Panel p{60 + step * double(k),  memory ? 350.0 : 50.0,  250, 230, 0, 0,
+              std::log10(low) - 0.25, std::log10(high) + 0.15};
       p.x0 = std::log10(runs.front().x.front()) - 0.1, p.x1 = std::log10(runs.front().x.back()) + 0.1;
       s += draw_panel(p, runs, memory);
       const size_t comma = series->title.rfind(", ");

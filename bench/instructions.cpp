@@ -1,14 +1,17 @@
-// bench_instructions: what an epoch costs in instructions, which, unlike seconds, do not depend on what else the machine does. Run it by
-// bench/instructions.sh, which builds it without -march and fixes what the processor would choose.
+// bench_instructions: what an epoch costs in instructions, which, unlike seconds, do not depend on what else the
+// machine does. Run it by bench/instructions.sh, which builds it without -march and fixes what the processor would
+// choose.
 //
-//   bench_instructions --reference FILE            counts every case under callgrind, compares with FILE; exit code 1 when something has grown
-//   bench_instructions --reference FILE --update   writes FILE instead
+//   bench_instructions --reference FILE            counts every case under callgrind, compares with FILE; exit code 1
+//   when something has grown bench_instructions --reference FILE --update   writes FILE instead
 //   bench_instructions --case CCDRec --scale 2     one epoch inside counted_epoch(): what callgrind runs
 //
 // Judged, for the whole epoch and for every operation that makes up 1 % of it:
-//   - the count, against the reference's, where that came from the same compiler and C library; what comes or goes counts as well;
-//   - the growth from x1 to x2, always. Users, items and interactions double; the batch doubles with them (the number of steps stays) and the
-//     candidate set does not grow. All that a model asks for then doubles: what more than doubles is the program's own.
+//   - the count, against the reference's, where that came from the same compiler and C library; what comes or goes
+//     counts as well;
+//   - the growth from x1 to x2, always. Users, items and interactions double; the batch doubles with them (the number
+//     of steps stays) and the candidate set does not grow. All that a model asks for then doubles: what more than
+//     doubles is the program's own.
 #include "bench/instructions.h"
 
 #include <fmt/format.h>
@@ -83,11 +86,13 @@ void run_case(const Options& o) {
     throw UserError(std::string("the dense kernels are ") + cpu::gemm_isa() +
                     ", expected portable: run bench/instructions.sh, which sets CCDREC_ISA");
   Settings s;
-  const CountedCase& counted = *std::find_if(kCaseList.begin(), kCaseList.end(), [&](const CountedCase& c) { return c.name == o.one; });
+  const CountedCase& counted =
+      *std::find_if(kCaseList.begin(), kCaseList.end(), [&](const CountedCase& c) { return c.name == o.one; });
   s.model = counted.model, s.negative_stats = 0, s.data_path = data_folder(o, o.scale), s.threads = 1, s.device = "cpu";
   s.embedding_size = 16, s.train_batch_size = 100 * o.scale, s.epochs = 2, s.save_best = s.save_last = false;
-  s.reg_weight = 1e-3;                                                                         // FREEDOM then projects features too
-  s.timesteps = 5, s.tau_end = 0, s.candidate_ratio = 0.4 / o.scale, s.mm_image_weight = 0.1;  // tau_end 0: the last stage, the model's own pool
+  s.reg_weight = 1e-3;  // FREEDOM then projects features too
+  s.timesteps = 5, s.tau_end = 0, s.candidate_ratio = 0.4 / o.scale,
+  s.mm_image_weight = 0.1;  // tau_end 0: the last stage, the model's own pool
   counted.set(s);
   LoadOptions load;
   load.need_features = uses_features(s);
@@ -101,15 +106,18 @@ void run_case(const Options& o) {
 }
 
 Counts count(const Options& o, const std::string& model, int scale) {
-  const std::string stem = fmt::format("{}/{}-x{}", o.room, model, scale), out = stem + ".callgrind", log = stem + ".log";
+  const std::string stem = fmt::format("{}/{}-x{}", o.room, model, scale), out = stem + ".callgrind",
+                    log = stem + ".log";
   fs::remove(out);
   const std::string command = fmt::format(
-      "valgrind --tool=callgrind --toggle-collect=counted_epoch --compress-strings=no --compress-pos=no --callgrind-out-file='{}' '{}' --case {} "
+      "valgrind --tool=callgrind --toggle-collect=counted_epoch --compress-strings=no --compress-pos=no "
+      "--callgrind-out-file='{}' '{}' --case {} "
       "--scale {} --room '{}' >'{}' 2>&1",
       out, fs::read_symlink("/proc/self/exe").string(), model, scale, o.room, log);
   if (std::system(command.c_str()) != 0 || !fs::exists(out))
-    throw UserError(
-        fmt::format("callgrind did not count {} at x{}: {} says why (is valgrind installed? tools/install-deps.sh instructions)", model, scale, log));
+    throw UserError(fmt::format(
+        "callgrind did not count {} at x{}: {} says why (is valgrind installed? tools/install-deps.sh instructions)",
+        model, scale, log));
   Counts c = read_callgrind(out);
   if (c.total == 0) throw UserError(out + " holds no instructions: counted_epoch was not entered");
   return c;
@@ -134,7 +142,8 @@ int check(const Options& o) {
     if (!sentence.empty()) throw UserError(sentence);
   std::vector<CountedLine> lines;
   for (size_t m = 0; m < kModels.size(); ++m)
-    for (CountedLine& l : lines_of(kModels[m], counts[2 * m + 1], counts[2 * m], reference)) lines.push_back(std::move(l));
+    for (CountedLine& l : lines_of(kModels[m], counts[2 * m + 1], counts[2 * m], reference))
+      lines.push_back(std::move(l));
   const auto [table, wrong] = judge(lines, reference, toolchain());
   std::cout << table << (wrong.empty() ? "" : "\n");
   for (const std::string& sentence : wrong) std::cout << "instructions: " << sentence << "\n";
@@ -142,7 +151,8 @@ int check(const Options& o) {
     write_text(o.reference, as_reference(lines, toolchain()).dump(1) + "\n");
     std::cout << "\nwrote " << o.reference << "\n";
   }
-  if (wrong.empty()) std::cout << "\ninstructions: as the reference says, and no part of an epoch grows faster than the data\n";
+  if (wrong.empty())
+    std::cout << "\ninstructions: as the reference says, and no part of an epoch grows faster than the data\n";
   return wrong.empty() ? 0 : 1;
 }
 

@@ -1,4 +1,5 @@
-// What the counts of bench_instructions mean: its lines, the reference they are held against, and the sentences of what is wrong.
+// What the counts of bench_instructions mean: its lines, the reference they are held against, and the sentences of what
+// is wrong.
 #pragma once
 #include <nlohmann/json.hpp>
 #include <string>
@@ -20,8 +21,10 @@ struct CountedLine {
 nlohmann::json parse_reference(const std::string& text, const std::string& path);
 nlohmann::json as_reference(const std::vector<CountedLine>&, const std::string& toolchain);
 
-// The whole epoch, its operations (those of kShare of it, and those that the reference has: one at that share does not come and go), all else.
-std::vector<CountedLine> lines_of(const std::string& model, const Counts& x1, const Counts& x2, const nlohmann::json& reference);
+// The whole epoch, its operations (those of kShare of it, and those that the reference has: one at that share does not
+// come and go), all else.
+std::vector<CountedLine> lines_of(const std::string& model, const Counts& x1, const Counts& x2,
+                                  const nlohmann::json& reference);
 
 struct Verdict {
   std::string table;

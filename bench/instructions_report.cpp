@@ -30,18 +30,22 @@ double percent(int64_t now, int64_t was) { return now == was ? 0.0 : 100 * (doub
 
 // A count that is too high is said before one that is too low: what has become better at x1 does not excuse x2.
 std::string apart(const std::string& what, const CountedLine& now, const Pair& was) {
-  const double at1 = beyond(now.x1, was.x1) ? percent(now.x1, was.x1) : 0, at2 = beyond(now.x2, was.x2) ? percent(now.x2, was.x2) : 0;
+  const double at1 = beyond(now.x1, was.x1) ? percent(now.x1, was.x1) : 0,
+               at2 = beyond(now.x2, was.x2) ? percent(now.x2, was.x2) : 0;
   if (const double more = std::max(at1, at2); more > 0)
-    return fmt::format("{}: {:.1f} % more instructions than the reference; at most {} % are let through", what, more, kTolerancePercent);
+    return fmt::format("{}: {:.1f} % more instructions than the reference; at most {} % are let through", what, more,
+                       kTolerancePercent);
   if (const double fewer = std::min(at1, at2); fewer < 0)
-    return fmt::format("{}: {:.1f} % fewer instructions than the reference; keep the gain: make instructions UPDATE=1", what, -fewer);
+    return fmt::format("{}: {:.1f} % fewer instructions than the reference; keep the gain: make instructions UPDATE=1",
+                       what, -fewer);
   return {};
 }
 
 std::string too_steep(const std::string& what, double growth) {
   if (growth <= kMostGrowth) return {};
-  return fmt::format("{}: {:.3f} times the instructions for twice the data, expected at most {:g}: something is not linear", what, growth,
-                     kMostGrowth);
+  return fmt::format(
+      "{}: {:.3f} times the instructions for twice the data, expected at most {:g}: something is not linear", what,
+      growth, kMostGrowth);
 }
 
 // Of the models counted: what the reference has and no line says any more.
@@ -53,7 +57,8 @@ std::vector<std::string> gone(const std::vector<CountedLine>& lines, const json&
   for (const std::string& model : models) {
     if (!reference.contains(model)) continue;
     for (const auto& [what, counts] : reference[model].items())
-      if (!counted.count({model, what})) out.push_back(model + ", " + what + ": is in the reference and was not called; make instructions UPDATE=1");
+      if (!counted.count({model, what}))
+        out.push_back(model + ", " + what + ": is in the reference and was not called; make instructions UPDATE=1");
   }
   return out;
 }
@@ -61,7 +66,9 @@ std::vector<std::string> gone(const std::vector<CountedLine>& lines, const json&
 }  // namespace
 
 json parse_reference(const std::string& text, const std::string& path) {
-  const auto bad = [&](const std::string& why) { return UserError(path + why + "; write it anew with make instructions UPDATE=1"); };
+  const auto bad = [&](const std::string& why) {
+    return UserError(path + why + "; write it anew with make instructions UPDATE=1");
+  };
   json j;
   try {
     j = json::parse(text);
@@ -71,7 +78,8 @@ json parse_reference(const std::string& text, const std::string& path) {
     if (model == "toolchain") continue;
     if (!lines.is_object()) throw bad(": \"" + model + "\" has no lines");
     for (const auto& [what, counts] : lines.items()) {
-      const bool two = counts.is_array() && counts.size() == 2 && counts[0].is_number_integer() && counts[1].is_number_integer();
+      const bool two =
+          counts.is_array() && counts.size() == 2 && counts[0].is_number_integer() && counts[1].is_number_integer();
       if (!two) throw bad(": \"" + model + "\", \"" + what + "\" are not two counts");
     }
   }
@@ -117,14 +125,14 @@ Verdict judge(const std::vector<CountedLine>& lines, const json& reference, cons
     }
     const std::string steep = too_steep(what, growth);
     if (!steep.empty()) v.wrong.push_back(steep);
-    v.table += fmt::format("{:9} {:20} {:>14} {:>14} {:>8.3f} {:>13}{}\n", l.model, l.what, thousands(l.x1), thousands(l.x2), growth, beside,
-                           off.empty() && steep.empty() ? "" : "  <--");
+    v.table += fmt::format("{:9} {:20} {:>14} {:>14} {:>8.3f} {:>13}{}\n", l.model, l.what, thousands(l.x1),
+                           thousands(l.x2), growth, beside, off.empty() && steep.empty() ? "" : "  <--");
   }
   if (same)
     for (std::string& sentence : gone(lines, reference)) v.wrong.push_back(std::move(sentence));
   if (!same && !reference.empty())
-    v.table += fmt::format("\nCounted with {}, the reference with {}: counts are shown, only the growth is judged.\n", toolchain,
-                           reference.value("toolchain", "an unknown compiler"));
+    v.table += fmt::format("\nCounted with {}, the reference with {}: counts are shown, only the growth is judged.\n",
+                           toolchain, reference.value("toolchain", "an unknown compiler"));
   return v;
 }
 

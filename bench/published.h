@@ -6,6 +6,8 @@
 
 namespace ccdrec::bench {
 
-inline Settings published(const std::string& model) { return resolve_config({}, {plain_value("model", model, "bench")}).settings; }
+inline Settings published(const std::string& model) {
+  return resolve_config({}, {plain_value("model", model, "bench")}).settings;
+}
 
 }  // namespace ccdrec::bench

@@ -1,11 +1,13 @@
 // bench_race: this program's side of the race (bench/race.py), one model in one process, epoch by epoch on command.
 //
 //   bench_race --data FOLDER --model CCDRec [--set key=value ..] [--threads N] [--device cpu|cuda]
-//   bench_race --ceilings [--threads N] [--device cpu|cuda]    what the machine, or its GPU, allows, as one line of JSON
+//   bench_race --ceilings [--threads N] [--device cpu|cuda]    what the machine, or its GPU, allows, as one line of
+//   JSON
 //
-// Prints one line of JSON when it is set up; then, for every line "epoch" that it reads, runs one epoch as `ccdrec train` does (training, then
-// evaluation of validation and test) and prints one line; at the end of the input a last one. bench/pytorch/train.py --on-command speaks the same.
-// On the CPU, with two threads or more, `core_to_core_ns` (bench/ceilings.h) is measured before each epoch, outside its seconds: epochs depend on it.
+// Prints one line of JSON when it is set up; then, for every line "epoch" that it reads, runs one epoch as `ccdrec
+// train` does (training, then evaluation of validation and test) and prints one line; at the end of the input a last
+// one. bench/pytorch/train.py --on-command speaks the same. On the CPU, with two threads or more, `core_to_core_ns`
+// (bench/ceilings.h) is measured before each epoch, outside its seconds: epochs depend on it.
 #include <fmt/format.h>
 
 #include <chrono>
@@ -40,7 +42,8 @@ void say(const nlohmann::json& line) { std::cout << line.dump() << std::endl; }
 bool told() {
   std::string line;
   if (!std::getline(std::cin, line)) return false;
-  if (line != "epoch") throw UserError(fmt::format("read '{}' on the standard input, expected 'epoch' or its end", line));
+  if (line != "epoch")
+    throw UserError(fmt::format("read '{}' on the standard input, expected 'epoch' or its end", line));
   return true;
 }
 
@@ -57,7 +60,8 @@ void race(const Options& o) {
   const double loaded = since(start);
   Trainer trainer(s, data);
   nlohmann::json work;
-  for (const auto& [phase, w] : epoch_work(s, data)) work[phase] = {{"flop", w.flop}, {"bytes", w.bytes}, {"roots", w.roots}};
+  for (const auto& [phase, w] : epoch_work(s, data))
+    work[phase] = {{"flop", w.flop}, {"bytes", w.bytes}, {"roots", w.roots}};
   const Build b = this_build();
   say({{"model", s.model},
        {"device", s.device},
@@ -84,9 +88,12 @@ void race(const Options& o) {
   TrainHooks hooks;
   hooks.interrupted = [&] { return !go_on; };  // after the first step of an epoch nobody asked for
   hooks.on_epoch = [&](const EpochReport& r) {
-    nlohmann::json line = {
-        {"epoch", r.epoch},         {"loss", r.loss},     {"valid_Recall@20", r.valid.at("recall@20")}, {"test_Recall@20", r.test.at("recall@20")},
-        {"negatives", r.negatives}, {"phases", r.seconds}};
+    nlohmann::json line = {{"epoch", r.epoch},
+                           {"loss", r.loss},
+                           {"valid_Recall@20", r.valid.at("recall@20")},
+                           {"test_Recall@20", r.test.at("recall@20")},
+                           {"negatives", r.negatives},
+                           {"phases", r.seconds}};
     line["seconds_train"] = line["phases"].at("train");
     line["phases"].erase("train");
     if (line_ns > 0) line["core_to_core_ns"] = line_ns;
@@ -99,10 +106,12 @@ void race(const Options& o) {
   say(end);
 }
 
-// Of a GPU: device-to-device copies for the memory, large products in FP32 for the arithmetic; loops of fma and of roots are not measured there.
+// Of a GPU: device-to-device copies for the memory, large products in FP32 for the arithmetic; loops of fma and of
+// roots are not measured there.
 nlohmann::json ceilings(const Options& o) {
   const Machine m = this_machine();
-  nlohmann::json line = {{"cpu", m.cpu}, {"cores", m.cores}, {"isa", m.isa}, {"os", m.os}, {"memory_bytes", m.memory_bytes}};
+  nlohmann::json line = {
+      {"cpu", m.cpu}, {"cores", m.cores}, {"isa", m.isa}, {"os", m.os}, {"memory_bytes", m.memory_bytes}};
   if (o.device == "cuda") {
     const GpuCeilings c = measure_this_gpu();
     line.update({{"gpu", gpu_info().name}, {"memory_gb_s", c.copy_gbs}, {"gemm_gflop_s", 1e3 * c.gemm_tflops}});

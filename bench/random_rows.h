@@ -1,5 +1,6 @@
-// What bounds propagation: rows of 256 bytes at random addresses of a table, added up, those to come asked for as a sparse product asks for them; every
-// thread its share. How the time of a row grows with the table is how much faster than the data a model of such rows must grow.
+// What bounds propagation: rows of 256 bytes at random addresses of a table, added up, those to come asked for as a
+// sparse product asks for them; every thread its share. How the time of a row grows with the table is how much faster
+// than the data a model of such rows must grow.
 #pragma once
 #include <algorithm>
 #include <vector>

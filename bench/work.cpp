@@ -10,7 +10,8 @@
 namespace ccdrec::bench {
 namespace {
 
-// Means over random batches: distinct users and items, and for the propagation the rows of each layer and the edges that lead into them.
+// Means over random batches: distinct users and items, and for the propagation the rows of each layer and the edges
+// that lead into them.
 struct BatchCounts {
   double users = 0, items = 0;
   std::vector<double> rows, edges;  // rows[0] is the widest layer; edges[l] are those of the rows of layer l, l >= 1
@@ -64,8 +65,8 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   const HostCsr graph = user_item_graph(pairs_by_user(data.train, data.n_users, data.n_items));
   const BatchCounts n = count_batches(s, data, graph, kept, layers);
 
-  const double U = double(data.n_users), I = double(data.n_items), N = U + I, E = double(data.train.size()), d = s.embedding_size,
-               B = s.train_batch_size;
+  const double U = double(data.n_users), I = double(data.n_items), N = U + I, E = double(data.train.size()),
+               d = s.embedding_size, B = s.train_batch_size;
   const double steps = double((int64_t(data.train.size()) + s.train_batch_size - 1) / s.train_batch_size);
   const double M = double(data.features.size()), K = M + 2, row = 4 * d;  // bytes of one embedding row
   double F = 0;
@@ -74,36 +75,41 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   const double C = std::max(1.0, s.candidate_ratio * I);
 
   Work forward, backward, optimiser, sample, prune, reverse, evaluation;
-  // Ranking loss: two (with curricular negatives three) dot products a row, rows read; gradients twice that, rows written.
+  // Ranking loss: two (with curricular negatives three) dot products a row, rows read; gradients twice that, rows
+  // written.
   const double pairs = o.hard ? 3 : 2;
   forward += {2 * pairs * B * d, (n.users + n.items) * row};
   backward += {4 * pairs * B * d, (n.users + n.items) * row};
-  // Propagation: per layer 2 flop an edge and column; edges (8 bytes), the rows below read, the rows of the layer written. Backward the same.
+  // Propagation: per layer 2 flop an edge and column; edges (8 bytes), the rows below read, the rows of the layer
+  // written. Backward the same.
   for (int l = 1; l <= layers; ++l) {
-    const Work w{2 * n.edges[size_t(l)] * d, 8 * n.edges[size_t(l)] + (n.rows[size_t(l) - 1] + n.rows[size_t(l)]) * row};
+    const Work w{2 * n.edges[size_t(l)] * d,
+                 8 * n.edges[size_t(l)] + (n.rows[size_t(l) - 1] + n.rows[size_t(l)]) * row};
     forward += w, backward += w;
   }
-  // Item-item graph: at least knn_k edges a row. CCDRec starts the propagation from it, so all items reached need it; FREEDOM only those of the
-  // batch.
+  // Item-item graph: at least knn_k edges a row. CCDRec starts the propagation from it, so all items reached need it;
+  // FREEDOM only those of the batch.
   if (o.item_layers > 0) {
     const double rows = o.start_room ? n.items_reached : n.items, edges = o.item_layers * s.knn_k * rows;
     forward += {2 * edges * d, 8 * edges + 2 * rows * row}, backward += {2 * edges * d, 8 * edges + 2 * rows * row};
   }
-  // Modality maps of the batch's distinct items: Y = X W; dW = X^T dY, and dX = dY W^T where features are trained. Then X is read for dW, takes its
-  // step with the moments (24 bytes an element), and dX need not be stored. The steps that its rows have missed are taken as they are read.
+  // Modality maps of the batch's distinct items: Y = X W; dW = X^T dY, and dX = dY W^T where features are trained. Then
+  // X is read for dW, takes its step with the moments (24 bytes an element), and dX need not be stored. The steps that
+  // its rows have missed are taken as they are read.
   if (projects) {
     const double product = 2 * n.items * F * d, trained = s.train_features ? 1 : 0;
     forward += {product + 8 * trained * (I - n.items) * F, 4 * (n.items * F + F * d), trained * (I - n.items) * F};
-    backward += {product * (1 + trained) + 8 * trained * n.items * F, 4 * (n.items * F + F * d) + 20 * trained * n.items * F, trained * n.items * F};
+    backward += {product * (1 + trained) + 8 * trained * n.items * F,
+                 4 * (n.items * F + F * d) + 20 * trained * n.items * F, trained * n.items * F};
   }
-  // Estimator: q and k of every token, v of one combined token an item; backward twice the products. Three saved (items K, d) arrays, written then
-  // read.
+  // Estimator: q and k of every token, v of one combined token an item; backward twice the products. Three saved (items
+  // K, d) arrays, written then read.
   if (o.fuses) {
     const double product = 4 * n.items * K * d * d + 2 * n.items * d * d, saved = 3 * n.items * K * row;
     forward += {product, saved}, backward += {2 * product, saved};
   }
-  // Adam: every element moves at every step (8 flop and a root), read and written (28 bytes) only where a gradient arrives. The features' steps
-  // were counted above.
+  // Adam: every element moves at every step (8 flop and a root), read and written (28 bytes) only where a gradient
+  // arrives. The features' steps were counted above.
   const double touched = o.propagates ? n.rows[0] : n.users + n.items;
   optimiser += {8 * N * d, 28 * touched * d, N * d};
   if (projects) optimiser += {8 * F * d, 28 * F * d, F * d};
@@ -118,9 +124,9 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
 
   // Once an epoch. Pruning: a key for each edge, read and written, then the kept ones twice into a CSR.
   if (kept < 1) prune += {0, 16 * E + 2 * kept * E * 8};
-  if (o.fuses) {  // modality maps of all items, then T steps of 3 products (1,d)(d,d) an item; noise about 20 flop a value; four snapshots
-    reverse += {2 * I * F * d + I * s.timesteps * (6 * d * d + 20 * d), 4 * I * F + 4 * I * row};
-  }
+  // modality maps of all items, then T steps of 3 products (1,d)(d,d) an item; noise about 20 flop a value; four
+  // snapshots
+  if (o.fuses) { reverse += {2 * I * F * d + I * s.timesteps * (6 * d * d + 20 * d), 4 * I * F + 4 * I * row}; }
   std::vector<char> evaluated(size_t(data.n_users), 0);
   for (const auto* split : {&data.valid, &data.test}) {
     for (const Pair& p : *split) evaluated[size_t(p.user)] = 1;

@@ -54,12 +54,14 @@ namespace {
 
 constexpr const char* kFeatureEnd = "_feat.npy";
 
-std::vector<std::string> names_ending(const std::string& folder, const std::string& end) {  // file names without the ending, sorted
+std::vector<std::string> names_ending(const std::string& folder,
+                                      const std::string& end) {  // file names without the ending, sorted
   std::vector<std::string> out;
   std::error_code ec;
   for (const auto& entry : fs::directory_iterator(folder, ec)) {
     const std::string name = entry.path().filename().string();
-    if (name.size() > end.size() && name.ends_with(end) && name[0] != '.') out.push_back(name.substr(0, name.size() - end.size()));
+    if (name.size() > end.size() && name.ends_with(end) && name[0] != '.')
+      out.push_back(name.substr(0, name.size() - end.size()));
   }
   if (ec) throw UserError(fmt::format("{}: cannot be listed ({})", folder, ec.message()));
   std::sort(out.begin(), out.end());
@@ -71,8 +73,10 @@ struct Found {
 };
 Found find_inter(const std::string& folder, const std::string& asked, const std::string& file) {
   std::error_code ec;
-  if (!fs::exists(folder, ec)) throw UserError(folder + ": no such folder; expected a data set with NAME.inter in it (make one: ccdrec synth)");
-  if (!fs::is_directory(folder, ec)) throw UserError(folder + ": is a file, expected the folder that holds NAME.inter and the feature files");
+  if (!fs::exists(folder, ec))
+    throw UserError(folder + ": no such folder; expected a data set with NAME.inter in it (make one: ccdrec synth)");
+  if (!fs::is_directory(folder, ec))
+    throw UserError(folder + ": is a file, expected the folder that holds NAME.inter and the feature files");
   const auto at = [&](const std::string& name) -> std::string {
     for (const char* end : {".inter", ".inter.gz"})
       if (fs::exists(fs::path(folder) / (name + end), ec)) return (fs::path(folder) / (name + end)).string();
@@ -82,24 +86,26 @@ Found find_inter(const std::string& folder, const std::string& asked, const std:
   for (const auto& [key, value] : {std::pair{"dataset", &asked}, std::pair{"inter_file_name", &file}})
     if (value->find('/') != std::string::npos)
       throw UserError(
-          fmt::format("{} = {}: is a path, expected the name of an .inter file in {}; name the folder with -d", key, shown(*value), folder));
+          fmt::format("{} = {}: is a path, expected the name of an .inter file in {}; name the folder with -d", key,
+                      shown(*value), folder));
   if (!file.empty()) {
     std::string name = file;
     for (const std::string end : {".gz", ".inter"})
       if (name.size() > end.size() && name.ends_with(end)) name.resize(name.size() - end.size());
     // In MMRec `dataset` names the folder; here it may name the file, too.
     if (!asked.empty() && asked != name && (asked != own || !at(asked).empty()))
-      throw UserError(
-          fmt::format("{}: dataset = {} and inter_file_name = {} name two files; leave one of them away", folder, shown(asked), shown(file)));
+      throw UserError(fmt::format("{}: dataset = {} and inter_file_name = {} name two files; leave one of them away",
+                                  folder, shown(asked), shown(file)));
     for (const char* end : {"", ".gz"})
       if (const fs::path path = fs::path(folder) / (file + end); fs::exists(path, ec)) return {name, path.string()};
     const std::vector<std::string> found = names_ending(folder, ".inter");
-    throw UserError(fmt::format("{}: no {} in it, which inter_file_name names; .inter files found: {}", folder, shown(file),
-                                found.empty() ? "none" : listed(found)));
+    throw UserError(fmt::format("{}: no {} in it, which inter_file_name names; .inter files found: {}", folder,
+                                shown(file), found.empty() ? "none" : listed(found)));
   }
   if (!asked.empty()) {
     if (const std::string path = at(asked); !path.empty()) return {asked, path};
-    throw UserError(fmt::format("{}: no {}.inter in it; .inter files found: {}", folder, shown(asked), listed(names_ending(folder, ".inter"))));
+    throw UserError(fmt::format("{}: no {}.inter in it; .inter files found: {}", folder, shown(asked),
+                                listed(names_ending(folder, ".inter"))));
   }
   if (const std::string path = at(own); !path.empty()) return {own, path};
   std::vector<std::string> names = names_ending(folder, ".inter");
@@ -107,8 +113,11 @@ Found find_inter(const std::string& folder, const std::string& asked, const std:
     if (std::find(names.begin(), names.end(), n) == names.end()) names.push_back(n);
   if (names.size() == 1) return {names[0], at(names[0])};
   if (names.empty())
-    throw UserError(folder + ": no .inter file in it; expected NAME.inter, one interaction per line: userID, itemID, x_label separated by tabs");
-  throw UserError(fmt::format("{}: several .inter files ({}) and none named {}.inter; name the one to read", folder, listed(names), own));
+    throw UserError(folder +
+                    ": no .inter file in it; expected NAME.inter, one interaction per line: userID, itemID, x_label "
+                    "separated by tabs");
+  throw UserError(fmt::format("{}: several .inter files ({}) and none named {}.inter; name the one to read", folder,
+                              listed(names), own));
 }
 
 // ----------------------------------------------------------------------------------------------------------- features
@@ -117,7 +126,8 @@ struct Scan {
   int64_t zero_rows = 0, first_zero = -1;
 };
 
-// One pass over a matrix, by tiles: refuses NaN and infinity (the lowest row first, for any thread count), counts rows of zeros.
+// One pass over a matrix, by tiles: refuses NaN and infinity (the lowest row first, for any thread count), counts rows
+// of zeros.
 Scan scan_features(const NpyMatrix& m) {
   const int64_t tile = std::max<int64_t>(1, (int64_t(1) << 18) / m.cols()), tiles = (m.rows() + tile - 1) / tile;
   std::vector<Scan> part(size_t(tiles), Scan{});
@@ -152,25 +162,34 @@ Scan scan_features(const NpyMatrix& m) {
   return all;
 }
 
-// Do the ids of the file seem to begin at 1? Row 0 of the features then belongs to the item the file calls 1, and no count shows it.
-bool begins_at_one(const InterFile& f) { return f.items.raw.empty() && std::find(f.item.begin(), f.item.end(), 0) == f.item.end(); }
+// Do the ids of the file seem to begin at 1? Row 0 of the features then belongs to the item the file calls 1, and no
+// count shows it.
+bool begins_at_one(const InterFile& f) {
+  return f.items.raw.empty() && std::find(f.item.begin(), f.item.end(), 0) == f.item.end();
+}
 
 void check_rows(const NpyMatrix& m, const InterFile& f) {
   if (m.rows() == f.items.n) return;
   const std::string inter = fs::path(f.path).filename().string();
   const bool from_one = begins_at_one(f);
   if (m.rows() == f.items.n - 1 && from_one)
-    throw UserError(fmt::format(
-        "{}: has {} rows, and the items of {} are 1 to {}, but row i belongs to item i, from 0; subtract 1 from every item id, or put a row "
-        "in front of the matrix",
-        m.path(), m.rows(), inter, f.items.n - 1));
-  const char* shift = from_one ? "; no line names item 0: where the ids begin at 1, subtract 1 from each, or put a row in front of the matrix" : "";
+    throw UserError(
+        fmt::format("{}: has {} rows, and the items of {} are 1 to {}, but row i belongs to item i, from 0; subtract 1 "
+                    "from every item id, or put a row "
+                    "in front of the matrix",
+                    m.path(), m.rows(), inter, f.items.n - 1));
+  const char* shift = from_one ? "; no line names item 0: where the ids begin at 1, subtract 1 from each, or put a row "
+                                 "in front of the matrix"
+                               : "";
   if (m.rows() < f.items.n && f.items.raw.empty())
-    throw UserError(fmt::format(
-        "{}: has {} rows, but {} line {} names item {}; expected one row for each of {} items: add the missing rows, or remove such lines{}",
-        m.path(), m.rows(), inter, f.items.line_of_largest, f.items.n - 1, f.items.n, shift));
-  throw UserError(fmt::format("{}: has {} rows, expected {}, one for each item of {}; make both from the same item list{}{}", m.path(), m.rows(),
-                              f.items.n, inter, m.rows() > f.items.n ? " (i_id_mapping.csv may list items that have no interactions)" : "", shift));
+    throw UserError(
+        fmt::format("{}: has {} rows, but {} line {} names item {}; expected one row for each of {} items: add the "
+                    "missing rows, or remove such lines{}",
+                    m.path(), m.rows(), inter, f.items.line_of_largest, f.items.n - 1, f.items.n, shift));
+  throw UserError(
+      fmt::format("{}: has {} rows, expected {}, one for each item of {}; make both from the same item list{}{}",
+                  m.path(), m.rows(), f.items.n, inter,
+                  m.rows() > f.items.n ? " (i_id_mapping.csv may list items that have no interactions)" : "", shift));
 }
 
 bool concerns_users(const std::string& name) { return name == "user" || name.starts_with("user_"); }
@@ -181,33 +200,42 @@ void load_features(Dataset& d, const InterFile& f, const LoadOptions& opt) {
   if (image != names.end()) std::rotate(names.begin(), image, image + 1);
   for (const std::string& want : opt.modalities)
     if (std::find(names.begin(), names.end(), want) == names.end())
-      throw UserError(
-          fmt::format("{}: no {}{} in it; modalities found: {}", d.folder, shown(want), kFeatureEnd, names.empty() ? "none" : listed(names)));
+      throw UserError(fmt::format("{}: no {}{} in it; modalities found: {}", d.folder, shown(want), kFeatureEnd,
+                                  names.empty() ? "none" : listed(names)));
   if (names.empty())
-    throw UserError(d.folder + ": no *_feat.npy in it; a multimodal model needs at least one, such as image_feat.npy, with one row per item");
+    throw UserError(
+        d.folder +
+        ": no *_feat.npy in it; a multimodal model needs at least one, such as image_feat.npy, with one row per item");
   for (const std::string& name : names) {
-    if (!opt.modalities.empty() && std::find(opt.modalities.begin(), opt.modalities.end(), name) == opt.modalities.end()) continue;
+    if (!opt.modalities.empty() &&
+        std::find(opt.modalities.begin(), opt.modalities.end(), name) == opt.modalities.end())
+      continue;
     NpyMatrix m((fs::path(d.folder) / (name + kFeatureEnd)).string());
-    if (opt.modalities.empty() && concerns_users(name) && m.rows() == d.n_users && (name == "user" || m.rows() != d.n_items)) {
+    if (opt.modalities.empty() && concerns_users(name) && m.rows() == d.n_users &&
+        (name == "user" || m.rows() != d.n_items)) {
       d.warnings.push_back(
-          fmt::format("{}{} has a row for each of the {} users; features of users are not used, it is left out", name, kFeatureEnd, d.n_users));
+          fmt::format("{}{} has a row for each of the {} users; features of users are not used, it is left out", name,
+                      kFeatureEnd, d.n_users));
       continue;
     }
     if (const std::string why = unusable_modality(name); !why.empty())
-      throw UserError(fmt::format("{}: {} and rename the file, or list the others with --set modalities=[...]", m.path(), why));
+      throw UserError(
+          fmt::format("{}: {} and rename the file, or list the others with --set modalities=[...]", m.path(), why));
     check_rows(m, f);
     const Scan s = scan_features(m);
     if (s.zero_rows)
-      d.warnings.push_back(
-          fmt::format("{}: {} of {} feature rows are all zero (first: item {})", name, s.zero_rows, m.rows(), shown(d.items.raw(s.first_zero))));
+      d.warnings.push_back(fmt::format("{}: {} of {} feature rows are all zero (first: item {})", name, s.zero_rows,
+                                       m.rows(), shown(d.items.raw(s.first_zero))));
     d.features.push_back({name, std::move(m)});
   }
   if (d.features.empty())
     throw UserError(d.folder +
-                    ": no *_feat.npy of items in it; a multimodal model needs at least one, such as image_feat.npy, with one row per item");
+                    ": no *_feat.npy of items in it; a multimodal model needs at least one, such as image_feat.npy, "
+                    "with one row per item");
   if (begins_at_one(f))
     d.warnings.push_back(
-        "no line names item 0, to which row 0 of the features belongs; where the ids begin at 1, subtract 1 from each, or put a row in front of "
+        "no line names item 0, to which row 0 of the features belongs; where the ids begin at 1, subtract 1 from each, "
+        "or put a row in front of "
         "every "
         "matrix");
 }
@@ -235,16 +263,18 @@ void split_rows(Dataset& d, const InterFile& f) {
       }
     }
     if (total == 0 && label > 0)
-      d.warnings.push_back(fmt::format("no {} rows (label {}): nothing to {} on", names[label], label, label == 1 ? "select the epoch" : "report"));
+      d.warnings.push_back(fmt::format("no {} rows (label {}): nothing to {} on", names[label], label,
+                                       label == 1 ? "select the epoch" : "report"));
     if (dropped == 0) continue;
     const int32_t first = users[0];
     std::sort(users.begin(), users.end());
     const auto distinct = std::unique(users.begin(), users.end()) - users.begin();
-    d.warnings.push_back(fmt::format("{} of {} {} rows dropped: their {} users have no training row (first: user {})", dropped, total, names[label],
-                                     distinct, shown(d.users.raw(first))));
+    d.warnings.push_back(fmt::format("{} of {} {} rows dropped: their {} users have no training row (first: user {})",
+                                     dropped, total, names[label], distinct, shown(d.users.raw(first))));
   }
   if (d.train.empty())
-    throw UserError(fmt::format("{}: no training rows; expected lines whose label is 0 (labels: 0 training, 1 validation, 2 test)", f.path));
+    throw UserError(fmt::format(
+        "{}: no training rows; expected lines whose label is 0 (labels: 0 training, 1 validation, 2 test)", f.path));
 }
 
 void warn_about_rows(Dataset& d, const InterFile& f) {
@@ -252,11 +282,13 @@ void warn_about_rows(Dataset& d, const InterFile& f) {
   for (int32_t i : f.item) seen[size_t(i)] = 1;
   const auto idle = std::count(seen.begin(), seen.end(), 0);
   if (idle)
-    d.warnings.push_back(fmt::format("{} of {} items have no interactions (first: item {}); they stay candidates", idle, d.n_items,
+    d.warnings.push_back(fmt::format("{} of {} items have no interactions (first: item {}); they stay candidates", idle,
+                                     d.n_items,
                                      shown(d.items.raw(std::find(seen.begin(), seen.end(), 0) - seen.begin()))));
 
   std::vector<std::pair<uint64_t, uint8_t>> keys(f.user.size());  // (user, item), label
-  for (size_t r = 0; r < keys.size(); ++r) keys[r] = {uint64_t(uint32_t(f.user[r])) << 32 | uint32_t(f.item[r]), f.label[r]};
+  for (size_t r = 0; r < keys.size(); ++r)
+    keys[r] = {uint64_t(uint32_t(f.user[r])) << 32 | uint32_t(f.item[r]), f.label[r]};
   std::sort(keys.begin(), keys.end());
   int64_t repeated = 0, across = 0;
   uint64_t first_repeated = 0, first_across = 0;
@@ -267,27 +299,35 @@ void warn_about_rows(Dataset& d, const InterFile& f) {
     if ((same_split ? repeated : across)++ == 0) first = keys[r].first;
   }
   const auto named = [&](uint64_t key) {
-    return fmt::format("user {}, item {}", shown(d.users.raw(int64_t(key >> 32))), shown(d.items.raw(int64_t(uint32_t(key)))));
+    return fmt::format("user {}, item {}", shown(d.users.raw(int64_t(key >> 32))),
+                       shown(d.items.raw(int64_t(uint32_t(key)))));
   };
   if (repeated)
-    d.warnings.push_back(fmt::format("{} duplicated rows (first: {}); graphs count them once, training draws them as often as they stand", repeated,
-                                     named(first_repeated)));
+    d.warnings.push_back(fmt::format(
+        "{} duplicated rows (first: {}); graphs count them once, training draws them as often as they stand", repeated,
+        named(first_repeated)));
   if (across)
     d.warnings.push_back(
-        fmt::format("{} pairs stand in more than one split (first: {}); what is trained on is never recommended again", across, named(first_across)));
+        fmt::format("{} pairs stand in more than one split (first: {}); what is trained on is never recommended again",
+                    across, named(first_across)));
 }
 
 }  // namespace
 
 std::string unusable_modality(const std::string& name) {
-  static const std::set<std::string> tables = {"user", "item_id", "id", "adam"};  // before _embedding; adam lest it be taken for the moments
-  static const std::set<std::string> groups = {"adam", "final", "pool", "state", "param", "grad", "new", "estimator", "unet", "predictor", "ssl"};
+  static const std::set<std::string> tables = {"user", "item_id", "id",
+                                               "adam"};  // before _embedding; adam lest it be taken for the moments
+  static const std::set<std::string> groups = {"adam", "final",     "pool", "state",     "param", "grad",
+                                               "new",  "estimator", "unet", "predictor", "ssl"};
   const size_t dot = name.find('.');
   if (tables.count(name) || (dot != std::string::npos && groups.count(name.substr(0, dot))))
-    return fmt::format("'{}' is the name of tables that a model has beside those of modalities, choose another name", shown(name));
-  if (name.empty() || name[0] == '.' || name.find_first_of("/,") != std::string::npos || printable(name) != name)
-    return fmt::format("'{}' cannot name a modality, for a comma, a slash, a dot in front or a character that cannot be printed; choose another name",
+    return fmt::format("'{}' is the name of tables that a model has beside those of modalities, choose another name",
                        shown(name));
+  if (name.empty() || name[0] == '.' || name.find_first_of("/,") != std::string::npos || printable(name) != name)
+    return fmt::format(
+        "'{}' cannot name a modality, for a comma, a slash, a dot in front or a character that cannot be printed; "
+        "choose another name",
+        shown(name));
   return "";
 }
 
@@ -327,12 +367,14 @@ Dataset load_dataset(const std::string& folder, const LoadOptions& opt) {
   if (opt.need_features) load_features(d, f, opt);
   if (opt.need_features && f.items.appearance)
     d.warnings.push_back(
-        "items are numbered in order of first appearance; feature row 0 belongs to the first item of the file (i_id_mapping.csv would fix another "
+        "items are numbered in order of first appearance; feature row 0 belongs to the first item of the file "
+        "(i_id_mapping.csv would fix another "
         "order)");
   uint64_t sum = f.fingerprint;
   d.interactions = hex16(sum);
   for (const Feature& x : d.features)
-    sum = hash_bytes(x.matrix.bytes(), x.matrix.byte_count(), hash_bytes(x.name.data(), x.name.size(), sum ^ uint64_t(x.matrix.cols())));
+    sum = hash_bytes(x.matrix.bytes(), x.matrix.byte_count(),
+                     hash_bytes(x.name.data(), x.name.size(), sum ^ uint64_t(x.matrix.cols())));
   d.checksum = hex16(sum);
   for (std::string& warning : d.warnings) warning = printable(warning);
   return d;

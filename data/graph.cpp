@@ -7,7 +7,9 @@
 namespace ccdrec {
 
 namespace {
-double degree_root(int64_t degree) { return std::pow(double(degree) + 1e-7, -0.5); }  // the 1e-7 only keeps degree 0 finite (spec baselines 1.4)
+double degree_root(int64_t degree) {
+  return std::pow(double(degree) + 1e-7, -0.5);
+}  // the 1e-7 only keeps degree 0 finite (spec baselines 1.4)
 
 std::vector<int64_t> column_counts(const HostCsr& a) {
   std::vector<int64_t> n(size_t(a.cols), 0);
@@ -68,8 +70,10 @@ HostCsr user_item_graph(const HostCsr& train) {
   g.col.resize(2 * train.col.size());
   g.val.resize(2 * train.col.size());
   std::vector<double> root(size_t(U + I), 0.0);
-  for (int64_t u = 0; u < U; ++u) root[size_t(u)] = degree_root(train.row_ptr[size_t(u) + 1] - train.row_ptr[size_t(u)]);
-  for (int64_t i = 0; i < I; ++i) root[size_t(U + i)] = degree_root(by_item.row_ptr[size_t(i) + 1] - by_item.row_ptr[size_t(i)]);
+  for (int64_t u = 0; u < U; ++u)
+    root[size_t(u)] = degree_root(train.row_ptr[size_t(u) + 1] - train.row_ptr[size_t(u)]);
+  for (int64_t i = 0; i < I; ++i)
+    root[size_t(U + i)] = degree_root(by_item.row_ptr[size_t(i) + 1] - by_item.row_ptr[size_t(i)]);
   int64_t at = 0;
   const auto rows_of = [&](const HostCsr& half, int64_t row0, int64_t col0) {
     for (int64_t r = 0; r < half.rows; ++r) {
@@ -97,7 +101,8 @@ std::vector<float> edge_weights(const HostCsr& train) {
   return w;
 }
 
-HostCsr item_graph(const std::vector<std::vector<int32_t>>& knn, const std::vector<float>& weight, int64_t n_items, int64_t k) {
+HostCsr item_graph(const std::vector<std::vector<int32_t>>& knn, const std::vector<float>& weight, int64_t n_items,
+                   int64_t k) {
   CHECK_THAT(knn.size() == weight.size());
   const double value = 1.0 / std::sqrt((double(k) + 1e-7) * (double(k) + 1e-7));
   HostCsr s;
@@ -113,8 +118,9 @@ HostCsr item_graph(const std::vector<std::vector<int32_t>>& knn, const std::vect
         CHECK_THAT(c >= 0 && c < n_items);
         row.push_back({c, double(weight[m]) * value});
       }
-    std::stable_sort(row.begin(), row.end(),
-                     [](const auto& a, const auto& b) { return a.first < b.first; });  // equal columns stay in the order of modalities
+    std::stable_sort(row.begin(), row.end(), [](const auto& a, const auto& b) {
+      return a.first < b.first;
+    });  // equal columns stay in the order of modalities
     for (size_t e = 0; e < row.size();) {
       double sum = 0;
       const int32_t c = row[e].first;

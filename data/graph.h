@@ -19,21 +19,29 @@ struct HostCsr {
   Csr view() const { return {rows, cols, row_ptr.data(), col.data(), val.empty() ? nullptr : val.data(), nnz()}; }
 };
 
-HostCsr pairs_by_user(const std::vector<Pair>&, int64_t n_users, int64_t n_items);  // pattern, distinct, columns ascending
+HostCsr pairs_by_user(const std::vector<Pair>&, int64_t n_users,
+                      int64_t n_items);         // pattern, distinct, columns ascending
 HostCsr user_item_graph(const HostCsr& train);  // A_sym (N,N): (deg+1e-7)^-1/2 both sides, in double, stored float
 HostCsr transpose(const HostCsr&);
 std::vector<float> edge_weights(const HostCsr& train);  // w_e = 1/sqrt((deg_u+1e-7)(deg_i+1e-7)) in CSR order
 
-// S = sum_m weight[m] K_m, K_m[i,j] = 1/sqrt((k+1e-7)^2) for the k neighbours j of i; overlapping entries add. knn[m]: (I,k) row-major.
-HostCsr item_graph(const std::vector<std::vector<int32_t>>& knn, const std::vector<float>& weight, int64_t n_items, int64_t k);
+// S = sum_m weight[m] K_m, K_m[i,j] = 1/sqrt((k+1e-7)^2) for the k neighbours j of i; overlapping entries add. knn[m]:
+// (I,k) row-major.
+HostCsr item_graph(const std::vector<std::vector<int32_t>>& knn, const std::vector<float>& weight, int64_t n_items,
+                   int64_t k);
 
 struct KnnResult {
   std::vector<int32_t> idx;  // (I,k)
   int64_t tied_rows = 0;
   bool from_cache = false;
-  std::string note;  // why the lists could not be kept on disk; empty when all went well. A damaged or foreign cache file is ignored and replaced
+  std::string
+      // why the lists could not be kept on disk; empty when all went well. A damaged or foreign cache file is ignored
+      // and replaced
+      note;
 };
-// The kNN lists of one modality through ops.knn_cosine, kept in cache_dir ("" = no cache) under a hash of the features' bytes, k, centre and seed.
-KnnResult knn_lists(Ctx&, const Ops&, const Feature&, int64_t k, bool centre, uint32_t seed, const std::string& cache_dir);
+// The kNN lists of one modality through ops.knn_cosine, kept in cache_dir ("" = no cache) under a hash of the features'
+// bytes, k, centre and seed.
+KnnResult knn_lists(Ctx&, const Ops&, const Feature&, int64_t k, bool centre, uint32_t seed,
+                    const std::string& cache_dir);
 
 }  // namespace ccdrec

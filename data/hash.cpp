@@ -51,7 +51,8 @@ uint64_t hash_bytes(const void* bytes, size_t n, uint64_t seed) {
   if (blocks <= 1) return hash_block(p, n, mix(seed));
   std::vector<uint64_t> part(size_t(blocks), 0);
 #pragma omp parallel for schedule(static)
-  for (int64_t b = 0; b < blocks; ++b) part[size_t(b)] = hash_block(p + size_t(b) * kBlock, std::min(kBlock, n - size_t(b) * kBlock), mix(seed));
+  for (int64_t b = 0; b < blocks; ++b)
+    part[size_t(b)] = hash_block(p + size_t(b) * kBlock, std::min(kBlock, n - size_t(b) * kBlock), mix(seed));
   return hash_block(reinterpret_cast<const unsigned char*>(part.data()), part.size() * 8, mix(seed ^ n));
 }
 

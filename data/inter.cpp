@@ -18,7 +18,8 @@ namespace ccdrec {
 
 namespace {
 
-// A number in any spelling: 3, -1, 2.0, 1e5. Digits that begin with 0 and go on (0005019281) are a name: as a number they would lose their zeros.
+// A number in any spelling: 3, -1, 2.0, 1e5. Digits that begin with 0 and go on (0005019281) are a name: as a number
+// they would lose their zeros.
 bool looks_numeric(std::string_view s) {
   if (s.empty() || !std::strchr("0123456789+-.", s[0])) return false;
   if (s.size() > 1 && s[0] == '0' && s.find_first_not_of("0123456789") == std::string_view::npos) return false;
@@ -40,7 +41,8 @@ Spelling spelling_of(std::string_view s) {
   while (!core.empty() && std::strchr(" \t\"'", core.front())) core.remove_prefix(1);
   while (!core.empty() && std::strchr(" \t\"'", core.back())) core.remove_suffix(1);
   const size_t dot = core.find('.');
-  if (dot != std::string_view::npos && core.find_first_not_of('0', dot + 1) == std::string_view::npos) core = core.substr(0, dot);
+  if (dot != std::string_view::npos && core.find_first_not_of('0', dot + 1) == std::string_view::npos)
+    core = core.substr(0, dot);
   if (core.size() < s.size() && parse_index(core) >= 0) return Spelling::respelled;
   return looks_numeric(s) ? Spelling::number : Spelling::name;
 }
@@ -49,7 +51,11 @@ Spelling spelling_of(std::string_view s) {
 class IdColumn {
  public:
   IdColumn(std::string header, const IdMapping& mapping, const std::string& path, bool ascii)
-      : header_(std::move(header)), plain_header_(header_.substr(0, header_.find(':'))), mapping_(mapping), path_(path), ascii_(ascii) {
+      : header_(std::move(header)),
+        plain_header_(header_.substr(0, header_.find(':'))),
+        mapping_(mapping),
+        path_(path),
+        ascii_(ascii) {
     typed_ = header_.find(":token") != std::string::npos;
     header_ = shown(header_);
   }
@@ -71,9 +77,10 @@ class IdColumn {
       if (typed_ || mapped()) return false;
       const Spelling spelling = spelling_of(field);
       if (spelling == Spelling::number)
-        throw UserError(fmt::format(
-            "{}: line {}: {} is '{}', expected an integer from 0 to 2147483646; ids that are names are read when the header says {}:token", path_,
-            line, header_, shown(field), plain_header_));
+        throw UserError(
+            fmt::format("{}: line {}: {} is '{}', expected an integer from 0 to 2147483646; ids that are names are "
+                        "read when the header says {}:token",
+                        path_, line, header_, shown(field), plain_header_));
       if (first_.line) refuse_mixture(field, line);
       names_ = true;
     }
@@ -92,10 +99,11 @@ class IdColumn {
   bool dense_enough(int64_t rows) const {
     if (names_ || mapped() || largest_ < 100000 + 100 * rows) return true;
     if (typed_) return false;
-    throw UserError(fmt::format(
-        "{}: line {}: {} is {}, which makes {} rows of parameters for {} interactions; number the ids from 0 without gaps, or write {}:token in the "
-        "header to have them numbered in order of appearance",
-        path_, line_of_largest_, header_, largest_, largest_ + 1, rows, header_));
+    throw UserError(
+        fmt::format("{}: line {}: {} is {}, which makes {} rows of parameters for {} interactions; number the ids from "
+                    "0 without gaps, or write {}:token in the "
+                    "header to have them numbered in order of appearance",
+                    path_, line_of_largest_, header_, largest_, largest_ + 1, rows, header_));
   }
 
   InterIds finish() {
@@ -105,8 +113,10 @@ class IdColumn {
       ids.raw = mapping_.raw;
       ids.n = int64_t(ids.raw.size());
       if (largest_ >= ids.n)
-        throw UserError(fmt::format("{}: line {}: {} is {}, but {} lists only {} ids; use the mapping written together with this file, or remove it",
-                                    path_, line_of_largest_, header_, largest_, mapping_.path, ids.n));
+        throw UserError(
+            fmt::format("{}: line {}: {} is {}, but {} lists only {} ids; use the mapping written together with this "
+                        "file, or remove it",
+                        path_, line_of_largest_, header_, largest_, mapping_.path, ids.n));
     } else if (names_) {
       refuse_disguised_integers();
       ids.raw = std::move(raw_);
@@ -129,29 +139,33 @@ class IdColumn {
 
   void check(std::string_view field, int64_t line) const {
     if (trimmed(field).empty())
-      throw UserError(fmt::format("{}: line {}: {} is empty, expected an id; remove or complete the line", path_, line, header_));
+      throw UserError(
+          fmt::format("{}: line {}: {} is empty, expected an id; remove or complete the line", path_, line, header_));
     if (!ascii_ && !valid_utf8(field))
-      throw UserError(fmt::format("{}: line {}: {} '{}' is not UTF-8; convert the file (iconv -f latin1 -t utf-8, or what it is written in)", path_,
-                                  line, header_, shown(field)));
+      throw UserError(fmt::format(
+          "{}: line {}: {} '{}' is not UTF-8; convert the file (iconv -f latin1 -t utf-8, or what it is written in)",
+          path_, line, header_, shown(field)));
   }
 
   [[noreturn]] void refuse_mixture(std::string_view field, int64_t line) const {
     throw UserError(
-        fmt::format("{}: line {}: {} is '{}', but '{}' on line {}; expected an integer from 0 to 2147483646, without blanks or zeros in front, in "
+        fmt::format("{}: line {}: {} is '{}', but '{}' on line {}; expected an integer from 0 to 2147483646, without "
+                    "blanks or zeros in front, in "
                     "every line; where "
                     "all of them are names, write {}:token in the header, which means names",
                     path_, line, header_, shown(field), shown(first_.id), first_.line, plain_header_));
   }
   [[noreturn]] void refuse_respelled(const Seen& at, const Seen& other) const {
     const std::string second = other.line ? fmt::format(" and '{}' on line {}", shown(other.id), other.line) : "";
-    throw UserError(fmt::format(
-        "{}: line {}: {} is '{}'{}: integers with blanks, quotes or a fraction; expected plain ones such as 3; where they are names, write "
-        "{}:token in the header, which means names",
-        path_, at.line, header_, shown(at.id), second, plain_header_));
+    throw UserError(
+        fmt::format("{}: line {}: {} is '{}'{}: integers with blanks, quotes or a fraction; expected plain ones such "
+                    "as 3; where they are names, write "
+                    "{}:token in the header, which means names",
+                    path_, at.line, header_, shown(at.id), second, plain_header_));
   }
 
-  // Of a name met for the first time. Names are numbered by appearance, so integers among them would lose their places, and with them their feature
-  // rows.
+  // Of a name met for the first time. Names are numbered by appearance, so integers among them would lose their places,
+  // and with them their feature rows.
   void look_at_spelling(std::string_view field, int64_t line) {
     const Seen now{field, line, spelling_of(field)};
     const bool digits = now.spelling == Spelling::name && parse_index(field) >= 0;  // zeros in front
@@ -169,15 +183,17 @@ class IdColumn {
     }
   }
 
-  // What is found out at the end alone: a column of nothing but integers that are numbered by appearance for their spelling.
+  // What is found out at the end alone: a column of nothing but integers that are numbered by appearance for their
+  // spelling.
   void refuse_disguised_integers() const {
     if (!typed_ && respelled_.line) refuse_respelled(respelled_, {});
     if (typed_ && respelled_.line && integer_.line && !other_) refuse_respelled(respelled_, integer_);
     if (!typed_ && only_digits_ && largest_digits_ < 2 * int64_t(raw_.size()))
-      throw UserError(fmt::format(
-          "{}: line {}: {} is '{}': a number with zeros in front, or a name; write it without the zeros, or {}:token in the header, which "
-          "means names",
-          path_, first_.line, header_, shown(first_.id), plain_header_));
+      throw UserError(
+          fmt::format("{}: line {}: {} is '{}': a number with zeros in front, or a name; write it without the zeros, "
+                      "or {}:token in the header, which "
+                      "means names",
+                      path_, first_.line, header_, shown(first_.id), plain_header_));
   }
 
   int32_t name(std::string_view field, int64_t line) {
@@ -188,8 +204,9 @@ class IdColumn {
     } else {
       check(field, line);
       if (mapped())
-        throw UserError(fmt::format("{}: line {}: {} '{}' is not in {}; use the mapping written together with this file, or remove it", path_, line,
-                                    header_, shown(field), mapping_.path));
+        throw UserError(fmt::format(
+            "{}: line {}: {} '{}' is not in {}; use the mapping written together with this file, or remove it", path_,
+            line, header_, shown(field), mapping_.path));
       look_at_spelling(field, line);
       i = int32_t(raw_.size());
       raw_.emplace_back(field);
@@ -224,7 +241,9 @@ struct Header {
   Columns at;
 };
 
-std::string columns_found(const Header& h) { return fmt::format("columns found, separated by {}: {}", separator_name(h.separator), listed(h.names)); }
+std::string columns_found(const Header& h) {
+  return fmt::format("columns found, separated by {}: {}", separator_name(h.separator), listed(h.names));
+}
 
 Header split_header(std::string_view text, char separator, const InterFields& fields) {
   Header h;
@@ -239,11 +258,14 @@ Header split_header(std::string_view text, char separator, const InterFields& fi
 [[noreturn]] void refuse_unsplit(const std::string& path, const Header& h, const std::string& label) {
   const auto has = [&](const char* name) { return std::find(h.names.begin(), h.names.end(), name) != h.names.end(); };
   const bool for_resplit = h.separator == '\t' && has("userID") && has("itemID");
-  throw UserError(fmt::format(
-      "{}: line {}: no column '{}'; {}; a split has to be made: add a column {} that is 0 (training), 1 (validation) or 2 (test) in every "
-      "line{}, or name the column that holds it with --set inter_splitting_label=NAME",
-      path, h.line, label, columns_found(h), label,
-      for_resplit ? " (python3 bench/resplit.py FOLDER NEW_FOLDER SEED, in the sources, draws one per user where ids are integers)" : ""));
+  throw UserError(
+      fmt::format("{}: line {}: no column '{}'; {}; a split has to be made: add a column {} that is 0 (training), 1 "
+                  "(validation) or 2 (test) in every "
+                  "line{}, or name the column that holds it with --set inter_splitting_label=NAME",
+                  path, h.line, label, columns_found(h), label,
+                  for_resplit ? " (python3 bench/resplit.py FOLDER NEW_FOLDER SEED, in the sources, draws one per user "
+                                "where ids are integers)"
+                              : ""));
 }
 
 // The header with the separator under which the ids are found.
@@ -262,13 +284,14 @@ Header read_header(const std::string& path, std::string_view text, int64_t line,
     std::replace(tabs.begin(), tabs.end(), ' ', '\t');
     if (const Header blanks = split_header(tabs, '\t', fields); blanks.at.user >= 0 && blanks.at.item >= 0)
       throw UserError(
-          fmt::format("{}: line {}: columns are separated by blanks, expected tabs, commas or semicolons; convert it: sed -E 's/ +/\\t/g' OLD > NEW",
+          fmt::format("{}: line {}: columns are separated by blanks, expected tabs, commas or semicolons; convert it: "
+                      "sed -E 's/ +/\\t/g' OLD > NEW",
                       path, line));
   }
   const auto need = [&](int at, const std::string& field, const char* what) {
     if (at < 0)
-      throw UserError(fmt::format("{}: line {}: no column '{}' ({}); {}; rename one, or name it in the configuration", path, line, field, what,
-                                  columns_found(h)));
+      throw UserError(fmt::format("{}: line {}: no column '{}' ({}); {}; rename one, or name it in the configuration",
+                                  path, line, field, what, columns_found(h)));
   };
   need(h.at.user, fields.user, "the user of an interaction");
   need(h.at.item, fields.item, "the item of an interaction");
@@ -296,21 +319,24 @@ bool read_rows(InterFile& f, std::string_view text, const Header& header, IdColu
       ++c;
     }
     if (c <= last)
-      throw UserError(fmt::format("{}: line {}: has {} columns, expected {} separated by {} as in the header; complete or remove the line", f.path,
-                                  lines.number(), c, columns, separator_name(header.separator)));
-    // A field more than the header has (row names that R writes without a heading, a comma in a text) would move all after it.
+      throw UserError(fmt::format(
+          "{}: line {}: has {} columns, expected {} separated by {} as in the header; complete or remove the line",
+          f.path, lines.number(), c, columns, separator_name(header.separator)));
+    // A field more than the header has (row names that R writes without a heading, a comma in a text) would move all
+    // after it.
     if (header.separator != '\t' || f.user.empty())
       for (; fields.next(field); ++c)
         if (c >= columns && !field.empty())
           throw UserError(
-              fmt::format("{}: line {}: has more columns than the {} of the header; give every column a heading, and quote text that holds {}",
+              fmt::format("{}: line {}: has more columns than the {} of the header; give every column a heading, and "
+                          "quote text that holds {}",
                           f.path, lines.number(), columns, separator_name(header.separator)));
     int32_t u = 0, i = 0;
     if (!users.read(user, lines.number(), u)) return users.as_names(), false;
     if (!items.read(item, lines.number(), i)) return items.as_names(), false;
     if (label.size() != 1 || label[0] < '0' || label[0] > '2')
-      throw UserError(fmt::format("{}: line {}: {} is '{}', expected 0 (training), 1 (validation) or 2 (test)", f.path, lines.number(),
-                                  shown(header.names[size_t(at.label)]), shown(label)));
+      throw UserError(fmt::format("{}: line {}: {} is '{}', expected 0 (training), 1 (validation) or 2 (test)", f.path,
+                                  lines.number(), shown(header.names[size_t(at.label)]), shown(label)));
     f.user.push_back(u);
     f.item.push_back(i);
     f.label.push_back(uint8_t(label[0] - '0'));
@@ -323,7 +349,8 @@ bool read_rows(InterFile& f, std::string_view text, const Header& header, IdColu
 
 }  // namespace
 
-InterFile read_inter(const std::string& path, const InterFields& fields, const IdMapping& user_mapping, const IdMapping& item_mapping) {
+InterFile read_inter(const std::string& path, const InterFields& fields, const IdMapping& user_mapping,
+                     const IdMapping& item_mapping) {
   InterFile f;
   f.path = path;
   const std::string text = read_table(path);
@@ -333,10 +360,14 @@ InterFile read_inter(const std::string& path, const InterFields& fields, const I
   std::string_view first;
   while (lines.next(first) && first.empty()) {}
   if (first.empty())
-    throw UserError(path + ": is empty, expected a header line (userID, itemID, x_label) and one line per interaction, separated by tabs");
+    throw UserError(
+        path +
+        ": is empty, expected a header line (userID, itemID, x_label) and one line per interaction, separated by tabs");
   const Header header = read_header(path, first, lines.number(), fields);
-  for (const IdMapping* m : {&user_mapping, &item_mapping}) f.notes.insert(f.notes.end(), m->notes.begin(), m->notes.end());
-  if (header.separator != '\t') f.notes.push_back(fmt::format("{}: columns are separated by {}", path, separator_name(header.separator)));
+  for (const IdMapping* m : {&user_mapping, &item_mapping})
+    f.notes.insert(f.notes.end(), m->notes.begin(), m->notes.end());
+  if (header.separator != '\t')
+    f.notes.push_back(fmt::format("{}: columns are separated by {}", path, separator_name(header.separator)));
 
   const bool ascii = is_ascii(text);
   IdColumn users(std::string(header.names[size_t(header.at.user)]), user_mapping, path, ascii),
@@ -352,10 +383,11 @@ namespace {
 
 // Is this what a column of raw ids is usually called?
 bool names_raw_ids(std::string_view column, const std::string& field) {
-  static const std::set<std::string> usual = {"asin",    "parentasin", "id",     "raw",     "rawid",     "original",   "originalid", "orgid",
-                                              "origid",  "token",      "key",    "user",    "userid",    "uid",        "item",       "itemid",
-                                              "iid",     "sku",        "isbn",   "movieid", "bookid",    "newsid",     "productid",  "videoid",
-                                              "trackid", "businessid", "gmapid", "photoid", "articleid", "customerid", "reviewerid"};
+  static const std::set<std::string> usual = {
+      "asin",    "parentasin", "id",     "raw",     "rawid",     "original",   "originalid", "orgid",
+      "origid",  "token",      "key",    "user",    "userid",    "uid",        "item",       "itemid",
+      "iid",     "sku",        "isbn",   "movieid", "bookid",    "newsid",     "productid",  "videoid",
+      "trackid", "businessid", "gmapid", "photoid", "articleid", "customerid", "reviewerid"};
   return column_matches(column, field, {}) || usual.count(plain_heading(column)) > 0;
 }
 
@@ -367,8 +399,8 @@ struct MappingForm {
   bool heading = true;
 };
 
-MappingForm mapping_form(const std::string& path, std::string_view first, std::string_view second, int64_t line, const std::string& field,
-                         std::vector<std::string>& notes) {
+MappingForm mapping_form(const std::string& path, std::string_view first, std::string_view second, int64_t line,
+                         const std::string& field, std::vector<std::string>& notes) {
   MappingForm m;
   for (const char separator : kSeparators)
     if (first.find(separator) != std::string_view::npos) {
@@ -381,15 +413,17 @@ MappingForm mapping_form(const std::string& path, std::string_view first, std::s
   if (m.columns == 1) {
     m.heading = names_raw_ids(cells[0], field);
     if (!m.heading && cells[0].find_first_of("0123456789") == std::string_view::npos)
-      throw UserError(fmt::format("{}: line {}: '{}' may be a heading or the first raw id; write {} in a line above the ids", path, line,
-                                  shown(cells[0]), field));
+      throw UserError(
+          fmt::format("{}: line {}: '{}' may be a heading or the first raw id; write {} in a line above the ids", path,
+                      line, shown(cells[0]), field));
     return m;
   }
   m.heading = std::none_of(cells.begin(), cells.end(), is_index);
   if (!m.heading) {
     if (m.columns != 2 || is_index(cells[0]) == is_index(cells[1]))
-      throw UserError(fmt::format("{}: line {}: expected a heading, such as asin and {}, for the columns {}; write one above it", path, line, field,
-                                  listed(cells)));
+      throw UserError(
+          fmt::format("{}: line {}: expected a heading, such as asin and {}, for the columns {}; write one above it",
+                      path, line, field, listed(cells)));
     m.index = is_index(cells[0]) ? 0 : 1;
     m.raw = size_t(1 - m.index);
     return m;
@@ -404,15 +438,19 @@ MappingForm mapping_form(const std::string& path, std::string_view first, std::s
     return m;
   }
   if (m.index < 0)
-    throw UserError(fmt::format("{}: line {}: none of its {} columns is called {}, as that of the indices must be; columns found: {}; rename it",
-                                path, line, m.columns, field, listed(cells)));
+    throw UserError(
+        fmt::format("{}: line {}: none of its {} columns is called {}, as that of the indices must be; columns found: "
+                    "{}; rename it",
+                    path, line, m.columns, field, listed(cells)));
   std::vector<size_t> named;  // pandas writes its row numbers under no name
   for (size_t c = 0; c < m.columns; ++c)
     if (int(c) != m.index && !cells[c].empty() && !cells[c].starts_with("Unnamed:")) named.push_back(c);
-  if (named.empty()) throw UserError(fmt::format("{}: line {}: no heading names the column of raw ids; write one", path, line));
+  if (named.empty())
+    throw UserError(fmt::format("{}: line {}: no heading names the column of raw ids; write one", path, line));
   const auto usual = std::find_if(named.begin(), named.end(), [&](size_t c) { return names_raw_ids(cells[c], field); });
   m.raw = usual == named.end() ? named[0] : *usual;
-  if (named.size() > 1) notes.push_back(fmt::format("{}: raw ids are taken from its column '{}'", path, shown(cells[m.raw])));
+  if (named.size() > 1)
+    notes.push_back(fmt::format("{}: raw ids are taken from its column '{}'", path, shown(cells[m.raw])));
   return m;
 }
 
@@ -428,7 +466,8 @@ IdMapping read_id_mapping(const std::string& path, const std::string& field) {
   Lines lines(text);
   std::string_view line, second;
   while (lines.next(line) && line.empty()) {}
-  if (line.empty()) throw UserError(path + ": lists no ids, expected one line per id; remove the file if ids are their own numbers");
+  if (line.empty())
+    throw UserError(path + ": lists no ids, expected one line per id; remove the file if ids are their own numbers");
   Lines ahead = lines;
   while (ahead.next(second) && second.empty()) {}
   const MappingForm form = mapping_form(path, line, second, lines.number(), field, m.notes);
@@ -441,38 +480,50 @@ IdMapping read_id_mapping(const std::string& path, const std::string& field) {
       blank = form.columns == 1 ? lines.number() : 0;
       return;
     }
-    if (blank) throw UserError(fmt::format("{}: line {}: the raw id is empty; complete or remove the line", path, blank));
-    const auto cells = form.columns == 1 ? std::vector<std::string_view>{split_fields(line, '\t')} : split_fields(line, form.separator);
-    const int64_t i = cells.size() != form.columns ? -1 : form.index < 0 ? int64_t(m.raw.size()) : parse_index(cells[size_t(form.index)]);
+    if (blank)
+      throw UserError(fmt::format("{}: line {}: the raw id is empty; complete or remove the line", path, blank));
+    const auto cells = form.columns == 1 ? std::vector<std::string_view>{split_fields(line, '\t')}
+                                         : split_fields(line, form.separator);
+    const int64_t i = cells.size() != form.columns ? -1
+                      : form.index < 0             ? int64_t(m.raw.size())
+                                                   : parse_index(cells[size_t(form.index)]);
     if (i < 0 || i > 1000 + int64_t(text.size()))
-      throw UserError(fmt::format("{}: line {}: expected {}, got '{}'", path, lines.number(),
-                                  form.columns == 1   ? "a raw id alone"
-                                  : form.columns == 2 ? fmt::format("a raw id and an index from 0 separated by {}", separator_name(form.separator))
-                                                      : fmt::format("{} columns as in the heading, with an index from 0", form.columns),
-                                  shown(line)));
+      throw UserError(
+          fmt::format("{}: line {}: expected {}, got '{}'", path, lines.number(),
+                      form.columns == 1 ? "a raw id alone"
+                      : form.columns == 2
+                          ? fmt::format("a raw id and an index from 0 separated by {}", separator_name(form.separator))
+                          : fmt::format("{} columns as in the heading, with an index from 0", form.columns),
+                      shown(line)));
     const std::string_view raw = cells[form.raw];
-    if (trimmed(raw).empty()) throw UserError(fmt::format("{}: line {}: the raw id is empty; complete or remove the line", path, lines.number()));
+    if (trimmed(raw).empty())
+      throw UserError(
+          fmt::format("{}: line {}: the raw id is empty; complete or remove the line", path, lines.number()));
     if (!valid_utf8(raw))
-      throw UserError(fmt::format("{}: line {}: raw id '{}' is not UTF-8; convert the file (iconv -f latin1 -t utf-8, or what it is written in)",
-                                  path, lines.number(), shown(raw)));
+      throw UserError(
+          fmt::format("{}: line {}: raw id '{}' is not UTF-8; convert the file (iconv -f latin1 -t utf-8, or what it "
+                      "is written in)",
+                      path, lines.number(), shown(raw)));
     const auto [other, fresh] = seen.emplace(raw, lines.number());
     if (!fresh)
-      throw UserError(
-          fmt::format("{}: line {}: raw id '{}' stands on line {} already; each may occur once", path, lines.number(), shown(raw), other->second));
+      throw UserError(fmt::format("{}: line {}: raw id '{}' stands on line {} already; each may occur once", path,
+                                  lines.number(), shown(raw), other->second));
     if (size_t(i) >= m.raw.size()) m.raw.resize(size_t(i) + 1), line_of.resize(size_t(i) + 1, 0);
     if (line_of[size_t(i)])
-      throw UserError(
-          fmt::format("{}: line {}: index {} stands on line {} already; each may occur once", path, lines.number(), i, line_of[size_t(i)]));
+      throw UserError(fmt::format("{}: line {}: index {} stands on line {} already; each may occur once", path,
+                                  lines.number(), i, line_of[size_t(i)]));
     line_of[size_t(i)] = lines.number();
     m.raw[size_t(i)] = std::string(raw);
   };
   if (!form.heading) take();
   while (lines.next(line)) take();
-  if (m.raw.empty()) throw UserError(path + ": lists no ids, expected one line per id; remove the file if ids are their own numbers");
+  if (m.raw.empty())
+    throw UserError(path + ": lists no ids, expected one line per id; remove the file if ids are their own numbers");
   for (size_t i = 0; i < line_of.size(); ++i)
     if (!line_of[i])
       throw UserError(
-          fmt::format("{}: no line for index {}, expected every index from 0 to {}; complete the mapping or remove it", path, i, line_of.size() - 1));
+          fmt::format("{}: no line for index {}, expected every index from 0 to {}; complete the mapping or remove it",
+                      path, i, line_of.size() - 1));
   return m;
 }
 

@@ -1,11 +1,14 @@
-// NAME.inter: interactions as text with one header line, columns separated by tabs, commas or semicolons and found by name (spec baselines 2.1).
+// NAME.inter: interactions as text with one header line, columns separated by tabs, commas or semicolons and found by
+// name (spec baselines 2.1).
 //
-// Ids. A column of integers from 0 is taken as it is: user u of the file is row u of every matrix. A column of names is numbered by id_mapping's
-// order where that file exists, else in order of first appearance, which gives feature rows to other items where the file meant numbers. So
+// Ids. A column of integers from 0 is taken as it is: user u of the file is row u of every matrix. A column of names is
+// numbered by id_mapping's order where that file exists, else in order of first appearance, which gives feature rows to
+// other items where the file meant numbers. So
 //   under RecBole's typed header (`user_id:token`)  one name anywhere makes the whole column names
-//   under an untyped header                         a column is integers or names, never both: UserError that names a line of either, whichever
-//                                                   comes first. Integers in another spelling (blanks around them, 3.0, zeros in front up to about
-//                                                   the number of ids) are neither: UserError
+//   under an untyped header                         a column is integers or names, never both: UserError that names a
+//                                                   line of either, whichever comes first. Integers in another spelling
+//                                                   (blanks around them, 3.0, zeros in front up to about the number of
+//                                                   ids) are neither: UserError
 //   either, with a mapping                          a name must stand in it, and may then be a number
 #pragma once
 #include <cstdint>
@@ -15,10 +18,12 @@
 namespace ccdrec {
 
 // u_id_mapping.csv, i_id_mapping.csv. index -> raw.
-//   two columns    raw id and index in either order, the index under the field's name or else in the second; a header unless the first line has an
-//                  index
-//   more           the index under the field's name, the raw id under a usual name (asin, id, ...), else in the first other column that is named
-//   one            raw ids in order, under a heading if that is a usual name or the field's; what is neither that nor an id for sure is refused
+//   two columns    raw id and index in either order, the index under the field's name or else in the second; a header
+//                  unless the first line has an index
+//   more           the index under the field's name, the raw id under a usual name (asin, id, ...), else in the first
+//                  other column that is named
+//   one            raw ids in order, under a heading if that is a usual name or the field's; what is neither that nor
+//                  an id for sure is refused
 // Separated as NAME.inter is; one column may have any text.
 struct IdMapping {
   std::string path;  // "" where there is none
@@ -46,6 +51,7 @@ struct InterFile {
 struct InterFields {
   std::string user, item, label;
 };
-InterFile read_inter(const std::string& path, const InterFields&, const IdMapping& users, const IdMapping& items);  // path may end in .gz
+InterFile read_inter(const std::string& path, const InterFields&, const IdMapping& users,
+                     const IdMapping& items);  // path may end in .gz
 
 }  // namespace ccdrec

@@ -41,7 +41,9 @@ class DictReader {
       expect(':');
       if (key == "descr") {
         if (peek() == '[')
-          throw UserError(path_ + ": holds records (a structured dtype), expected a plain matrix of numbers; save one array of float32");
+          throw UserError(
+              path_ +
+              ": holds records (a structured dtype), expected a plain matrix of numbers; save one array of float32");
         h.descr = quoted();
         descr = true;
       } else if (key == "fortran_order") {
@@ -61,8 +63,9 @@ class DictReader {
 
  private:
   [[noreturn]] void bad() const {
-    throw UserError(
-        path_ + ": the npy header is not the dictionary of descr, fortran_order and shape that NumPy writes; save the array again with numpy.save");
+    throw UserError(path_ +
+                    ": the npy header is not the dictionary of descr, fortran_order and shape that NumPy writes; save "
+                    "the array again with numpy.save");
   }
   char peek() {
     while (at_ < s_.size() && (s_[at_] == ' ' || s_[at_] == '\n')) ++at_;
@@ -87,7 +90,8 @@ class DictReader {
   }
   bool boolean() {
     peek();
-    for (const auto& [word, value] : {std::pair{std::string_view("True"), true}, std::pair{std::string_view("False"), false}})
+    for (const auto& [word, value] :
+         {std::pair{std::string_view("True"), true}, std::pair{std::string_view("False"), false}})
       if (s_.substr(at_, word.size()) == word) {
         at_ += word.size();
         return value;
@@ -142,7 +146,8 @@ float as_float(const unsigned char* p, int size) {
 int item_size(const std::string& dtype) { return dtype[2] - '0'; }
 
 std::string astype(const std::string& path) {
-  return "python3 -c \"import sys, numpy as n; f = sys.argv[1]; n.save(f, n.load(f).astype('<f4'))\" " + shell_word(path);
+  return "python3 -c \"import sys, numpy as n; f = sys.argv[1]; n.save(f, n.load(f).astype('<f4'))\" " +
+         shell_word(path);
 }
 
 [[noreturn]] void refuse_truncated(const std::string& path, size_t bytes, __int128 expected) {
@@ -161,23 +166,32 @@ struct Descriptor {  // closes itself
 
 NpyMatrix::NpyMatrix(const std::string& path) : path_(path) {
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) throw UserError(fmt::format("{}: cannot be opened ({}); expected a matrix saved with numpy.save", path, std::strerror(errno)));
+  if (file.fd < 0)
+    throw UserError(
+        fmt::format("{}: cannot be opened ({}); expected a matrix saved with numpy.save", path, std::strerror(errno)));
   struct stat st {};
   if (::fstat(file.fd, &st) != 0) throw UserError(fmt::format("{}: cannot be read ({})", path, std::strerror(errno)));
   if (S_ISDIR(st.st_mode))
-    throw UserError(path + ": is a directory, expected a file; join its arrays into one matrix with one row per item and numpy.save it");
-  if (!S_ISREG(st.st_mode)) throw UserError(path + ": is not a regular file and cannot be memory-mapped; copy it to disk first");
+    throw UserError(
+        path +
+        ": is a directory, expected a file; join its arrays into one matrix with one row per item and numpy.save it");
+  if (!S_ISREG(st.st_mode))
+    throw UserError(path + ": is not a regular file and cannot be memory-mapped; copy it to disk first");
 
   const size_t bytes = size_t(st.st_size);
   unsigned char prefix[12] = {};
   const size_t got = bytes < 12 ? bytes : 12;
-  if (::pread(file.fd, prefix, got, 0) != ssize_t(got)) throw UserError(fmt::format("{}: cannot be read ({})", path, std::strerror(errno)));
+  if (::pread(file.fd, prefix, got, 0) != ssize_t(got))
+    throw UserError(fmt::format("{}: cannot be read ({})", path, std::strerror(errno)));
   if (got < 6 || std::memcmp(prefix, "\x93NUMPY", 6) != 0)
-    throw UserError(path + ": does not begin as an npy file does; expected a matrix saved with numpy.save (not npz, csv or a pickle)");
+    throw UserError(
+        path +
+        ": does not begin as an npy file does; expected a matrix saved with numpy.save (not npz, csv or a pickle)");
   const unsigned major = prefix[6];
   const size_t start = major == 1 ? 10 : 12;
   if (got >= 7 && (major < 1 || major > 3))
-    throw UserError(fmt::format("{}: is npy version {}, expected 1, 2 or 3; save the array again with numpy.save", path, major));
+    throw UserError(
+        fmt::format("{}: is npy version {}, expected 1, 2 or 3; save the array again with numpy.save", path, major));
   if (bytes < start) refuse_truncated(path, bytes, start);
   const size_t length = major == 1 ? size_t(prefix[8] | prefix[9] << 8) : size_t(load<uint32_t>(prefix + 8));
   if (bytes < start + length) refuse_truncated(path, bytes, start + length);
@@ -193,21 +207,27 @@ NpyMatrix::NpyMatrix(const std::string& path) : path_(path) {
     const Header h = DictReader({reinterpret_cast<const char*>(base) + start, length}, path).read();
     if (h.descr.find('O') != std::string::npos)
       throw UserError(path +
-                      ": holds Python objects (a pickle); reading it would run code, so it is refused: load it where you trust it and numpy.save a "
+                      ": holds Python objects (a pickle); reading it would run code, so it is refused: load it where "
+                      "you trust it and numpy.save a "
                       "float32 matrix");
     if (h.descr.size() == 3 && h.descr[0] == '>')
-      throw UserError(fmt::format("{}: is big-endian ({}), expected little-endian floats; convert it: {}", path, shown(h.descr), astype(path)));
+      throw UserError(fmt::format("{}: is big-endian ({}), expected little-endian floats; convert it: {}", path,
+                                  shown(h.descr), astype(path)));
     if (h.descr != "<f2" && h.descr != "<f4" && h.descr != "<f8")
-      throw UserError(fmt::format("{}: holds {}, expected <f2, <f4 or <f8; convert it: {}", path, shown(h.descr), astype(path)));
+      throw UserError(
+          fmt::format("{}: holds {}, expected <f2, <f4 or <f8; convert it: {}", path, shown(h.descr), astype(path)));
     if (h.shape.size() != 1 && h.shape.size() != 2)
-      throw UserError(fmt::format("{}: has {} dimensions, expected 2 (items, features); reshape it to one row per item", path, h.shape.size()));
+      throw UserError(fmt::format("{}: has {} dimensions, expected 2 (items, features); reshape it to one row per item",
+                                  path, h.shape.size()));
     dtype_ = h.descr;
     fortran_ = h.fortran;
     rows_ = h.shape[0];
     cols_ = h.shape.size() == 2 ? h.shape[1] : 1;
     if (cols_ == 0) throw UserError(path + ": has no columns, expected at least one feature per item");
     if (cols_ > INT32_MAX || rows_ > INT32_MAX)
-      throw UserError(fmt::format("{}: has shape ({}, {}), more than 2147483647 in one dimension; expected (items, features)", path, rows_, cols_));
+      throw UserError(
+          fmt::format("{}: has shape ({}, {}), more than 2147483647 in one dimension; expected (items, features)", path,
+                      rows_, cols_));
     // (2^31)^2 * 8 needs 65 bits: compare in a type that holds it.
     const __int128 need = __int128(start + length) + __int128(rows_) * cols_ * item_size(dtype_);
     if (need > __int128(bytes)) refuse_truncated(path, bytes, need);
@@ -246,7 +266,8 @@ const float* NpyMatrix::floats() const {
 }
 
 void NpyMatrix::read_rows(float* out, int64_t first, int64_t n) const {
-  if (first < 0 || n < 0 || first + n > rows_) throw std::logic_error(fmt::format("{}: rows {}..{} of {} asked", path_, first, first + n, rows_));
+  if (first < 0 || n < 0 || first + n > rows_)
+    throw std::logic_error(fmt::format("{}: rows {}..{} of {} asked", path_, first, first + n, rows_));
   if (n == 0) return;
   const int size = item_size(dtype_);
   if (fortran_) {
@@ -274,9 +295,10 @@ void NpyMatrix::read_rows(float* out, int64_t first, int64_t n) const {
     if (!bad) continue;
     int64_t j = 0;
     while (std::isfinite(row[j])) ++j;
-    throw UserError(fmt::format(
-        "{}: row {}, column {} is {}, expected a finite number within float32; replace it, or the whole row by zeros or the mean of the others",
-        path_, first + r, j, row[j]));
+    throw UserError(
+        fmt::format("{}: row {}, column {} is {}, expected a finite number within float32; replace it, or the whole "
+                    "row by zeros or the mean of the others",
+                    path_, first + r, j, row[j]));
   }
 }
 

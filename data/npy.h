@@ -1,7 +1,8 @@
 // NumPy matrices, memory-mapped: versions 1-3, f2/f4/f8 little-endian, C and Fortran order, 1-d or 2-d.
 //
-// Refused with one sentence (UserError): wrong magic, truncated file, object arrays (they are pickles: code), big-endian, other dtypes, more than
-// two dimensions, a directory in place of a file, a header that is not the expected dictionary.
+// Refused with one sentence (UserError): wrong magic, truncated file, object arrays (they are pickles: code),
+// big-endian, other dtypes, more than two dimensions, a directory in place of a file, a header that is not the expected
+// dictionary.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -23,10 +24,13 @@ class NpyMatrix {
   std::string dtype() const { return dtype_; }          // "<f4", "<f8", "<f2"
   const unsigned char* bytes() const { return data_; }  // the array as stored; byte_count() of them: for fingerprints
   size_t byte_count() const;
-  const float* floats() const;  // the array itself where it is float32 in row order, aligned; null otherwise. Not looked through for NaN
-  // Row-major float32 of rows first .. first+n-1 into out (n*cols). A non-finite value is a UserError naming file, row and column.
+  const float* floats()
+      const;  // the array itself where it is float32 in row order, aligned; null otherwise. Not looked through for NaN
+  // Row-major float32 of rows first .. first+n-1 into out (n*cols). A non-finite value is a UserError naming file, row
+  // and column.
   void read_rows(float* out, int64_t first, int64_t n) const;
-  // Gives the pages read so far back: they count as this process's memory although the file has them. A later read fetches them again.
+  // Gives the pages read so far back: they count as this process's memory although the file has them. A later read
+  // fetches them again.
   void forget_pages() const;
 
  private:
@@ -38,7 +42,8 @@ class NpyMatrix {
   size_t map_bytes_ = 0;
 };
 
-std::string npy_header(int64_t rows, int64_t cols);  // float32, C order, version 1.0: what write_npy puts before the data
+std::string npy_header(int64_t rows,
+                       int64_t cols);  // float32, C order, version 1.0: what write_npy puts before the data
 
 // Writes float32 C-order version 1.0 (temporary name, flushed, renamed). Throws UserError when the disk refuses.
 void write_npy(const std::string& path, const float* data, int64_t rows, int64_t cols);

@@ -16,7 +16,8 @@ namespace {
 fs::file_status look_at(const std::string& path) {
   std::error_code ec;
   const fs::file_status st = fs::status(path, ec);
-  if (st.type() == fs::file_type::none) throw UserError(fmt::format("{}: cannot be looked at ({})", path, ec.message()));
+  if (st.type() == fs::file_type::none)
+    throw UserError(fmt::format("{}: cannot be looked at ({})", path, ec.message()));
   return st;
 }
 
@@ -36,7 +37,8 @@ std::string absolute_path(const std::string& path) {
 bool is_plain_file_name(const std::string& name) {
   constexpr size_t kLongest = 200;  // file systems take 255 bytes, and an ending and a temporary name come on top
   if (name.empty() || name.size() > kLongest || name[0] == '.') return false;
-  return std::none_of(name.begin(), name.end(), [](unsigned char c) { return c < 32 || c == 127 || c == '/' || c == '\\'; });
+  return std::none_of(name.begin(), name.end(),
+                      [](unsigned char c) { return c < 32 || c == 127 || c == '/' || c == '\\'; });
 }
 
 }  // namespace ccdrec

@@ -27,7 +27,8 @@ constexpr std::string_view kMark = ".tmp-";
 std::string beginning(std::string_view file) { return std::string(file.substr(0, 200)); }
 std::string temporary_stem(std::string_view file) { return fmt::format("{}{}{}", beginning(file), kMark, getpid()); }
 
-// Where the links at the end of `path` lead; "" when they pass through /proc, as /dev/stdout does: what is open there cannot be replaced by a name.
+// Where the links at the end of `path` lead; "" when they pass through /proc, as /dev/stdout does: what is open there
+// cannot be replaced by a name.
 std::string follow_links(const std::string& path) {
   namespace fs = std::filesystem;
   fs::path at = path;
@@ -47,10 +48,12 @@ std::string follow_links(const std::string& path) {
 SafeFile::SafeFile(const std::string& path) : path_(path), place_(follow_links(path)) {
   struct stat st {};
   const bool there = ::stat(path.c_str(), &st) == 0;
-  if (there && S_ISDIR(st.st_mode)) throw UserError(path + ": cannot be put in place, a folder has that name; name a file");
+  if (there && S_ISDIR(st.st_mode))
+    throw UserError(path + ": cannot be put in place, a folder has that name; name a file");
   if (there && S_ISBLK(st.st_mode)) throw UserError(path + ": is a disk, nothing is written over it; name a file");
   if (place_.empty() || (there && !S_ISREG(st.st_mode))) {
-    fd_ = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);  // O_APPEND: /dev/stdout may be a file that others write to as well
+    fd_ = ::open(path.c_str(),
+                 O_WRONLY | O_APPEND | O_CLOEXEC);  // O_APPEND: /dev/stdout may be a file that others write to as well
     if (fd_ < 0) refuse("opened", errno);
     return;
   }
@@ -58,7 +61,8 @@ SafeFile::SafeFile(const std::string& path) : path_(path), place_(follow_links(p
   const std::string stem = (place.parent_path() / temporary_stem(place.filename().string())).string();
   // A file that is replaced keeps its permissions; until they are set, nobody else opens what was perhaps private.
   const mode_t mode = there ? 0600 : 0666;
-  // O_EXCL: neither a file nor a link that somebody put there is written through. One of a killed process with the same number may be in the way.
+  // O_EXCL: neither a file nor a link that somebody put there is written through. One of a killed process with the same
+  // number may be in the way.
   for (int n = 1; fd_ < 0 && n <= kNames; ++n) {
     temp_ = n == 1 ? stem : fmt::format("{}-{}", stem, n);
     fd_ = ::open(temp_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
@@ -85,7 +89,8 @@ SafeFile::~SafeFile() {
 }
 
 void SafeFile::refuse(const char* what, int error) {
-  throw UserError(fmt::format("{}: cannot be {} ({}); check that the folder exists, is writable and has space", path_, what, std::strerror(error)));
+  throw UserError(fmt::format("{}: cannot be {} ({}); check that the folder exists, is writable and has space", path_,
+                              what, std::strerror(error)));
 }
 
 void SafeFile::write(const void* bytes, size_t n) {
@@ -132,12 +137,14 @@ pid_t writer_of_temporary(std::string_view name, std::string_view file) {
 }
 
 void keep_as(const std::string& from, const std::string& to) {
-  if (::unlink(to.c_str()) != 0 && errno != ENOENT) throw UserError(fmt::format("{}: cannot be replaced ({})", to, std::strerror(errno)));
+  if (::unlink(to.c_str()) != 0 && errno != ENOENT)
+    throw UserError(fmt::format("{}: cannot be replaced ({})", to, std::strerror(errno)));
   if (::linkat(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), AT_SYMLINK_FOLLOW) == 0) return;
   std::ifstream in(from, std::ios::binary);
   SafeFile out(to);
   std::string part(kBuffer, '\0');
-  while (in.read(part.data(), std::streamsize(part.size())) || in.gcount() > 0) out.write(part.data(), size_t(in.gcount()));
+  while (in.read(part.data(), std::streamsize(part.size())) || in.gcount() > 0)
+    out.write(part.data(), size_t(in.gcount()));
   if (!in.eof()) throw UserError(fmt::format("{}: cannot be read ({})", from, std::strerror(errno)));
   out.commit();
 }

@@ -1,9 +1,11 @@
-// A file that appears whole or not at all: written under a temporary name beside its place, flushed to disk, then renamed.
+// A file that appears whole or not at all: written under a temporary name beside its place, flushed to disk, then
+// renamed.
 //   a symbolic link  stays, what it points to is replaced
-//   a pipe, a terminal, /dev/null, /dev/stdout  cannot be replaced: written straight, and nothing is ever renamed over them
+//   a pipe, a terminal, /dev/null, /dev/stdout  cannot be replaced: written straight, and nothing is ever renamed over
+//   them
 //   a file that is there  is replaced with its permissions kept; a new one has those the umask leaves
-// The temporary file is always made by this process, through no link: NAME.tmp-PID, or NAME.tmp-PID-N where that is taken. It stays behind when the
-// process is killed.
+// The temporary file is always made by this process, through no link: NAME.tmp-PID, or NAME.tmp-PID-N where that is
+// taken. It stays behind when the process is killed.
 #pragma once
 #include <sys/types.h>
 
@@ -36,7 +38,8 @@ class SafeFile {
 // The process whose temporary file for `file` (a name, no path) bears this name; 0: it is none.
 pid_t writer_of_temporary(std::string_view name, std::string_view file);
 
-// `to` holds from now on what `from` holds, whatever takes the place of `from` later: a second name (hard link), or a copy where there are none.
+// `to` holds from now on what `from` holds, whatever takes the place of `from` later: a second name (hard link), or a
+// copy where there are none.
 void keep_as(const std::string& from, const std::string& to);
 
 }  // namespace ccdrec

@@ -17,7 +17,8 @@ namespace ccdrec {
 
 namespace {
 
-// The first 32 bits of the fractional parts of the square (start) and cube roots (rounds) of the first primes, as the standard defines them.
+// The first 32 bits of the fractional parts of the square (start) and cube roots (rounds) of the first primes, as the
+// standard defines them.
 struct Constants {
   uint32_t start[8], round[64];
   Constants() {
@@ -30,14 +31,16 @@ struct Constants {
       round[n++] = root_bits(p, 3);
     }
   }
-  // Largest r with r^power <= p * 2^(32 power); its low 32 bits are the fraction. Integers throughout: no rounding to trust.
+  // Largest r with r^power <= p * 2^(32 power); its low 32 bits are the fraction. Integers throughout: no rounding to
+  // trust.
   static uint32_t root_bits(uint64_t p, int power) {
     uint64_t low = 0, high = uint64_t(1) << 38;
     while (high - low > 1) {
       const uint64_t mid = (low + high) / 2;
       const unsigned __int128 square = static_cast<unsigned __int128>(mid) * mid;
       // p 2^96 needs 105 bits; a cube of 38 bits needs 114: both fit
-      const bool fits = power == 2 ? square <= static_cast<unsigned __int128>(p) << 64 : square * mid <= static_cast<unsigned __int128>(p) << 96;
+      const bool fits = power == 2 ? square <= static_cast<unsigned __int128>(p) << 64
+                                   : square * mid <= static_cast<unsigned __int128>(p) << 96;
       (fits ? low : high) = mid;
     }
     return uint32_t(low);
@@ -82,7 +85,8 @@ class Sha256 {
 
   void block(const unsigned char* p) {
     uint32_t w[64];
-    for (int i = 0; i < 16; ++i) w[i] = uint32_t(p[4 * i]) << 24 | uint32_t(p[4 * i + 1]) << 16 | uint32_t(p[4 * i + 2]) << 8 | p[4 * i + 3];
+    for (int i = 0; i < 16; ++i)
+      w[i] = uint32_t(p[4 * i]) << 24 | uint32_t(p[4 * i + 1]) << 16 | uint32_t(p[4 * i + 2]) << 8 | p[4 * i + 3];
     for (int i = 16; i < 64; ++i) {
       const uint32_t s0 = std::rotr(w[i - 15], 7) ^ std::rotr(w[i - 15], 18) ^ (w[i - 15] >> 3);
       const uint32_t s1 = std::rotr(w[i - 2], 17) ^ std::rotr(w[i - 2], 19) ^ (w[i - 2] >> 10);
@@ -91,7 +95,8 @@ class Sha256 {
     const uint32_t* k = constants().round;
     uint32_t a = h_[0], b = h_[1], c = h_[2], d = h_[3], e = h_[4], f = h_[5], g = h_[6], h = h_[7];
     for (int i = 0; i < 64; ++i) {
-      const uint32_t t1 = h + (std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25)) + ((e & f) ^ (~e & g)) + k[i] + w[i];
+      const uint32_t t1 =
+          h + (std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25)) + ((e & f) ^ (~e & g)) + k[i] + w[i];
       const uint32_t t2 = (std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
       h = g, g = f, f = e, e = d + t1, d = c, c = b, b = a, a = t1 + t2;
     }
@@ -120,7 +125,8 @@ std::string sha256_file(const std::string& path) {
   Sha256 s;
   std::vector<unsigned char> piece(size_t(1) << 20, 0);
   for (size_t got = 0; (got = std::fread(piece.data(), 1, piece.size(), f.get())) > 0;) s.add(piece.data(), got);
-  if (std::ferror(f.get())) throw UserError(fmt::format("{}: cannot be read ({}); expected a file", path, std::strerror(errno)));
+  if (std::ferror(f.get()))
+    throw UserError(fmt::format("{}: cannot be read ({}); expected a file", path, std::strerror(errno)));
   return s.finish();
 }
 

@@ -95,33 +95,40 @@ std::string describe(const Dataset& d) {
   };
 
   std::string s = fmt::format("data set {} ({})\n", printable(d.name), printable(d.folder));
-  s += fmt::format("  users {}, items {}, interactions {}, sparsity {:.3f} %\n", thousands(d.n_users), thousands(d.n_items), thousands(rows),
+  s += fmt::format("  users {}, items {}, interactions {}, sparsity {:.3f} %\n", thousands(d.n_users),
+                   thousands(d.n_items), thousands(rows),
                    100.0 - 100.0 * double(rows) / (double(d.n_users) * double(d.n_items)));
-  s += fmt::format("  training {} ({:.1f} %), validation {} ({:.1f} %), test {} ({:.1f} %)\n", thousands(int64_t(d.train.size())),
-                   percent(int64_t(d.train.size()), rows), thousands(int64_t(d.valid.size())), percent(int64_t(d.valid.size()), rows),
+  s += fmt::format("  training {} ({:.1f} %), validation {} ({:.1f} %), test {} ({:.1f} %)\n",
+                   thousands(int64_t(d.train.size())), percent(int64_t(d.train.size()), rows),
+                   thousands(int64_t(d.valid.size())), percent(int64_t(d.valid.size()), rows),
                    thousands(int64_t(d.test.size())), percent(int64_t(d.test.size()), rows));
-  s += fmt::format("  ids: users {}, items {}\n", d.users.dense() ? "numbered in the file" : "named, such as " + shown(d.users.raw(0)),
+  s += fmt::format("  ids: users {}, items {}\n",
+                   d.users.dense() ? "numbered in the file" : "named, such as " + shown(d.users.raw(0)),
                    d.items.dense() ? "numbered in the file" : "named, such as " + shown(d.items.raw(0)));
   s += "\ninteractions of one user or item, all splits, at the quantiles\n";
-  s += fmt::format("  {:<10}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>9}{:>7}\n", "", "1 %", "5 %", "25 %", "50 %", "75 %", "95 %", "99 %", "max",
-                   "mean", "Gini");
+  s += fmt::format("  {:<10}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>9}{:>7}\n", "", "1 %", "5 %", "25 %", "50 %",
+                   "75 %", "95 %", "99 %", "max", "mean", "Gini");
   s += users.line("user") + items.line("item");
-  s += fmt::format("  the most popular 1 % of items hold {:.1f} % of the interactions, 10 % hold {:.1f} %\n", items.top_share(.01),
-                   items.top_share(.10));
+  s += fmt::format("  the most popular 1 % of items hold {:.1f} % of the interactions, 10 % hold {:.1f} %\n",
+                   items.top_share(.01), items.top_share(.10));
   const int64_t cold_items = std::count(trained.begin(), trained.end(), 0);
-  s += fmt::format("  cold items (no training row): {} of {}, with {} validation and {} test rows on them\n", thousands(cold_items),
-                   thousands(d.n_items), thousands(cold(d.valid)), thousands(cold(d.test)));
+  s += fmt::format("  cold items (no training row): {} of {}, with {} validation and {} test rows on them\n",
+                   thousands(cold_items), thousands(d.n_items), thousands(cold(d.valid)), thousands(cold(d.test)));
 
   s += "\nfeatures\n";
   if (d.features.empty()) s += "  none read\n";
   for (const Feature& f : d.features) {
     const Health h = examine(f.matrix);
-    s += fmt::format("  {:<8} {}: {} x {}, {}, {:.1f} MB; zero rows {}, rows that repeat another {}; {:.0f} % of the energy is the common mean\n",
-                     f.name, std::filesystem::path(f.matrix.path()).filename().string(), thousands(f.matrix.rows()), thousands(f.matrix.cols()),
-                     f.matrix.dtype(), double(f.matrix.byte_count()) / 1e6, thousands(h.zero_rows), thousands(h.repeated_rows), 100 * h.mean_energy);
+    s += fmt::format(
+        "  {:<8} {}: {} x {}, {}, {:.1f} MB; zero rows {}, rows that repeat another {}; {:.0f} % of the energy is the "
+        "common mean\n",
+        f.name, std::filesystem::path(f.matrix.path()).filename().string(), thousands(f.matrix.rows()),
+        thousands(f.matrix.cols()), f.matrix.dtype(), double(f.matrix.byte_count()) / 1e6, thousands(h.zero_rows),
+        thousands(h.repeated_rows), 100 * h.mean_energy);
   }
   s += fmt::format("\nfingerprint {}\n", d.checksum);
-  s += d.warnings.empty() ? "no warnings\n" : fmt::format("{} warning{}\n", d.warnings.size(), d.warnings.size() == 1 ? "" : "s");
+  s += d.warnings.empty() ? "no warnings\n"
+                          : fmt::format("{} warning{}\n", d.warnings.size(), d.warnings.size() == 1 ? "" : "s");
   for (const std::string& w : d.warnings) s += "  " + w + "\n";
   return s;
 }

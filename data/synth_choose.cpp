@@ -1,8 +1,9 @@
 // Who takes what. Users come in random order; each draws her items without replacement with probability proportional to
 //   stock(i) * max over her interests j of exp(strength * cos(interest_j, taste_i)),
-// by one exponential race: stock starts at the item's degree and shrinks as it is taken, so degrees come out exactly and late users
-// still meet popular items in proportion. U x I weights are not computed: beyond 4,096 items a user races her pool, the items of the clusters nearest
-// to her interests with their exact weight, and a sample of all stock that stands for the rest (each draw with weight stock total / draws).
+// by one exponential race: stock starts at the item's degree and shrinks as it is taken, so degrees come out exactly
+// and late users still meet popular items in proportion. U x I weights are not computed: beyond 4,096 items a user
+// races her pool, the items of the clusters nearest to her interests with their exact weight, and a sample of all stock
+// that stands for the rest (each draw with weight stock total / draws).
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -58,13 +59,16 @@ class Market {
       for (int64_t i = 0; i < p_.items; ++i) add(user, int32_t(i), float(stock_[size_t(i)]));
     race(user);
     const size_t keep = std::min(size_t(n), pool_.size());
-    const auto better = [](const Candidate& a, const Candidate& b) { return a.key != b.key ? a.key > b.key : a.item < b.item; };
+    const auto better = [](const Candidate& a, const Candidate& b) {
+      return a.key != b.key ? a.key > b.key : a.item < b.item;
+    };
     std::partial_sort(pool_.begin(), pool_.begin() + int64_t(keep), pool_.end(), better);
     std::vector<int32_t> items;
     for (size_t c = 0; c < keep; ++c) items.push_back(pool_[c].item);
     for (int32_t i : items) --stock_[size_t(i)];
     total_ -= int64_t(keep);
-    // The last customers may find fewer kinds in stock than they want: the rest is oversold, a handful in the whole set.
+    // The last customers may find fewer kinds in stock than they want: the rest is oversold, a handful in the whole
+    // set.
     for (uint32_t tries = 0; int64_t(items.size()) < n; ++tries) {
       const int32_t i = int32_t(below(bits(p_.seed, Part::background, user, tries, 1).v[0], uint32_t(p_.items)));
       if (std::find(items.begin(), items.end(), i) == items.end()) items.push_back(i);
@@ -80,19 +84,23 @@ class Market {
     for (int64_t c = 0; c < C; ++c) {
       std::vector<Candidate> all(size_t(C), Candidate{});
       for (int64_t o = 0; o < C; ++o)
-        all[size_t(o)] = {dot(&taste_.centre[size_t(c * taste_.dims)], &taste_.centre[size_t(o * taste_.dims)], taste_.dims), int32_t(o)};
-      std::partial_sort(all.begin(), all.begin() + near, all.end(),
-                        [](const Candidate& a, const Candidate& b) { return a.key != b.key ? a.key > b.key : a.item < b.item; });
+        all[size_t(o)] = {
+            dot(&taste_.centre[size_t(c * taste_.dims)], &taste_.centre[size_t(o * taste_.dims)], taste_.dims),
+            int32_t(o)};
+      std::partial_sort(all.begin(), all.begin() + near, all.end(), [](const Candidate& a, const Candidate& b) {
+        return a.key != b.key ? a.key > b.key : a.item < b.item;
+      });
       for (int64_t k = 0; k < near; ++k) near_[size_t(c * near + k)] = all[size_t(k)].item;
     }
     near_count_ = near;
   }
 
-  // One entry per unit of stock: a uniform entry is an item by popularity. Entries of what was taken since are refused by chance, and the
-  // list is written anew when half of it is gone.
+  // One entry per unit of stock: a uniform entry is an item by popularity. Entries of what was taken since are refused
+  // by chance, and the list is written anew when half of it is gone.
   void restock() {
     unit_.clear();
-    for (int64_t i = 0; i < p_.items; ++i) unit_.insert(unit_.end(), size_t(std::max<int64_t>(0, stock_[size_t(i)])), int32_t(i));
+    for (int64_t i = 0; i < p_.items; ++i)
+      unit_.insert(unit_.end(), size_t(std::max<int64_t>(0, stock_[size_t(i)])), int32_t(i));
     listed_ = stock_;
     total_ = int64_t(unit_.size());
   }
@@ -130,7 +138,8 @@ class Market {
     if (mark_[size_t(item)] == int64_t(user) || stock_[size_t(item)] <= 0) return;
     mark_[size_t(item)] = int64_t(user);
     float match = -1;
-    for (int j = 0; j < interests_; ++j) match = std::max(match, dot(&interest_[size_t(j * taste_.dims)], taste_.at(item), taste_.dims));
+    for (int j = 0; j < interests_; ++j)
+      match = std::max(match, dot(&interest_[size_t(j * taste_.dims)], taste_.at(item), taste_.dims));
     pool_.push_back({std::fma(p_.taste_strength, match, portable_log(amount)), item});
   }
 
@@ -138,7 +147,8 @@ class Market {
     for (int j = 0; j < interests_; ++j)
       for (int64_t k = 0; k < near_count_; ++k) {
         const size_t c = size_t(near_[size_t(near_of_[j] * near_count_ + k)]);
-        for (int64_t e = start_[c]; e < start_[c + 1]; ++e) add(user, member_[size_t(e)], float(stock_[size_t(member_[size_t(e)])]));
+        for (int64_t e = start_[c]; e < start_[c + 1]; ++e)
+          add(user, member_[size_t(e)], float(stock_[size_t(member_[size_t(e)])]));
       }
     const int64_t draws = std::max<int64_t>(256, 4 * n);
     sampled_.clear();
@@ -185,12 +195,14 @@ class Market {
 // A random order of 0 .. n-1: sorted by one draw each.
 template <class T>
 void shuffle(std::vector<T>& v, uint32_t seed, Part part, uint32_t row) {
-  for (size_t i = v.size(); i > 1; --i) std::swap(v[i - 1], v[below(bits(seed, part, row, uint32_t(i)).v[0], uint32_t(i))]);
+  for (size_t i = v.size(); i > 1; --i)
+    std::swap(v[i - 1], v[below(bits(seed, part, row, uint32_t(i)).v[0], uint32_t(i))]);
 }
 
 }  // namespace
 
-std::vector<std::vector<int32_t>> choose(const SynthParams& p, const Sphere& taste, const std::vector<int64_t>& user_degree,
+std::vector<std::vector<int32_t>> choose(const SynthParams& p, const Sphere& taste,
+                                         const std::vector<int64_t>& user_degree,
                                          const std::vector<int64_t>& item_degree, const Stop& stop) {
   std::vector<int32_t> order(size_t(p.users), 0);
   std::iota(order.begin(), order.end(), 0);

@@ -1,8 +1,10 @@
-// Features are random waves of two points per item: its taste, which users care about, and a style of its own kind, which nobody does.
-//   x_ij = sqrt(2 s) cos(2 pi (w_j . taste_i + b_j)) + sqrt(2 t) cos(2 pi (v_j . style_i + c_j)) + sqrt(r) white,   s = signal, r = min(0.1, 1-s), t
-//   = 1-s-r
-// with w_j normal of deviation 1/(2 pi l): the inner product of two such rows tends to exp(-|difference|^2 / 2 l^2), so that near neighbours are
-// alike and distant items unrelated, as in embeddings of pictures or text. Waves and styles of each modality are its own.
+// Features are random waves of two points per item: its taste, which users care about, and a style of its own kind,
+// which nobody does.
+//   x_ij = sqrt(2 s) cos(2 pi (w_j . taste_i + b_j)) + sqrt(2 t) cos(2 pi (v_j . style_i + c_j)) + sqrt(r) white
+//   s = signal, r = min(0.1, 1-s), t = 1-s-r
+// with w_j normal of deviation 1/(2 pi l): the inner product of two such rows tends to exp(-|difference|^2 / 2 l^2), so
+// that near neighbours are alike and distant items unrelated, as in embeddings of pictures or text. Waves and styles of
+// each modality are its own.
 #include <algorithm>
 #include <cmath>
 
@@ -26,7 +28,8 @@ struct Waves {
       : dims(dims_), width(width_), frequency(size_t(dims_ * width_)), phase(size_t(width_)) {
     for (int k = 0; k < dims; ++k) normals(&frequency[size_t(k * width)], width, seed, Part::wave, uint32_t(k), step);
     for (float& f : frequency) f *= 1.0f / (6.28318530718f * kLength);
-    for (int64_t j = 0; j < width; ++j) phase[size_t(j)] = uniform01(bits(seed, Part::phase, uint32_t(j), 0, step).v[0]);
+    for (int64_t j = 0; j < width; ++j)
+      phase[size_t(j)] = uniform01(bits(seed, Part::phase, uint32_t(j), 0, step).v[0]);
   }
   // out_j += scale cos(2 pi (frequency_j . at + phase_j)); turn is scratch of `width`
   void add(float* out, float* turn, const float* at, float scale) const {
@@ -74,7 +77,8 @@ void write_features(SafeFile& f, const SynthParams& p, size_t modality, const Sp
         float* x = &rows[size_t(r * m.width)];
         for (int64_t j = 0; j < m.width; j += 4) {
           const Draw4 d = bits(seed, Part::white, uint32_t(i), uint32_t(j / 4), step);
-          for (int64_t l = 0; l < 4 && j + l < m.width; ++l) x[j + l] = std::fma(white_scale, uniform01(d.v[l]) - 0.5f, level[size_t(j + l)]);
+          for (int64_t l = 0; l < 4 && j + l < m.width; ++l)
+            x[j + l] = std::fma(white_scale, uniform01(d.v[l]) - 0.5f, level[size_t(j + l)]);
         }
         of_taste.add(x, turn.data(), taste.at(i), taste_scale);
         of_style.add(x, turn.data(), style.at(i), style_scale);

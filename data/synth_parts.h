@@ -1,4 +1,5 @@
-// The generator's parts, in the order in which write_synth calls them: degrees, tastes, choices, features. Each is a function of the seed alone.
+// The generator's parts, in the order in which write_synth calls them: degrees, tastes, choices, features. Each is a
+// function of the seed alone.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -31,13 +32,16 @@ enum class Part : uint32_t {
 inline Draw4 bits(uint32_t seed, Part part, uint32_t row, uint32_t sub = 0, uint32_t step = 0) {
   return draw(Stream{seed, Use::synth, uint32_t(part), step}, row, sub);
 }
-void normals(float* out, int64_t n, uint32_t seed, Part part, uint32_t row, uint32_t step = 0);  // n standard normals of one row
+void normals(float* out, int64_t n, uint32_t seed, Part part, uint32_t row,
+             uint32_t step = 0);  // n standard normals of one row
 
-// n degrees of at least `least`, at most `most`, summing to `total`: least - 1 + c * lognormal(0, log_sd), rounded, c fitted to the sum.
-std::vector<int64_t> degrees(uint32_t seed, Part part, int64_t n, int64_t total, int64_t least, int64_t most, double log_sd);
+// n degrees of at least `least`, at most `most`, summing to `total`: least - 1 + c * lognormal(0, log_sd), rounded, c
+// fitted to the sum.
+std::vector<int64_t> degrees(uint32_t seed, Part part, int64_t n, int64_t total, int64_t least, int64_t most,
+                             double log_sd);
 
-// Many small clusters on the unit sphere: departments > clusters > members. Item tastes and the styles that features carry besides are both of this
-// kind.
+// Many small clusters on the unit sphere: departments > clusters > members. Item tastes and the styles that features
+// carry besides are both of this kind.
 struct Sphere {
   int dims = 0;
   std::vector<float> point;      // (n, dims) unit vectors
@@ -53,8 +57,10 @@ inline void stop_if(const Stop& stop) {
   if (stop && stop()) throw SynthStopped();
 }
 
-// chosen[u]: the items of user u in random order, exactly user_degree[u] of them, distinct; items reach item_degree up to a handful at the very end.
-std::vector<std::vector<int32_t>> choose(const SynthParams&, const Sphere& taste, const std::vector<int64_t>& user_degree,
+// chosen[u]: the items of user u in random order, exactly user_degree[u] of them, distinct; items reach item_degree up
+// to a handful at the very end.
+std::vector<std::vector<int32_t>> choose(const SynthParams&, const Sphere& taste,
+                                         const std::vector<int64_t>& user_degree,
                                          const std::vector<int64_t>& item_degree, const Stop& stop);
 
 // One modality's matrix (items, width), row by row into the file.

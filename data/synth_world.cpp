@@ -15,7 +15,8 @@ void normals(float* out, int64_t n, uint32_t seed, Part part, uint32_t row, uint
   }
 }
 
-std::vector<int64_t> degrees(uint32_t seed, Part part, int64_t n, int64_t total, int64_t least, int64_t most, double log_sd) {
+std::vector<int64_t> degrees(uint32_t seed, Part part, int64_t n, int64_t total, int64_t least, int64_t most,
+                             double log_sd) {
   std::vector<double> x(size_t(n), 0.0);
   for (int64_t i = 0; i < n; ++i) {
     float z = 0;
@@ -25,7 +26,8 @@ std::vector<int64_t> degrees(uint32_t seed, Part part, int64_t n, int64_t total,
   std::vector<int64_t> d(size_t(n), 0);
   const auto fill = [&](double c) {
     int64_t sum = 0;
-    for (size_t i = 0; i < d.size(); ++i) sum += d[i] = std::clamp(int64_t(std::llround(std::min(double(least - 1) + c * x[i], 4e18))), least, most);
+    for (size_t i = 0; i < d.size(); ++i)
+      sum += d[i] = std::clamp(int64_t(std::llround(std::min(double(least - 1) + c * x[i], 4e18))), least, most);
     return sum;
   };
   double low = 0, high = 1;
@@ -50,9 +52,10 @@ void normalise(float* v, int dims) {
 }  // namespace
 
 Sphere sphere(uint32_t seed, uint32_t step, int64_t n, int dims) {
-  constexpr int64_t kMembers = 10;                  // mean size of a cluster: small ones, so that the spectrum decays slowly
-  constexpr float kDepartment = 0.8f, kOwn = 0.6f;  // a cluster's centre: what it shares with its department, and its own
-  constexpr float kSpread = 0.35f;                  // of a member about its centre
+  constexpr int64_t kMembers = 10;  // mean size of a cluster: small ones, so that the spectrum decays slowly
+  constexpr float kDepartment = 0.8f,
+                  kOwn = 0.6f;      // a cluster's centre: what it shares with its department, and its own
+  constexpr float kSpread = 0.35f;  // of a member about its centre
   const int64_t C = std::max<int64_t>(4, n / kMembers), G = std::clamp<int64_t>(C / 80, 4, 60);
   Sphere s;
   s.dims = dims;
@@ -74,7 +77,8 @@ Sphere sphere(uint32_t seed, uint32_t step, int64_t n, int dims) {
   }
   for (int64_t i = 0; i < n; ++i) {
     const float u = uniform01(bits(seed, Part::membership, uint32_t(i), 0, step).v[0]);
-    const int64_t c = std::min(C - 1, int64_t(float(C) * u * std::sqrt(u)));  // the first clusters are large, the last hold 2/3 of the mean
+    const int64_t c = std::min(
+        C - 1, int64_t(float(C) * u * std::sqrt(u)));  // the first clusters are large, the last hold 2/3 of the mean
     s.cluster[size_t(i)] = int32_t(c);
     float* v = &s.point[size_t(i * dims)];
     normals(v, dims, seed, Part::taste, uint32_t(i), step);

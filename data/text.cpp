@@ -19,7 +19,8 @@ namespace {
 
 [[noreturn]] void too_long(const std::string& path, size_t most) {
   throw UserError(
-      fmt::format("{}: holds more than {} bytes, too many for a file of its kind; is it the one that was meant?", path, thousands(int64_t(most))));
+      fmt::format("{}: holds more than {} bytes, too many for a file of its kind; is it the one that was meant?", path,
+                  thousands(int64_t(most))));
 }
 
 std::string inflate_file(const std::string& path, size_t most) {
@@ -89,7 +90,8 @@ bool Lines::next(std::string_view& line) {
 
 std::string read_table(const std::string& path) {
   std::string text = read_text(path);
-  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) throw UserError(path + ": is UTF-16, expected UTF-8; save it as UTF-8");
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF"))
+    throw UserError(path + ": is UTF-16, expected UTF-8; save it as UTF-8");
   const std::string_view first = std::string_view(text).substr(0, text.find('\n'));
   const size_t cr = first.find('\r');
   if (cr != std::string_view::npos && cr + 1 < first.size())
@@ -109,7 +111,8 @@ void Fields::next_quoted(std::string_view& field) {
     const size_t quote = rest_.find_first_not_of(' ');
     if (quote != std::string_view::npos && rest_[quote] == '"') {
       // The quote that ends the field is followed by a separator or by nothing; any other is text.
-      for (size_t close = rest_.find('"', quote + 1); close != std::string_view::npos; close = rest_.find('"', close + 1)) {
+      for (size_t close = rest_.find('"', quote + 1); close != std::string_view::npos;
+           close = rest_.find('"', close + 1)) {
         if (rest_.substr(close, 2) == "\"\"") {
           ++close;
           continue;
@@ -134,7 +137,9 @@ std::vector<std::string_view> split_fields(std::string_view line, char separator
   return out;
 }
 
-const char* separator_name(char separator) { return separator == '\t' ? "tabs" : separator == ',' ? "commas" : "semicolons"; }
+const char* separator_name(char separator) {
+  return separator == '\t' ? "tabs" : separator == ',' ? "commas" : "semicolons";
+}
 
 std::string thousands(int64_t n) {
   std::string digits = std::to_string(n);
@@ -152,7 +157,8 @@ size_t edit_distance(const std::string& a, const std::string& b) {
     row[0] = i;
     for (size_t j = 1; j <= b.size(); ++j) {
       row[j] = std::min({shorter[j] + 1, row[j - 1] + 1, shorter[j - 1] + (a[i - 1] != b[j - 1])});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) row[j] = std::min(row[j], two_shorter[j - 2] + 1);
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        row[j] = std::min(row[j], two_shorter[j - 2] + 1);
     }
   }
   return row[b.size()];
@@ -250,7 +256,8 @@ std::string shown(std::string_view field) {
 
 std::string shell_word(const std::string& s) {
   const auto plain = [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) || std::string_view("_./-+=@%,:").find(c) != std::string_view::npos;
+    return std::isalnum(static_cast<unsigned char>(c)) ||
+           std::string_view("_./-+=@%,:").find(c) != std::string_view::npos;
   };
   if (!s.empty() && std::all_of(s.begin(), s.end(), plain)) return s;
   std::string quoted = "'";
@@ -270,7 +277,8 @@ bool column_matches(std::string_view column, const std::string& field, const std
   return column == field || name == field || std::find(also.begin(), also.end(), name) != also.end();
 }
 
-int find_column(const std::vector<std::string_view>& columns, const std::string& field, const std::vector<std::string>& also) {
+int find_column(const std::vector<std::string_view>& columns, const std::string& field,
+                const std::vector<std::string>& also) {
   for (size_t c = 0; c < columns.size(); ++c)
     if (column_matches(columns[c], field, {})) return int(c);  // the name asked for wins over a synonym
   for (size_t c = 0; c < columns.size(); ++c)

@@ -2,7 +2,8 @@
 //
 // take         out[j] = table[order[first + j]], j < n.
 // offset_ids   out[j] = in[j] + offset, j < n.
-// expand_rows  Y[s] = X[j] for every slot s of group j: the inverse of segment_sum with by_row = false. Y (slots,d), X (capacity,d).
+// expand_rows  Y[s] = X[j] for every slot s of group j: the inverse of segment_sum with by_row = false. Y (slots,d), X
+//              (capacity,d).
 // add_rows     Y[y_first + r] += X[r] for r in rows.
 #pragma once
 #include "kernels/ctx.h"

@@ -1,4 +1,5 @@
-// A GPU that has less memory free than was asked of it. Thrown where the runtime says so; the command line makes its sentence of it.
+// A GPU that has less memory free than was asked of it. Thrown where the runtime says so; the command line makes its
+// sentence of it.
 #pragma once
 #include <cstddef>
 #include <cstdio>

@@ -11,7 +11,8 @@ constexpr uint32_t kRedraws = 64;  // draws by rejection; then the choice is mad
 struct Interacted {
   const int32_t* item;  // (n), ascending
   int64_t n;
-  CCDREC_HD Interacted(const Csr& train, int32_t u) : item(train.col + train.row_ptr[u]), n(train.row_ptr[u + 1] - train.row_ptr[u]) {}
+  CCDREC_HD Interacted(const Csr& train, int32_t u)
+      : item(train.col + train.row_ptr[u]), n(train.row_ptr[u + 1] - train.row_ptr[u]) {}
   CCDREC_HD bool has(int32_t i) const {  // as many steps for every item: nothing to mispredict
     const int32_t* at = item;
     int64_t left = n;

@@ -1,7 +1,8 @@
-// Late values: arguments that are known only when a recorded step is replayed. A CUDA step is captured once as a graph and replayed for every
-// batch; what changes from batch to batch - epoch, step, the batch's first row, Adam's t - then lives in device memory. While a step is
-// recorded the model runs with the stand-ins below in place of the numbers and passes them on untouched; a kernel turns them into the numbers.
-// An argument that is no stand-in is taken as it is, so the same kernels serve recorded and direct calls.
+// Late values: arguments that are known only when a recorded step is replayed. A CUDA step is captured once as a graph
+// and replayed for every batch; what changes from batch to batch - epoch, step, the batch's first row, Adam's t - then
+// lives in device memory. While a step is recorded the model runs with the stand-ins below in place of the numbers and
+// passes them on untouched; a kernel turns them into the numbers. An argument that is no stand-in is taken as it is, so
+// the same kernels serve recorded and direct calls.
 #pragma once
 #include <cstdint>
 

@@ -1,5 +1,7 @@
-// Functions of numbers that both devices compute with the same bits: exp, log, sine and cosine, Phi, and the integer keys that order floats. One source:
-// polynomials with explicit fma, for the libraries differ in the last bit. Loops over them fill the lanes of a vector, whose bits are those of one number.
+// Functions of numbers that both devices compute with the same bits: exp, log, sine and cosine, Phi, and the integer
+// keys that order floats. One source:
+// polynomials with explicit fma, for the libraries differ in the last bit. Loops over them fill the lanes of a vector,
+// whose bits are those of one number.
 #pragma once
 #include <bit>
 #include <cmath>
@@ -9,14 +11,16 @@
 
 namespace ccdrec {
 
-// exp on [-87, 88]: relative error < 2e-7. Below -87 it stays at exp(-87) = 1.6e-38, nothing beside the 1 that a softmax row always holds.
+// exp on [-87, 88]: relative error < 2e-7. Below -87 it stays at exp(-87) = 1.6e-38, nothing beside the 1 that a
+// softmax row always holds.
 CCDREC_HD inline float portable_exp(float x) {
   x = x < -87.0f ? -87.0f : x;        // a NaN passes
   const float shifter = 12582912.0f;  // 1.5 2^23: adding it rounds to an integer held in the low bits
   const float t = std::fma(x, 1.44269504f, shifter);
   const float n = t - shifter;
-  const float r = std::fma(n, 2.12194440e-4f, std::fma(n, -0.693359375f, x));  // x - n ln 2, in two pieces; |r| <= ln 2 / 2
-  float p = 1.9875691500e-4f;                                                  // (exp(r) - 1 - r) / r^2, Cephes' expf
+  const float r =
+      std::fma(n, 2.12194440e-4f, std::fma(n, -0.693359375f, x));  // x - n ln 2, in two pieces; |r| <= ln 2 / 2
+  float p = 1.9875691500e-4f;                                      // (exp(r) - 1 - r) / r^2, Cephes' expf
   p = std::fma(p, r, 1.3981999507e-3f);
   p = std::fma(p, r, 8.3334519073e-3f);
   p = std::fma(p, r, 4.1665795894e-2f);
@@ -69,7 +73,8 @@ CCDREC_HD inline void portable_sincos_2pi(float x, float& s, float& c) {
   c = (k == 1 || k == 2) ? -b : b;
 }
 
-// Phi(u) and phi(u) of the standard normal. Phi by Abramowitz and Stegun 7.1.26 (7.5e-8) and its rounding in float: |error| < 4e-7.
+// Phi(u) and phi(u) of the standard normal. Phi by Abramowitz and Stegun 7.1.26 (7.5e-8) and its rounding in float:
+// |error| < 4e-7.
 CCDREC_HD inline void normal_cdf(float u, float& cdf, float& pdf) {
   const float x = std::fabs(u) * 0.70710678f, t = 1.0f / std::fma(0.3275911f, x, 1.0f), e = portable_exp(-x * x);
   float p = 1.061405429f;
@@ -82,7 +87,8 @@ CCDREC_HD inline void normal_cdf(float u, float& cdf, float& pdf) {
   pdf = 0.39894228f * e;
 }
 
-// A float as an unsigned integer of the same order; -0 as 0. Below every number (-inf is 0x007fffff) come NaN and what is excluded.
+// A float as an unsigned integer of the same order; -0 as 0. Below every number (-inf is 0x007fffff) come NaN and what
+// is excluded.
 constexpr uint32_t kExcludedKey = 0, kNanKey = 1;
 CCDREC_HD inline uint32_t ordered_key(float x) {
   const uint32_t b = std::bit_cast<uint32_t>(x + 0.0f);

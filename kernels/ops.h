@@ -1,6 +1,6 @@
-// The catalogue: each operation once, one line each. A contract's "Order" is the CPU's unless it says more; on a GPU the order is fixed as well, by the
-// comment above the kernel: the same bits on every run, within rounding of the CPU's. Models call operations through the table of the device
-// chosen at run time and know nothing of it.
+// The catalogue: each operation once, one line each. A contract's "Order" is the CPU's unless it says more; on a GPU
+// the order is fixed as well, by the comment above the kernel: the same bits on every run, within rounding of the
+// CPU's. Models call operations through the table of the device chosen at run time and know nothing of it.
 #pragma once
 #include <cstddef>
 #include <functional>
@@ -83,8 +83,8 @@
   X(init_uniform)              /* initialiser                                          init.h */      \
   X(init_normal)               /* initialiser                                          init.h */
 
-// Scratch memory of the operations that take more of it than a few KB: NAME_scratch(plan, sizes) notes what NAME will ask for, an upper bound where
-// the sizes leave it open. The rest fit into what `group` takes.
+// Scratch memory of the operations that take more of it than a few KB: NAME_scratch(plan, sizes) notes what NAME will
+// ask for, an upper bound where the sizes leave it open. The rest fit into what `group` takes.
 #define CCDREC_SCRATCH(X)     \
   X(project_scratch)          \
   X(project_backward_scratch) \
@@ -112,8 +112,8 @@ struct Piece {  // of device memory, and where on the host it is wanted
 };
 constexpr size_t kMostRead = 256;
 
-// One device: its operations, its memory and, where it has them, recorded steps. `alloc` zeroes and throws std::bad_alloc; copies are complete
-// when they return.
+// One device: its operations, its memory and, where it has them, recorded steps. `alloc` zeroes and throws
+// std::bad_alloc; copies are complete when they return.
 struct Ops {
 #define CCDREC_DECLARE(name) decltype(&cpu::name) name = nullptr;
   CCDREC_OPS(CCDREC_DECLARE)
@@ -124,18 +124,23 @@ struct Ops {
   void (*free)(Ctx&, void*) = nullptr;
   void (*upload)(Ctx&, void* device, const void* host, size_t bytes) = nullptr;
   void (*download)(Ctx&, void* host, const void* device, size_t bytes) = nullptr;
-  void (*read)(Ctx&, const Piece*, int n) = nullptr;  // several downloads, at most kMostRead bytes together, for one wait
+  void (*read)(Ctx&, const Piece*,
+               int n) = nullptr;  // several downloads, at most kMostRead bytes together, for one wait
 
   // A device whose operations return before they are done (null on the CPU).
-  void (*wait)(Ctx&) = nullptr;                       // until all is done; throws what went wrong since
-  void (*enter)(RangeId, int64_t payload) = nullptr;  // a range for profilers, closed by `leave`; payload: the epoch or step, -1 none
+  void (*wait)(Ctx&) = nullptr;  // until all is done; throws what went wrong since
+  void (*enter)(RangeId, int64_t payload) =
+      nullptr;  // a range for profilers, closed by `leave`; payload: the epoch or step, -1 none
   void (*leave)() = nullptr;
-  int32_t (*take_fault)(Ctx&) = nullptr;                               // Ctx::fault, set back to 0; waits
-  void* (*record)(Ctx&, const std::function<void()>& step) = nullptr;  // the operations that `step` calls, not run; late.h. Nothing may be allocated
-  void (*replay)(Ctx&, void* recording) = nullptr;                     // runs them
-  void (*forget)(Ctx&, void* recording) = nullptr;                     //
-  void (*set_late)(Ctx&, const Late&) = nullptr;  // before the first replay of an epoch; an operation, as the next: it waits for nothing
-  // An operation of its own, last in a recorded step: step + 1, first + batch, t + updates (Adam's steps in one of training).
+  int32_t (*take_fault)(Ctx&) = nullptr;  // Ctx::fault, set back to 0; waits
+  void* (*record)(Ctx&, const std::function<void()>& step) =
+      nullptr;  // the operations that `step` calls, not run; late.h. Nothing may be allocated
+  void (*replay)(Ctx&, void* recording) = nullptr;  // runs them
+  void (*forget)(Ctx&, void* recording) = nullptr;  //
+  void (*set_late)(Ctx&, const Late&) =
+      nullptr;  // before the first replay of an epoch; an operation, as the next: it waits for nothing
+  // An operation of its own, last in a recorded step: step + 1, first + batch, t + updates (Adam's steps in one of
+  // training).
   void (*advance_late)(Ctx&, int64_t batch, int64_t updates) = nullptr;
 };
 
@@ -147,7 +152,9 @@ struct DeviceBlock {
   const Ops& ops;
   const size_t bytes;
   void* const p;
-  DeviceBlock(Ctx& c, const Ops& o, size_t n) : ctx(c), ops(o), bytes(n), p(o.alloc(c, n)) { ctx.count_array(int64_t(n)); }
+  DeviceBlock(Ctx& c, const Ops& o, size_t n) : ctx(c), ops(o), bytes(n), p(o.alloc(c, n)) {
+    ctx.count_array(int64_t(n));
+  }
   DeviceBlock(const DeviceBlock&) = delete;
   DeviceBlock& operator=(const DeviceBlock&) = delete;
   ~DeviceBlock() {
@@ -156,7 +163,8 @@ struct DeviceBlock {
   }
 };
 
-// The GPU of this program: one of kernels/cuda (built with CUDA), tests/simt (the emulator) or kernels/no_gpu.cpp is linked in.
+// The GPU of this program: one of kernels/cuda (built with CUDA), tests/simt (the emulator) or kernels/no_gpu.cpp is
+// linked in.
 struct GpuInfo {
   bool built = false, usable = false;
   bool emulated = false;  // tests/simt: `auto` never takes it
@@ -166,8 +174,10 @@ struct GpuInfo {
   int major = 0, minor = 0;  // compute capability
   size_t memory = 0, available = 0;
 };
-GpuInfo gpu_info();                          // never throws
-const Ops* gpu_ops();                        // null where not built
-void open_gpu(Ctx&, const char* precision);  // fp32 | tf32 | bf16 for the large products; throws std::runtime_error with GpuInfo::why
+GpuInfo gpu_info();    // never throws
+const Ops* gpu_ops();  // null where not built
+void open_gpu(
+    Ctx&,
+    const char* precision);  // fp32 | tf32 | bf16 for the large products; throws std::runtime_error with GpuInfo::why
 
 }  // namespace ccdrec

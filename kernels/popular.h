@@ -1,4 +1,5 @@
-// A draw by popularity, the same source for both devices: the popularity sampler's alias table (hard.h makes and reads it).
+// A draw by popularity, the same source for both devices: the popularity sampler's alias table (hard.h makes and reads
+// it).
 #pragma once
 #include "kernels/interacted.h"
 #include "kernels/rng.h"
@@ -11,8 +12,10 @@ struct PopularColumn {  // of an alias table over the items that occur in traini
   float share;          // P(item), for the exact choice after 64 rejections
 };
 
-// Draws 0..63 by rejection; then by `share` among the items the user lacks, which are summed in column order, by one draw more.
-CCDREC_HD inline int32_t draw_popular(Stream s, uint32_t row, const PopularColumn* column, int64_t n, const Interacted& seen) {
+// Draws 0..63 by rejection; then by `share` among the items the user lacks, which are summed in column order, by one
+// draw more.
+CCDREC_HD inline int32_t draw_popular(Stream s, uint32_t row, const PopularColumn* column, int64_t n,
+                                      const Interacted& seen) {
   for (uint32_t sub = 0; sub < kRedraws; ++sub) {
     const Draw4 x = draw(s, row, sub);
     const PopularColumn& c = column[below(x.v[0], uint32_t(n))];

@@ -1,5 +1,5 @@
-// What a profiler shows of a run: every range once, with its category. docs/profiling.md says what runs in each, tests/host/ranges_test.cpp holds a run
-// and that page against this list. A phase of the log has a range of its name.
+// What a profiler shows of a run: every range once, with its category. docs/profiling.md says what runs in each,
+// tests/host/ranges_test.cpp holds a run and that page against this list. A phase of the log has a range of its name.
 #pragma once
 #include <cstddef>
 #include <cstdint>

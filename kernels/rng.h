@@ -1,7 +1,8 @@
 // Chance: every random number is a function of what it is for. Philox4x32-10 (Random123) with
 //   key = (seed, use), counter = (row, sub, step, epoch)
-// so that one thread or sixty-four, CPU or GPU, fresh or resumed, the same run draws the same numbers. No generator object survives a call.
-// Integers are bit-identical everywhere, and so are the normals: their logarithm, sine and cosine are those of numbers.h.
+// so that one thread or sixty-four, CPU or GPU, fresh or resumed, the same run draws the same numbers. No generator
+// object survives a call. Integers are bit-identical everywhere, and so are the normals: their logarithm, sine and
+// cosine are those of numbers.h.
 #pragma once
 #include <Random123/philox.h>
 
@@ -60,8 +61,10 @@ CCDREC_HD inline Draw4 draw(Stream s, uint32_t row, uint32_t sub = 0) {
   return {{c[0], c[1], c[2], c[3]}};
 }
 
-CCDREC_HD inline float uniform01(uint32_t x) { return float(x >> 8) * 0x1p-24f; }                      // [0,1), 24 bits
-CCDREC_HD inline uint32_t below(uint32_t x, uint32_t n) { return uint32_t((uint64_t(x) * n) >> 32); }  // [0,n), bias at most n / 2^32
+CCDREC_HD inline float uniform01(uint32_t x) { return float(x >> 8) * 0x1p-24f; }  // [0,1), 24 bits
+CCDREC_HD inline uint32_t below(uint32_t x, uint32_t n) {
+  return uint32_t((uint64_t(x) * n) >> 32);
+}  // [0,n), bias at most n / 2^32
 
 // Two standard normals from two integers (Box-Muller). 1 - u is in (0,1], so the logarithm is finite.
 CCDREC_HD inline void normal_pair(uint32_t a, uint32_t b, float& n0, float& n1) {

@@ -2,24 +2,26 @@
 //
 //   A (R,N) CSR, X (N,d), Y (R,d). Y may not overlap X.
 // spmm       Y = A X, or Y += A X when `accumulate`. Empty rows give 0.
-// spmm_rows  only the listed rows of Y are written (Y[r] = ... at row r), the rest untouched; `mask` (N bytes, or null = all): columns whose byte is
-//            0 count as zero rows of X and are not read.
+// spmm_rows  only the listed rows of Y are written (Y[r] = ... at row r), the rest untouched; `mask` (N bytes, or null
+//            = all): columns whose byte is 0 count as zero rows of X and are not read.
 // Backward dX += A^T dY: call it with the transposed CSR. Saves nothing (it is linear).
-// Order    each Y[r,j] sums its edges in CSR order with one fma per edge: same bits for any thread count and row list. On a GPU rows of more than
-//          256 edges are summed in chunks of 256, the partial sums added in order.
-// cuSPARSE on a GPU, where Ctx::spmm says so (setting `spmm`), computes spmm, and propagate of all rows, by its deterministic algorithm: the same bits
-//          on every run, within rounding of ours, in an order of its own. It has to know A.nnz on the host, below 2^31: without, and for
-//          spmm_rows, lists and masks, the product stays ours.
+// Order    each Y[r,j] sums its edges in CSR order with one fma per edge: same bits for any thread count and row list.
+//          On a GPU rows of more than 256 edges are summed in chunks of 256, the partial sums added in order.
+// cuSPARSE on a GPU, where Ctx::spmm says so (setting `spmm`), computes spmm, and propagate of all rows, by its
+// deterministic algorithm: the same bits
+//          on every run, within rounding of ours, in an order of its own. It has to know A.nnz on the host, below 2^31:
+//          without, and for spmm_rows, lists and masks, the product stays ours.
 // Cost     2 nnz d flop; nnz (8 + 4d) + R (8 + 4d) bytes when no row of X is reused from cache.
 #pragma once
 #include "kernels/ctx.h"
 
 namespace ccdrec {
 
-// spmm=auto: whose product of nnz edges, R rows and width d it is. Committed, never timed at run time: a run takes the same course on every machine
-// of a kind. NOT MEASURED: nothing of this program has run on a GPU yet, so it is ours everywhere, which needs no library. What decides: the lines
-// "spmm" and "spmm by cuSPARSE" of `bench_gpu --only spmm` (phase `kernels` of bench/gpu.sh): where the share of the second, our time over cuSPARSE's,
-// is above 100 % beyond the spread, return cusparse for such shapes and write the line here.
+// spmm=auto: whose product of nnz edges, R rows and width d it is. Committed, never timed at run time: a run takes the
+// same course on every machine of a kind. NOT MEASURED: nothing of this program has run on a GPU yet, so it is ours
+// everywhere, which needs no library. What decides: the lines "spmm" and "spmm by cuSPARSE" of `bench_gpu --only spmm`
+// (phase `kernels` of bench/gpu.sh): where the share of the second, our time over cuSPARSE's, is above 100 % beyond the
+// spread, return cusparse for such shapes and write the line here.
 constexpr SpmmBy spmm_rule(int64_t /*nnz*/, int64_t /*R*/, int64_t /*d*/) { return SpmmBy::own; }
 constexpr const char* kSpmmRule = "own kernels everywhere, until a GPU was measured";  // for the log
 

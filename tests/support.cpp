@@ -20,18 +20,23 @@ std::vector<Device> devices() {
   for (Device& d : simt_devices()) {
     all.push_back(std::move(d));
 #if defined(CCDREC_SANITIZED)
-    break;  // the sanitizers look at accesses, which one schedule shows as well as six; what depends on the schedule is found without them
+    // the sanitizers look at accesses, which one schedule shows as well as six; what depends on the schedule is found
+    // without them
+    break;
 #endif
   }
 #endif
 #if defined(CCDREC_TEST_CUDA)
   for (Device& d : cuda_devices()) all.push_back(std::move(d));
 #endif
-  if (const char* only = std::getenv("CCDREC_TEST_DEVICES")) std::erase_if(all, [&](const Device& d) { return d.family != only; });
+  if (const char* only = std::getenv("CCDREC_TEST_DEVICES"))
+    std::erase_if(all, [&](const Device& d) { return d.family != only; });
   return all;
 }
 
-std::vector<Device> cpu_devices() { return {{"cpu, 1 thread", &cpu_ops(), 1}, {"cpu, 2 threads", &cpu_ops(), 2}, {"cpu, 3 threads", &cpu_ops(), 3}}; }
+std::vector<Device> cpu_devices() {
+  return {{"cpu, 1 thread", &cpu_ops(), 1}, {"cpu, 2 threads", &cpu_ops(), 2}, {"cpu, 3 threads", &cpu_ops(), 3}};
+}
 
 std::vector<Device> fast_devices() {
   std::vector<Device> all = devices();

@@ -16,7 +16,8 @@
 
 namespace ccdrec::test {
 
-// One value of a double-precision reference with its mass, the sum of |terms|: the limit of an error is relative to the mass.
+// One value of a double-precision reference with its mass, the sum of |terms|: the limit of an error is relative to the
+// mass.
 struct Ref {
   double value = 0, mass = 0;
   void add(double term) {
@@ -32,11 +33,13 @@ inline ::testing::AssertionResult close(const float* got, const std::vector<Ref>
     if (!(err <= lim) && bad++ == 0) first = i;  // !(<=), never (>): with (>) a NaN passes
   }
   if (bad == 0) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << bad << " of " << want.size() << " differ; first at " << first << ": got " << got[first] << ", want "
-                                       << want[first].value << " (mass " << want[first].mass << ", tol " << tol << ")";
+  return ::testing::AssertionFailure() << bad << " of " << want.size() << " differ; first at " << first << ": got "
+                                       << got[first] << ", want " << want[first].value << " (mass " << want[first].mass
+                                       << ", tol " << tol << ")";
 }
 inline ::testing::AssertionResult close(const std::vector<float>& got, const std::vector<Ref>& want, double tol) {
-  if (got.size() < want.size()) return ::testing::AssertionFailure() << "got " << got.size() << " values, want " << want.size();
+  if (got.size() < want.size())
+    return ::testing::AssertionFailure() << "got " << got.size() << " values, want " << want.size();
   return close(got.data(), want, tol);
 }
 
@@ -57,8 +60,9 @@ struct Draw {
   }
 };
 
-// Every device present: the CPU with several thread counts, the emulated GPU under several schedules (tests/simt), a GPU where this is the
-// program that tests one. Results may not depend on threads or schedule: within a family the bits are the same.
+// Every device present: the CPU with several thread counts, the emulated GPU under several schedules (tests/simt), a
+// GPU where this is the program that tests one. Results may not depend on threads or schedule: within a family the bits
+// are the same.
 struct Device {
   std::string name;
   const Ops* ops;
@@ -69,10 +73,13 @@ struct Device {
 };
 std::vector<Device> devices();  // tests/support.cpp
 std::vector<Device> cpu_devices();
-std::vector<Device> fast_devices();        // the CPU's, and two of each other family: for cases that would take the emulator minutes with all
+std::vector<Device>
+fast_devices();  // the CPU's, and two of each other family: for cases that would take the emulator minutes with all
 std::vector<Device> one_of_each_family();  // where another test demands the same bits of all of a family
 
-inline std::vector<Device> with_isa(const std::string& isa) { return isa == "portable" ? devices() : cpu_devices(); }  // the CPU's own loop
+inline std::vector<Device> with_isa(const std::string& isa) {
+  return isa == "portable" ? devices() : cpu_devices();
+}  // the CPU's own loop
 
 // A context of that device, for one case.
 class DeviceCtx {
@@ -108,7 +115,8 @@ class SameBits {
     return compare(dev, what, v.data(), v.size() * sizeof(T));
   }
   template <class T>
-  requires(std::is_arithmetic_v<T>)::testing::AssertionResult operator()(const Device& dev, const std::string& what, T v) {
+  requires(std::is_arithmetic_v<T>)::testing::AssertionResult operator()(const Device& dev, const std::string& what,
+                                                                         T v) {
     return compare(dev, what, &v, sizeof v);
   }
 
@@ -119,7 +127,8 @@ class SameBits {
     if (fresh || at->second.second == now) return ::testing::AssertionSuccess();
     size_t k = 0;
     while (k < std::min(bytes, at->second.second.size()) && at->second.second[k] == now[k]) ++k;
-    return ::testing::AssertionFailure() << what << " has other bits on " << dev.name << " than on " << at->second.first << ", first at byte " << k;
+    return ::testing::AssertionFailure() << what << " has other bits on " << dev.name << " than on " << at->second.first
+                                         << ", first at byte " << k;
   }
   std::map<std::string, std::pair<std::string, std::string>> first_;
 };

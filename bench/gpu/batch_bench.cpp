@@ -1,4 +1,5 @@
-// The losses of a batch, its slots grouped by row, and the row moves of a step: small operations, of which a step has many.
+// The losses of a batch, its slots grouped by row, and the row moves of a step: small operations, of which a step has
+// many.
 #include <fmt/format.h>
 
 #include "bench/gpu/bench.h"
@@ -14,7 +15,9 @@ void losses(Bench& b) {
   const DeviceMatrix u(dev, B, d), p(dev, B, d), x(dev, B, d);
   Matrix du(dev, B, d), dp(dev, B, d), dx(dev, B, d);
   Array<double> loss(dev, 1);
-  b.measure("bpr", fmt::format("B {}", B), 4.0 * 8 * double(B) * d, 0, [&] { dev.ops.bpr(dev.ctx, loss.p(), {du, dp, dx}, u, p, x, 1.0f, false); });
+  b.measure("bpr", fmt::format("B {}", B), 4.0 * 8 * double(B) * d, 0, [&] {
+    dev.ops.bpr(dev.ctx, loss.p(), {du, dp, dx}, u, p, x, 1.0f, false);
+  });
 }
 
 void groups(Bench& b) {
@@ -37,7 +40,8 @@ void groups(Bench& b) {
   b.measure("group: gather_rows", shape, 8.0 * double(slots) * d + 4.0 * double(slots), 0,
             [&] { dev.ops.gather_rows(dev.ctx, by_slot, table, ids.p(), slots); });
   // Every slot's row for the norms; each distinct row again for its gradient, which is added to.
-  b.measure("norm_reg", fmt::format("{} of {} rows", shape, rows), 4.0 * double(slots + 3 * rows) * d + 8.0 * double(slots), 0,
+  b.measure("norm_reg", fmt::format("{} of {} rows", shape, rows),
+            4.0 * double(slots + 3 * rows) * d + 8.0 * double(slots), 0,
             [&] { dev.ops.norm_reg(dev.ctx, loss.p(), y, table, g, ids.p(), B, 1, 1e-3f); });
 }
 
@@ -51,10 +55,13 @@ void row_moves(Bench& b) {
   const OwnedRows users_out(dev, U), items_out(dev, I), both(dev, items.n + few.n);
   const std::string shape = fmt::format("{} of {} rows", n, N);
   const double moved = 4.0 * double(n) * d, list = 4.0 * double(n);
-  b.measure("row moves: copy_rows", shape, 2 * moved + list, 0, [&] { dev.ops.copy_rows(dev.ctx, y, x, nodes.list()); });
-  b.measure("row moves: add_rows", shape, 3 * moved + list, 0, [&] { dev.ops.add_rows(dev.ctx, y, x, nodes.list(), 0); });
+  b.measure("row moves: copy_rows", shape, 2 * moved + list, 0,
+            [&] { dev.ops.copy_rows(dev.ctx, y, x, nodes.list()); });
+  b.measure("row moves: add_rows", shape, 3 * moved + list, 0,
+            [&] { dev.ops.add_rows(dev.ctx, y, x, nodes.list(), 0); });
   b.measure("row moves: zero_rows", shape, moved + list, 0, [&] { dev.ops.zero_rows(dev.ctx, y, nodes.list()); });
-  b.measure("row moves: fill_zero", fmt::format("{} rows", N), 4.0 * double(N) * d, 0, [&] { dev.ops.fill_zero(dev.ctx, y); });
+  b.measure("row moves: fill_zero", fmt::format("{} rows", N), 4.0 * double(N) * d, 0,
+            [&] { dev.ops.fill_zero(dev.ctx, y); });
   b.measure("row moves: split_rows", fmt::format("{} nodes", n), 2 * list, 0,
             [&] { dev.ops.split_rows(dev.ctx, users_out.list(), items_out.list(), nodes.list(), U); });
   b.measure("row moves: merge_rows", fmt::format("{} and {} rows", items.n, few.n), 8.0 * double(items.n + few.n), 0,
@@ -66,7 +73,8 @@ void indices(Bench& b) {
   const int64_t E = b.n(kBaby.E), B = b.n(512);
   const Array<int32_t> table(dev, random_ids(E, b.n(7050), 41)), order(dev, random_ids(E, E, 42));
   Array<int32_t> out(dev, B);
-  b.measure("row moves: take", fmt::format("B {}", B), 12.0 * double(B), 0, [&] { dev.ops.take(dev.ctx, out.p(), table.p(), order.p(), 0, B); });
+  b.measure("row moves: take", fmt::format("B {}", B), 12.0 * double(B), 0,
+            [&] { dev.ops.take(dev.ctx, out.p(), table.p(), order.p(), 0, B); });
   b.measure("row moves: offset_ids", fmt::format("B {}", B), 8.0 * double(B), 0,
             [&] { dev.ops.offset_ids(dev.ctx, out.p(), table.p(), B, int32_t(kBaby.U)); });
 }
@@ -78,7 +86,9 @@ void initialisers(Bench& b) {
   Matrix y(dev, rows, d);
   const double elements = double(rows) * d;
   const std::string shape = fmt::format("{} x {}", rows, d);
-  b.measure("init_uniform", shape, 4 * elements, 0, [&] { dev.ops.init_uniform(dev.ctx, y, 0.1f, Stream{1, Use::init}); });
+  b.measure("init_uniform", shape, 4 * elements, 0, [&] {
+    dev.ops.init_uniform(dev.ctx, y, 0.1f, Stream{1, Use::init});
+  });
   b.measure("init_normal", shape, 4 * elements, 0, [&] {
      dev.ops.init_normal(dev.ctx, y, 0.1f, Stream{1, Use::init});
    }).more = kOperationsOfNormal * elements;
@@ -89,7 +99,8 @@ void initialisers(Bench& b) {
 void batch(Bench& b) {
   if (b.wanted({"bpr"})) losses(b);
   if (b.wanted({"group", "segment_sum", "expand_rows", "gather_rows", "norm_reg"})) groups(b);
-  if (b.wanted({"row moves", "copy_rows", "add_rows", "zero_rows", "fill_zero", "split_rows", "merge_rows"})) row_moves(b);
+  if (b.wanted({"row moves", "copy_rows", "add_rows", "zero_rows", "fill_zero", "split_rows", "merge_rows"}))
+    row_moves(b);
   if (b.wanted({"row moves", "take", "offset_ids"})) indices(b);
   if (b.wanted({"init_uniform", "init_normal"})) initialisers(b);
 }

@@ -32,7 +32,8 @@ Bench::Bench(double scale, std::string only) : only_(std::move(only)) {
 }
 
 bool Bench::wanted(std::initializer_list<std::string> group) const {
-  return only_.empty() || std::any_of(group.begin(), group.end(), [&](const std::string& op) { return op.find(only_) != std::string::npos; });
+  return only_.empty() || std::any_of(group.begin(), group.end(),
+                                      [&](const std::string& op) { return op.find(only_) != std::string::npos; });
 }
 
 void Bench::failed(const std::string& what, const std::string& why) {
@@ -40,7 +41,8 @@ void Bench::failed(const std::string& what, const std::string& why) {
   std::cerr << "bench_gpu: " << report_.failures.back() << "\n";
 }
 
-Line& Bench::measure(const std::string& op, const std::string& shape, double bytes, double flop, const std::function<void()>& call) {
+Line& Bench::measure(const std::string& op, const std::string& shape, double bytes, double flop,
+                     const std::function<void()>& call) {
   {
     const Noting noting;
     call();
@@ -51,12 +53,16 @@ Line& Bench::measure(const std::string& op, const std::string& shape, double byt
   const auto again = [&] { dev_->ops.replay(dev_->ctx, recorded); };
   again();
   const double once = clock_->seconds(again);
-  const int repeat = scale() < 1 ? 2 : int(std::clamp(1e-3 / std::max(once, 1e-7), 1.0, 200.0)), samples = scale() < 1 ? 3 : once > 0.05 ? 5 : 25;
+  const int repeat = scale() < 1 ? 2 : int(std::clamp(1e-3 / std::max(once, 1e-7), 1.0, 200.0)),
+            samples = scale() < 1   ? 3
+                      : once > 0.05 ? 5
+                                    : 25;
   void* const together = dev_->ops.record(dev_->ctx, [&] {
     for (int r = 0; r < repeat; ++r) call();
   });
   std::vector<double> warm, cold;
-  for (int k = 0; k < samples; ++k) warm.push_back(clock_->seconds([&] { dev_->ops.replay(dev_->ctx, together); }) / repeat);
+  for (int k = 0; k < samples; ++k)
+    warm.push_back(clock_->seconds([&] { dev_->ops.replay(dev_->ctx, together); }) / repeat);
   for (int k = 0; k < std::min(samples, 9); ++k) {
     clock_->flush_l2();
     cold.push_back(clock_->seconds(again));
@@ -69,7 +75,8 @@ Line& Bench::measure(const std::string& op, const std::string& shape, double byt
   l.warm = percentile(warm, 0.5), l.least = percentile(warm, 0), l.cold = percentile(cold, 0.5);
   l.spread = (percentile(warm, 0.9) - percentile(warm, 0.1)) / l.warm;
   report_.lines.push_back(l);
-  std::cerr << fmt::format("{:<22} {:<46} {:>10.1f} us warm {:>10.1f} us cold\n", op, shape, 1e6 * l.warm, 1e6 * l.cold);
+  std::cerr << fmt::format("{:<22} {:<46} {:>10.1f} us warm {:>10.1f} us cold\n", op, shape, 1e6 * l.warm,
+                           1e6 * l.cold);
   return report_.lines.back();
 }
 
@@ -81,7 +88,8 @@ Shape scaled(Shape s, double f) {
 Array<float> floats(Device& dev, int64_t n) {
   Array<float> a(dev, n);
   const std::vector<float> piece = random_floats(std::min<int64_t>(n, int64_t(1) << 20));
-  for (int64_t at = 0; at < n; at += int64_t(piece.size())) a.upload(piece.data(), std::min<int64_t>(n - at, int64_t(piece.size())), at);
+  for (int64_t at = 0; at < n; at += int64_t(piece.size()))
+    a.upload(piece.data(), std::min<int64_t>(n - at, int64_t(piece.size())), at);
   return a;
 }
 std::vector<int32_t> evenly(int64_t n, int64_t of) {
@@ -93,12 +101,14 @@ void restore(Device& dev, const Array<int32_t>& to, const Array<int32_t>& from) 
   cuda::library::copy(dev.ctx, to.p(), from.p(), size_t(from.n()) * sizeof(int32_t));
 }
 
-DeviceGraph::DeviceGraph(Device& dev, SkewedPairs given, double rho) : pairs(std::move(given)), N(pairs.shape.U + pairs.shape.I) {
+DeviceGraph::DeviceGraph(Device& dev, SkewedPairs given, double rho)
+    : pairs(std::move(given)), N(pairs.shape.U + pairs.shape.I) {
   const UserItemGraph g(pairs, rho);
   nnz = g.nnz(), host_ptr = g.row_ptr;
   train_ptr = Array<int64_t>(dev, pairs.row_ptr), train_col = Array<int32_t>(dev, pairs.item);
   ptr = Array<int64_t>(dev, g.row_ptr), col = Array<int32_t>(dev, g.col), val = Array<float>(dev, g.val);
-  user = Array<int32_t>(dev, pairs.user), item = Array<int32_t>(dev, pairs.item), weight = Array<float>(dev, pairs.weight);
+  user = Array<int32_t>(dev, pairs.user), item = Array<int32_t>(dev, pairs.item),
+  weight = Array<float>(dev, pairs.weight);
 }
 
 DeviceSteps::DeviceSteps(Device& dev) {

@@ -20,15 +20,18 @@ class Bench {
   GpuClock& clock() { return *clock_; }
   int64_t n(int64_t full) const { return std::max<int64_t>(1, int64_t(std::llround(double(full) * scale()))); }
   double scale() const { return report_.scale; }
-  bool wanted(std::initializer_list<std::string> group) const;  // --only is part of a name of the group: the group is measured, or none of it
+  bool wanted(std::initializer_list<std::string> group)
+      const;  // --only is part of a name of the group: the group is measured, or none of it
   GpuReport& report() { return report_; }
   const GpuCeilings& top() const { return report_.ceilings; }
   void failed(const std::string& what, const std::string& why);
 
-  // Warm: as many calls as last a millisecond, recorded together and replayed within one pair of events, so that neither the host's launches nor the
-  // start of a graph is measured; cold: one call, replayed after the cache was overwritten. A call must be fit to be repeated: where an operation
-  // moves what it starts from, the call puts that back first (`restore`), and its time is part of the line.
-  Line& measure(const std::string& op, const std::string& shape, double bytes, double flop, const std::function<void()>& call);
+  // Warm: as many calls as last a millisecond, recorded together and replayed within one pair of events, so that
+  // neither the host's launches nor the start of a graph is measured; cold: one call, replayed after the cache was
+  // overwritten. A call must be fit to be repeated: where an operation moves what it starts from, the call puts that
+  // back first (`restore`), and its time is part of the line.
+  Line& measure(const std::string& op, const std::string& shape, double bytes, double flop,
+                const std::function<void()>& call);
 
  private:
   std::string only_;
@@ -50,9 +53,10 @@ constexpr int64_t kWidth = 64;  // d
 constexpr Shape kElec{192403, 63001, 1689188};
 Shape scaled(Shape s, double by);
 
-Array<float> floats(Device&, int64_t n);                                      // in [-1, 1)
-std::vector<int32_t> evenly(int64_t n, int64_t of);                           // n of 0 .. of-1, ascending, distinct where n <= of
-void restore(Device&, const Array<int32_t>& to, const Array<int32_t>& from);  // an operation of its own: 8 bytes an entry
+Array<float> floats(Device&, int64_t n);             // in [-1, 1)
+std::vector<int32_t> evenly(int64_t n, int64_t of);  // n of 0 .. of-1, ascending, distinct where n <= of
+void restore(Device&, const Array<int32_t>& to,
+             const Array<int32_t>& from);  // an operation of its own: 8 bytes an entry
 
 struct DeviceMatrix {  // of random floats
   Array<float> a;
@@ -84,7 +88,9 @@ struct DeviceGraph {
   DeviceGraph(Device& dev, SkewedPairs pairs, double rho);
   Csr view() const { return {N, N, ptr.p(), col.p(), val.p(), nnz}; }
   Csr train() const { return {pairs.shape.U, pairs.shape.I, train_ptr.p(), train_col.p(), nullptr}; }
-  EdgeList edges() const { return {user.p(), item.p(), weight.p(), int64_t(pairs.user.size()), pairs.shape.U, pairs.shape.I}; }
+  EdgeList edges() const {
+    return {user.p(), item.p(), weight.p(), int64_t(pairs.user.size()), pairs.shape.U, pairs.shape.I};
+  }
 };
 
 // Coefficients of 64 steps.
@@ -94,7 +100,8 @@ struct DeviceSteps {
   AdamSchedule schedule() const { return {coef.p(), coef.n(), {}}; }
 };
 
-// A table whose rows are stepped on demand, and what to put back before a call that moves them: steps reached by values and by moments.
+// A table whose rows are stepped on demand, and what to put back before a call that moves them: steps reached by values
+// and by moments.
 struct DeviceTable {
   DeviceMatrix value, m;
   Matrix v;

@@ -50,14 +50,18 @@ GpuCeilings measure_gpu(Device& dev, GpuClock& clock, double scale) {
   {
     const int64_t n = std::max<int64_t>(16, int64_t(scale * 4096));
     Matrix a(dev, n, n), b(dev, n, n), y(dev, n, n);
-    for (const Matrix* m : {&a, &b}) dev.ops.init_uniform(dev.ctx, *m, 1.0f, Stream{1, Use::test});  // products of zeros run faster
-    c.gemm_tflops = 2e-12 * double(n) * double(n) * double(n) / best(clock, 8, [&] { cuda::library::gemm(dev.ctx, y, a, false, b, false, false); });
+    for (const Matrix* m : {&a, &b})
+      dev.ops.init_uniform(dev.ctx, *m, 1.0f, Stream{1, Use::test});  // products of zeros run faster
+    c.gemm_tflops = 2e-12 * double(n) * double(n) * double(n) /
+                    best(clock, 8, [&] { cuda::library::gemm(dev.ctx, y, a, false, b, false, false); });
   }
   {
-    const int64_t B = std::max<int64_t>(16, int64_t(scale * 2048)), C = std::max<int64_t>(16, int64_t(scale * 100000)), d = 64;
+    const int64_t B = std::max<int64_t>(16, int64_t(scale * 2048)), C = std::max<int64_t>(16, int64_t(scale * 100000)),
+                  d = 64;
     Matrix a(dev, B, d), b(dev, C, d), y(dev, B, C);
     for (const Matrix* m : {&a, &b}) dev.ops.init_uniform(dev.ctx, *m, 1.0f, Stream{1, Use::test});
-    c.skinny_tflops = 2e-12 * double(B) * double(C) * double(d) / best(clock, 8, [&] { cuda::library::gemm(dev.ctx, y, a, false, b, true, false); });
+    c.skinny_tflops = 2e-12 * double(B) * double(C) * double(d) /
+                      best(clock, 8, [&] { cuda::library::gemm(dev.ctx, y, a, false, b, true, false); });
   }
   return c;
 }

@@ -1,4 +1,5 @@
-// Time on a GPU: CUDA events around operations (clock_cuda.cpp). clock_simt.cpp stands in where the bench runs on the emulator, to test the bench.
+// Time on a GPU: CUDA events around operations (clock_cuda.cpp). clock_simt.cpp stands in where the bench runs on the
+// emulator, to test the bench.
 #pragma once
 #include <functional>
 #include <memory>

@@ -28,7 +28,9 @@ GpuClock::GpuClock(Ctx& ctx) : impl_(std::make_unique<Impl>()) {
   impl_->room_bytes = size_t(impl_->l2) * 4;
   check(cudaMalloc(&impl_->room, impl_->room_bytes), "cudaMalloc");
 }
-GpuClock::~GpuClock() { (void)cudaEventDestroy(impl_->start), (void)cudaEventDestroy(impl_->stop), (void)cudaFree(impl_->room); }
+GpuClock::~GpuClock() {
+  (void)cudaEventDestroy(impl_->start), (void)cudaEventDestroy(impl_->stop), (void)cudaFree(impl_->room);
+}
 double GpuClock::seconds(const std::function<void()>& work) {
   check(cudaEventRecord(impl_->start, impl_->stream), "cudaEventRecord");
   work();
@@ -38,7 +40,9 @@ double GpuClock::seconds(const std::function<void()>& work) {
   check(cudaEventElapsedTime(&ms, impl_->start, impl_->stop), "cudaEventElapsedTime");
   return double(ms) * 1e-3;
 }
-void GpuClock::flush_l2() { check(cudaMemsetAsync(impl_->room, 1, impl_->room_bytes, impl_->stream), "cudaMemsetAsync"); }
+void GpuClock::flush_l2() {
+  check(cudaMemsetAsync(impl_->room, 1, impl_->room_bytes, impl_->stream), "cudaMemsetAsync");
+}
 double GpuClock::l2_bytes() const { return impl_->l2; }
 
 }  // namespace ccdrec::bench

@@ -1,4 +1,5 @@
-// Which operations of the catalogue bench_gpu has measured: its device's table notes each call, so that one left out is found by the bench itself.
+// Which operations of the catalogue bench_gpu has measured: its device's table notes each call, so that one left out is
+// found by the bench itself.
 #pragma once
 #include <set>
 #include <string>
@@ -22,8 +23,8 @@ struct Noted {
 };
 Noted& noted();
 
-// One sentence for each operation of the catalogue that is neither called nor excused, and for each excuse that is not needed: of an operation that
-// is called all the same, or of none.
+// One sentence for each operation of the catalogue that is neither called nor excused, and for each excuse that is not
+// needed: of an operation that is called all the same, or of none.
 std::vector<std::string> gaps(const std::set<std::string>& called, const std::vector<Excuse>&);
 
 }  // namespace ccdrec::bench

@@ -1,10 +1,11 @@
-// bench_gpu: every operation of the catalogue on a GPU at the sizes of the data sets: microseconds warm (data in L2 where it fits) and cold (L2
-// overwritten before each call), bytes and operations against what the machine was measured to do. An operation that no family calls is an error.
+// bench_gpu: every operation of the catalogue on a GPU at the sizes of the data sets: microseconds warm (data in L2
+// where it fits) and cold (L2 overwritten before each call), bytes and operations against what the machine was measured
+// to do. An operation that no family calls is an error.
 //
 //   bench_gpu [--out FILE] [--only WORD] [--scale S]     Markdown on stdout; FILE.md and FILE.json when --out is given
 //
-// Inputs are as skewed as the data (bench/kernels/skewed.h). `floor` is the larger of bytes / copy rate and operations / matrix rate. One call of an
-// operation may be several launches; the time is theirs together.
+// Inputs are as skewed as the data (bench/kernels/skewed.h). `floor` is the larger of bytes / copy rate and operations
+// / matrix rate. One call of an operation may be several launches; the time is theirs together.
 #include <fstream>
 #include <iostream>
 
@@ -41,7 +42,9 @@ int run(int argc, char** argv) {
                                      {"batch", batch}}) {  // the most telling first
     try {
       family(b);
-    } catch (const std::exception& e) { b.failed(std::string("family ") + name, e.what()); }  // the others are measured all the same
+    } catch (const std::exception& e) {
+      b.failed(std::string("family ") + name, e.what());
+    }  // the others are measured all the same
     save();
   }
   if (only.empty())

@@ -1,11 +1,13 @@
-// bench_parity: the same run on the CPU and on the GPU, side by side. From one seed both draw the same numbers; what differs is rounding.
+// bench_parity: the same run on the CPU and on the GPU, side by side. From one seed both draw the same numbers; what
+// differs is rounding.
 //
 //   bench_parity --preset baby [--epochs 3] [--models CCDRec,..] [--precision fp32|tf32|bf16] [--out FILE]
 //
-// The precision is that of the GPU's large products; the CPU computes in FP32. First such products by themselves: how far they are from double
-// precision. Per model and epoch: the mean loss of both and how far apart they are. At the end, of each user's 20 recommendations: how far the devices'
-// scores are apart, and the pairs of items that the devices put in opposite order, each of which must be a tie; and, for CCDRec, curricular negatives
-// chosen by both from the GPU's pool, likewise. Limits: bench/gpu/agreement.h. Exit code 1 when something differs by more.
+// The precision is that of the GPU's large products; the CPU computes in FP32. First such products by themselves: how
+// far they are from double precision. Per model and epoch: the mean loss of both and how far apart they are. At the
+// end, of each user's 20 recommendations: how far the devices' scores are apart, and the pairs of items that the
+// devices put in opposite order, each of which must be a tie; and, for CCDRec, curricular negatives chosen by both from
+// the GPU's pool, likewise. Limits: bench/gpu/agreement.h. Exit code 1 when something differs by more.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -47,15 +49,17 @@ Settings settings(const Options& o, const std::string& model, const std::string&
   Settings s;
   s.model = model, s.device = device, s.data_path = folder, s.graph_cache = o.cache + "/graphs";
   s.learning_rate = published(model).learning_rate, s.train_batch_size = published(model).train_batch_size;
-  s.epochs = o.epochs, s.stopping_step = o.epochs, s.dtau = 1;                                                 // a stage an epoch
-  if (const Outline system = outline_of(s); system.item_layers > 0 && !system.diffusion) s.reg_weight = 1e-3;  // FREEDOM's modality terms
+  s.epochs = o.epochs, s.stopping_step = o.epochs, s.dtau = 1;  // a stage an epoch
+  if (const Outline system = outline_of(s); system.item_layers > 0 && !system.diffusion)
+    s.reg_weight = 1e-3;  // FREEDOM's modality terms
   return s;
 }
 
 // Products of the shapes of a step on the GPU, against double precision.
 struct Product {
   int64_t k = 0;
-  double error = 0, fp32 = 0, limit = 0;  // largest error in parts of the mass: in the precision, in FP32; what it may be
+  double error = 0, fp32 = 0,
+         limit = 0;  // largest error in parts of the mass: in the precision, in FP32; what it may be
   bool fine() const { return error <= limit && fp32 <= sum_error(k); }
 };
 double product_off(int64_t m, int64_t k, int64_t n, const std::string& precision) {
@@ -63,7 +67,8 @@ double product_off(int64_t m, int64_t k, int64_t n, const std::string& precision
   const auto dev = make_device("cuda", 0, note, precision);
   std::vector<float> a, b;
   for (auto [v, size, use] : {std::tuple(&a, m * k, 0u), std::tuple(&b, k * n, 1u)})
-    for (int64_t e = 0; e < size; ++e) v->push_back(2 * uniform01(draw(Stream{1, Use::test, 2, use}, uint32_t(e)).v[0]) - 1);
+    for (int64_t e = 0; e < size; ++e)
+      v->push_back(2 * uniform01(draw(Stream{1, Use::test, 2, use}, uint32_t(e)).v[0]) - 1);
   const Array<float> on_a(*dev, a), on_b(*dev, b);
   Matrix c(*dev, m, n);
   dev->ops.gemm(dev->ctx, c, {on_a.p(), m, k}, false, {on_b.p(), k, n}, false, false);
@@ -83,10 +88,12 @@ double product_off(int64_t m, int64_t k, int64_t n, const std::string& precision
 std::vector<Product> products(const std::string& precision) {
   std::vector<Product> all;
   for (const int64_t k : {64, 384, 4096})
-    all.push_back({k, product_off(128, k, 64, precision), product_off(128, k, 64, "fp32"), product_error(precision, k)});
+    all.push_back(
+        {k, product_off(128, k, 64, precision), product_off(128, k, 64, "fp32"), product_error(precision, k)});
   return all;
 }
-// A library may keep to FP32 where it was allowed less; if it does so throughout, a run that says `tf32` says what is not so.
+// A library may keep to FP32 where it was allowed less; if it does so throughout, a run that says `tf32` says what is
+// not so.
 bool lowered(const std::vector<Product>& all) {
   return std::any_of(all.begin(), all.end(), [](const Product& p) { return p.error > 4 * p.fp32; });
 }
@@ -112,7 +119,8 @@ Choices compare_choices(Device& trained_on, Recommender& model, const Dataset& d
   const int64_t I = last->shape[0], d = last->shape[1];
   const std::vector<float> pool = host_copy(trained_on, {static_cast<const float*>(last->device), I, d});
   const HostCsr train = pairs_by_user(data.train, data.n_users, data.n_items);
-  const int64_t B = std::min<int64_t>(512, int64_t(data.train.size())), count = std::max<int64_t>(1, I / 10), k = std::max<int64_t>(1, count / 10);
+  const int64_t B = std::min<int64_t>(512, int64_t(data.train.size())), count = std::max<int64_t>(1, I / 10),
+                k = std::max<int64_t>(1, count / 10);
   for (uint32_t batch = 0; batch < 4; ++batch) {
     std::vector<int32_t> user, pos;
     for (int64_t b = 0; b < B; ++b) {
@@ -126,8 +134,8 @@ Choices compare_choices(Device& trained_on, Recommender& model, const Dataset& d
       const Array<int32_t> u(*dev, user), q(*dev, pos);
       Array<int32_t> cand(*dev, count), chosen(*dev, B), flag(*dev, 1);
       dev->ops.candidates(dev->ctx, cand.p(), count, I, Stream{seed, Use::candidates, 1, batch});
-      dev->ops.similar_negative(dev->ctx, chosen.p(), flag.p(), {p.p(), I, d}, q.p(), u.p(), B, cand.p(), count, rows.view(), k, false, q.p(),
-                                Stream{seed, Use::cns_rank, 1, batch});
+      dev->ops.similar_negative(dev->ctx, chosen.p(), flag.p(), {p.p(), I, d}, q.p(), u.p(), B, cand.p(), count,
+                                rows.view(), k, false, q.p(), Stream{seed, Use::cns_rank, 1, batch});
       out[dev->gpu()] = chosen.host();
     }
     for (int64_t b = 0; b < B; ++b) {
@@ -150,8 +158,8 @@ Side trained(const Settings& s, const Dataset& data, Choices* choices) {
   TrainHooks hooks;
   hooks.on_epoch = [&](const EpochReport& r) {
     side.loss.push_back(r.loss), side.valid.push_back(r.valid.at("recall@20"));
-    std::cerr << fmt::format("{} on {}: epoch {}: loss {:.8f}, Recall@20 {:.6f}, {:.3f} s\n", s.model, s.device, r.epoch, r.loss,
-                             r.valid.at("recall@20"), r.seconds.at("train"));
+    std::cerr << fmt::format("{} on {}: epoch {}: loss {:.8f}, Recall@20 {:.6f}, {:.3f} s\n", s.model, s.device,
+                             r.epoch, r.loss, r.valid.at("recall@20"), r.seconds.at("train"));
   };
   t.run(hooks);
   CMat hu, hi;
@@ -183,7 +191,8 @@ Lists compare_lists(const Side& a, const Side& b, const Dataset& data, double li
     std::vector<int32_t>& t = top[s == &b];
     std::vector<float> score(size_t(a.U * k), 0.0f);
     t.resize(size_t(a.U * k));
-    cpu->ops.score_topk(cpu->ctx, t.data(), score.data(), {s->hu.data(), s->U, s->d}, users.data(), s->U, {s->hi.data(), s->I, s->d}, &mask, k);
+    cpu->ops.score_topk(cpu->ctx, t.data(), score.data(), {s->hu.data(), s->U, s->d}, users.data(), s->U,
+                        {s->hi.data(), s->I, s->d}, &mask, k);
   }
   for (int64_t u = 0; u < a.U; ++u) {
     const std::vector<int32_t> on_cpu(top[0].begin() + u * k, top[0].begin() + (u + 1) * k),
@@ -221,24 +230,27 @@ struct Report {
   bool fine = true;
 
   std::string text() const;
-  void add(const std::string& model, const std::string& lowest, const Side& cpu, const Side& gpu, const Lists&, const Choices&, double score_limit);
+  void add(const std::string& model, const std::string& lowest, const Side& cpu, const Side& gpu, const Lists&,
+           const Choices&, double score_limit);
 };
 
-void Report::add(const std::string& model, const std::string& lowest, const Side& cpu, const Side& gpu, const Lists& l, const Choices& c,
-                 double limit) {
+void Report::add(const std::string& model, const std::string& lowest, const Side& cpu, const Side& gpu, const Lists& l,
+                 const Choices& c, double limit) {
   double apart = 0;
   for (size_t e = 0; e < cpu.loss.size(); ++e) {
     const double off = std::fabs(cpu.loss[e] - gpu.loss.at(e)) / std::fabs(cpu.loss[e]);
     keep_worst(apart, off);
-    epochs += fmt::format("| {} | {} | {:.8f} | {:.8f} | {:.1e} | {:.4f} | {:.4f} |\n", model, e, cpu.loss[e], gpu.loss[e], off, cpu.valid[e],
-                          gpu.valid[e]);
+    epochs += fmt::format("| {} | {} | {:.8f} | {:.8f} | {:.1e} | {:.4f} | {:.4f} |\n", model, e, cpu.loss[e],
+                          gpu.loss[e], off, cpu.valid[e], gpu.valid[e]);
   }
-  after += fmt::format("| {} | {} | {:.1e} | {:.1e} | {} | {} | {} | {} | {} |\n", model, l.users, l.worst, limit, l.apart, l.differ, l.flips.count,
-                       c.made, c.flips.count);
+  after += fmt::format("| {} | {} | {:.1e} | {:.1e} | {} | {} | {} | {} | {} |\n", model, l.users, l.worst, limit,
+                       l.apart, l.differ, l.flips.count, c.made, c.flips.count);
   for (const auto& [what, flips] : {std::pair("lists", &l.flips), std::pair("choices", &c.flips)})
     if (flips->count) failures += fmt::format("\n{}, {}: {}\n", model, what, flips->text());
-  // One user in a thousand may be farther apart: Adam turns the sign of a gradient that is nothing but rounding into a step.
-  const bool good = apart <= loss_limit(lowest) && double(l.apart) <= 1e-3 * double(l.users) + 1 && l.flips.all_ties() && c.flips.all_ties();
+  // One user in a thousand may be farther apart: Adam turns the sign of a gradient that is nothing but rounding into a
+  // step.
+  const bool good = apart <= loss_limit(lowest) && double(l.apart) <= 1e-3 * double(l.users) + 1 &&
+                    l.flips.all_ties() && c.flips.all_ties();
   fine = fine && good;
   keep_worst(loss, apart), keep_worst(score, l.worst);
   json.push_back({{"model", model},
@@ -261,18 +273,26 @@ void Report::add(const std::string& model, const std::string& lowest, const Side
 }
 
 std::string Report::text() const {
-  std::string s = fmt::format("## CPU and GPU from the same seed, the GPU's large products in {}: {}\n\n", precision, title);
-  s += "| product, terms | largest error in parts of the mass | may be | in fp32 | may be |\n|---:|---:|---:|---:|---:|\n";
+  std::string s =
+      fmt::format("## CPU and GPU from the same seed, the GPU's large products in {}: {}\n\n", precision, title);
+  s += "| product, terms | largest error in parts of the mass | may be | in fp32 | may be "
+       "|\n|---:|---:|---:|---:|---:|\n";
   for (const Product& p : products)
-    s += fmt::format("| {} | {:.1e} | {:.1e} | {:.1e} | {:.1e} |{}\n", p.k, p.error, p.limit, p.fp32, sum_error(p.k), p.fine() ? "" : " **beyond**");
-  if (precision != "fp32" && !lowered(products)) s += fmt::format("\n**The library computes in FP32 though {} was asked for.**\n", precision);
-  s += "\n| model | epoch | loss CPU | loss GPU | apart | Recall@20 CPU | Recall@20 GPU |\n|---|---:|---:|---:|---:|---:|---:|\n" + epochs;
-  s += "\n| model | users | scores apart, of the mass | may be | users beyond | lists of 20 that differ | flips | curricular choices | flips "
+    s += fmt::format("| {} | {:.1e} | {:.1e} | {:.1e} | {:.1e} |{}\n", p.k, p.error, p.limit, p.fp32, sum_error(p.k),
+                     p.fine() ? "" : " **beyond**");
+  if (precision != "fp32" && !lowered(products))
+    s += fmt::format("\n**The library computes in FP32 though {} was asked for.**\n", precision);
+  s += "\n| model | epoch | loss CPU | loss GPU | apart | Recall@20 CPU | Recall@20 GPU "
+       "|\n|---|---:|---:|---:|---:|---:|---:|\n" +
+       epochs;
+  s += "\n| model | users | scores apart, of the mass | may be | users beyond | lists of 20 that differ | flips | "
+       "curricular choices | flips "
        "|\n|---|---:|---:|---:|---:|---:|---:|---:|---:|\n" +
        after + failures;
-  s += fmt::format("\nLargest differences in {}: losses {:.1e} (may be {:.1e}), scores {:.1e} of the mass.\n", precision, loss, loss_limit(precision),
-                   score);
-  return s + (fine ? "\nAll within the limits, scores for all but one user in a thousand; every flip is a tie.\n" : "\n**Outside the limits.**\n");
+  s += fmt::format("\nLargest differences in {}: losses {:.1e} (may be {:.1e}), scores {:.1e} of the mass.\n",
+                   precision, loss, loss_limit(precision), score);
+  return s + (fine ? "\nAll within the limits, scores for all but one user in a thousand; every flip is a tie.\n"
+                   : "\n**Outside the limits.**\n");
 }
 
 int run(int argc, char** argv) {
@@ -300,10 +320,11 @@ int run(int argc, char** argv) {
     }
   }
   Report r;
-  r.title = fmt::format("{}, {} epochs", o.data.empty() ? o.preset + " (generated)" : folder, o.epochs), r.precision = o.precision;
+  r.title = fmt::format("{}, {} epochs", o.data.empty() ? o.preset + " (generated)" : folder, o.epochs),
+  r.precision = o.precision;
   r.products = products(o.precision);
-  r.fine =
-      std::all_of(r.products.begin(), r.products.end(), [](const Product& p) { return p.fine(); }) && (o.precision == "fp32" || lowered(r.products));
+  r.fine = std::all_of(r.products.begin(), r.products.end(), [](const Product& p) { return p.fine(); }) &&
+           (o.precision == "fp32" || lowered(r.products));
   const auto compare = [&](const std::string& model) {
     Settings s = settings(o, model, folder, "cpu");
     LoadOptions load;
@@ -325,7 +346,8 @@ int run(int argc, char** argv) {
       r.fine = false, r.failures += "\n**Failed:** " + model + ": " + e.what() + "\n";
       std::cerr << "bench_parity: " << model << ": " << e.what() << "\n";
     }
-    if (!o.out.empty()) std::ofstream(o.out + ".md") << r.text(), std::ofstream(o.out + ".json") << r.json.dump(1) << "\n";
+    if (!o.out.empty())
+      std::ofstream(o.out + ".md") << r.text(), std::ofstream(o.out + ".json") << r.json.dump(1) << "\n";
   }
   std::cout << r.text();
   return r.fine ? 0 : 1;

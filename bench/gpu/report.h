@@ -11,8 +11,8 @@ struct GpuCeilings {         // measured by measure_gpu, ceilings.h
   double skinny_tflops = 0;  // the product the sampler replaces: 2048 x 64 x 100,000, written out
 };
 
-// Something that a line is held against. The target, where the project has one, bounds what was got: a share from below, seconds and multiples of the
-// floor from above. A stretch is a harder target.
+// Something that a line is held against. The target, where the project has one, bounds what was got: a share from
+// below, seconds and multiples of the floor from above. A stretch is a harder target.
 struct Goal {
   enum Kind { share, seconds, times };
   Kind kind = share;
@@ -31,10 +31,12 @@ struct Line {
   Line& within_floors(const GpuCeilings&, double target = 0, double stretch = 0);  // warm, in multiples of the floor
 };
 
-// About 60 integer and float operations a normal: ten rounds of Philox for four, a logarithm, a square root, a sine and a cosine for two. Each counts
-// as one flop, though a fused multiply-add does two in its place: a floor with normals is too low rather than too high.
+// About 60 integer and float operations a normal: ten rounds of Philox for four, a logarithm, a square root, a sine and
+// a cosine for two. Each counts as one flop, though a fused multiply-add does two in its place: a floor with normals is
+// too low rather than too high.
 constexpr double kOperationsOfNormal = 60;
-double floor_seconds(const Line&, const GpuCeilings&);  // the larger of bytes / copy rate and (flop + more) / matrix rate
+double floor_seconds(const Line&,
+                     const GpuCeilings&);  // the larger of bytes / copy rate and (flop + more) / matrix rate
 
 const char* verdict(const Goal&);  // "" without a target
 

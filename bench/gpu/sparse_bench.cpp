@@ -1,4 +1,5 @@
-// Sparse products: of whole graphs beside the gather yardstick, and those of a training step, which cover the rows that its batch reaches.
+// Sparse products: of whole graphs beside the gather yardstick, and those of a training step, which cover the rows that
+// its batch reaches.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,7 +14,8 @@ constexpr int kLayers = 2;
 
 double spmm_bytes(double edges, double rows) { return edges * (8 + 4 * d) + rows * (8 + 4 * d); }
 
-// One product both ways. Their ratio decides spmm_rule (kernels/spmm.h): over 100 %, and beyond the spread of both, cuSPARSE is the faster one.
+// One product both ways. Their ratio decides spmm_rule (kernels/spmm.h): over 100 %, and beyond the spread of both,
+// cuSPARSE is the faster one.
 Line& measure_spmm(Bench& b, const std::string& shape, const Csr& a, Mat y, CMat x) {
   Device& dev = b.dev();
   const double bytes = spmm_bytes(double(a.nnz), double(a.rows)), flop = 2.0 * double(a.nnz) * d;
@@ -40,8 +42,8 @@ void whole_graph(Bench& b, const std::string& name, const DeviceGraph& g) {
   const int64_t reads = std::max<int64_t>(32, g.nnz / 32 * 32);
   const Array<int32_t> ids(dev, random_ids(reads, g.N, 7));
   Matrix acc(dev, reads / 32, d);
-  const Line& gather = b.measure("row gather (yardstick)", fmt::format("{}: {} random rows of 256 B", name, reads), double(reads) * (4 + 4 * d), 0,
-                                 [&] { gather_random_rows(dev.ctx, acc, x, ids.p()); });
+  const Line& gather = b.measure("row gather (yardstick)", fmt::format("{}: {} random rows of 256 B", name, reads),
+                                 double(reads) * (4 + 4 * d), 0, [&] { gather_random_rows(dev.ctx, acc, x, ids.p()); });
   const double rate = gather.bytes / gather.warm;
   Line& l = measure_spmm(b, fmt::format("{}: {} edges, {} rows", name, g.nnz, g.N), g.view(), y, x);
   l.at_least("random 256-byte row gather", l.bytes / l.warm / rate, name == "elec" ? 0.8 : 0);
@@ -57,8 +59,8 @@ void all_rows(Bench& b, const std::string& name, const DeviceGraph& g) {
   all.layers = kLayers;
   for (int l = 0; l <= kLayers; ++l) all.rows[l] = RowList{nullptr, nullptr, g.N};
   b.measure("propagate", fmt::format("{}: all {} rows, {} edges", name, g.N, g.nnz),
-            kLayers * spmm_bytes(double(g.nnz), double(g.N)) + 4.0 * d * double(g.N) * (kLayers + 2), 2.0 * kLayers * double(g.nnz) * d,
-            [&] { dev.ops.propagate(dev.ctx, h, work, g.view(), all, x); });
+            kLayers * spmm_bytes(double(g.nnz), double(g.N)) + 4.0 * d * double(g.N) * (kLayers + 2),
+            2.0 * kLayers * double(g.nnz) * d, [&] { dev.ops.propagate(dev.ctx, h, work, g.view(), all, x); });
 }
 
 // What a popular node is at its worst: one row with all the edges, which is one block of ours.
@@ -80,7 +82,8 @@ std::vector<int32_t> nodes_of_batch(const SkewedPairs& p, int64_t B) {
   std::vector<int32_t> nodes;
   const std::vector<int32_t> pair = random_ids(B, int64_t(p.user.size()), 21), other = random_ids(B, p.shape.I, 22);
   for (size_t j = 0; j < size_t(B); ++j)
-    for (const int64_t node : {int64_t(p.user[size_t(pair[j])]), p.shape.U + p.item[size_t(pair[j])], p.shape.U + other[j]})
+    for (const int64_t node :
+         {int64_t(p.user[size_t(pair[j])]), p.shape.U + p.item[size_t(pair[j])], p.shape.U + other[j]})
       nodes.push_back(int32_t(node));
   std::sort(nodes.begin(), nodes.end());
   nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
@@ -139,12 +142,15 @@ void step(Bench& b, const std::string& name, const DeviceGraph& g, int64_t B) {
   for (int l = 0; l <= kLayers; ++l) f.rows[l] = lists[l].list(), f.mask[l] = masks.p() + l * N;
   dev.ops.frontier(dev.ctx, f, g.view(), g.view(), seed.list());
   const Reached r = reached(g, lists, dev);
-  // Masks set to 0 and read once more, lists written, row starts and columns of the rows that are followed, a mark for each edge.
-  double frontier = double(N) * (2 * kLayers + 1), forward = 4.0 * d * r.rows[kLayers] * (kLayers + 2), backward = 0, flop = 0;
+  // Masks set to 0 and read once more, lists written, row starts and columns of the rows that are followed, a mark for
+  // each edge.
+  double frontier = double(N) * (2 * kLayers + 1), forward = 4.0 * d * r.rows[kLayers] * (kLayers + 2), backward = 0,
+         flop = 0;
   for (int l = 1; l <= kLayers; ++l) {
     frontier += 20 * r.rows[l] + 5 * r.edges[l] + 4 * r.rows[l - 1];
     forward += spmm_bytes(r.edges[l], r.rows[l]), flop += 2 * r.edges[l] * d;
-    // Into rows[l-1] go the same edges the other way; all edges of those rows are looked up in the mask, and G is added.
+    // Into rows[l-1] go the same edges the other way; all edges of those rows are looked up in the mask, and G is
+    // added.
     backward += 5 * r.edges[l - 1] + r.edges[l] * (4 + 4 * d) + r.rows[l - 1] * (8 + 8 * d);
   }
   const std::string shape = fmt::format("{}, B {}: {} of {} rows reached", name, B, r.rows[0], N);
@@ -153,11 +159,13 @@ void step(Bench& b, const std::string& name, const DeviceGraph& g, int64_t B) {
   Matrix h(dev, N, d), room[kLayers] = {{dev, N, d}, {dev, N, d}};
   Mat work[kMaxLayers] = {room[0], room[1]};
   b.measure("propagate", shape, forward, flop, [&] { dev.ops.propagate(dev.ctx, h, work, g.view(), f, x); });
-  b.measure("propagate_backward", shape, backward, flop, [&] { dev.ops.propagate_backward(dev.ctx, h, work, g.view(), f, x); });
+  b.measure("propagate_backward", shape, backward, flop,
+            [&] { dev.ops.propagate_backward(dev.ctx, h, work, g.view(), f, x); });
   // A row more of each layer's own gradient; H's read and Z_L written once more.
   const double by_layer = backward + 4.0 * d * r.rows[kLayers] * (kLayers + 3);
   const CMat own[kLayers + 1] = {x, x, x};
-  b.measure("propagate_backward_layers", shape, by_layer, flop, [&] { dev.ops.propagate_backward_layers(dev.ctx, h, work, g.view(), f, x, own); });
+  b.measure("propagate_backward_layers", shape, by_layer, flop,
+            [&] { dev.ops.propagate_backward_layers(dev.ctx, h, work, g.view(), f, x, own); });
   std::vector<int32_t> items;
   for (const int32_t node : r.widest)
     if (node >= U) items.push_back(int32_t(node - U));
@@ -165,14 +173,17 @@ void step(Bench& b, const std::string& name, const DeviceGraph& g, int64_t B) {
   const OwnedCsr s = item_graph(dev, I);
   const double n = double(listed.n), edges = n * double(s.view().nnz) / double(I);
   const Mat y = h.mat().slice(0, I);
-  b.measure("spmm_rows", fmt::format("{}: {} of {} items, {:.0f} edges", name, listed.n, I, edges), spmm_bytes(edges, n) + 4 * n, 2 * edges * d,
+  b.measure("spmm_rows", fmt::format("{}: {} of {} items, {:.0f} edges", name, listed.n, I, edges),
+            spmm_bytes(edges, n) + 4 * n, 2 * edges * d,
             [&] { dev.ops.spmm_rows(dev.ctx, y, s.view(), CMat(x).slice(0, I), listed.list(), nullptr, false); });
 }
 
 }  // namespace
 
 void sparse(Bench& b) {
-  const bool whole = b.wanted({"spmm"}), steps = b.wanted({"frontier", "propagate", "propagate_backward", "propagate_backward_layers", "spmm_rows"});
+  const bool whole = b.wanted({"spmm"}),
+             steps =
+                 b.wanted({"frontier", "propagate", "propagate_backward", "propagate_backward_layers", "spmm_rows"});
   if (!whole && !steps) return;
   for (const auto& [name, shape] : {std::pair("baby", kBaby), std::pair("elec", kElec)}) {
     const DeviceGraph g(b.dev(), scaled(shape, b.scale()));

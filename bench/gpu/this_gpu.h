@@ -1,5 +1,5 @@
-// The ceilings of the GPU that a run would take, for benches that are no part of bench_gpu: this_gpu_cuda.cpp, or this_gpu_none.cpp where CUDA was not
-// built.
+// The ceilings of the GPU that a run would take, for benches that are no part of bench_gpu: this_gpu_cuda.cpp, or
+// this_gpu_none.cpp where CUDA was not built.
 #pragma once
 #include "bench/gpu/report.h"
 

@@ -13,8 +13,8 @@ void bpr(benchmark::State& state, int64_t B, bool with_eps) {
   double loss = 0;
   Ctx ctx(threads());
   for (auto _ : state)
-    cpu::bpr(ctx, &loss, {{d_u.data(), B, d}, {d_p.data(), B, d}, {d_x.data(), B, d}}, {u.data(), B, d}, {p.data(), B, d}, {x.data(), B, d}, 0.8f,
-             with_eps);
+    cpu::bpr(ctx, &loss, {{d_u.data(), B, d}, {d_p.data(), B, d}, {d_x.data(), B, d}}, {u.data(), B, d},
+             {p.data(), B, d}, {x.data(), B, d}, 0.8f, with_eps);
   state.SetBytesProcessed(state.iterations() * B * d * 4 * 8);
 }
 

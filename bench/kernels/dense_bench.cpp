@@ -1,5 +1,5 @@
-// The dense products, Adam and the ranking: shapes of one Baby step. GFLOP/s or GB/s to hold against the ceilings; OpenBLAS, where it was found,
-// beside gemm as the yardstick.
+// The dense products, Adam and the ranking: shapes of one Baby step. GFLOP/s or GB/s to hold against the ceilings;
+// OpenBLAS, where it was found, beside gemm as the yardstick.
 #include <benchmark/benchmark.h>
 
 #include <chrono>
@@ -40,8 +40,8 @@ void openblas(benchmark::State& state) {
   Product p{state.range(0), state.range(1), state.range(2)};
   openblas_set_num_threads(int(state.range(3)));
   for (auto _ : state) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, int(p.m), int(p.n), int(p.k), 1, p.a.data(), int(p.k), p.b.data(), int(p.n), 0, p.c.data(),
-                int(p.n));
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, int(p.m), int(p.n), int(p.k), 1, p.a.data(), int(p.k),
+                p.b.data(), int(p.n), 0, p.c.data(), int(p.n));
     benchmark::ClobberMemory();
   }
   rate(state, "GFLOP/s", 2.0 * double(p.m * p.k * p.n));
@@ -61,11 +61,12 @@ BENCHMARK_CAPTURE(gemm, transposed, true)->Apply(products)->Apply(weight_gradien
 BENCHMARK(openblas)->Apply(products);
 #endif
 
-// The modality map of a batch's distinct items: rows of X gathered into the product; backward with the gradient of the features.
+// The modality map of a batch's distinct items: rows of X gathered into the product; backward with the gradient of the
+// features.
 struct Projection {
   int64_t n, R, F, d = 64;
-  std::vector<float> x = random_floats(R * F), w = random_floats(F * d), b = random_floats(d), y = random_floats(n * d), dw = w, db = b,
-                     dx = random_floats(n * F);
+  std::vector<float> x = random_floats(R * F), w = random_floats(F * d), b = random_floats(d), y = random_floats(n * d),
+                     dw = w, db = b, dx = random_floats(n * F);
   std::vector<int32_t> rows = random_ids(n, R, 1);
   Projection(int64_t n_, int64_t R_, int64_t F_) : n(n_), R(R_), F(F_) { std::sort(rows.begin(), rows.end()); }
   RowList list() { return {rows.data(), nullptr, n}; }
@@ -75,7 +76,8 @@ void project(benchmark::State& state) {
   Projection p{state.range(0), 7050, state.range(1)};
   Ctx ctx(int(state.range(2)));
   for (auto _ : state) {
-    cpu_ops().project(ctx, {p.y.data(), p.n, p.d}, {p.x.data(), p.R, p.F}, p.list(), {p.w.data(), p.F, p.d}, {p.b.data(), 1, p.d});
+    cpu_ops().project(ctx, {p.y.data(), p.n, p.d}, {p.x.data(), p.R, p.F}, p.list(), {p.w.data(), p.F, p.d},
+                      {p.b.data(), 1, p.d});
     benchmark::ClobberMemory();
   }
   rate(state, "GFLOP/s", 2.0 * double(p.n * p.F * p.d));
@@ -84,8 +86,8 @@ void project_backward(benchmark::State& state) {
   Projection p{state.range(0), 7050, state.range(1)};
   Ctx ctx(int(state.range(2)));
   for (auto _ : state) {
-    cpu_ops().project_backward(ctx, {p.dw.data(), p.F, p.d}, {p.db.data(), 1, p.d}, {p.dx.data(), p.n, p.F}, {p.y.data(), p.n, p.d},
-                               {p.x.data(), p.R, p.F}, p.list(), {p.w.data(), p.F, p.d});
+    cpu_ops().project_backward(ctx, {p.dw.data(), p.F, p.d}, {p.db.data(), 1, p.d}, {p.dx.data(), p.n, p.F},
+                               {p.y.data(), p.n, p.d}, {p.x.data(), p.R, p.F}, p.list(), {p.w.data(), p.F, p.d});
     benchmark::ClobberMemory();
   }
   rate(state, "GFLOP/s", 4.0 * double(p.n * p.F * p.d));
@@ -103,8 +105,9 @@ std::vector<AdamCoef> coefficients(int64_t steps) {
   return c;
 }
 
-// A trained modality, step by step: the rows of a batch are brought up to date and multiplied, and their gradient enters the moments. Rows wait for some
-// R / n steps, so the two operations are timed together, in the order of training, and shown apart.
+// A trained modality, step by step: the rows of a batch are brought up to date and multiplied, and their gradient
+// enters the moments. Rows wait for some R / n steps, so the two operations are timed together, in the order of
+// training, and shown apart.
 void trained_projection(benchmark::State& state) {
   constexpr int64_t kLists = 16;
   Projection p{state.range(0), 7050, state.range(1)};
@@ -126,10 +129,11 @@ void trained_projection(benchmark::State& state) {
     std::vector<int32_t>& rows = lists[size_t(++t % kLists)];
     const RowList list{rows.data(), nullptr, int64_t(rows.size())};
     const auto start = std::chrono::steady_clock::now();
-    cpu_ops().catch_up_project(ctx, {p.y.data(), p.n, p.d}, x, list, {p.w.data(), p.F, p.d}, {p.b.data(), 1, p.d}, s, t - 1);
+    cpu_ops().catch_up_project(ctx, {p.y.data(), p.n, p.d}, x, list, {p.w.data(), p.F, p.d}, {p.b.data(), 1, p.d}, s,
+                               t - 1);
     const auto between = std::chrono::steady_clock::now();
-    cpu_ops().project_backward_step(ctx, {p.dw.data(), p.F, p.d}, {p.db.data(), 1, p.d}, {p.y.data(), p.n, p.d}, x, list, {p.w.data(), p.F, p.d}, s,
-                                    t);
+    cpu_ops().project_backward_step(ctx, {p.dw.data(), p.F, p.d}, {p.db.data(), 1, p.d}, {p.y.data(), p.n, p.d}, x,
+                                    list, {p.w.data(), p.F, p.d}, s, t);
     const auto end = std::chrono::steady_clock::now();
     forward += std::chrono::duration<double, std::milli>(between - start).count(),
         backward += std::chrono::duration<double, std::milli>(end - between).count();
@@ -146,7 +150,8 @@ void adam(benchmark::State& state) {
   Ctx ctx(int(state.range(1)));
   int64_t t = 0;
   for (auto _ : state)
-    cpu_ops().adam(ctx, {p.data(), 1, n}, {m.data(), 1, n}, {v.data(), 1, n}, {g.data(), 1, n}, {coef.data(), 1000, {}}, 1 + t++ % 1000);
+    cpu_ops().adam(ctx, {p.data(), 1, n}, {m.data(), 1, n}, {v.data(), 1, n}, {g.data(), 1, n}, {coef.data(), 1000, {}},
+                   1 + t++ % 1000);
   rate(state, "GB/s", 28.0 * double(n));
 }
 BENCHMARK(adam)
@@ -158,11 +163,12 @@ BENCHMARK(adam)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 
-// Rows brought to a step `missed` after the last one, then given a gradient at which their value waits: Gstep/s counts elements times steps, each one
-// divide and one square root.
+// Rows brought to a step `missed` after the last one, then given a gradient at which their value waits: Gstep/s counts
+// elements times steps, each one divide and one square root.
 void adam_rows(benchmark::State& state) {
   const int64_t n = 900, R = 4 * n, F = 4096, missed = state.range(0);
-  std::vector<float> p = random_floats(R * F), m = random_floats(R * F), v = random_floats(R * F), g = random_floats(n * F);
+  std::vector<float> p = random_floats(R * F), m = random_floats(R * F), v = random_floats(R * F),
+                     g = random_floats(n * F);
   for (float& x : v) x *= x;
   const auto coef = coefficients(missed + 2);
   const AdamSchedule s{coef.data(), missed + 2, {}};
@@ -171,7 +177,8 @@ void adam_rows(benchmark::State& state) {
   const Table table{{p.data(), R, F}, {m.data(), R, F}, {v.data(), R, F}, value_at.data(), moments_at.data()};
   const RowList rows{nullptr, nullptr, n};
   for (auto _ : state) {
-    std::fill(value_at.begin(), value_at.end(), 0), std::fill(moments_at.begin(), moments_at.end(), 1);  // step 1 has left its move open
+    std::fill(value_at.begin(), value_at.end(), 0),
+        std::fill(moments_at.begin(), moments_at.end(), 1);  // step 1 has left its move open
     cpu_ops().adam_catch_up(ctx, table, rows, s, missed + 1);
     cpu_ops().adam_rows(ctx, table, rows, {g.data(), n, F}, false, s, missed + 2);
   }
@@ -196,10 +203,17 @@ void score_topk(benchmark::State& state) {
   const Csr mask = pairs.train();
   Ctx ctx(int(state.range(1)));
   for (auto _ : state)
-    cpu_ops().score_topk(ctx, top.data(), score.data(), {hu.data(), kBaby.U, d}, users.data(), n, {hi.data(), kBaby.I, d}, &mask, k);
+    cpu_ops().score_topk(ctx, top.data(), score.data(), {hu.data(), kBaby.U, d}, users.data(), n,
+                         {hi.data(), kBaby.I, d}, &mask, k);
   rate(state, "GFLOP/s", 2.0 * double(n * kBaby.I * d));
 }
-BENCHMARK(score_topk)->ArgNames({"k", "threads"})->Args({50, 1})->Args({50, 2})->Args({500, 2})->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(score_topk)
+    ->ArgNames({"k", "threads"})
+    ->Args({50, 1})
+    ->Args({50, 2})
+    ->Args({500, 2})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
 void knn_cosine(benchmark::State& state) {
   const int64_t I = state.range(0), F = state.range(1), k = 10;
@@ -210,7 +224,12 @@ void knn_cosine(benchmark::State& state) {
   for (auto _ : state) cpu_ops().knn_cosine(ctx, idx.data(), &tied, {x.data(), I, F}, k, false, 1);
   rate(state, "GFLOP/s", 2.0 * double(I * I * F));
 }
-BENCHMARK(knn_cosine)->ArgNames({"I", "F"})->Args({7050, 384})->Args({7050, 4096})->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(knn_cosine)
+    ->ArgNames({"I", "F"})
+    ->Args({7050, 384})
+    ->Args({7050, 4096})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace ccdrec::bench

@@ -1,4 +1,5 @@
-// Hard negatives of a batch: the choice of DNS (one table) and of MixGCF (three tables and an item part), MixGCF's loss, popularity, and how hard they were.
+// Hard negatives of a batch: the choice of DNS (one table) and of MixGCF (three tables and an item part), MixGCF's
+// loss, popularity, and how hard they were.
 #include <benchmark/benchmark.h>
 
 #include "bench/kernels/skewed.h"
@@ -30,8 +31,8 @@ void hardest_negative(benchmark::State& state, Shape shape, int64_t B, int N, in
   uint32_t step = 0;
   for (auto _ : state) {
     ++step;
-    cpu::hardest_negative(ctx, out.data(), {h_u.data(), shape.U, d}, users.data(), B, 0, t.v, p.train(), items.data(), shape.I, N, top_m,
-                          Stream{1, Use::hard, 0, step}, Stream{1, Use::hard_rank, 0, step});
+    cpu::hardest_negative(ctx, out.data(), {h_u.data(), shape.U, d}, users.data(), B, 0, t.v, p.train(), items.data(),
+                          shape.I, N, top_m, Stream{1, Use::hard, 0, step}, Stream{1, Use::hard_rank, 0, step});
   }
   state.SetItemsProcessed(state.iterations() * B * N);
 }
@@ -46,8 +47,8 @@ void mixed_bpr(benchmark::State& state, Shape shape, int64_t B, int n) {
   double loss = 0;
   Ctx ctx(threads());
   for (auto _ : state)
-    cpu::mixed_bpr(ctx, &loss, {d_u.data(), B, d}, d_layer.data(), {}, {u.data(), B, d}, t.v, positives.data(), hard.data(), {alpha.data(), n, B},
-                   0.5f, false);
+    cpu::mixed_bpr(ctx, &loss, {d_u.data(), B, d}, d_layer.data(), {}, {u.data(), B, d}, t.v, positives.data(),
+                   hard.data(), {alpha.data(), n, B}, 0.5f, false);
 }
 
 void draw_mixing(benchmark::State& state, int64_t B, int n) {
@@ -66,7 +67,8 @@ void popular_negatives(benchmark::State& state, Shape shape, int64_t B) {
   const auto columns = popular_columns(items, counts, 0.75);
   Ctx ctx(threads());
   for (auto _ : state)
-    cpu::popular_negatives(ctx, out.data(), users.data(), B, 0, p.train(), columns.data(), int64_t(columns.size()), Stream{1, Use::popular});
+    cpu::popular_negatives(ctx, out.data(), users.data(), B, 0, p.train(), columns.data(), int64_t(columns.size()),
+                           Stream{1, Use::popular});
 }
 
 void negative_ranks(benchmark::State& state, Shape shape, int64_t B) {
@@ -76,15 +78,24 @@ void negative_ranks(benchmark::State& state, Shape shape, int64_t B) {
   std::vector<float> out(size_t(B) * 3);
   Ctx ctx(threads());
   for (auto _ : state)
-    cpu::negative_ranks(ctx, {out.data(), B, 3}, {h_u.data(), shape.U, d}, users.data(), positives.data(), {h_n.data(), B, d},
-                        {h_i.data(), shape.I, d}, p.train());
-  state.counters["Gflop/s"] = benchmark::Counter(double(state.iterations()) * 2.0 * double(B * shape.I * d) * 1e-9, benchmark::Counter::kIsRate);
+    cpu::negative_ranks(ctx, {out.data(), B, 3}, {h_u.data(), shape.U, d}, users.data(), positives.data(),
+                        {h_n.data(), B, d}, {h_i.data(), shape.I, d}, p.train());
+  state.counters["Gflop/s"] = benchmark::Counter(double(state.iterations()) * 2.0 * double(B * shape.I * d) * 1e-9,
+                                                 benchmark::Counter::kIsRate);
 }
 
-BENCHMARK_CAPTURE(hardest_negative, dns_baby_2048x32, kBaby, 2048, 32, 1, 1)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(hardest_negative, dns_baby_2048x32_of_the_best_4, kBaby, 2048, 32, 1, 4)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(hardest_negative, mixgcf_baby_2048x32x3, kBaby, 2048, 32, 3, 1)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(hardest_negative, mixgcf_sports_2048x32x3, kSports, 2048, 32, 3, 1)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(hardest_negative, dns_baby_2048x32, kBaby, 2048, 32, 1, 1)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(hardest_negative, dns_baby_2048x32_of_the_best_4, kBaby, 2048, 32, 1, 4)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(hardest_negative, mixgcf_baby_2048x32x3, kBaby, 2048, 32, 3, 1)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(hardest_negative, mixgcf_sports_2048x32x3, kSports, 2048, 32, 3, 1)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(mixed_bpr, baby_2048x3, kBaby, 2048, 3)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(draw_mixing, batch_2048x3, 2048, 3)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(popular_negatives, baby_2048, kBaby, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);

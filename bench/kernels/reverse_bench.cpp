@@ -1,5 +1,5 @@
-// The reverse process over all items, once per epoch: I, T, M as in the data sets. GFLOP/s counts the two products per item and step; the
-// second line is the price of its normals alone.
+// The reverse process over all items, once per epoch: I, T, M as in the data sets. GFLOP/s counts the two products per
+// item and step; the second line is the price of its normals alone.
 #include <benchmark/benchmark.h>
 
 #include "kernels/ops.h"
@@ -15,9 +15,11 @@ void reverse_process(benchmark::State& state) {
     cpu_ops().init_normal(ctx, {v.data(), rows, d}, sd, Stream{use, Use::test});
     return v;
   };
-  const std::vector<float> q = normals(1, I, 0.02f), h = normals(2, M * I, 1), w = normals(3, 3 * d, 0.125f), tau = time_embedding(int(T), d);
+  const std::vector<float> q = normals(1, I, 0.02f), h = normals(2, M * I, 1), w = normals(3, 3 * d, 0.125f),
+                           tau = time_embedding(int(T), d);
   const HostSchedule host = make_schedule("linear", int(T), false);
-  const Schedule schedule{int(T), host.sqrt_abar.data(), host.sqrt_1m_abar.data(), host.a.data(), host.b.data(), host.sigma.data()};
+  const Schedule schedule{int(T),        host.sqrt_abar.data(), host.sqrt_1m_abar.data(),
+                          host.a.data(), host.b.data(),         host.sigma.data()};
   std::vector<float> pool(size_t(4 * I * d));
   Mat pools[4];
   CMat hs[kMaxModalities];
@@ -28,7 +30,8 @@ void reverse_process(benchmark::State& state) {
     cpu_ops().reverse_process(ctx, pools, {q.data(), I, d}, hs, int(M), {tau.data(), T, d}, params, schedule, 1, 1);
     benchmark::ClobberMemory();
   }
-  state.counters["GFLOP/s"] = benchmark::Counter(4e-9 * double(I * T * d * d), benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(4e-9 * double(I * T * d * d), benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(reverse_process)
     ->ArgNames({"I", "M", "T", "d", "threads"})
@@ -49,7 +52,12 @@ void draw_normals(benchmark::State& state) {
   }
   state.counters["normals/s"] = benchmark::Counter(double(n * d), benchmark::Counter::kIsIterationInvariantRate);
 }
-BENCHMARK(draw_normals)->ArgNames({"n", "d", "threads"})->Args({7050, 64, 1})->Args({7050, 64, 2})->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(draw_normals)
+    ->ArgNames({"n", "d", "threads"})
+    ->Args({7050, 64, 1})
+    ->Args({7050, 64, 2})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace ccdrec

@@ -29,7 +29,9 @@ void negatives(benchmark::State& state, Shape shape, int64_t B, int n_neg) {
   std::vector<int32_t> items(size_t(shape.I)), out(size_t(B) * size_t(n_neg));
   std::iota(items.begin(), items.end(), 0);
   Ctx ctx(threads());
-  for (auto _ : state) cpu::negatives(ctx, out.data(), users.data(), B, n_neg, 0, p.train(), items.data(), shape.I, Stream{1, Use::neg_uniform});
+  for (auto _ : state)
+    cpu::negatives(ctx, out.data(), users.data(), B, n_neg, 0, p.train(), items.data(), shape.I,
+                   Stream{1, Use::neg_uniform});
   state.SetItemsProcessed(state.iterations() * B * n_neg);
 }
 
@@ -54,7 +56,8 @@ void similar_negative(benchmark::State& state, Shape shape, int64_t B, int64_t C
   constexpr int64_t d = 64;
   const SkewedPairs p = skewed_pairs(shape);
   const auto pool = random_floats(shape.I * d);
-  const auto users = random_ids(B, shape.U, 0), positives = random_ids(B, shape.I, 1), fallback = random_ids(B, shape.I, 2);
+  const auto users = random_ids(B, shape.U, 0), positives = random_ids(B, shape.I, 1),
+             fallback = random_ids(B, shape.I, 2);
   auto cand = random_ids(C, shape.I, 3);
   std::sort(cand.begin(), cand.end());
   std::vector<int32_t> out(size_t(B), 0);
@@ -62,9 +65,11 @@ void similar_negative(benchmark::State& state, Shape shape, int64_t B, int64_t C
   Ctx ctx(threads());
   uint32_t step = 0;
   for (auto _ : state)
-    cpu::similar_negative(ctx, out.data(), &nan_flag, {pool.data(), shape.I, d}, positives.data(), users.data(), B, cand.data(), C, p.train(), C / 10,
-                          false, fallback.data(), Stream{1, Use::cns_rank, 0, step++});
-  state.counters["Gflop/s"] = benchmark::Counter(double(state.iterations()) * 2.0 * double(B * C * d) * 1e-9, benchmark::Counter::kIsRate);
+    cpu::similar_negative(ctx, out.data(), &nan_flag, {pool.data(), shape.I, d}, positives.data(), users.data(), B,
+                          cand.data(), C, p.train(), C / 10, false, fallback.data(),
+                          Stream{1, Use::cns_rank, 0, step++});
+  state.counters["Gflop/s"] =
+      benchmark::Counter(double(state.iterations()) * 2.0 * double(B * C * d) * 1e-9, benchmark::Counter::kIsRate);
 }
 
 BENCHMARK_CAPTURE(shuffle, sports, 218409)->UseRealTime()->Unit(benchmark::kMicrosecond);
@@ -77,7 +82,9 @@ BENCHMARK_CAPTURE(candidates, sports, 1835, 18357)->UseRealTime()->Unit(benchmar
 BENCHMARK_CAPTURE(group, batch_2048x5_sports, 10240, 53955)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(similar_negative, baby_512x705, kBaby, 512, 705)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(similar_negative, sports_512x1835, kSports, 512, 1835)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(similar_negative, sports_2048x6300, kSports, 2048, 6300)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(similar_negative, sports_2048x6300, kSports, 2048, 6300)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace ccdrec::bench

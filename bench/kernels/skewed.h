@@ -1,4 +1,5 @@
-// Graphs as skewed as the data: every user 4 items or more, items of popularity ~ 1/(rank+20), numbered at random. Sizes of the Amazon sets.
+// Graphs as skewed as the data: every user 4 items or more, items of popularity ~ 1/(rank+20), numbered at random.
+// Sizes of the Amazon sets.
 #pragma once
 #include <omp.h>
 
@@ -33,7 +34,8 @@ inline SkewedPairs skewed_pairs(Shape s) {
   for (int64_t i = 0; i < s.I; ++i) upto[size_t(i) + 1] = upto[size_t(i)] + 1.0 / double(i + 20);
   std::vector<int32_t> name(size_t(s.I), 0);
   std::iota(name.begin(), name.end(), 0);
-  for (int64_t i = s.I - 1; i > 0; --i) std::swap(name[size_t(i)], name[below(draw(Stream{1, Use::test, 1}, uint32_t(i)).v[0], uint32_t(i + 1))]);
+  for (int64_t i = s.I - 1; i > 0; --i)
+    std::swap(name[size_t(i)], name[below(draw(Stream{1, Use::test, 1}, uint32_t(i)).v[0], uint32_t(i + 1))]);
   const double spare = double(s.E) / double(s.U) - 3.0;  // mean of a geometric number of items beyond three
   std::vector<int64_t> du(size_t(s.U), 0), di(size_t(s.I), 0);
   for (int64_t u = 0; u < s.U; ++u) {
@@ -50,7 +52,8 @@ inline SkewedPairs skewed_pairs(Shape s) {
     du[size_t(u)] = n;
     p.row_ptr.push_back(int64_t(p.item.size()));
   }
-  for (size_t e = 0; e < p.user.size(); ++e) p.weight.push_back(float(1 / std::sqrt(double(du[size_t(p.user[e])]) * double(di[size_t(p.item[e])]))));
+  for (size_t e = 0; e < p.user.size(); ++e)
+    p.weight.push_back(float(1 / std::sqrt(double(du[size_t(p.user[e])]) * double(di[size_t(p.item[e])]))));
   return p;
 }
 
@@ -62,7 +65,10 @@ struct UserItemGraph {
   int64_t N;
   MutableCsr room;
   UserItemGraph(const SkewedPairs& p, double rho)
-      : row_ptr(size_t(p.shape.U + p.shape.I + 1), 0), col(2 * p.user.size()), val(2 * p.user.size()), N(p.shape.U + p.shape.I) {
+      : row_ptr(size_t(p.shape.U + p.shape.I + 1), 0),
+        col(2 * p.user.size()),
+        val(2 * p.user.size()),
+        N(p.shape.U + p.shape.I) {
     room = {N, N, row_ptr.data(), col.data(), val.data(), int64_t(col.size())};
     Ctx ctx(1);
     cpu::prune(ctx, room, p.edges(), rho, Stream{1, Use::prune});
@@ -78,7 +84,8 @@ inline std::vector<float> random_floats(int64_t n) {
 }
 inline std::vector<int32_t> random_ids(int64_t n, int64_t limit, uint32_t which) {
   std::vector<int32_t> v(size_t(n), 0);
-  for (int64_t i = 0; i < n; ++i) v[size_t(i)] = int32_t(below(draw(Stream{1, Use::test, 5, which}, uint32_t(i)).v[0], uint32_t(limit)));
+  for (int64_t i = 0; i < n; ++i)
+    v[size_t(i)] = int32_t(below(draw(Stream{1, Use::test, 5, which}, uint32_t(i)).v[0], uint32_t(limit)));
   return v;
 }
 inline int threads() { return omp_get_max_threads(); }

@@ -1,4 +1,5 @@
-// spmm and propagate on graphs of the data's size and skew. bytes = the contract's formula: every edge reads its row of X, caches or not.
+// spmm and propagate on graphs of the data's size and skew. bytes = the contract's formula: every edge reads its row of
+// X, caches or not.
 #include <benchmark/benchmark.h>
 
 #include <string>
@@ -48,17 +49,20 @@ void spmm_one_heavy_row(benchmark::State& state) {  // one row of a million edge
   const auto val = random_floats(nnz), x = random_floats(N * d);
   std::vector<float> y(d);
   Ctx ctx(threads());
-  for (auto _ : state) cpu::spmm(ctx, {y.data(), 1, d}, {1, N, row_ptr.data(), col.data(), val.data()}, {x.data(), N, d}, false);
+  for (auto _ : state)
+    cpu::spmm(ctx, {y.data(), 1, d}, {1, N, row_ptr.data(), col.data(), val.data()}, {x.data(), N, d}, false);
   state.SetBytesProcessed(state.iterations() * spmm_bytes(nnz, 1));
 }
 
-// Two layers on all rows (B = 0), or on those that a batch of B pairs with a negative each reads. edges1, edges2: of the rows of each layer.
+// Two layers on all rows (B = 0), or on those that a batch of B pairs with a negative each reads. edges1, edges2: of
+// the rows of each layer.
 enum class Part { frontier, forward, backward, backward_layers };
 void two_layers(benchmark::State& state, Part part, Shape shape, double rho, int64_t B) {
   Ctx ctx(threads());
   const SkewedPairs pairs = skewed_pairs(shape);
   const UserItemGraph a(pairs, rho);
-  const BenchTable e0(ctx, a.N, true), g(ctx, a.N, true), h(ctx, a.N, false), g_e0(ctx, a.N, false), w1(ctx, a.N, false), w2(ctx, a.N, false);
+  const BenchTable e0(ctx, a.N, true), g(ctx, a.N, true), h(ctx, a.N, false), g_e0(ctx, a.N, false),
+      w1(ctx, a.N, false), w2(ctx, a.N, false);
   Mat work[2] = {w1, w2};
   const CMat g_layer[3] = {e0, e0, e0};  // values do not matter
   std::vector<int32_t> wanted;
@@ -90,7 +94,8 @@ void two_layers(benchmark::State& state, Part part, Shape shape, double rho, int
       const int64_t r = f.rows[l].idx ? f.rows[l].idx[j] : j;
       edges += a.row_ptr[size_t(r) + 1] - a.row_ptr[size_t(r)];
     }
-    state.counters["rows" + std::to_string(l)] = double(f.rows[l].n()), state.counters["edges" + std::to_string(l)] = double(edges);
+    state.counters["rows" + std::to_string(l)] = double(f.rows[l].n()),
+                            state.counters["edges" + std::to_string(l)] = double(edges);
   }
 }
 
@@ -99,8 +104,8 @@ void random_rows(benchmark::State& state) {
   const RandomRows rows(ctx, state.range(0));
   for (auto _ : state) benchmark::DoNotOptimize(rows.pass());
   state.counters["MB"] = double(state.range(0) * RandomRows::kColumns * 4) / 1e6;
-  state.counters["rows"] =
-      benchmark::Counter(double(RandomRows::kDraws) / ctx.threads, benchmark::Counter::kIsIterationInvariantRate);  // a second and thread
+  state.counters["rows"] = benchmark::Counter(double(RandomRows::kDraws) / ctx.threads,
+                                              benchmark::Counter::kIsIterationInvariantRate);  // a second and thread
 }
 
 BENCHMARK(random_rows)->Arg(31925)->Arg(63850)->Arg(127701)->Arg(255404)->UseRealTime()->Unit(benchmark::kMillisecond);
@@ -108,22 +113,48 @@ BENCHMARK_CAPTURE(spmm, baby_full, kBaby, 0.0)->UseRealTime()->Unit(benchmark::k
 BENCHMARK_CAPTURE(spmm, sports_full, kSports, 0.0)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(spmm, sports_pruned, kSports, 0.8)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(spmm_one_heavy_row)->UseRealTime()->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(two_layers, frontier_baby_full_batch_2048, Part::frontier, kBaby, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(two_layers, forward_baby_full_batch_2048, Part::forward, kBaby, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(two_layers, backward_baby_full_batch_2048, Part::backward, kBaby, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, frontier_baby_full_batch_2048, Part::frontier, kBaby, 0.0, 2048)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, forward_baby_full_batch_2048, Part::forward, kBaby, 0.0, 2048)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, backward_baby_full_batch_2048, Part::backward, kBaby, 0.0, 2048)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(two_layers, backward_layers_baby_full_batch_2048, Part::backward_layers, kBaby, 0.0, 2048)
     ->UseRealTime()
     ->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(two_layers, frontier_baby_pruned_batch_2048, Part::frontier, kBaby, 0.8, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(two_layers, forward_baby_pruned_batch_2048, Part::forward, kBaby, 0.8, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(two_layers, backward_baby_pruned_batch_2048, Part::backward, kBaby, 0.8, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(two_layers, frontier_sports_full_batch_2048, Part::frontier, kSports, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(two_layers, forward_sports_full_batch_2048, Part::forward, kSports, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(two_layers, backward_sports_full_batch_2048, Part::backward, kSports, 0.0, 2048)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(two_layers, forward_baby_full_all_rows, Part::forward, kBaby, 0.0, 0)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(two_layers, backward_baby_full_all_rows, Part::backward, kBaby, 0.0, 0)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(two_layers, forward_sports_full_all_rows, Part::forward, kSports, 0.0, 0)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK_CAPTURE(two_layers, backward_sports_full_all_rows, Part::backward, kSports, 0.0, 0)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, frontier_baby_pruned_batch_2048, Part::frontier, kBaby, 0.8, 2048)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, forward_baby_pruned_batch_2048, Part::forward, kBaby, 0.8, 2048)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, backward_baby_pruned_batch_2048, Part::backward, kBaby, 0.8, 2048)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, frontier_sports_full_batch_2048, Part::frontier, kSports, 0.0, 2048)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, forward_sports_full_batch_2048, Part::forward, kSports, 0.0, 2048)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, backward_sports_full_batch_2048, Part::backward, kSports, 0.0, 2048)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, forward_baby_full_all_rows, Part::forward, kBaby, 0.0, 0)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, backward_baby_full_all_rows, Part::backward, kBaby, 0.0, 0)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, forward_sports_full_all_rows, Part::forward, kSports, 0.0, 0)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(two_layers, backward_sports_full_all_rows, Part::backward, kSports, 0.0, 0)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace ccdrec::bench

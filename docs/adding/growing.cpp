@@ -4,8 +4,8 @@
 
 namespace ccdrec {
 
-// The number of candidates is an argument of the operation: a step recorded with one cannot be replayed with another, so
-// each number is a kind of its own.
+// The number of candidates is an argument of the operation: a step recorded with one cannot be replayed with another,
+// so each number is a kind of its own.
 Plan Growing::prepare(int epoch, int64_t step) {
   now_ = std::min(most_, 2 << std::min(epoch / every_, 10));
   Plan plan = ChoosingSampler::prepare(epoch, step);

@@ -9,8 +9,10 @@ void LastLayer::outline(Outline& o, const Settings& s) {
   o.propagates = true;
 }
 
-LastLayer::LastLayer(const Setup& z, Start start) : Backbone(z, start, Tables::Init::xavier_uniform), propagation_(z, z.s.n_ui_layers) {
-  if (start != Start::q || z.s.n_ui_layers < 1) throw UserError("model LastLayer starts from the item table and has at least one layer");
+LastLayer::LastLayer(const Setup& z, Start start)
+    : Backbone(z, start, Tables::Init::xavier_uniform), propagation_(z, z.s.n_ui_layers) {
+  if (start != Start::q || z.s.n_ui_layers < 1)
+    throw UserError("model LastLayer starts from the item table and has at least one layer");
   propagation_.ask_layer_gradients();  // H is one layer: its gradient is that layer's, and that of the mean stays zero
 }
 
@@ -26,6 +28,8 @@ Representations LastLayer::representations() const {
   return r;
 }
 
-void LastLayer::ask_layer_gradients() { throw UserError("sampler mixgcf mixes layers whose mean is H, and LastLayer has none"); }
+void LastLayer::ask_layer_gradients() {
+  throw UserError("sampler mixgcf mixes layers whose mean is H, and LastLayer has none");
+}
 
 }  // namespace ccdrec

@@ -30,8 +30,8 @@ class SmallSystem {
     dev->ops.candidates(dev->ctx, rows.p(), 24, train.rows(), Stream{3, Use::test, 0, 0});
     dev->ops.take(dev->ctx, users.p(), train.user.p(), rows.p(), 0, 24);
     dev->ops.take(dev->ctx, items.p(), train.item.p(), rows.p(), 0, 24);
-    dev->ops.negatives(dev->ctx, batch.items + 24, users.p(), 24, 1, 0, train.by_user.view(), train.occurring.p(), train.occurring.n(),
-                       Stream{3, Use::neg_uniform, 0, 0});
+    dev->ops.negatives(dev->ctx, batch.items + 24, users.p(), 24, 1, 0, train.by_user.view(), train.occurring.p(),
+                       train.occurring.n(), Stream{3, Use::neg_uniform, 0, 0});
     losses = Array<double>(*dev, int64_t(model->losses().size()));
     std::vector<AdamCoef> steps;
     for (int k = 1; k <= 50; ++k) steps.push_back(adam_coef(0.01, AdamHyper{}, k));
@@ -70,7 +70,8 @@ class SmallSystem {
 
 Settings small_settings() {
   Settings s;
-  s.model = "LightGCN", s.embedding_size = 16, s.train_batch_size = 24, s.n_ui_layers = 2, s.reg_weight = 0, s.omega = 0.5, s.n_candidates = 16;
+  s.model = "LightGCN", s.embedding_size = 16, s.train_batch_size = 24, s.n_ui_layers = 2, s.reg_weight = 0,
+  s.omega = 0.5, s.n_candidates = 16;
   return s;
 }
 
@@ -98,8 +99,8 @@ TEST(Growing, DrawsFromMoreCandidatesEveryFewEpochs) {
     const HostCsr seen = pairs_by_user(data.train, data.n_users, data.n_items);
     const std::vector<int32_t> user = z.users.host(), item = z.items.host();
     for (size_t b = 0; b < 24; ++b)
-      EXPECT_FALSE(
-          std::binary_search(seen.col.begin() + seen.row_ptr[size_t(user[b])], seen.col.begin() + seen.row_ptr[size_t(user[b]) + 1], item[48 + b]));
+      EXPECT_FALSE(std::binary_search(seen.col.begin() + seen.row_ptr[size_t(user[b])],
+                                      seen.col.begin() + seen.row_ptr[size_t(user[b]) + 1], item[48 + b]));
   }
 }
 

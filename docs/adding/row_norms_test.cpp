@@ -24,7 +24,8 @@ void row_norms_of(const Device& dev, Ctx& ctx, float* out, CMat x, RowList rows)
 }
 
 TEST(RowNorms, AreThoseOfTheListedRows) {
-  for (const auto& [R, d, n] : std::vector<std::array<int64_t, 3>>{{5, 1, 0}, {1, 1, 1}, {40, 37, 13}, {300, 64, 300}, {7, 130, 5}}) {
+  for (const auto& [R, d, n] :
+       std::vector<std::array<int64_t, 3>>{{5, 1, 0}, {1, 1, 1}, {40, 37, 13}, {300, 64, 300}, {7, 130, 5}}) {
     Draw g;
     const auto x = g.floats(R * d);
     std::vector<int32_t> listed(static_cast<size_t>(R));

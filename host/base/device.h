@@ -1,4 +1,5 @@
-// A device chosen at run time: its operations, its context, its memory. Models reach memory only through Array and the operations.
+// A device chosen at run time: its operations, its context, its memory. Models reach memory only through Array and the
+// operations.
 #pragma once
 #include <chrono>
 #include <map>
@@ -23,10 +24,11 @@ class Device {
   Ctx ctx;
 };
 
-// `device` is auto | cpu | cuda; threads 0 = default_threads(); precision of a GPU's large products: fp32 | tf32 | bf16; whose sparse products: auto | own |
-// cusparse. UserError when the device cannot be had. `note` says what was taken and why.
-std::unique_ptr<Device> make_device(const std::string& device, int threads, std::string& note, const std::string& precision = "fp32",
-                                    const std::string& spmm = "auto");
+// `device` is auto | cpu | cuda; threads 0 = default_threads(); precision of a GPU's large products: fp32 | tf32 |
+// bf16; whose sparse products: auto | own | cusparse. UserError when the device cannot be had. `note` says what was
+// taken and why.
+std::unique_ptr<Device> make_device(const std::string& device, int threads, std::string& note,
+                                    const std::string& precision = "fp32", const std::string& spmm = "auto");
 
 // UserError when the device cannot be had, or not with that setting; takes nothing.
 void check_device(const std::string& device, const std::string& spmm = "auto");
@@ -35,13 +37,15 @@ bool takes_gpu(const std::string& device);                    // whether make_de
 int threads_of(int setting);                                  // of a CPU device
 // Bytes free on the GPU that make_device would take for this setting; 0 where it would take the CPU.
 size_t gpu_memory_available(const std::string& device);
-const Ops* ops_for_ranges(const std::string& device);  // of the GPU that make_device would take, null where it would take the CPU
+const Ops* ops_for_ranges(
+    const std::string& device);  // of the GPU that make_device would take, null where it would take the CPU
 
 // A range for profilers and nothing else.
 class Range {
  public:
   Range(const Device& dev, RangeId id, int64_t payload = -1) : Range(&dev.ops, id, payload) {}
-  Range(const Ops* ops, RangeId id, int64_t payload = -1) : ops_(ops && ops->enter ? ops : nullptr) {  // before there is a device; null: none
+  Range(const Ops* ops, RangeId id, int64_t payload = -1)
+      : ops_(ops && ops->enter ? ops : nullptr) {  // before there is a device; null: none
     if (ops_) ops_->enter(id, payload);
   }
   ~Range() {
@@ -54,8 +58,8 @@ class Range {
   const Ops* const ops_;
 };
 
-// A stretch of work: a range for profilers, and its seconds added to a map under the range's name when the scope ends. On a GPU operations return
-// before they are done: with `timed` the scope waits for them, without it nothing is added.
+// A stretch of work: a range for profilers, and its seconds added to a map under the range's name when the scope ends.
+// On a GPU operations return before they are done: with `timed` the scope waits for them, without it nothing is added.
 class Phase {
  public:
   Phase(Device&, std::map<std::string, double>& into, RangeId, bool timed, int64_t payload);
@@ -77,7 +81,8 @@ template <class T>
 class Array {
  public:
   Array() = default;
-  Array(Device& dev, int64_t n) : dev_(&dev), n_(n), p_(static_cast<T*>(dev.ops.alloc(dev.ctx, size_t(n) * sizeof(T)))) {
+  Array(Device& dev, int64_t n)
+      : dev_(&dev), n_(n), p_(static_cast<T*>(dev.ops.alloc(dev.ctx, size_t(n) * sizeof(T)))) {
     dev.ctx.count_array(n * int64_t(sizeof(T)));
   }
   Array(Device& dev, const std::vector<T>& host) : Array(dev, int64_t(host.size())) { upload(host.data(), n_); }
@@ -96,8 +101,12 @@ class Array {
 
   T* p() const { return p_; }
   int64_t n() const { return n_; }
-  void upload(const T* host, int64_t n, int64_t first = 0) { dev_->ops.upload(dev_->ctx, p_ + first, host, size_t(n) * sizeof(T)); }
-  void download(T* host, int64_t n, int64_t first = 0) const { dev_->ops.download(dev_->ctx, host, p_ + first, size_t(n) * sizeof(T)); }
+  void upload(const T* host, int64_t n, int64_t first = 0) {
+    dev_->ops.upload(dev_->ctx, p_ + first, host, size_t(n) * sizeof(T));
+  }
+  void download(T* host, int64_t n, int64_t first = 0) const {
+    dev_->ops.download(dev_->ctx, host, p_ + first, size_t(n) * sizeof(T));
+  }
   std::vector<T> host() const {
     std::vector<T> v(static_cast<size_t>(n_));
     if (n_) download(v.data(), n_);
@@ -164,8 +173,14 @@ class OwnedCsr {
   OwnedCsr() = default;
   template <class Host>  // a HostCsr
   OwnedCsr(Device& dev, const Host& h)
-      : rows_(h.rows), cols_(h.cols), nnz_(int64_t(h.col.size())), ptr_(dev, h.row_ptr), col_(dev, h.col), val_(dev, h.val) {}
-  OwnedCsr(Device& dev, int64_t rows, int64_t cols, int64_t nnz) : rows_(rows), cols_(cols), ptr_(dev, rows + 1), col_(dev, nnz), val_(dev, nnz) {}
+      : rows_(h.rows),
+        cols_(h.cols),
+        nnz_(int64_t(h.col.size())),
+        ptr_(dev, h.row_ptr),
+        col_(dev, h.col),
+        val_(dev, h.val) {}
+  OwnedCsr(Device& dev, int64_t rows, int64_t cols, int64_t nnz)
+      : rows_(rows), cols_(cols), ptr_(dev, rows + 1), col_(dev, nnz), val_(dev, nnz) {}
   Csr view() const { return {rows_, cols_, ptr_.p(), col_.p(), val_.p(), nnz_}; }
   MutableCsr mutable_view() const { return {rows_, cols_, ptr_.p(), col_.p(), val_.p(), col_.n()}; }
   int64_t rows() const { return rows_; }

@@ -41,7 +41,9 @@ std::string proc_value(const char* file, const std::string& name) {
   return "";
 }
 
-uint64_t proc_kilobytes(const char* name) { return std::strtoull(proc_value("/proc/meminfo", name).c_str(), nullptr, 10) * 1024; }
+uint64_t proc_kilobytes(const char* name) {
+  return std::strtoull(proc_value("/proc/meminfo", name).c_str(), nullptr, 10) * 1024;
+}
 
 // A number in a file of its own; 0 when the file is missing or says "max" (no limit).
 uint64_t number_in(const char* file) {
@@ -50,10 +52,12 @@ uint64_t number_in(const char* file) {
   return in >> n ? n : 0;
 }
 
-// Processors' worth of time that this folder of a control group grants, "max" and -1 being no limit: infinity then, and where there are no such files.
+// Processors' worth of time that this folder of a control group grants, "max" and -1 being no limit: infinity then, and
+// where there are no such files.
 double quota_in(const std::string& folder) {
   double quota = -1, period = 0;
-  std::ifstream both(folder + "/cpu.max"), v1_quota(folder + "/cpu.cfs_quota_us"), v1_period(folder + "/cpu.cfs_period_us");
+  std::ifstream both(folder + "/cpu.max"), v1_quota(folder + "/cpu.cfs_quota_us"),
+      v1_period(folder + "/cpu.cfs_period_us");
   const bool found = (both >> quota >> period) || (v1_quota >> quota && v1_period >> period);
   return found && quota > 0 && period > 0 ? quota / period : std::numeric_limits<double>::infinity();
 }
@@ -67,8 +71,9 @@ std::string text_in(const char* file) {
 std::string instruction_sets() {
   std::string out;
 #if defined(__x86_64__)
-  const std::pair<const char*, bool> sets[] = {
-      {"avx2", __builtin_cpu_supports("avx2")}, {"fma", __builtin_cpu_supports("fma")}, {"avx512f", __builtin_cpu_supports("avx512f")}};
+  const std::pair<const char*, bool> sets[] = {{"avx2", __builtin_cpu_supports("avx2")},
+                                               {"fma", __builtin_cpu_supports("fma")},
+                                               {"avx512f", __builtin_cpu_supports("avx512f")}};
   for (const auto& [name, has] : sets)
     if (has) out += (out.empty() ? "" : " ") + std::string(name);
 #endif
@@ -98,7 +103,8 @@ int cpu_quota(const std::string& root, const std::string& groups) {
       mounts = {root, root + "/unified"};
     else if (("," + controllers + ",").find(",cpu,") != std::string::npos)
       mounts = {root + "/" + controllers, root + "/cpu"};
-    // The group, and all above it; in a container the path may be the host's, and then the mount itself is the container's group.
+    // The group, and all above it; in a container the path may be the host's, and then the mount itself is the
+    // container's group.
     for (const std::string& mount : mounts)
       for (std::string path = line.substr(second + 1);; path.erase(path.rfind('/'))) {
         least = std::min(least, quota_in(mount + path));

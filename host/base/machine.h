@@ -1,4 +1,5 @@
-// What the program runs on and what it was built with: printed by `info`, by the log of every run and beside every measurement.
+// What the program runs on and what it was built with: printed by `info`, by the log of every run and beside every
+// measurement.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -14,18 +15,20 @@ struct Machine {
   uint64_t available_bytes = 0;  // that can be taken now without swapping
 };
 Machine this_machine();
-// What a control group (version 2) has taken, without the pages of files it has read: those are given up when memory is asked for.
+// What a control group (version 2) has taken, without the pages of files it has read: those are given up when memory is
+// asked for.
 uint64_t used_by_group(const std::string& folder);
 
-// CPU operations' threads where nobody asks for a number: OMP_NUM_THREADS, or the processors this process may use (its affinity mask), or fewer where
-// its control group has a quota of CPU time: with more the group would use its time up early and then stand still.
+// CPU operations' threads where nobody asks for a number: OMP_NUM_THREADS, or the processors this process may use (its
+// affinity mask), or fewer where its control group has a quota of CPU time: with more the group would use its time up
+// early and then stand still.
 struct Threads {
   int n = 1;
   std::string why;  // "all cores", "the control group's quota", ..
 };
 Threads default_threads();
-// The quota of a process's control group or of one above it, version 1 or 2, in whole processors, at least 1; 0: there is none. `root`: /sys/fs/cgroup,
-// `groups`: what /proc/self/cgroup says.
+// The quota of a process's control group or of one above it, version 1 or 2, in whole processors, at least 1; 0: there
+// is none. `root`: /sys/fs/cgroup, `groups`: what /proc/self/cgroup says.
 int cpu_quota(const std::string& root, const std::string& groups);
 std::string describe_waiting();  // "waiting threads sleep (OMP_WAIT_POLICY)": kernels/waiting.h
 

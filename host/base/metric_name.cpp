@@ -24,7 +24,8 @@ std::string metric_key(const std::string& name) {
   const std::string stem = key.substr(0, at);
   const bool known = stem == "recall" || stem == "ndcg" || stem == "precision" || stem == "map";
   if (!known || metric_cutoff(key) < 1)
-    throw UserError("metric '" + name + "' is not known; expected Recall@k, NDCG@k, Precision@k or MAP@k, e.g. Recall@20");
+    throw UserError("metric '" + name +
+                    "' is not known; expected Recall@k, NDCG@k, Precision@k or MAP@k, e.g. Recall@20");
   return key;
 }
 

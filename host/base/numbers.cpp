@@ -12,7 +12,8 @@ namespace ccdrec {
 namespace {
 
 [[noreturn]] void refuse(const std::string& what, const std::string& got, const std::string& expected) {
-  throw UserError(fmt::format("{} is {}, expected {}; the file is damaged or was changed by hand", what, got, expected));
+  throw UserError(
+      fmt::format("{} is {}, expected {}; the file is damaged or was changed by hand", what, got, expected));
 }
 
 [[noreturn]] void refuse_whole(const std::string& what, const std::string& got, int64_t least, int64_t most) {
@@ -25,7 +26,8 @@ int64_t whole_number(const std::string& text, int64_t least, int64_t most, const
   int64_t value = 0;
   const char* const last = text.data() + text.size();
   const auto [end, error] = std::from_chars(text.data(), last, value);
-  if (error != std::errc() || end != last || value < least || value > most) refuse_whole(what, "'" + shown(text) + "'", least, most);
+  if (error != std::errc() || end != last || value < least || value > most)
+    refuse_whole(what, "'" + shown(text) + "'", least, most);
   return value;
 }
 
@@ -37,7 +39,8 @@ int64_t whole_number(const nlohmann::json& j, int64_t least, int64_t most, const
 
 double real_number(const nlohmann::json& j, double least, double most, const std::string& what) {
   const double value = j.is_number() ? j.get<double>() : least - 1;
-  if (!(value >= least && value <= most)) refuse(what, shown(j.dump()), fmt::format("a number from {:g} to {:g}", least, most));
+  if (!(value >= least && value <= most))
+    refuse(what, shown(j.dump()), fmt::format("a number from {:g} to {:g}", least, most));
   return value;
 }
 

@@ -39,15 +39,19 @@ std::string describe_seconds(double s) {
   return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
 }
 
-std::string render_bar(int epoch, int64_t step, int64_t steps, double seconds_so_far, const std::string& tail, int width) {
-  const int columns = std::max(width - 1, 0);  // one is left free: a full line would wrap, and a wrapped one is not drawn over
+std::string render_bar(int epoch, int64_t step, int64_t steps, double seconds_so_far, const std::string& tail,
+                       int width) {
+  const int columns =
+      std::max(width - 1, 0);  // one is left free: a full line would wrap, and a wrapped one is not drawn over
   const double share = steps > 0 ? std::clamp(double(step) / double(steps), 0.0, 1.0) : 0;
   const std::string left = fmt::format("epoch {}  ", epoch);
   std::string right;
   // What there is no room for is left out, the least wanted first.
-  for (const std::string& part : {fmt::format("  {}/{}", step, steps),
-                                  step > 0 ? fmt::format("  {} left", describe_seconds(seconds_so_far / double(step) * double(steps - step))) : "",
-                                  tail.empty() ? "" : "  " + tail}) {
+  for (const std::string& part :
+       {fmt::format("  {}/{}", step, steps),
+        step > 0 ? fmt::format("  {} left", describe_seconds(seconds_so_far / double(step) * double(steps - step)))
+                 : "",
+        tail.empty() ? "" : "  " + tail}) {
     if (int(left.size() + right.size() + part.size()) > columns) break;
     right += part;
   }
@@ -85,10 +89,12 @@ void Progress::step(int epoch, int64_t step, int64_t steps) {
   if (since_drawn < (live_ ? 0.1 : 30.0)) return;
   last_ = now;
   const double seconds = std::chrono::duration<double>(now - epoch_start_).count(), done = double(step - first_step_);
-  const double scaled = done > 0 ? seconds / done * double(step) : 0;  // as if every step since 0 had taken the measured time
+  const double scaled =
+      done > 0 ? seconds / done * double(step) : 0;  // as if every step since 0 had taken the measured time
   if (!live_) {
-    line(fmt::format("epoch {} step {}/{}{}", epoch, step, steps,
-                     done > 0 ? fmt::format(", {} left", describe_seconds(seconds / done * double(steps - step))) : ""));
+    line(
+        fmt::format("epoch {} step {}/{}{}", epoch, step, steps,
+                    done > 0 ? fmt::format(", {} left", describe_seconds(seconds / done * double(steps - step))) : ""));
     return;
   }
   screen_ << "\r\x1b[K" << render_bar(epoch, step, steps, scaled, tail_, terminal_width()) << std::flush;

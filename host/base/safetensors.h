@@ -1,5 +1,5 @@
-// safetensors: u64 little-endian header length, JSON header {name: {dtype, shape, data_offsets}, "__metadata__": {string: string}}, raw row-major
-// data. Readable by safetensors.torch.load_file; cannot execute anything.
+// safetensors: u64 little-endian header length, JSON header {name: {dtype, shape, data_offsets}, "__metadata__":
+// {string: string}}, raw row-major data. Readable by safetensors.torch.load_file; cannot execute anything.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -26,11 +26,12 @@ struct TensorFile {
   std::map<std::string, TensorData> tensors;
 };
 
-// Checks the disk space first, writes to a temporary name beside `path`, flushes (fsync), renames: an interrupted write leaves the old file.
-// UserError when the disk refuses.
-void write_safetensors(const std::string& path, const std::vector<TensorView>&, const std::map<std::string, std::string>& metadata);
-// Header only when `names` is given: just those tensors are loaded. UserError: not a safetensors file, truncated, overlapping or out-of-range
-// offsets, missing name.
+// Checks the disk space first, writes to a temporary name beside `path`, flushes (fsync), renames: an interrupted write
+// leaves the old file. UserError when the disk refuses.
+void write_safetensors(const std::string& path, const std::vector<TensorView>&,
+                       const std::map<std::string, std::string>& metadata);
+// Header only when `names` is given: just those tensors are loaded. UserError: not a safetensors file, truncated,
+// overlapping or out-of-range offsets, missing name.
 TensorFile read_safetensors(const std::string& path, const std::vector<std::string>* names = nullptr);
 
 }  // namespace ccdrec

@@ -1,5 +1,5 @@
-// Every setting of a run, with MMRec's key names where MMRec has the key. config.cpp maps keys to these fields; defaults are the published settings
-// (spec ccdrec 6, baselines 2-4, 9).
+// Every setting of a run, with MMRec's key names where MMRec has the key. config.cpp maps keys to these fields;
+// defaults are the published settings (spec ccdrec 6, baselines 2-4, 9).
 #pragma once
 #include <cstdint>
 #include <string>
@@ -32,7 +32,8 @@ struct Settings {
   int epochs = 1000;
   int stopping_step = 20;
   int n_neg = 1;  // random negatives per row
-  // Mirror Gradient (spec baselines 10): every beta-th batch is stepped twice, with alpha1 and -alpha2 times the gradient.
+  // Mirror Gradient (spec baselines 10): every beta-th batch is stepped twice, with alpha1 and -alpha2 times the
+  // gradient.
   bool use_mg = false;
   double alpha1 = 1.0, alpha2 = 0.2;
   int beta = 3;
@@ -68,10 +69,13 @@ struct Settings {
   std::string noise_schedule = "linear";    // linear | cosine | exponential | sqrt
   bool noise_prediction_form = false;       // the paper's Eq. 3 read literally
   bool mirrored_timesteps = true;
-  double mu = 0.5;      // weight of the diffused row in fusion
-  int dtau = 5;         // epochs per curriculum stage
-  int first_stage = 0;  // length of the first stage; 0 = dtau (counted from epoch 0, which draws at random; the released Sports run: 6 with dtau 10)
-  int tau_end = 30;     // after this epoch the pool is the model's own h_i
+  double mu = 0.5;  // weight of the diffused row in fusion
+  int dtau = 5;     // epochs per curriculum stage
+  int first_stage =
+      // length of the first stage; 0 = dtau (counted from epoch 0, which draws at random; the released Sports run: 6
+      // with dtau 10)
+      0;
+  int tau_end = 30;              // after this epoch the pool is the model's own h_i
   double candidate_ratio = 0.1;  // C = max(1, floor(ratio I))
   double kappa = 0.1;            // k = max(1, floor(kappa C))
   bool cns_cosine = false;

@@ -12,7 +12,9 @@ nlohmann::json parse_strict(const std::string& text, bool& repeated) {
   const auto watch = [&](int, nlohmann::json::parse_event_t event, nlohmann::json& value) {
     if (event == nlohmann::json::parse_event_t::object_start) keys.emplace_back();
     if (event == nlohmann::json::parse_event_t::object_end && !keys.empty()) keys.pop_back();
-    if (event == nlohmann::json::parse_event_t::key && !keys.empty() && !keys.back().insert(value.get<std::string>()).second) repeated = true;
+    if (event == nlohmann::json::parse_event_t::key && !keys.empty() &&
+        !keys.back().insert(value.get<std::string>()).second)
+      repeated = true;
     return true;
   };
   return nlohmann::json::parse(text, watch, false);

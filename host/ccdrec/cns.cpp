@@ -22,7 +22,9 @@ Pool pool_of_epoch(const Settings& s, int epoch) {
 int64_t Cns::candidates_of(const Settings& s, int64_t n_items) {
   return std::max<int64_t>(1, int64_t(std::floor(s.candidate_ratio * double(n_items))));
 }
-int64_t Cns::drawn_from(const Settings& s, int64_t count) { return std::max<int64_t>(1, int64_t(std::floor(s.kappa * double(count)))); }
+int64_t Cns::drawn_from(const Settings& s, int64_t count) {
+  return std::max<int64_t>(1, int64_t(std::floor(s.kappa * double(count))));
+}
 
 Cns::Cns(const Setup& z, const Ndi* ndi)
     : dev_(z.dev),
@@ -60,13 +62,14 @@ void Cns::late(const Batch& batch, const Step& step, const Representations& r) {
 }
 
 void Cns::choose(CMat pool, const Batch& b, const Step& step) {
-  dev_.ops.similar_negative(dev_.ctx, b.hard(), nan_flag_.p(), pool, b.positives(), b.users, b.rows, candidates_.p(), count_, train_, k_,
-                            s_.cns_cosine, b.negatives(), step.now.draws(s_.seed, Use::cns_rank));
+  dev_.ops.similar_negative(dev_.ctx, b.hard(), nan_flag_.p(), pool, b.positives(), b.users, b.rows, candidates_.p(),
+                            count_, train_, k_, s_.cns_cosine, b.negatives(), step.now.draws(s_.seed, Use::cns_rank));
 }
 
 void Cns::give(const Given& given, const Batch& b) {
   given_ = true, given_any_ = given.has("batch.curricular");
-  if (given.has("batch.frozen")) given.fail("'batch.frozen' is given, but only NDI without CNS with ndi_negative = pool reads it; leave it away");
+  if (given.has("batch.frozen"))
+    given.fail("'batch.frozen' is given, but only NDI without CNS with ndi_negative = pool reads it; leave it away");
   if (!given_any_) return;
   const std::vector<int32_t> items = given.indices("batch.curricular", {b.rows}, I_);
   dev_.ops.upload(dev_.ctx, b.hard(), items.data(), items.size() * sizeof items[0]);
@@ -85,13 +88,17 @@ void Cns::draws(const Batch& b, Watch& w) {
 
 // Ranks as kernels/sample.h draws them; -1 where no candidate is admissible and the random negative stands.
 void Cns::show_ranks(const Batch& b, Watch& w) {
-  const std::vector<int32_t> users = host_copy(dev_, b.users, b.rows), candidates = host_copy(dev_, candidates_.p(), count_);
+  const std::vector<int32_t> users = host_copy(dev_, b.users, b.rows),
+                             candidates = host_copy(dev_, candidates_.p(), count_);
   const HostCsr& train = pattern();
   std::vector<int32_t> rank;
   for (size_t row = 0; row < users.size(); ++row) {
-    const auto first = train.col.begin() + train.row_ptr[size_t(users[row])], last = train.col.begin() + train.row_ptr[size_t(users[row]) + 1];
-    const auto admissible = std::count_if(candidates.begin(), candidates.end(), [&](int32_t c) { return !std::binary_search(first, last, c); });
-    const Draw4 x = draw(Moment{uint32_t(epoch_), uint32_t(step_), 0, pass_}.draws(s_.seed, Use::cns_rank), uint32_t(row));
+    const auto first = train.col.begin() + train.row_ptr[size_t(users[row])],
+               last = train.col.begin() + train.row_ptr[size_t(users[row]) + 1];
+    const auto admissible = std::count_if(candidates.begin(), candidates.end(),
+                                          [&](int32_t c) { return !std::binary_search(first, last, c); });
+    const Draw4 x =
+        draw(Moment{uint32_t(epoch_), uint32_t(step_), 0, pass_}.draws(s_.seed, Use::cns_rank), uint32_t(row));
     rank.push_back(admissible ? int32_t(below(x.v[0], uint32_t(std::min<int64_t>(k_, admissible)))) : -1);
   }
   w.indices("cns.candidates", {count_}, candidates);
@@ -102,7 +109,8 @@ void Cns::show_ranks(const Batch& b, Watch& w) {
 void Cns::explain(const Batch& b, Watch& w) {
   if (given_ || pool_ == Pool::random || pool_ == Pool::model) return;
   show_ranks(b, w);
-  const std::vector<int32_t> users = host_copy(dev_, b.users, b.rows), positives = host_copy(dev_, b.positives(), b.rows);
+  const std::vector<int32_t> users = host_copy(dev_, b.users, b.rows),
+                             positives = host_copy(dev_, b.positives(), b.rows);
   const std::vector<int32_t> candidates = w.ids("cns.candidates");
   const std::vector<float> pool = host_copy(dev_, ndi_->pool(int(pool_) - int(Pool::stage0)));
   const HostCsr& train = pattern();
@@ -113,7 +121,8 @@ void Cns::explain(const Batch& b, Watch& w) {
   };
   for (int64_t r = 0; r < b.rows; ++r) {
     const int64_t p = positives[size_t(r)], u = users[size_t(r)];
-    const auto first = train.col.begin() + train.row_ptr[size_t(u)], last = train.col.begin() + train.row_ptr[size_t(u) + 1];
+    const auto first = train.col.begin() + train.row_ptr[size_t(u)],
+               last = train.col.begin() + train.row_ptr[size_t(u) + 1];
     for (int64_t k = 0; k < count_; ++k) {
       const int32_t c = candidates[size_t(k)];
       const double norms = s_.cns_cosine ? std::sqrt(dot(p, p) * dot(c, c)) : 1.0;

@@ -17,8 +17,8 @@ int64_t inner_width(int64_t d) { return 4 * d; }
 
 void check_estimator(const Settings& s) {
   if (is_encoder(s) && s.embedding_size % s.estimator_heads)
-    throw UserError("estimator_heads is " + std::to_string(s.estimator_heads) + ", expected a divisor of embedding_size, " +
-                    std::to_string(s.embedding_size));
+    throw UserError("estimator_heads is " + std::to_string(s.estimator_heads) +
+                    ", expected a divisor of embedding_size, " + std::to_string(s.embedding_size));
 }
 
 int64_t Denoiser::parameters(const Settings& s, int64_t d) {
@@ -49,7 +49,8 @@ Denoiser::Denoiser(Device& dev, ParamArena& arena, const Settings& s, int64_t d,
       p += (rows * cols + 15) / 16 * 16;  // each on a cache line of its own
       return m;
     };
-    const Mat x = cut(capacity * K, d), rstd = cut(capacity * K, 1), y = cut(capacity * K, d), u = cut(capacity * K, d), a = cut(capacity * K, K);
+    const Mat x = cut(capacity * K, d), rstd = cut(capacity * K, 1), y = cut(capacity * K, d), u = cut(capacity * K, d),
+              a = cut(capacity * K, K);
     saved_ = {x, rstd, y, u, a, cut(capacity, d)};
     return;
   }
@@ -103,7 +104,8 @@ void Denoiser::forward(ParamArena& arena, Mat e0_hat, const EstimatorTokens& tok
     dev_.ops.estimator_forward(dev_.ctx, e0_hat, saved_, tokens, attention(arena), rows);
 }
 
-void Denoiser::backward(ParamArena& arena, Mat d_e_t, const Mat* d_h, CMat d_e0_hat, const EstimatorTokens& tokens, RowList rows) {
+void Denoiser::backward(ParamArena& arena, Mat d_e_t, const Mat* d_h, CMat d_e0_hat, const EstimatorTokens& tokens,
+                        RowList rows) {
   if (!encoder_) {
     const EstimatorGrads grads{arena.grad(first_), arena.grad(first_ + 1), arena.grad(first_ + 2)};
     dev_.ops.estimator_backward(dev_.ctx, d_e_t, d_h, grads, d_e0_hat, tokens, saved_, attention(arena), rows);
@@ -115,8 +117,8 @@ void Denoiser::backward(ParamArena& arena, Mat d_e_t, const Mat* d_h, CMat d_e0_
   dev_.ops.encoder_backward(dev_.ctx, d_e_t, d_h, grads, d_e0_hat, tokens, encoder_saved_, encoder(arena), rows);
 }
 
-void Denoiser::reverse(ParamArena& arena, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const Schedule& schedule, uint32_t seed,
-                       uint32_t epoch) const {
+void Denoiser::reverse(ParamArena& arena, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau,
+                       const Schedule& schedule, uint32_t seed, uint32_t epoch) const {
   if (encoder_)
     dev_.ops.encoder_reverse(dev_.ctx, pools, q, h, modalities, tau, encoder(arena), schedule, seed, epoch);
   else

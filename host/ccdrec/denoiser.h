@@ -1,5 +1,5 @@
-// f_theta of the diffusion with its parameters: the reference's attention (estimator.h) or the full Transformer encoder (encoder.h), one face to DMA
-// and NDI.
+// f_theta of the diffusion with its parameters: the reference's attention (estimator.h) or the full Transformer encoder
+// (encoder.h), one face to DMA and NDI.
 #pragma once
 #include "host/base/settings.h"
 #include "host/models/parts/arena.h"
@@ -17,12 +17,16 @@ class Denoiser {
 
   void forward(ParamArena&, Mat e0_hat, const EstimatorTokens&, RowList rows);
   void backward(ParamArena&, Mat d_e_t, const Mat* d_h, CMat d_e0_hat, const EstimatorTokens&, RowList rows);
-  void reverse(ParamArena&, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const Schedule&, uint32_t seed, uint32_t epoch) const;
+  void reverse(ParamArena&, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const Schedule&,
+               uint32_t seed, uint32_t epoch) const;
 
-  const EstimatorSaved* saved() const { return encoder_ ? nullptr : &saved_; }  // of the last forward; null: the Transformer keeps others
+  const EstimatorSaved* saved() const {
+    return encoder_ ? nullptr : &saved_;
+  }  // of the last forward; null: the Transformer keeps others
 
-  static int64_t parameters(const Settings&, int64_t d);                                      // values
-  static int64_t saved_floats(const Settings&, int64_t d, int64_t capacity, int modalities);  // what forward leaves for backward
+  static int64_t parameters(const Settings&, int64_t d);  // values
+  static int64_t saved_floats(const Settings&, int64_t d, int64_t capacity,
+                              int modalities);  // what forward leaves for backward
 
  private:
   EstimatorParams attention(ParamArena& a) const { return {a.value(first_), a.value(first_ + 1), a.value(first_ + 2)}; }

@@ -11,7 +11,8 @@ Ndi::Ndi(const Setup& z) : dev_(z.dev) {
   for (int k = 4 - pools(z.s); k < 4; ++k) pools_[k] = Matrix(z.dev, z.items(), z.width());
 }
 
-void Ndi::run(const Denoiser& f, ParamArena& arena, const Modalities& modal, CMat tau, const Schedule& schedule, CMat q, uint32_t seed, int epoch) {
+void Ndi::run(const Denoiser& f, ParamArena& arena, const Modalities& modal, CMat tau, const Schedule& schedule, CMat q,
+              uint32_t seed, int epoch) {
   Mat pools[4];
   for (int k = 0; k < 4; ++k) pools[k] = pools_[k];
   CMat h[kMaxModalities];
@@ -23,14 +24,20 @@ void Ndi::run(const Denoiser& f, ParamArena& arena, const Modalities& modal, CMa
 void Ndi::kept(std::vector<Kept>& all) {
   for (int k = 0; k < 4; ++k)
     if (Matrix& p = pools_[k])
-      all.push_back({"pool." + std::to_string(k), "F32", {p.rows(), p.cols()}, p.array().p(), size_t(p.array().n()) * sizeof(float), &ready_});
+      all.push_back({"pool." + std::to_string(k),
+                     "F32",
+                     {p.rows(), p.cols()},
+                     p.array().p(),
+                     size_t(p.array().n()) * sizeof(float),
+                     &ready_});
 }
 
-void Ndi::show(Denoiser& f, ParamArena& arena, const Modalities& modal, CMat tau, const HostSchedule& h, const Given& given, Watch& w) const {
+void Ndi::show(Denoiser& f, ParamArena& arena, const Modalities& modal, CMat tau, const HostSchedule& h,
+               const Given& given, Watch& w) const {
   const int64_t I = pools_[3].rows(), d = pools_[3].cols();
   const int T = int(tau.rows);
-  const std::vector<float> q = given.floats("param.item_id_embedding.weight", {I, d}), start = given.floats("noise.start", {I, d}),
-                           noise = given.floats("noise.steps", {T, I, d});
+  const std::vector<float> q = given.floats("param.item_id_embedding.weight", {I, d}),
+                           start = given.floats("noise.start", {I, d}), noise = given.floats("noise.steps", {T, I, d});
   EstimatorTokens tokens;
   Matrix e_t(dev_, I, d), e0(dev_, I, d);
   tokens.e_t = e_t, tokens.modalities = modal.count(), tokens.tau = tau;
@@ -38,7 +45,8 @@ void Ndi::show(Denoiser& f, ParamArena& arena, const Modalities& modal, CMat tau
   Array<int32_t> t_of(dev_, I);
   tokens.t = t_of.p();
   std::vector<float> e(q.size()), answers(q.size() * size_t(T));
-  for (size_t k = 0; k < e.size(); ++k) e[k] = std::fma(h.sqrt_abar[size_t(T) - 1], q[k], h.sqrt_1m_abar[size_t(T) - 1] * start[k]);
+  for (size_t k = 0; k < e.size(); ++k)
+    e[k] = std::fma(h.sqrt_abar[size_t(T) - 1], q[k], h.sqrt_1m_abar[size_t(T) - 1] * start[k]);
   const int at[3] = {T / 4, T / 2, 3 * T / 4};
   for (int done = 0; done <= T; ++done) {
     for (int k = 0; k < 3; ++k)

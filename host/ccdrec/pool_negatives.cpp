@@ -29,10 +29,12 @@ void PoolNegatives::early(const Batch& b, const Step& step) {
 void PoolNegatives::give(const Given& given, const Batch& b) {
   given_ = true;
   const bool has_rows = given.has("batch.frozen"), has_items = given.has("batch.curricular");
-  if (has_rows && !as_constants_) given.fail("'batch.frozen' is given, but only NDI without CNS with ndi_negative = pool reads it; leave it away");
+  if (has_rows && !as_constants_)
+    given.fail("'batch.frozen' is given, but only NDI without CNS with ndi_negative = pool reads it; leave it away");
   if (!has_rows && as_constants_ && has_items)
     given.fail(
-        "'batch.frozen' is missing: with NDI, without CNS and with ndi_negative = pool its rows stand for 'batch.curricular'; give it or neither");
+        "'batch.frozen' is missing: with NDI, without CNS and with ndi_negative = pool its rows stand for "
+        "'batch.curricular'; give it or neither");
   plan_ = {has_rows ? Gives::constant : has_items ? Gives::item : Gives::nothing, true, 0};
   if (has_items) {
     const std::vector<int32_t> items = given.indices("batch.curricular", {b.rows}, I_);

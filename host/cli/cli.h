@@ -1,7 +1,8 @@
-// The command line: one file per command, all reachable through run_cli so that tests can check exit codes and sentences without a process.
+// The command line: one file per command, all reachable through run_cli so that tests can check exit codes and
+// sentences without a process.
 //
-// Exit codes   0 done | 2 a mistake of the user: one sentence on err | 3 out of memory, or a fault of the program | 4 training diverged
-//              130 interrupted; training has saved its state
+// Exit codes   0 done | 2 a mistake of the user: one sentence on err | 3 out of memory, or a fault of the program | 4
+//              training diverged 130 interrupted; training has saved its state
 #pragma once
 #include <CLI/CLI.hpp>
 #include <functional>
@@ -25,7 +26,8 @@ struct Io {
 
 int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& err);
 
-// Each adds its sub-command; when that is chosen, `chosen` becomes the work, called with the streams, returning the exit code.
+// Each adds its sub-command; when that is chosen, `chosen` becomes the work, called with the streams, returning the
+// exit code.
 using Action = std::function<int(Io&)>;
 void add_synth(CLI::App&, Action& chosen);
 void add_train(CLI::App&, Action& chosen);
@@ -47,8 +49,9 @@ void add_device_options(CLI::App&, std::string& device, int& threads);
 
 // The folder a user means by -d: FOLDER as given, else data/FOLDER (MMRec's short form `-d baby`). Absolute.
 std::string find_data_folder(const std::string& folder);
-Dataset load_data(const Settings&, bool need_features, Io&);                  // prints the warnings to err
-std::string format_table(const std::vector<std::vector<std::string>>& rows);  // first row = header; first column left, the others right aligned
+Dataset load_data(const Settings&, bool need_features, Io&);  // prints the warnings to err
+std::string format_table(const std::vector<std::vector<std::string>>&
+                             rows);  // first row = header; first column left, the others right aligned
 std::string bold(const Io&, const std::string&);
 
 }  // namespace ccdrec::cli

@@ -38,18 +38,26 @@ std::function<std::string(const std::string&)> whole_number(int64_t least, int64
 
 void add_device_options(CLI::App& sub, std::string& device, int& threads) {
   const auto own_name = [](const std::string& text) { return lower(text) == "gpu" ? std::string("cuda") : text; };
-  sub.add_option("--device", device, "auto, cpu or cuda")->transform(own_name, "")->type_name("DEVICE")->capture_default_str();
-  sub.add_option("--threads", threads, "CPU threads; 0: all cores")->check(whole_number(0, 4096), "")->type_name("N")->capture_default_str();
+  sub.add_option("--device", device, "auto, cpu or cuda")
+      ->transform(own_name, "")
+      ->type_name("DEVICE")
+      ->capture_default_str();
+  sub.add_option("--threads", threads, "CPU threads; 0: all cores")
+      ->check(whole_number(0, 4096), "")
+      ->type_name("N")
+      ->capture_default_str();
 }
 
 std::string find_data_folder(const std::string& folder) {
-  if (folder.empty()) throw UserError("no data folder given; name one with -d FOLDER (`ccdrec synth demo --out demo` makes one to try)");
+  if (folder.empty())
+    throw UserError("no data folder given; name one with -d FOLDER (`ccdrec synth demo --out demo` makes one to try)");
   for (const std::string& candidate : {folder, "data/" + folder})
     if (is_folder(candidate)) return absolute_path(candidate);
   if (path_exists(folder)) {
     const std::string parent = std::filesystem::path(folder).parent_path().string();
-    throw UserError(fmt::format("{}: is a file, expected the folder that holds the .inter file and the features; give {}", folder,
-                                parent.empty() ? "." : parent));
+    throw UserError(
+        fmt::format("{}: is a file, expected the folder that holds the .inter file and the features; give {}", folder,
+                    parent.empty() ? "." : parent));
   }
   throw UserError(fmt::format("{}: no such data folder (data/{} neither)", folder, folder));
 }
@@ -57,7 +65,8 @@ std::string find_data_folder(const std::string& folder) {
 Dataset load_data(const Settings& s, bool need_features, Io& io) {
   LoadOptions options;
   options.name = s.dataset, options.file = s.inter_file_name;
-  options.user_field = s.user_id_field, options.item_field = s.item_id_field, options.label_field = s.inter_splitting_label;
+  options.user_field = s.user_id_field, options.item_field = s.item_id_field,
+  options.label_field = s.inter_splitting_label;
   options.need_features = need_features;
   options.modalities = s.modalities;
   const Range range(ops_for_ranges(s.device), RangeId::read);

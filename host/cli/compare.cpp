@@ -25,11 +25,12 @@ struct CompareOptions {
 constexpr const char* kColumns[] = {"recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20"};
 constexpr const char* kTitles[] = {"R@5", "R@10", "R@20", "N@5", "N@10", "N@20"};
 
-struct Group {                                        // runs that differ in nothing but the seed
-  std::string model, data, interactions;              // name and checksum of the set
-  std::string counts;                                 // "200 users, 120 items, 1,600 training rows"
-  std::map<std::string, std::string> values;          // settings that decide numbers
-  std::map<std::string, std::vector<double>> series;  // metric -> one value per seed; also "epochs", "best_epoch", "seconds"
+struct Group {                                // runs that differ in nothing but the seed
+  std::string model, data, interactions;      // name and checksum of the set
+  std::string counts;                         // "200 users, 120 items, 1,600 training rows"
+  std::map<std::string, std::string> values;  // settings that decide numbers
+  std::map<std::string, std::vector<double>>
+      series;  // metric -> one value per seed; also "epochs", "best_epoch", "seconds"
   std::set<int64_t> seeds;
   std::string name;
 };
@@ -38,8 +39,8 @@ bool same_set(const Group& a, const Group& b) { return a.data == b.data && a.int
 
 std::map<std::string, std::string> deciding(const Settings& s) {
   std::map<std::string, std::string> values = config_values(s);
-  for (const char* key : {"seed", "run_dir", "threads", "device", "data_path", "dataset", "inter_file_name", "graph_cache", "mem_limit_gb",
-                          "save_best", "save_last", "save_every"})
+  for (const char* key : {"seed", "run_dir", "threads", "device", "data_path", "dataset", "inter_file_name",
+                          "graph_cache", "mem_limit_gb", "save_best", "save_last", "save_every"})
     values.erase(key);
   return values;
 }
@@ -69,7 +70,8 @@ void add_run(const std::string& dir, bool valid, std::vector<Group>& groups, Io&
                            thousands(data.at("items").get<int64_t>()), thousands(data.at("train").get<int64_t>()));
     g.values = deciding(s);
     g.values["data"] = data.at("checksum").get<std::string>();
-    auto it = std::find_if(groups.begin(), groups.end(), [&](const Group& have) { return same_set(have, g) && have.values == g.values; });
+    auto it = std::find_if(groups.begin(), groups.end(),
+                           [&](const Group& have) { return same_set(have, g) && have.values == g.values; });
     if (it == groups.end()) it = groups.insert(groups.end(), g);
     if (!it->seeds.insert(int64_t(s.seed)).second) {
       io.err << fmt::format("note: {} repeats seed {} of the same settings; left out\n", dir, s.seed);
@@ -77,7 +79,8 @@ void add_run(const std::string& dir, bool valid, std::vector<Group>& groups, Io&
     }
     const bool absent = data.at(valid ? "valid" : "test").get<int64_t>() == 0;  // earlier programs wrote zeros
     if (!absent)
-      for (const auto& [key, value] : j.at(valid ? "best_valid" : "best_test").items()) it->series[key].push_back(value.get<double>());
+      for (const auto& [key, value] : j.at(valid ? "best_valid" : "best_test").items())
+        it->series[key].push_back(value.get<double>());
     it->series["epochs"].push_back(j.at("epochs_run").get<double>());
     it->series["best_epoch"].push_back(j.at("best_epoch").get<double>());
     it->series["seconds"].push_back(j.at("train_seconds").get<double>() + j.at("eval_seconds").get<double>());
@@ -116,11 +119,13 @@ void name_groups(std::vector<Group>& groups) {
 
 // Two sets of one name are told apart by what they hold.
 std::string title(const std::string& name, const Group& g, const std::vector<Group>& groups) {
-  const bool unique = std::none_of(groups.begin(), groups.end(), [&](const Group& o) { return o.data == g.data && !same_set(o, g); });
+  const bool unique =
+      std::none_of(groups.begin(), groups.end(), [&](const Group& o) { return o.data == g.data && !same_set(o, g); });
   return name + (unique ? "" : fmt::format(" ({}, checksum {})", g.counts, shown(g.interactions)));
 }
 
-std::vector<std::vector<std::string>> table_of(const std::vector<const Group*>& groups, const CompareOptions& o, Io& io) {
+std::vector<std::vector<std::string>> table_of(const std::vector<const Group*>& groups, const CompareOptions& o,
+                                               Io& io) {
   std::vector<std::vector<std::string>> rows(1, {"run", "seeds"});
   rows[0].insert(rows[0].end(), std::begin(kTitles), std::end(kTitles));
   for (const char* title : {"best epoch", "epochs", "seconds"}) rows[0].push_back(title);
@@ -149,7 +154,8 @@ std::vector<std::vector<std::string>> table_of(const std::vector<const Group*>& 
       else
         row.push_back(cell + (groups.size() > 1 ? is_best ? "*" : " " : ""));
     }
-    for (const char* column : {"best_epoch", "epochs"}) row.push_back(fmt::format("{:.0f}", mean(g->series.at(column))));
+    for (const char* column : {"best_epoch", "epochs"})
+      row.push_back(fmt::format("{:.0f}", mean(g->series.at(column))));
     row.push_back(fmt::format("{:.1f}", mean(g->series.at("seconds"))));
     rows.push_back(row);
   }
@@ -205,15 +211,17 @@ int compare(const CompareOptions& o, Io& io) {
   }
   std::vector<std::string> sets;
   for (const Group& g : groups)
-    if (const std::string data = title(shown(g.data), g, groups); std::find(sets.begin(), sets.end(), data) == sets.end()) sets.push_back(data);
+    if (const std::string data = title(shown(g.data), g, groups);
+        std::find(sets.begin(), sets.end(), data) == sets.end())
+      sets.push_back(data);
   for (const std::string& data : sets) {
     std::vector<const Group*> of_set;
     bool several = false;
     for (const Group& g : groups)
       if (title(shown(g.data), g, groups) == data) of_set.push_back(&g), several |= g.seeds.size() > 1;
-    io.out << (data == sets[0] ? "" : "\n") << data << ", " << (o.valid ? "validation" : "test") << " metrics of the best validation epoch"
-           << (several ? ", mean ± standard deviation over seeds" : "") << (of_set.size() > 1 && !io.color && !o.markdown ? "; * = best" : "")
-           << (o.markdown ? "\n\n" : "\n");
+    io.out << (data == sets[0] ? "" : "\n") << data << ", " << (o.valid ? "validation" : "test")
+           << " metrics of the best validation epoch" << (several ? ", mean ± standard deviation over seeds" : "")
+           << (of_set.size() > 1 && !io.color && !o.markdown ? "; * = best" : "") << (o.markdown ? "\n\n" : "\n");
     const auto rows = table_of(of_set, o, io);
     io.out << (o.markdown ? markdown(rows) : format_table(rows));
   }
@@ -230,7 +238,8 @@ void add_compare(CLI::App& app, Action& chosen) {
   sub->add_flag("--markdown", o->markdown, "a table for a README");
   sub->add_flag("--json", o->json, "every value of every seed, full precision");
   sub->footer(
-      "Runs that differ only in the seed (and in threads, paths, saving) form one line; settings in which lines of a model differ are named.\n"
+      "Runs that differ only in the seed (and in threads, paths, saving) form one line; settings in which lines of a "
+      "model differ are named.\n"
       "R = Recall, N = NDCG. A choice among lines should be made with --valid: test metrics are for the report.");
   sub->callback([o, &chosen] { chosen = [o](Io& io) { return compare(*o, io); }; });
 }

@@ -1,4 +1,5 @@
-// ccdrec export: embeddings as NumPy matrices with the raw id of every row, for search indexes, notebooks and other frameworks.
+// ccdrec export: embeddings as NumPy matrices with the raw id of every row, for search indexes, notebooks and other
+// frameworks.
 #include <fmt/format.h>
 
 #include <filesystem>
@@ -28,13 +29,15 @@ struct Matrix {
   const TensorData* tensor;
 };
 
-// A checkpoint may come from anywhere, and a name in it must not lead out of the folder, nor to a file that another tensor becomes.
+// A checkpoint may come from anywhere, and a name in it must not lead out of the folder, nor to a file that another
+// tensor becomes.
 std::string stem_of(const std::string& tensor, const std::string& path) {
   if (tensor == "final.user") return kUserEmbeddings;
   if (tensor == "final.item") return kItemEmbeddings;
   if (!is_plain_file_name(tensor) || tensor == kUserEmbeddings || tensor == kItemEmbeddings)
     throw UserError(
-        fmt::format("{}: tensor '{}' cannot name a file of its own; export without --all takes the embeddings alone", path, shown(tensor)));
+        fmt::format("{}: tensor '{}' cannot name a file of its own; export without --all takes the embeddings alone",
+                    path, shown(tensor)));
   return tensor;
 }
 
@@ -42,7 +45,9 @@ int run_export(const ExportOptions& o, Io& io) {
   const RunFolder folder = RunFolder::open(o.run);
   check_run(folder, folder.config().settings, io);
   const std::string best = folder.path("best.safetensors");
-  if (!path_exists(best)) throw UserError(fmt::format("{}: has no best.safetensors yet (save_best was off, or no epoch was evaluated)", o.run));
+  if (!path_exists(best))
+    throw UserError(
+        fmt::format("{}: has no best.safetensors yet (save_best was off, or no epoch was evaluated)", o.run));
   const std::vector<std::string> final_names = {"final.user", "final.item"};
   const TensorFile tensors = read_safetensors(best, o.all ? nullptr : &final_names);
   // Ids first: an export that cannot be matched to ids is refused before anything is written.
@@ -77,12 +82,14 @@ int run_export(const ExportOptions& o, Io& io) {
 
 void add_export(CLI::App& app, Action& chosen) {
   auto o = std::make_shared<ExportOptions>();
-  CLI::App* sub = app.add_subcommand("export", "embeddings of the best epoch as .npy files, with the raw ids of their rows");
+  CLI::App* sub =
+      app.add_subcommand("export", "embeddings of the best epoch as .npy files, with the raw ids of their rows");
   sub->add_option("RUN", o->run, "run folder")->required();
   sub->add_option("-o,--out", o->out, "folder to write")->required()->type_name("FOLDER");
   sub->add_flag("--all", o->all, "every parameter too, under its PyTorch name");
   sub->footer(
-      "user_embeddings.npy (U,d) and item_embeddings.npy (I,d): the score of a pair is the inner product of two rows, so any maximum\n"
+      "user_embeddings.npy (U,d) and item_embeddings.npy (I,d): the score of a pair is the inner product of two rows, "
+      "so any maximum\n"
       "inner product index can serve them. Row i belongs to line i of users.tsv or items.tsv (index TAB raw id).\n"
       "best.safetensors itself opens with safetensors.torch.load_file.");
   sub->callback([o, &chosen] { chosen = [o](Io& io) { return run_export(*o, io); }; });

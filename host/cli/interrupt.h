@@ -1,4 +1,5 @@
-// Ctrl-C, a terminal that is closed, a shutdown: the first one asks the training loop to stop after its step, a second one ends the program at once.
+// Ctrl-C, a terminal that is closed, a shutdown: the first one asks the training loop to stop after its step, a second
+// one ends the program at once.
 #pragma once
 #include <csignal>
 
@@ -28,14 +29,16 @@ class InterruptGuard {
   struct sigaction before_[kCount];
 };
 
-// A write to a pipe whose reader has gone (`train | head`) is no reason to lose what was trained: it asks to stop as well.
+// A write to a pipe whose reader has gone (`train | head`) is no reason to lose what was trained: it asks to stop as
+// well.
 class PipeGuard {
  public:
   PipeGuard() {
     gone_ = 0;
     before_ = std::signal(SIGPIPE, [](int) { gone_ = 1; });
   }
-  // What could not be written is tried again when the program ends; the default action would then take the place of its exit code.
+  // What could not be written is tried again when the program ends; the default action would then take the place of its
+  // exit code.
   ~PipeGuard() { std::signal(SIGPIPE, gone_ ? SIG_IGN : before_); }
   PipeGuard(const PipeGuard&) = delete;
   PipeGuard& operator=(const PipeGuard&) = delete;

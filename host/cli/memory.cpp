@@ -21,8 +21,9 @@ struct Fit {
   size_t bytes;
 };
 
-// The largest value below `from` that fits, in steps of `step`; none: 0. Halving finds one that fits, bisection the largest below the one that did not.
-// (A small batch has many steps, whose coefficients take memory too: what fits is a range, not all below a limit.)
+// The largest value below `from` that fits, in steps of `step`; none: 0. Halving finds one that fits, bisection the
+// largest below the one that did not. (A small batch has many steps, whose coefficients take memory too: what fits is a
+// range, not all below a limit.)
 template <class Fits>
 int64_t largest(int64_t from, int64_t step, Fits&& fits) {
   int64_t hi = from / step, lo = (from - 1) / 2 / step;
@@ -34,7 +35,8 @@ int64_t largest(int64_t from, int64_t step, Fits&& fits) {
   return lo * step;
 }
 
-// One change that makes it fit, or train_features=false and one more: a smaller batch first, which changes the model least.
+// One change that makes it fit, or train_features=false and one more: a smaller batch first, which changes the model
+// least.
 std::optional<Fit> what_fits(const Settings& asked, const Dataset& data, size_t most) {
   for (const bool frozen : {false, true}) {
     Settings s = asked;
@@ -53,8 +55,10 @@ std::optional<Fit> what_fits(const Settings& asked, const Dataset& data, size_t 
       if (value == 0) return {};
       return Fit{fmt::format("{}{}={}", frozen ? "train_features=false with " : "", key, value), bytes(value)};
     };
-    const int64_t whole = s.estimator == "transformer" ? std::lcm(4, s.estimator_heads) : 4;  // rows that are read four floats at a time
-    if (auto fit = smaller("train_batch_size", &Settings::train_batch_size, std::min<int64_t>(s.train_batch_size, int64_t(data.train.size())), 1))
+    const int64_t whole =
+        s.estimator == "transformer" ? std::lcm(4, s.estimator_heads) : 4;  // rows that are read four floats at a time
+    if (auto fit = smaller("train_batch_size", &Settings::train_batch_size,
+                           std::min<int64_t>(s.train_batch_size, int64_t(data.train.size())), 1))
       return fit;
     if (auto fit = smaller("embedding_size", &Settings::embedding_size, s.embedding_size, whole)) return fit;
   }
@@ -72,7 +76,8 @@ std::vector<std::string> memory_lines(const MemoryPlan& plan, const FreeMemory& 
   std::vector<std::vector<std::string>> rows;
   for (const PlanLine& line : plan.lines) rows.push_back({"  " + line.what, describe_bytes(line.bytes)});
   rows.push_back({"  total", describe_bytes(plan.total())});
-  std::vector<std::string> lines = {fmt::format("memory plan ({} available{})", describe_bytes(free.bytes), free.gpu ? " on the GPU" : "")};
+  std::vector<std::string> lines = {
+      fmt::format("memory plan ({} available{})", describe_bytes(free.bytes), free.gpu ? " on the GPU" : "")};
   const std::string table = format_table(rows);
   Lines of_table(table);
   for (std::string_view line; of_table.next(line);) lines.emplace_back(line);
@@ -89,15 +94,17 @@ void refuse_if_too_large(const MemoryPlan& plan, const Settings& s, const Datase
     against = fmt::format("the {} has {} available", free.gpu ? "GPU" : "machine", describe_bytes(free.bytes));
   else
     return;
-  const PlanLine& largest_part =
-      *std::max_element(plan.lines.begin(), plan.lines.end(), [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
-  const size_t most = size_t(limit && free.bytes ? std::min(limit, free.bytes) : limit + free.bytes);  // one of them may be unknown
+  const PlanLine& largest_part = *std::max_element(plan.lines.begin(), plan.lines.end(),
+                                                   [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
+  const size_t most =
+      size_t(limit && free.bytes ? std::min(limit, free.bytes) : limit + free.bytes);  // one of them may be unknown
   const std::optional<Fit> fit = what_fits(s, data, most);
-  throw UserError(fmt::format("this run needs {} and {}; the largest part is '{}' ({}); {}", describe_bytes(total), against, largest_part.what,
-                              describe_bytes(largest_part.bytes),
-                              fit ? fmt::format("{} would fit ({})", fit->set, describe_bytes(fit->bytes))
-                                  : "no train_batch_size or embedding_size would fit" +
-                                        std::string(s.train_features && outline_of(s).projects ? ", nor would train_features=false" : "")));
+  throw UserError(fmt::format(
+      "this run needs {} and {}; the largest part is '{}' ({}); {}", describe_bytes(total), against, largest_part.what,
+      describe_bytes(largest_part.bytes),
+      fit ? fmt::format("{} would fit ({})", fit->set, describe_bytes(fit->bytes))
+          : "no train_batch_size or embedding_size would fit" +
+                std::string(s.train_features && outline_of(s).projects ? ", nor would train_features=false" : "")));
 }
 
 }  // namespace ccdrec::cli

@@ -29,7 +29,8 @@ std::vector<double> values_of(const std::string& name, const TensorData& t) {
   if (t.dtype == "F64") return wide<double>(t);
   if (t.dtype == "I32") return wide<int32_t>(t);
   if (t.dtype == "I64") return wide<int64_t>(t);
-  throw UserError(fmt::format("array '{}' has type {}, which is not printed (F32, F64, I32 and I64 are)", name, t.dtype));
+  throw UserError(
+      fmt::format("array '{}' has type {}, which is not printed (F32, F64, I32 and I64 are)", name, t.dtype));
 }
 
 // How the numbers of one array are written.
@@ -70,7 +71,8 @@ std::string aligned(const std::vector<std::vector<std::string>>& lines) {
 RowRange within(const std::string& name, const std::optional<RowRange>& asked, int64_t n) {
   const RowRange r{asked ? asked->first : 0, asked && asked->last >= 0 ? asked->last : n};
   if (r.first >= r.last && n > 0) throw UserError(fmt::format("--rows {}:{} holds no row", r.first, r.last));
-  if (r.last > n) throw UserError(fmt::format("--rows asks for row {} of '{}', which has {} (0 to {})", r.last - 1, name, n, n - 1));
+  if (r.last > n)
+    throw UserError(fmt::format("--rows asks for row {} of '{}', which has {} (0 to {})", r.last - 1, name, n, n - 1));
   return r;
 }
 
@@ -100,9 +102,11 @@ std::string print_dense(const std::string& name, const TensorData& t, const std:
   return out + aligned(lines);
 }
 
-std::string print_sparse(const std::string& name, const TensorData& index, const TensorData& value, const std::optional<RowRange>& asked) {
+std::string print_sparse(const std::string& name, const TensorData& index, const TensorData& value,
+                         const std::optional<RowRange>& asked) {
   const std::vector<double> at = values_of(name + ".index", index), v = values_of(name + ".value", value);
-  if (index.shape != Shape64{2, int64_t(v.size())}) throw UserError(fmt::format("'{0}.index' and '{0}.value' do not belong together", name));
+  if (index.shape != Shape64{2, int64_t(v.size())})
+    throw UserError(fmt::format("'{0}.index' and '{0}.value' do not belong together", name));
   const Form form(value, v);
   std::vector<size_t> order(v.size());
   for (size_t e = 0; e < order.size(); ++e) order[e] = e;
@@ -129,7 +133,8 @@ RowRange parse_rows(const std::string& text) {
     int64_t x = -1;
     const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), x);
     if (error != std::errc() || end != part.data() + part.size() || x < 0)
-      throw UserError(fmt::format("--rows {}: expected FIRST:END such as 0:3 (rows 0, 1, 2), or one row such as 5", text));
+      throw UserError(
+          fmt::format("--rows {}: expected FIRST:END such as 0:3 (rows 0, 1, 2), or one row such as 5", text));
     return x;
   };
   const std::string_view all = text;
@@ -138,7 +143,8 @@ RowRange parse_rows(const std::string& text) {
   return {number(all.substr(0, colon)), colon + 1 == all.size() ? -1 : number(all.substr(colon + 1))};
 }
 
-std::string print_array(const std::string& name, const std::vector<const TensorFile*>& files, const std::optional<RowRange>& rows) {
+std::string print_array(const std::string& name, const std::vector<const TensorFile*>& files,
+                        const std::optional<RowRange>& rows) {
   std::vector<std::string> known;
   for (const TensorFile* file : files) {
     const auto& tensors = file->tensors;
@@ -148,8 +154,9 @@ std::string print_array(const std::string& name, const std::vector<const TensorF
     for (const auto& [other, t] : tensors) known.push_back(other);
   }
   const std::string near = nearest(name, known);
-  throw UserError(fmt::format("--print {}: neither the case nor the result has such an array{} (docs/step-format.md lists them)", name,
-                              near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
+  throw UserError(
+      fmt::format("--print {}: neither the case nor the result has such an array{} (docs/step-format.md lists them)",
+                  name, near.empty() ? "" : fmt::format("; did you mean '{}'?", near)));
 }
 
 }  // namespace ccdrec::cli

@@ -9,7 +9,8 @@ namespace ccdrec::cli {
 
 void add_run_options(CLI::App& sub, RunOptions& o) {
   sub.add_option("-m,--model", o.model, "BPR, LightGCN, FREEDOM or CCDRec (default CCDRec)")->type_name("MODEL");
-  sub.add_option("-d,--data", o.data, "data folder: NAME.inter and NAME_feat.npy files; `-d baby` also finds data/baby")->type_name("FOLDER");
+  sub.add_option("-d,--data", o.data, "data folder: NAME.inter and NAME_feat.npy files; `-d baby` also finds data/baby")
+      ->type_name("FOLDER");
   sub.add_option("-c,--config", o.configs, "YAML with MMRec's key names; several files: the later one wins")
       ->type_name("FILE")
       ->allow_extra_args(false);
@@ -27,11 +28,13 @@ std::vector<KeyValue> command_line(const RunOptions& o) {
   const auto add = [&](const char* key, const std::string& value, const char* origin) {
     if (!value.empty()) list.push_back(plain_value(key, value, origin));
   };
-  add("model", o.model, "-m"), add("seed", o.seed, "--seed"), add("device", o.device, "--device"), add("threads", o.threads, "--threads");
+  add("model", o.model, "-m"), add("seed", o.seed, "--seed"), add("device", o.device, "--device"),
+      add("threads", o.threads, "--threads");
   return list;
 }
 
-Config resolve_run(const RunOptions& o, const std::vector<std::string>& files, const std::vector<KeyValue>& list, Grids grids) {
+Config resolve_run(const RunOptions& o, const std::vector<std::string>& files, const std::vector<KeyValue>& list,
+                   Grids grids) {
   Config config = resolve_config(files, list, grids);
   if (!o.data.empty()) config.settings.data_path = o.data, config.origin["data_path"] = "-d";
   return config;

@@ -1,4 +1,5 @@
-// ccdrec step, ccdrec reverse: one training step or the reverse process on arrays that a file gives (docs/step-format.md).
+// ccdrec step, ccdrec reverse: one training step or the reverse process on arrays that a file gives
+// (docs/step-format.md).
 #include "host/files/step.h"
 
 #include <filesystem>
@@ -26,8 +27,10 @@ bool is_same_file(const std::string& a, const std::string& b) {
 
 int run(const StepOptions& o, Work work, Io& io) {
   check_device(o.device);
-  if (o.out.empty() && o.prints.empty()) throw UserError("nothing to do with the result: name a file with --out, or arrays with --print");
-  if (is_same_file(o.in, o.out)) throw UserError("--out " + o.out + ": that is the case itself; name another file for the result");
+  if (o.out.empty() && o.prints.empty())
+    throw UserError("nothing to do with the result: name a file with --out, or arrays with --print");
+  if (is_same_file(o.in, o.out))
+    throw UserError("--out " + o.out + ": that is the case itself; name another file for the result");
   std::optional<RowRange> rows;
   if (!o.rows.empty()) rows = parse_rows(o.rows);
   const TensorFile result = work(o.in, "", o.device, o.threads), given = read_safetensors(o.in);
@@ -49,10 +52,12 @@ void add_arrays(CLI::App& app, Action& chosen, const char* name, const char* wha
   sub->add_option("--print", o->prints, "an array of the result or of the case, as text; may be given several times")
       ->type_name("ARRAY")
       ->allow_extra_args(false);
-  sub->add_option("--rows", o->rows, "of what is printed: 0:3 is rows 0, 1 and 2; 5 is that row")->type_name("FIRST:END");
+  sub->add_option("--rows", o->rows, "of what is printed: 0:3 is rows 0, 1 and 2; 5 is that row")
+      ->type_name("FIRST:END");
   add_device_options(*sub, o->device, o->threads);
   sub->footer(
-      "docs/step-format.md lists the arrays of both files, docs/tour.md explains them. Nothing is drawn: the case holds every number that chance\n"
+      "docs/step-format.md lists the arrays of both files, docs/tour.md explains them. Nothing is drawn: the case "
+      "holds every number that chance\n"
       "decides.\n"
       "Example: ccdrec " +
       std::string(name) + " --in case.safetensors --print " + example + " --rows 0:3");
@@ -62,7 +67,8 @@ void add_arrays(CLI::App& app, Action& chosen, const char* name, const char* wha
 }  // namespace
 
 void add_step(CLI::App& app, Action& chosen) {
-  add_arrays(app, chosen, "step", "one training step on given arrays: every intermediate, loss, gradient and updated parameter",
+  add_arrays(app, chosen, "step",
+             "one training step on given arrays: every intermediate, loss, gradient and updated parameter",
              "e_t --print loss.total", run_step_case);
   add_arrays(app, chosen, "reverse", "the reverse process on given noise: the four pools", "pool.0", run_reverse_case);
 }

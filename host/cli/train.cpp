@@ -1,4 +1,5 @@
-// ccdrec train: settings, data, memory plan, then epochs until validation stops improving; everything lands in one run folder.
+// ccdrec train: settings, data, memory plan, then epochs until validation stops improving; everything lands in one run
+// folder.
 #include <fmt/format.h>
 
 #include <ctime>
@@ -38,13 +39,16 @@ struct TrainOptions : RunOptions {
 
 // What decides the numbers of a run stays as it is while it continues: the refusal names each setting with both values.
 void check_unchanged(const std::string& run, const std::vector<std::string>& files, const std::vector<KeyValue>& list) {
-  const auto was = config_values(resolve_config(files, {}).settings), would = config_values(resolve_config(files, list).settings);
+  const auto was = config_values(resolve_config(files, {}).settings),
+             would = config_values(resolve_config(files, list).settings);
   std::string differ;
   for (const auto& [key, value] : was)
     if (const auto it = would.find(key); it != would.end() && it->second != value && !find_key(key)->resumable)
-      differ += fmt::format("{}{} is {} and would be {}", differ.empty() ? "" : ", ", key, shown(value), shown(it->second));
+      differ +=
+          fmt::format("{}{} is {} and would be {}", differ.empty() ? "" : ", ", key, shown(value), shown(it->second));
   if (!differ.empty())
-    throw UserError(fmt::format("{}: {}; that cannot change when a run continues, start a new run with -c {}", run, differ, files[0]));
+    throw UserError(fmt::format("{}: {}; that cannot change when a run continues, start a new run with -c {}", run,
+                                differ, files[0]));
 }
 
 Config configure(const TrainOptions& o) {
@@ -79,13 +83,15 @@ void report_epoch(const EpochReport& e, const Settings& s, const std::string& me
   progress.log_only(fmt::format("epoch {} detail{}", e.epoch, detail));
   if (!e.evaluated) return;
   if (e.valid.empty()) {
-    progress.line(fmt::format("epoch {} evaluating [time: {:.2f}s] latest, no validation rows", e.epoch, phase(e, "evaluation")));
+    progress.line(
+        fmt::format("epoch {} evaluating [time: {:.2f}s] latest, no validation rows", e.epoch, phase(e, "evaluation")));
     progress.tail(fmt::format("loss {:.4f}", e.loss));
     return;
   }
   const double score = e.valid.at(metric);
   const char* kept = e.latest ? " latest" : e.improved ? " best so far" : "";
-  progress.line(fmt::format("epoch {} evaluating [time: {:.2f}s, valid_score: {:.4f}]{}", e.epoch, phase(e, "evaluation"), score, kept));
+  progress.line(fmt::format("epoch {} evaluating [time: {:.2f}s, valid_score: {:.4f}]{}", e.epoch,
+                            phase(e, "evaluation"), score, kept));
   progress.tail(fmt::format("loss {:.4f}  best {} {:.4f}", e.loss, s.valid_metric, e.improved ? score : best));
 }
 
@@ -109,19 +115,21 @@ int finish(const TrainSummary& sum, const RunFolder& folder, const Settings& s, 
     Lines lines(table);
     for (std::string_view line; lines.next(line);) progress.line(std::string(line));
   }
-  const std::string took =
-      fmt::format("{} epochs, {} training, {} evaluating", sum.epochs_run, describe_seconds(sum.train_seconds), describe_seconds(sum.eval_seconds));
+  const std::string took = fmt::format("{} epochs, {} training, {} evaluating", sum.epochs_run,
+                                       describe_seconds(sum.train_seconds), describe_seconds(sum.eval_seconds));
   switch (sum.reason) {
     case StopReason::diverged:
       progress.log_only("diverged: " + sum.message);
       io.err << "ccdrec: training diverged: " << sum.message << '\n';
       return kDiverged;
     case StopReason::interrupted: {
-      const std::string saved = s.save_last ? fmt::format("state saved; continue with: ccdrec train --resume {}", shell_word(folder.dir()))
-                                            : "no state saved (save_last is off)";
+      const std::string saved =
+          s.save_last ? fmt::format("state saved; continue with: ccdrec train --resume {}", shell_word(folder.dir()))
+                      : "no state saved (save_last is off)";
       progress.line(fmt::format("interrupted: {}; {}", sum.message, took));
       progress.line(saved);
-      if (PipeGuard::reader_gone()) io.err << "ccdrec: interrupted, because the program that read the output has ended; " << saved << '\n';
+      if (PipeGuard::reader_gone())
+        io.err << "ccdrec: interrupted, because the program that read the output has ended; " << saved << '\n';
       return kInterrupted;
     }
     case StopReason::early:
@@ -145,7 +153,9 @@ Continued look_at_run(const RunFolder& folder, const Settings& s) {
   c.has_state = folder.has(kLast);
   if (!c.has_state) {
     if (folder.has("summary.json"))
-      throw UserError(fmt::format("{}: has no last.safetensors to resume from (save_last was off, or it ended before its first save)", folder.dir()));
+      throw UserError(fmt::format(
+          "{}: has no last.safetensors to resume from (save_last was off, or it ended before its first save)",
+          folder.dir()));
     return c;
   }
   c.at = saved_run(folder.path(kLast), s);
@@ -156,8 +166,9 @@ Continued look_at_run(const RunFolder& folder, const Settings& s) {
   return c;
 }
 
-// The two checkpoints of a run. Epochs after the saved state run again when the program is killed, the best one before it does not: whenever that
-// happens, the model of the state's best epoch is in best.safetensors, or in best-of-last.safetensors while the former is ahead of the state.
+// The two checkpoints of a run. Epochs after the saved state run again when the program is killed, the best one before
+// it does not: whenever that happens, the model of the state's best epoch is in best.safetensors, or in
+// best-of-last.safetensors while the former is ahead of the state.
 class Checkpoints {
  public:
   Checkpoints(const RunFolder& folder, const Settings& s, const SavedRun& at)
@@ -167,16 +178,20 @@ class Checkpoints {
         best_of_last_(at.saved_best),
         in_file_(folder.has(kBest) ? best_epoch_of(folder.path(kBest)) : -1) {}
 
-  // Of a run that is taken up again: the state's best model takes its place again. A sentence where that is lost, or was never saved.
+  // Of a run that is taken up again: the state's best model takes its place again. A sentence where that is lost, or
+  // was never saved.
   std::string restore() {
     if (in_file_ == best_of_last_) {
-      if (folder_.has(kBestOfLast)) folder_.remove(kBestOfLast);  // killed after the state had caught up with the best model
-    } else if (best_of_last_ >= 0 && folder_.has(kBestOfLast) && best_epoch_of(folder_.path(kBestOfLast)) == best_of_last_) {
+      if (folder_.has(kBestOfLast))
+        folder_.remove(kBestOfLast);  // killed after the state had caught up with the best model
+    } else if (best_of_last_ >= 0 && folder_.has(kBestOfLast) &&
+               best_epoch_of(folder_.path(kBestOfLast)) == best_of_last_) {
       folder_.rename(kBestOfLast, kBest);
       in_file_ = best_of_last_;
     } else if (best_of_last_ >= 0 && s_.save_best) {
-      return fmt::format("best.safetensors is {}, not of epoch {}, the best so far; the next better epoch takes its place",
-                         in_file_ < 0 ? "not there or damaged" : fmt::format("of epoch {}", in_file_), best_of_last_);
+      return fmt::format(
+          "best.safetensors is {}, not of epoch {}, the best so far; the next better epoch takes its place",
+          in_file_ < 0 ? "not there or damaged" : fmt::format("of epoch {}", in_file_), best_of_last_);
     }
     return "";
   }
@@ -213,7 +228,8 @@ int train(const TrainOptions& o, Io& io) {
     if (!o.run_dir.empty()) throw UserError("--resume continues in its own folder; leave --run-dir away");
     if (!o.record.empty()) throw UserError("--record holds a run from its first step; leave --resume away");
   }
-  if (resuming && !o.print_config && !o.plan) lock.emplace(RunFolder::open(o.resume));  // before anything of the run is read
+  if (resuming && !o.print_config && !o.plan)
+    lock.emplace(RunFolder::open(o.resume));  // before anything of the run is read
   Config config = configure(o);
   Settings& s = config.settings;
   if (o.print_config) {
@@ -231,7 +247,8 @@ int train(const TrainOptions& o, Io& io) {
       if (!note.empty()) io.err << "note: " << note << '\n';
     }
     if (from.over) {
-      io.out << fmt::format("nothing to do: {} has {} epochs behind it, best epoch {}; {}\n", s.run_dir, from.at.epoch, from.at.best_epoch,
+      io.out << fmt::format("nothing to do: {} has {} epochs behind it, best epoch {}; {}\n", s.run_dir, from.at.epoch,
+                            from.at.best_epoch,
                             from.at.epoch >= s.epochs ? "--set epochs=N goes on to N" : "it stopped early");
       return kDone;
     }
@@ -254,9 +271,10 @@ int train(const TrainOptions& o, Io& io) {
     { const SafeFile opens(o.record); }  // a place that refuses says so now and not after the training
   }
 
-  const RunFolder folder = resuming            ? RunFolder::open(s.run_dir)
-                           : s.run_dir.empty() ? RunFolder::create_free(default_run_dir(s, data.name, long(std::time(nullptr))))
-                                               : RunFolder::create(s.run_dir);
+  const RunFolder folder = resuming ? RunFolder::open(s.run_dir)
+                           : s.run_dir.empty()
+                               ? RunFolder::create_free(default_run_dir(s, data.name, long(std::time(nullptr))))
+                               : RunFolder::create(s.run_dir);
   s.run_dir = folder.dir();
   if (!lock) lock.emplace(folder);
   if (!resuming) folder.check_new();
@@ -275,8 +293,9 @@ int train(const TrainOptions& o, Io& io) {
     progress.line("note: the run that was in this folder ended before it had saved anything; this one takes its place");
   for (const std::string& warning : data.warnings) progress.log_only("note: " + warning);
   for (const std::string& note : config.notes) progress.line("note: " + note);
-  progress.line(fmt::format("{}{} on {}: {} users, {} items, {} training, {} validation, {} test rows; seed {}", resuming ? "resuming " : "", s.model,
-                            data.name, thousands(data.n_users), thousands(data.n_items), thousands(int64_t(data.train.size())),
+  progress.line(fmt::format("{}{} on {}: {} users, {} items, {} training, {} validation, {} test rows; seed {}",
+                            resuming ? "resuming " : "", s.model, data.name, thousands(data.n_users),
+                            thousands(data.n_items), thousands(int64_t(data.train.size())),
                             thousands(int64_t(data.valid.size())), thousands(int64_t(data.test.size())), s.seed));
   for (const std::string& line : plan_lines) progress.line(line);
 
@@ -289,18 +308,21 @@ int train(const TrainOptions& o, Io& io) {
   if (resuming) {
     progress.line(from.has_state ? fmt::format("resumed at epoch {}, step {}", trainer.epoch(), trainer.next_step())
                                  : "no state had been saved when the run ended: it begins again at epoch 0");
-    if (yaml != earlier) write_text(folder.path("config.yaml"), yaml);  // first: more epochs are asked for, whatever happens from here on
+    if (yaml != earlier)
+      write_text(folder.path("config.yaml"), yaml);  // first: more epochs are asked for, whatever happens from here on
     const bool forgets = from.at.saved_best != from.at.best_epoch;
     folder.truncate_epochs(trainer.epoch(), forgets ? from.at.saved_best : -1);
     if (const std::string note = checkpoints.restore(); !note.empty()) progress.line("note: " + note);
-    if (folder.has("summary.json")) folder.remove("summary.json");  // of an earlier end; this one is written when the run ends
+    if (folder.has("summary.json"))
+      folder.remove("summary.json");  // of an earlier end; this one is written when the run ends
   }
   folder.write_ids(data);  // of the data that this program has read: those of an earlier start may be another set's
 
   std::unique_ptr<Recorder> recorder;
   if (recording) {
     recorder = std::make_unique<Recorder>(trainer, s, data);
-    progress.line(fmt::format("record: at most {} in memory, then in {}", describe_bytes(Recorder::most_bytes(s, data)), o.record));
+    progress.line(fmt::format("record: at most {} in memory, then in {}", describe_bytes(Recorder::most_bytes(s, data)),
+                              o.record));
   }
 
   const std::string metric = metric_key(s.valid_metric);
@@ -341,19 +363,27 @@ void add_train(CLI::App& app, Action& chosen) {
   CLI::App* sub = app.add_subcommand("train", "train a model; everything it leaves lies in one run folder");
   add_run_options(*sub, *o);
   sub->add_option("--run-dir,--run", o->run_dir, "run folder (default runs/MODEL-SET-SEED-TIME)")->type_name("DIR");
-  sub->add_option("--resume", o->resume, "continue this run, bit for bit as if it had never stopped")->type_name("RUN_DIR");
-  sub->add_option("--record", o->record, "write what the run drew and computed, for another program to repeat it (docs/run-format.md)")
+  sub->add_option("--resume", o->resume, "continue this run, bit for bit as if it had never stopped")
+      ->type_name("RUN_DIR");
+  sub->add_option("--record", o->record,
+                  "write what the run drew and computed, for another program to repeat it (docs/run-format.md)")
       ->type_name("FILE");
   sub->add_flag("--print-config", o->print_config, "print every setting and where its value came from, then stop");
-  sub->add_flag("--help-keys", o->help_keys, "print every key with type, range and meaning, then stop; with -m those of that model");
+  sub->add_flag("--help-keys", o->help_keys,
+                "print every key with type, range and meaning, then stop; with -m those of that model");
   sub->add_flag("--plan", o->plan, "print the memory the run would take, then stop");
   sub->add_flag("--no-progress", o->no_progress, "no progress bar even on a terminal");
   sub->footer(
-      "Settings: built-in < defaults of the model < -c files in order < --set and the options above. An unknown key is an error.\n"
-      "The run folder holds config.yaml, train.log, metrics.jsonl (one object per epoch), best.safetensors, last.safetensors,\n"
-      "users.tsv, items.tsv and summary.json. Ctrl-C (SIGTERM, SIGHUP) saves the state and ends with code 130; --resume goes on from\n"
-      "there; a run that was killed goes on from its last state (every save_every epochs), or begins again where none was saved.\n"
-      "Test metrics reported are those of the epoch with the best validation metric; the loss printed is the mean over steps.\n"
+      "Settings: built-in < defaults of the model < -c files in order < --set and the options above. An unknown key is "
+      "an error.\n"
+      "The run folder holds config.yaml, train.log, metrics.jsonl (one object per epoch), best.safetensors, "
+      "last.safetensors,\n"
+      "users.tsv, items.tsv and summary.json. Ctrl-C (SIGTERM, SIGHUP) saves the state and ends with code 130; "
+      "--resume goes on from\n"
+      "there; a run that was killed goes on from its last state (every save_every epochs), or begins again where none "
+      "was saved.\n"
+      "Test metrics reported are those of the epoch with the best validation metric; the loss printed is the mean over "
+      "steps.\n"
       "Example: ccdrec train -m CCDRec -d data/baby -c configs/ccdrec.yaml --set omega=0.7 --seed 2024");
   sub->callback([o, &chosen] { chosen = [o](Io& io) { return train(*o, io); }; });
 }

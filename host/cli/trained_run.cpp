@@ -22,11 +22,13 @@ CMat representation(const TensorFile& file, const char* name, int64_t rows, cons
   if (t.dtype != "F32" || t.shape.size() != 2)
     throw UserError(fmt::format("{}: {} is no float32 matrix; is it a checkpoint of this program?", path, name));
   if (t.shape[0] != rows)
-    throw UserError(fmt::format("{}: {} has {} rows and the data set {}; give the data the run was trained with", path, name, t.shape[0], rows));
+    throw UserError(fmt::format("{}: {} has {} rows and the data set {}; give the data the run was trained with", path,
+                                name, t.shape[0], rows));
   for (int64_t j = 0; j < t.shape[0] * t.shape[1]; ++j)
     if (!std::isfinite(t.f32()[j]))
-      throw UserError(fmt::format("{}: {} holds {} in row {}; the run diverged, train again with a smaller learning_rate", path, name, t.f32()[j],
-                                  j / t.shape[1]));
+      throw UserError(
+          fmt::format("{}: {} holds {} in row {}; the run diverged, train again with a smaller learning_rate", path,
+                      name, t.f32()[j], j / t.shape[1]));
   return {t.f32(), t.shape[0], t.shape[1]};
 }
 
@@ -38,7 +40,8 @@ void check_ids(const RunFolder& folder, const char* file, const IdMap& map, cons
   for (; same && at < ids.size(); ++at) same = ids[at] == map.raw(int64_t(at));
   if (!same)
     throw UserError(
-        fmt::format("{}: its ids differ from those the run was trained with ({}); give that data folder with -d", data_folder, folder.path(file)));
+        fmt::format("{}: its ids differ from those the run was trained with ({}); give that data folder with -d",
+                    data_folder, folder.path(file)));
 }
 
 [[noreturn]] void unreadable_summary(const RunFolder& folder) {
@@ -55,10 +58,12 @@ std::string differing(const Metrics& is, const Metrics& was) {
   return is.size() == was.size() ? "" : "it has more of them";
 }
 
-void check_summary(const RunFolder& folder, const Settings& s, const std::string& file, const RunIdentity* run, bool has_numbers) {
+void check_summary(const RunFolder& folder, const Settings& s, const std::string& file, const RunIdentity* run,
+                   bool has_numbers) {
   const std::string path = folder.path("summary.json");
   const auto contradiction = [&](const std::string& what, const std::string& other) {
-    throw UserError(fmt::format("{}: contradicts {}: {}; put back the file that belongs to this run", path, other, what));
+    throw UserError(
+        fmt::format("{}: contradicts {}: {}; put back the file that belongs to this run", path, other, what));
   };
   const nlohmann::json j = folder.summary();
   try {
@@ -74,9 +79,10 @@ void check_summary(const RunFolder& folder, const Settings& s, const std::string
       contradiction(fmt::format("interactions are {}, not {}", shown(interactions), shown(run->interactions)), file);
     const int best_epoch = j.at("best_epoch");
     if (!has_numbers || best_epoch < 0) return;
-    if (best_epoch != run->summary.best_epoch) contradiction(fmt::format("best_epoch is {}, not {}", best_epoch, run->summary.best_epoch), file);
-    for (const auto& [name, split, was] :
-         {std::tuple{"best_valid", "valid", &run->summary.best_valid}, std::tuple{"best_test", "test", &run->summary.best_test}}) {
+    if (best_epoch != run->summary.best_epoch)
+      contradiction(fmt::format("best_epoch is {}, not {}", best_epoch, run->summary.best_epoch), file);
+    for (const auto& [name, split, was] : {std::tuple{"best_valid", "valid", &run->summary.best_valid},
+                                           std::tuple{"best_test", "test", &run->summary.best_test}}) {
       if (j.at("data").at(split).get<int64_t>() == 0) continue;  // a split without rows has no figures
       const std::string differs = differing(j.at(name).get<Metrics>(), *was);
       if (!differs.empty()) contradiction(fmt::format("of {} {}", name, differs), file);
@@ -112,22 +118,26 @@ void check_run(const RunFolder& folder, const Settings& s, Io& io) {
     if (!folder.has(name)) continue;
     const RunIdentity run = run_identity(folder.path(name));
     if (run.settings.empty()) {
-      io.err << fmt::format("note: {}: does not say which run it is of, so it is taken as that of config.yaml\n", folder.path(name));
+      io.err << fmt::format("note: {}: does not say which run it is of, so it is taken as that of config.yaml\n",
+                            folder.path(name));
       continue;
     }
     if (const std::string differs = other_settings(run, s); !differs.empty())
-      throw UserError(fmt::format("{}: contradicts {}: {}; put back the file that belongs to this run", folder.path("config.yaml"), name, differs));
+      throw UserError(fmt::format("{}: contradicts {}: {}; put back the file that belongs to this run",
+                                  folder.path("config.yaml"), name, differs));
     if (file.empty() || s.save_best) file = name, numbers = run;
   }
   if (!folder.has("summary.json")) return;
   // A file that is no longer saved is older than the summary, and so is the state of a run that diverged.
-  const bool has_numbers = file == kBest ? s.save_best : s.save_last && folder.summary().value("stopped", "") != "diverged";
+  const bool has_numbers =
+      file == kBest ? s.save_best : s.save_last && folder.summary().value("stopped", "") != "diverged";
   check_summary(folder, s, file, file.empty() ? nullptr : &numbers, has_numbers);
 }
 
 std::string run_data_folder(const Settings& s, const std::string& given) {
   if (given.empty() && !is_folder(s.data_path))
-    throw UserError(fmt::format("{}: the data folder of this run is no longer there; name its new place with -d", s.data_path));
+    throw UserError(
+        fmt::format("{}: the data folder of this run is no longer there; name its new place with -d", s.data_path));
   return find_data_folder(given.empty() ? s.data_path : given);
 }
 
@@ -146,15 +156,17 @@ bool check_interactions(const RunFolder& folder, const Settings& s, const Datase
     }
   }
   if (was.empty()) {
-    io.err << fmt::format("note: {}: nothing in it tells which interactions it was trained with, so those of {} are taken as they are\n",
-                          folder.dir(), data.folder);
+    io.err << fmt::format(
+        "note: {}: nothing in it tells which interactions it was trained with, so those of {} are taken as they are\n",
+        folder.dir(), data.folder);
     return true;
   }
   if (is == was) return true;
-  const std::string differs =
-      fmt::format("{}: its {} are not those the run was trained with (checksum {}, then {})", data.folder, what, is, shown(was));
+  const std::string differs = fmt::format("{}: its {} are not those the run was trained with (checksum {}, then {})",
+                                          data.folder, what, is, shown(was));
   if (!other_data)
-    throw UserError(fmt::format("{}; give that data folder with -d, or --other-data to go on with figures that are not comparable", differs));
+    throw UserError(fmt::format(
+        "{}; give that data folder with -d, or --other-data to go on with figures that are not comparable", differs));
   io.err << fmt::format("note: {}: {}\n", differs, kNotComparable);
   return false;
 }
@@ -166,7 +178,9 @@ TrainedRun load_run(const std::string& run_dir, const std::string& data_folder, 
   check_run(folder, s, io);
   s.data_path = run_data_folder(s, data_folder);
   const std::string best = folder.path(kBest);
-  if (!path_exists(best)) throw UserError(fmt::format("{}: has no best.safetensors yet (save_best was off, or no epoch was evaluated)", run_dir));
+  if (!path_exists(best))
+    throw UserError(
+        fmt::format("{}: has no best.safetensors yet (save_best was off, or no epoch was evaluated)", run_dir));
   const std::vector<std::string> names = {"final.user", "final.item"};
   TensorFile tensors = read_safetensors(best, &names);
   Dataset data = load_data(s, false, io);
@@ -188,7 +202,8 @@ std::vector<int> parse_topk(const std::string& text, const std::vector<int>& sta
     int k = 0;
     const auto [end, error] = std::from_chars(item.data(), item.data() + item.size(), k);
     if (error != std::errc() || end != item.data() + item.size() || k < 1)
-      throw UserError(fmt::format("--topk {}: expected list lengths from 1 to 2147483647 separated by commas, e.g. 5,10,20", text));
+      throw UserError(
+          fmt::format("--topk {}: expected list lengths from 1 to 2147483647 separated by commas, e.g. 5,10,20", text));
     ks.insert(k);
   }
   return {ks.begin(), ks.end()};

@@ -22,17 +22,19 @@ struct TrainedRun {
   bool comparable;     // false: other interactions, and the user wants to go on with them
 };
 
-// UserError: no run, no best.safetensors, files that contradict each other, data whose ids are not those the run was trained with, or (without
-// `other_data`) whose interactions are not, representations that hold NaN.
+// UserError: no run, no best.safetensors, files that contradict each other, data whose ids are not those the run was
+// trained with, or (without `other_data`) whose interactions are not, representations that hold NaN.
 TrainedRun load_run(const std::string& run_dir, const std::string& data_folder, bool other_data, Io&);
 
-// The checkpoints say which run a folder holds, and config.yaml and summary.json must not contradict them. UserError: one does, each named.
+// The checkpoints say which run a folder holds, and config.yaml and summary.json must not contradict them. UserError:
+// one does, each named.
 void check_run(const RunFolder&, const Settings&, Io&);
 
 // Without -d: the folder the run was trained with, which must still be there. UserError: it is not.
 std::string run_data_folder(const Settings&, const std::string& given);
 
-// Are these the interactions the run was trained with: rows, split and mapping? Else UserError, or false and a note where `other_data` allows them.
+// Are these the interactions the run was trained with: rows, split and mapping? Else UserError, or false and a note
+// where `other_data` allows them.
 bool check_interactions(const RunFolder&, const Settings&, const Dataset&, bool other_data, Io&);
 
 std::vector<int> parse_topk(const std::string& text, const std::vector<int>& standard);  // "5,10,20"

@@ -14,9 +14,15 @@ namespace {
 
 // The settings that a step reads, as JSON of their own types.
 nlohmann::json step_settings(const Settings& s) {
-  static const char* const read[] = {
-      "model", "backbone",  "n_ui_layers", "n_mm_layers", "reg_weight",     "learning_rate", "n_neg",        "dma",       "ndi",
-      "cns",   "lambda_dm", "omega",       "mu",          "train_features", "timesteps",     "ndi_negative", "estimator", "noise_schedule"};
+  static const char* const read[] = {"model",       "backbone",
+                                     "n_ui_layers", "n_mm_layers",
+                                     "reg_weight",  "learning_rate",
+                                     "n_neg",       "dma",
+                                     "ndi",         "cns",
+                                     "lambda_dm",   "omega",
+                                     "mu",          "train_features",
+                                     "timesteps",   "ndi_negative",
+                                     "estimator",   "noise_schedule"};
   std::vector<std::string> keys(std::begin(read), std::end(read));
   if (s.estimator == "transformer") keys.insert(keys.end(), {"estimator_layers", "estimator_heads"});
   if (s.sampler != "none") keys.push_back("sampler");
@@ -53,15 +59,19 @@ std::map<std::string, std::string> case_metadata(const char* format, const Setti
 }  // namespace
 
 void check_step(Trainer& trainer, const Settings& s, int epoch, int64_t step, int pass) {
-  if (epoch < 0 || epoch >= s.epochs) throw UserError(fmt::format("--epoch {}: the run has epochs 0 to {} (setting epochs)", epoch, s.epochs - 1));
+  if (epoch < 0 || epoch >= s.epochs)
+    throw UserError(fmt::format("--epoch {}: the run has epochs 0 to {} (setting epochs)", epoch, s.epochs - 1));
   const int64_t steps = trainer.model().steps_per_epoch();
-  if (step < 0 || step >= steps) throw UserError(fmt::format("--step {}: an epoch of this run has steps 0 to {}", step, steps - 1));
+  if (step < 0 || step >= steps)
+    throw UserError(fmt::format("--step {}: an epoch of this run has steps 0 to {}", step, steps - 1));
   const int passes = int(trainer.model().passes(step).size());
   if (pass >= 0 && pass < passes) return;
-  throw UserError(fmt::format("--pass {}: {}", pass,
-                              passes > 1 ? "this step has passes 0 and 1"
-                              : s.use_mg ? fmt::format("this step has pass 0 alone; steps 0, {0}, {1}, .. have two (beta = {0})", s.beta, 2 * s.beta)
-                                         : "a step has one pass, 0; Mirror Gradient (use_mg) has two"));
+  throw UserError(fmt::format(
+      "--pass {}: {}", pass,
+      passes > 1 ? "this step has passes 0 and 1"
+      : s.use_mg
+          ? fmt::format("this step has pass 0 alone; steps 0, {0}, {1}, .. have two (beta = {0})", s.beta, 2 * s.beta)
+          : "a step has one pass, 0; Mirror Gradient (use_mg) has two"));
 }
 
 TrainSummary train_to(Trainer& trainer, const Settings& s, int epoch, int64_t step, TrainHooks hooks) {
@@ -69,11 +79,14 @@ TrainSummary train_to(Trainer& trainer, const Settings& s, int epoch, int64_t st
   TrainSummary sum;
   sum.reason = StopReason::interrupted;
   if (epoch == 0 && step == 0) return sum;
-  hooks.interrupted = [&, asked = hooks.interrupted] { return (trainer.epoch() == epoch && trainer.next_step() == step) || (asked && asked()); };
+  hooks.interrupted = [&, asked = hooks.interrupted] {
+    return (trainer.epoch() == epoch && trainer.next_step() == step) || (asked && asked());
+  };
   sum = trainer.run(hooks);
   if (sum.reason == StopReason::early)
-    throw UserError(fmt::format("--epoch {}: the run ends before it, after epoch {} ({}); a larger stopping_step lets it go on", epoch,
-                                trainer.epoch() - 1, sum.message));
+    throw UserError(
+        fmt::format("--epoch {}: the run ends before it, after epoch {} ({}); a larger stopping_step lets it go on",
+                    epoch, trainer.epoch() - 1, sum.message));
   return sum;
 }
 

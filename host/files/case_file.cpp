@@ -39,8 +39,10 @@ std::vector<T> as(const TensorData& t) {
 }  // namespace
 
 CaseFile::CaseFile(const std::string& path, const std::string& format) : path_(path), file_(read_safetensors(path)) {
-  if (meta("format") != format) fail(fmt::format("its metadata has format = '{}', expected '{}' {}", shown(meta("format")), format, kFormat));
-  if (meta("version") != "1") fail(fmt::format("its metadata has version = '{}', this program reads version 1", shown(meta("version"))));
+  if (meta("format") != format)
+    fail(fmt::format("its metadata has format = '{}', expected '{}' {}", shown(meta("format")), format, kFormat));
+  if (meta("version") != "1")
+    fail(fmt::format("its metadata has version = '{}', this program reads version 1", shown(meta("version"))));
 }
 
 // Names that come from the file may hold anything: a line's end or a zero byte would cut the sentence.
@@ -60,11 +62,13 @@ nlohmann::json CaseFile::json(const std::string& key, const char* otherwise) con
 Settings CaseFile::settings(int64_t d) const {
   const nlohmann::json given = json("settings", "{}");
   if (!given.is_object())
-    fail(fmt::format("the metadata 'settings' is {}, expected a JSON object such as {{\"model\": \"CCDRec\"}}", shown(given.dump())));
+    fail(fmt::format("the metadata 'settings' is {}, expected a JSON object such as {{\"model\": \"CCDRec\"}}",
+                     shown(given.dump())));
   const std::string origin = path_ + ": settings";
   std::vector<KeyValue> values;
   for (const auto& [key, v] : given.items()) {
-    if (v.is_structured() || v.is_null()) fail(fmt::format("settings: {} is {}, expected one text, number, true or false", key, shown(v.dump())));
+    if (v.is_structured() || v.is_null())
+      fail(fmt::format("settings: {} is {}, expected one text, number, true or false", key, shown(v.dump())));
     values.push_back(v.is_string() ? plain_value(key, v.get<std::string>(), origin) : KeyValue{key, v.dump(), origin});
   }
   values.push_back({"embedding_size", std::to_string(d), path_ + ": width of array 'param.item_id_embedding.weight'"});
@@ -74,7 +78,8 @@ Settings CaseFile::settings(int64_t d) const {
 std::vector<std::string> CaseFile::modalities() const {
   const nlohmann::json given = json("modalities", "[]");
   const auto bad = [&](const std::string& why) {
-    fail(fmt::format("the metadata 'modalities' is {}, expected a list of distinct names: {}", shown(given.dump()), why));
+    fail(fmt::format("the metadata 'modalities' is {}, expected a list of distinct names: {}", shown(given.dump()),
+                     why));
   };
   if (!given.is_array()) bad("it is no list");
   std::vector<std::string> names;
@@ -85,7 +90,8 @@ std::vector<std::string> CaseFile::modalities() const {
     if (const std::string why = unusable_modality(name); !why.empty()) bad(why);
     names.push_back(name);
   }
-  if (names.size() > size_t(kMaxModalities)) bad(fmt::format("there are {}, at most {} are supported", names.size(), kMaxModalities));
+  if (names.size() > size_t(kMaxModalities))
+    bad(fmt::format("there are {}, at most {} are supported", names.size(), kMaxModalities));
   return names;
 }
 
@@ -104,7 +110,8 @@ int64_t CaseFile::t() const {
 
 const TensorData& CaseFile::at(const std::string& name) const {
   const auto it = file_.tensors.find(name);
-  if (it == file_.tensors.end()) fail(fmt::format("array '{}' is missing (docs/step-format.md lists what a case holds)", name));
+  if (it == file_.tensors.end())
+    fail(fmt::format("array '{}' is missing (docs/step-format.md lists what a case holds)", name));
   return it->second;
 }
 
@@ -129,7 +136,8 @@ std::vector<T> CaseFile::either(const std::string& name, const char* narrow, con
 std::vector<float> CaseFile::values(const std::string& name) const {
   std::vector<float> v = either<float, float, double>(name, "F32", "F64");
   for (size_t k = 0; k < v.size(); ++k)
-    if (!std::isfinite(v[k])) fail(fmt::format("array '{}' is not finite at position {}, expected a number of float32's range", name, k));
+    if (!std::isfinite(v[k]))
+      fail(fmt::format("array '{}' is not finite at position {}, expected a number of float32's range", name, k));
   return v;
 }
 
@@ -141,7 +149,8 @@ std::vector<float> CaseFile::floats(const std::string& name, const Extents& want
 std::vector<float> CaseFile::squares(const std::string& name, const Extents& want) const {
   std::vector<float> v = floats(name, want);
   for (size_t k = 0; k < v.size(); ++k)
-    if (v[k] < 0) fail(fmt::format("array '{}' has {} at position {}, expected a mean of squares, 0 or more", name, v[k], k));
+    if (v[k] < 0)
+      fail(fmt::format("array '{}' has {} at position {}, expected a mean of squares, 0 or more", name, v[k], k));
   return v;
 }
 
@@ -149,7 +158,8 @@ std::vector<int32_t> CaseFile::indices(const std::string& name, const Extents& w
   shape(name, want);
   const std::vector<int64_t> v = either<int64_t, int32_t, int64_t>(name, "I32", "I64");
   for (size_t k = 0; k < v.size(); ++k)
-    if (v[k] < 0 || v[k] >= limit) fail(fmt::format("array '{}' has {} at position {}, expected 0 to {}", name, v[k], k, limit - 1));
+    if (v[k] < 0 || v[k] >= limit)
+      fail(fmt::format("array '{}' has {} at position {}, expected 0 to {}", name, v[k], k, limit - 1));
   return {v.begin(), v.end()};
 }
 
@@ -176,7 +186,8 @@ HostCsr CaseFile::sparse(const std::string& name, int64_t n) const {
 void CaseFile::check_names(const std::vector<std::string>& parts, const std::vector<std::string>& known) const {
   const std::set<std::string> names(known.begin(), known.end());
   for (const auto& [name, t] : file_.tensors) {
-    const bool read = std::any_of(parts.begin(), parts.end(), [&full = name](const std::string& part) { return full.starts_with(part); });
+    const bool read = std::any_of(parts.begin(), parts.end(),
+                                  [&full = name](const std::string& part) { return full.starts_with(part); });
     if (!read) continue;
     if (!names.count(name)) {
       const std::string near = nearest(name, known);
@@ -186,7 +197,8 @@ void CaseFile::check_names(const std::vector<std::string>& parts, const std::vec
     if (!name.starts_with("adam.")) continue;
     std::string twin = name;
     twin[5] = name[5] == 'm' ? 'v' : 'm';
-    if (!has(twin)) fail(fmt::format("array '{}' is given without '{}'; give both, or none where they are zero", name, twin));
+    if (!has(twin))
+      fail(fmt::format("array '{}' is given without '{}'; give both, or none where they are zero", name, twin));
   }
 }
 

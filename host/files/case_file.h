@@ -1,5 +1,6 @@
-// A case of `ccdrec step` or `ccdrec reverse` as it is read (docs/step-format.md). Arrays and metadata are checked when they are asked for; what is
-// wrong is a UserError: one sentence that names the file and the array, or the entry of the metadata.
+// A case of `ccdrec step` or `ccdrec reverse` as it is read (docs/step-format.md). Arrays and metadata are checked when
+// they are asked for; what is wrong is a UserError: one sentence that names the file and the array, or the entry of the
+// metadata.
 #pragma once
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
@@ -28,7 +29,8 @@ class CaseFile : public Given {
   std::vector<float> squares(const std::string& name, const Extents& want) const;  // floats, none negative
   std::vector<int32_t> indices(const std::string& name, const Extents& want, int64_t limit) const override;
   HostCsr sparse(const std::string& name, int64_t n) const;  // n x n; each cell named once
-  // Of the arrays whose names begin with one of `parts`, each must be known, and moments come in pairs: a misspelt name would be a zero otherwise.
+  // Of the arrays whose names begin with one of `parts`, each must be known, and moments come in pairs: a misspelt name
+  // would be a zero otherwise.
   void check_names(const std::vector<std::string>& parts, const std::vector<std::string>& known) const;
 
  private:

@@ -24,8 +24,9 @@ namespace {
   std::vector<std::string> names = {"n_layers"};
   for (const ConfigKey& k : config_keys()) names.push_back(k.name);
   const std::string near = nearest(name, names);
-  throw UserError(fmt::format("{}: unknown key '{}'{}", origin, shown(name),
-                              near.empty() ? "; `ccdrec train --help-keys` lists the keys" : fmt::format("; did you mean '{}'?", near)));
+  throw UserError(fmt::format(
+      "{}: unknown key '{}'{}", origin, shown(name),
+      near.empty() ? "; `ccdrec train --help-keys` lists the keys" : fmt::format("; did you mean '{}'?", near)));
 }
 
 bool is_known(const std::string& name) { return find_key(canonical(name)) || find_accepted(name); }
@@ -40,7 +41,9 @@ ConfigValue to_value(const std::string& key, const YAML::Node& node, const std::
   } else if (node.IsSequence()) {
     v.is_list = true;
     for (const YAML::Node& item : node) {
-      if (!item.IsScalar()) throw UserError(fmt::format("{}: {} holds a nested value; expected a list of plain values", origin, shown(key)));
+      if (!item.IsScalar())
+        throw UserError(
+            fmt::format("{}: {} holds a nested value; expected a list of plain values", origin, shown(key)));
       v.items.push_back(item.Scalar());
     }
   } else {
@@ -49,19 +52,21 @@ ConfigValue to_value(const std::string& key, const YAML::Node& node, const std::
   return v;
 }
 
-// Longer than any configuration by far, and short enough for the parser: some texts take it time that grows faster than their length.
+// Longer than any configuration by far, and short enough for the parser: some texts take it time that grows faster than
+// their length.
 constexpr size_t kMostYaml = size_t(64) << 10;
 
-// A second document is an error where it begins. Asked for all documents, the parser would take `"1"2` for two of them, and `,1` for an endless row
-// of empty ones: at a document's start it never passes a comma. Asked for one, it would say nothing about the rest.
+// A second document is an error where it begins. Asked for all documents, the parser would take `"1"2` for two of them,
+// and `,1` for an endless row of empty ones: at a document's start it never passes a comma. Asked for one, it would say
+// nothing about the rest.
 class OnlyOneDocument : public YAML::EventHandler {
  public:
   explicit OnlyOneDocument(const std::string& text) : text_(text) {}
   void OnDocumentStart(const YAML::Mark& mark) override {
     if (++documents_ == 1) return;
     const bool comma = size_t(mark.pos) < text_.size() && text_[size_t(mark.pos)] == ',';
-    throw YAML::ParserException(
-        mark, comma ? "a comma where a value should begin (the decimal sign is a point)" : "something stands after the end of the value");
+    throw YAML::ParserException(mark, comma ? "a comma where a value should begin (the decimal sign is a point)"
+                                            : "something stands after the end of the value");
   }
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
@@ -79,7 +84,8 @@ class OnlyOneDocument : public YAML::EventHandler {
 
 // The one document of a text. Every YAML text of the program is read here.
 YAML::Node one_document(const std::string& text) {
-  if (text.size() > kMostYaml) throw YAML::ParserException(YAML::Mark(), fmt::format("it is longer than {} bytes", thousands(kMostYaml)));
+  if (text.size() > kMostYaml)
+    throw YAML::ParserException(YAML::Mark(), fmt::format("it is longer than {} bytes", thousands(kMostYaml)));
   std::istringstream in(text);
   YAML::Parser parser(in);
   OnlyOneDocument documents(text);
@@ -92,16 +98,20 @@ std::vector<ConfigValue> read_file(const std::string& path) {
   YAML::Node root;
   try {
     root = one_document(text);
-  } catch (const YAML::Exception& e) { throw UserError(fmt::format("{}:{}: not valid YAML: {}", path, e.mark.line + 1, e.msg)); }
+  } catch (const YAML::Exception& e) {
+    throw UserError(fmt::format("{}:{}: not valid YAML: {}", path, e.mark.line + 1, e.msg));
+  }
   if (root.IsNull()) return {};
-  if (!root.IsMap()) throw UserError(fmt::format("{}: not a configuration: expected lines of the form `key: value`", path));
+  if (!root.IsMap())
+    throw UserError(fmt::format("{}: not a configuration: expected lines of the form `key: value`", path));
   std::vector<ConfigValue> values;
   std::set<std::string> seen;
   for (const auto& entry : root) {
     const std::string origin = fmt::format("{}:{}", path, entry.first.Mark().line + 1);
     if (!entry.first.IsScalar()) throw UserError(fmt::format("{}: a key is not a plain word", origin));
     const std::string key = entry.first.Scalar();
-    if (!seen.insert(key).second) throw UserError(fmt::format("{}: the key '{}' stands twice in this file", origin, shown(key)));
+    if (!seen.insert(key).second)
+      throw UserError(fmt::format("{}: the key '{}' stands twice in this file", origin, shown(key)));
     values.push_back(to_value(key, entry.second, origin));
   }
   return values;
@@ -115,7 +125,8 @@ ConfigValue read_command(const KeyValue& kv) {
   }
 }
 
-// MMRec's [gamma, epochs]: the rate is multiplied by gamma^(epoch / epochs), so a gamma of 1 is a constant rate, whatever stands behind it.
+// MMRec's [gamma, epochs]: the rate is multiplied by gamma^(epoch / epochs), so a gamma of 1 is a constant rate,
+// whatever stands behind it.
 bool constant_schedule(const ConfigValue& v) {
   double gamma = 1, number = 0;
   for (size_t i = 0; i < v.items.size(); ++i)
@@ -128,7 +139,8 @@ void check_accepted(const AcceptedKey& a, const ConfigValue& v, const Settings& 
   if (name == "metrics")
     for (const std::string& m : v.items) {
       const std::string metric = lower(m);
-      if (metric != "recall" && metric != "ndcg" && metric != "precision" && metric != "map") v.fail("a list of Recall, NDCG, Precision, MAP");
+      if (metric != "recall" && metric != "ndcg" && metric != "precision" && metric != "map")
+        v.fail("a list of Recall, NDCG, Precision, MAP");
     }
   if (name == "hyper_parameters")
     for (const std::string& key : v.items)
@@ -152,13 +164,14 @@ void check_together(const Settings& s, const std::map<std::string, std::string>&
   const std::string metric = metric_key(s.valid_metric);
   const int k = metric_cutoff(metric);
   if (std::find(s.topk.begin(), s.topk.end(), k) == s.topk.end())
-    throw UserError(fmt::format("valid_metric = {} ({}) needs {} among topk = [{}] ({})", s.valid_metric, where("valid_metric"), k,
-                                fmt::join(s.topk, ", "), where("topk")));
+    throw UserError(fmt::format("valid_metric = {} ({}) needs {} among topk = [{}] ({})", s.valid_metric,
+                                where("valid_metric"), k, fmt::join(s.topk, ", "), where("topk")));
   check_width(s, where("embedding_size"));
   check_sampler(s, where("sampler"));
 }
 
-// All that is given, by the settings' own names. Only what wins is parsed: a list of a published grid may be overridden by --set.
+// All that is given, by the settings' own names. Only what wins is parsed: a list of a published grid may be overridden
+// by --set.
 struct GivenKeys {
   std::map<std::string, ConfigValue> winner;
   std::set<std::string> may_be_grids;  // what `hyper_parameters` names in any file: MMRec joins them, too
@@ -183,7 +196,8 @@ GivenKeys collect(const std::vector<std::vector<ConfigValue>>& layers, const std
         for (const std::string& key : v.items) given.may_be_grids.insert(canonical(key));
       const auto [at, fresh] = here.emplace(name, &v);
       if (!fresh && at->second->key != v.key)
-        throw UserError(fmt::format("{}: {} and {} ({}) name the same setting; give one", v.origin, v.key, at->second->key, at->second->origin));
+        throw UserError(fmt::format("{}: {} and {} ({}) name the same setting; give one", v.origin, v.key,
+                                    at->second->key, at->second->origin));
       given.winner[name] = v;
     }
   }
@@ -193,7 +207,8 @@ GivenKeys collect(const std::vector<std::vector<ConfigValue>>& layers, const std
 std::string note_of_other_names(const GivenKeys& given) {
   std::string note;
   for (const auto& [name, value] : given.winner)
-    if (value.key != name && value.key != "n_layers")  // n_layers is LightGCN's name for it in MMRec, whose names are this program's
+    if (value.key != name &&
+        value.key != "n_layers")  // n_layers is LightGCN's name for it in MMRec, whose names are this program's
       note += fmt::format("{}{}{} for {}", note.empty() ? "" : ", ", value.key, note.empty() ? " is taken" : "", name);
   return note;
 }
@@ -218,11 +233,13 @@ std::string sentence_of_grids(const Config& config, const GivenKeys& given) {
     grids += fmt::format("{}{} = {} ({})", grids.empty() ? "" : ", ", v.key, values, v.origin);
     sets += fmt::format(" --set {}={}", v.key, find_key(name)->get(config.settings));
   }
-  return fmt::format("{} {}, and a run takes one value{}: choose with, say,{}", grids, config.grid.size() == 1 ? "is a grid" : "are grids",
-                     config.grid.size() == 1 ? "" : " of each", sets);
+  return fmt::format("{} {}, and a run takes one value{}: choose with, say,{}", grids,
+                     config.grid.size() == 1 ? "is a grid" : "are grids", config.grid.size() == 1 ? "" : " of each",
+                     sets);
 }
 
-// The files of features that MMRec's dataset files name are the modalities of a model that reads any, where the key `modalities` says nothing.
+// The files of features that MMRec's dataset files name are the modalities of a model that reads any, where the key
+// `modalities` says nothing.
 void take_feature_files(Config& config, GivenKeys& given) {
   Settings& s = config.settings;
   if (!uses_features(s) || given.winner.count("modalities")) return;
@@ -244,7 +261,8 @@ void take_feature_files(Config& config, GivenKeys& given) {
     if (names[0] == names[1]) v.fail("another file than vision_feature_file");
     if (weighed && names[0] != "image" && (names[1] == "image" || names[1] < names[0]))
       throw UserError(
-          fmt::format("{}: vision_feature_file = {}{} would be the second modality (image is the first, the others follow by name), and "
+          fmt::format("{}: vision_feature_file = {}{} would be the second modality (image is the first, the others "
+                      "follow by name), and "
                       "mm_image_weight would weigh {}; call the file image{}, or give mm_weights",
                       v.origin, shown(names[0]), end, shown(names[1]), end));
   }
@@ -256,7 +274,8 @@ void take_feature_files(Config& config, GivenKeys& given) {
 // One note for all keys that are taken and read by nothing; alone, a key is told its reason.
 std::string note_of_accepted(const std::vector<const ConfigValue*>& accepted) {
   if (accepted.size() == 1)
-    return fmt::format("{}: {} has no influence here: {}", accepted[0]->origin, accepted[0]->key, find_accepted(accepted[0]->key)->why);
+    return fmt::format("{}: {} has no influence here: {}", accepted[0]->origin, accepted[0]->key,
+                       find_accepted(accepted[0]->key)->why);
   std::string keys;
   for (const ConfigValue* v : accepted) keys += (keys.empty() ? "" : ", ") + v->key;
   return keys.empty() ? "" : keys + " have no influence here (`ccdrec train --help-keys` says why)";
@@ -265,7 +284,8 @@ std::string note_of_accepted(const std::vector<const ConfigValue*>& accepted) {
 }  // namespace
 
 KeyValue plain_value(const std::string& key, const std::string& text, const std::string& origin) {
-  return {key, nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), origin};  // JSON's quotes are YAML's
+  return {key, nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
+          origin};  // JSON's quotes are YAML's
 }
 
 KeyValue parse_assignment(const std::string& text, const std::string& origin) {
@@ -317,10 +337,12 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
   for (const auto& [name, value] : given.winner) {
     const ConfigKey* key = find_key(name);
     if (!key) continue;
-    const bool grid = value.items.size() > 1 && key->type != "list" && name != "model" && given.may_be_grids.count(name);
+    const bool grid =
+        value.items.size() > 1 && key->type != "list" && name != "model" && given.may_be_grids.count(name);
     grid ? take_grid(config, *key, value) : key->set(config.settings, value);
     config.origin[name] = value.origin + (value.key == name ? "" : " (as " + value.key + ")");
-    if (!concerns(*key, config.settings)) config.notes.push_back(fmt::format("{}: {} has no influence on {}", value.origin, value.key, model));
+    if (!concerns(*key, config.settings))
+      config.notes.push_back(fmt::format("{}: {} has no influence on {}", value.origin, value.key, model));
   }
   if (config.settings.sampler != "none" && !given.winner.count("omega"))
     config.settings.omega = 0.5, config.origin["omega"] = "default with a sampler";
@@ -335,9 +357,11 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
   // What was asked for and changes nothing; a value that would have been taken anyway asks for nothing.
   for (const auto& [name, value] : given.winner) {
     const ConfigKey* key = find_key(name);
-    if (!key || !key->idle || !concerns(*key, config.settings) || key->get(config.settings) == key->get(defaults)) continue;
+    if (!key || !key->idle || !concerns(*key, config.settings) || key->get(config.settings) == key->get(defaults))
+      continue;
     if (const char* why = key->idle(config.settings))
-      config.notes.push_back(fmt::format("{}: {} = {} has no influence here: {}", value.origin, name, shown(key->get(config.settings)), why));
+      config.notes.push_back(fmt::format("{}: {} = {} has no influence here: {}", value.origin, name,
+                                         shown(key->get(config.settings)), why));
   }
   check_together(config.settings, config.origin);
   if (!config.grid.empty()) {
@@ -362,8 +386,8 @@ std::string print_config(const Config& config) {
   for (const ConfigKey& k : config_keys()) {
     if (k.group != group) out += fmt::format("{}{}\n", out.empty() ? "" : "\n", group = k.group);
     const bool used = concerns(k, config.settings);
-    out += fmt::format("  {:<{}}  {:<{}}  {}{}\n", k.name, name_width, value_of(k), value_width, config.origin.at(k.name),
-                       used ? "" : fmt::format("  (not used by {})", config.settings.model));
+    out += fmt::format("  {:<{}}  {:<{}}  {}{}\n", k.name, name_width, value_of(k), value_width,
+                       config.origin.at(k.name), used ? "" : fmt::format("  (not used by {})", config.settings.model));
   }
   return out;
 }
@@ -379,13 +403,15 @@ std::string config_yaml(const Config& config, const std::string& earlier) {
   std::string out, group;
   for (const ConfigKey& k : config_keys()) {
     if (!concerns(k, config.settings)) continue;
-    if (!k.written_if_idle && k.get(config.settings) == k.get(Settings{}) && !(k.idle && !k.idle(config.settings))) continue;
+    if (!k.written_if_idle && k.get(config.settings) == k.get(Settings{}) && !(k.idle && !k.idle(config.settings)))
+      continue;
     if (k.group != group) out += fmt::format("{}# {}\n", out.empty() ? "" : "\n", group = k.group);
     const std::string value = k.name + ": " + k.get(config.settings);
     const auto same = had.find(value);
     std::string origin = config.origin.at(k.name);
     std::replace_if(
-        origin.begin(), origin.end(), [](unsigned char c) { return c < 32 || c == 127; }, '?');  // a file's name may hold a line's end
+        origin.begin(), origin.end(), [](unsigned char c) { return c < 32 || c == 127; },
+        '?');  // a file's name may hold a line's end
     out += same != had.end() ? same->second + "\n" : fmt::format("{:<48}{}{}\n", value, comment, origin);
   }
   return out;
@@ -404,7 +430,8 @@ namespace {
 std::string standards(const ConfigKey& key) {
   std::string all = key.get(Settings{});
   for (const System& system : systems())
-    if (const KeyMeaning* m = system.meaning(key.name); m && all != m->standard) all += fmt::format(", {} {}", system.name, m->standard);
+    if (const KeyMeaning* m = system.meaning(key.name); m && all != m->standard)
+      all += fmt::format(", {} {}", system.name, m->standard);
   return all;
 }
 
@@ -417,8 +444,10 @@ std::string only_of(const ConfigKey& key) {
   return n == systems().size() ? "" : "; " + names + " only";
 }
 
-std::string key_lines(const ConfigKey& k, const std::string& help, const std::string& standard, const std::string& only) {
-  return fmt::format("  {:<22} {}\n  {:<22} {}{}{}; default {}{}\n", k.name, help, "", k.type, k.range.empty() ? "" : " ", k.range, standard, only);
+std::string key_lines(const ConfigKey& k, const std::string& help, const std::string& standard,
+                      const std::string& only) {
+  return fmt::format("  {:<22} {}\n  {:<22} {}{}{}; default {}{}\n", k.name, help, "", k.type,
+                     k.range.empty() ? "" : " ", k.range, standard, only);
 }
 
 }  // namespace
@@ -446,7 +475,11 @@ std::string key_reference(const std::string& model) {
     if (!system.concerned_by(k.concerns)) continue;
     if (k.group != group) out += fmt::format("{}{}\n", out.empty() ? "" : "\n", group = k.group);
     const KeyMeaning* const m = system.meaning(k.name);
-    out += key_lines(k, m && m->help ? m->help : k.help, k.name == "model" ? chosen.model : m ? m->standard : k.get(Settings{}), "");
+    out += key_lines(k, m && m->help ? m->help : k.help,
+                     k.name == "model" ? chosen.model
+                     : m               ? m->standard
+                                       : k.get(Settings{}),
+                     "");
   }
   if (system.n_layers) out += fmt::format("\nother names: n_layers for {}\n", system.n_layers);
   return out;

@@ -1,8 +1,10 @@
 // Configuration: YAML files with MMRec's key names and `--set key=value`, resolved over defaults into Settings.
 //
 //   order      built-in < defaults of the model < files, in the order given < command line
-//   one table  systems/keys.cpp lists every key once: field, type, range, what it concerns, help; parsing, --print-config, errors and docs read it
-//   silence    no key is ignored in it: unknown = UserError with a name that is near; a key without influence on the run, another name = a note
+//   one table  systems/keys.cpp lists every key once: field, type, range, what it concerns, help; parsing,
+//              --print-config, errors and docs read it
+//   silence    no key is ignored in it: unknown = UserError with a name that is near; a key without influence on the
+//              run, another name = a note
 #pragma once
 #include <map>
 #include <string>
@@ -20,29 +22,37 @@ struct KeyValue {
 struct Config {
   Settings settings;
   std::map<std::string, std::string> origin;  // key -> "built-in", "default of CCDRec", "file.yaml:3", "--set"
-  std::map<std::string, std::string> grid;    // key -> "[0.8, 0.9]", where `hyper_parameters` names it; settings hold the first value
-  std::vector<std::string> notes;             // one sentence each: accepted keys that change nothing here, other names of keys
+  std::map<std::string, std::string>
+      grid;  // key -> "[0.8, 0.9]", where `hyper_parameters` names it; settings hold the first value
+  std::vector<std::string> notes;  // one sentence each: accepted keys that change nothing here, other names of keys
 };
 
-// A list of values under a key that `hyper_parameters` names, as MMRec's model files hold them: a run takes one value of each, so it is refused
-// with the --set that would choose; --print-config shows it.
+// A list of values under a key that `hyper_parameters` names, as MMRec's model files hold them: a run takes one value
+// of each, so it is refused with the --set that would choose; --print-config shows it.
 enum class Grids { refused, shown };
 
-// Throws UserError: a file that is no YAML mapping, unknown key, wrong type, value out of range, a list of several values where one is needed.
-Config resolve_config(const std::vector<std::string>& files, const std::vector<KeyValue>& command_line, Grids = Grids::refused);
-KeyValue plain_value(const std::string& key, const std::string& text, const std::string& origin);  // the text as it stands, no YAML in it
-KeyValue parse_assignment(const std::string& text, const std::string& origin = "--set");           // "key=value"
+// Throws UserError: a file that is no YAML mapping, unknown key, wrong type, value out of range, a list of several
+// values where one is needed.
+Config resolve_config(const std::vector<std::string>& files, const std::vector<KeyValue>& command_line,
+                      Grids = Grids::refused);
+KeyValue plain_value(const std::string& key, const std::string& text,
+                     const std::string& origin);  // the text as it stands, no YAML in it
+KeyValue parse_assignment(const std::string& text, const std::string& origin = "--set");  // "key=value"
 
-// Checks that keys of `command_line` may change when a run continues (epochs, threads, ...): the others decide its numbers. UserError names the key.
+// Checks that keys of `command_line` may change when a run continues (epochs, threads, ...): the others decide its
+// numbers. UserError names the key.
 void check_resumable(const std::vector<KeyValue>& command_line);
 
 std::string print_config(const Config&);  // aligned table: key, value or grid, where it came from
-// What config.yaml of a run holds: every key of this model, origins as comments; reads back to the same Settings. `earlier`, the file of a run that
-// is continued: its lines stay where their value is the same, so that they still say where it came from in the first place.
+// What config.yaml of a run holds: every key of this model, origins as comments; reads back to the same Settings.
+// `earlier`, the file of a run that is continued: its lines stay where their value is the same, so that they still say
+// where it came from in the first place.
 std::string config_yaml(const Config&, const std::string& earlier = "");
-std::map<std::string, std::string> config_values(const Settings&);  // key -> text, keys of this model: what `compare` groups runs by
-std::string key_reference();                                        // every key with type, range, models and help: `ccdrec train --help-keys`, docs
-std::string key_reference(const std::string& model);                // those of one model, with its own meanings and defaults; UserError: no model
+std::map<std::string, std::string> config_values(
+    const Settings&);         // key -> text, keys of this model: what `compare` groups runs by
+std::string key_reference();  // every key with type, range, models and help: `ccdrec train --help-keys`, docs
+std::string key_reference(
+    const std::string& model);  // those of one model, with its own meanings and defaults; UserError: no model
 
 bool uses_features(const Settings&);  // FREEDOM, and CCDRec on FREEDOM or with a diffusion, read the modality features
 

@@ -86,8 +86,8 @@ std::vector<std::string> known_arrays(const std::vector<std::string>& modalities
                                     "diffusion.noise",
                                     "noise.start",
                                     "noise.steps"};
-  std::vector<std::string> parameters = {"user_embedding.weight", "item_id_embedding.weight", "estimator.w_q.weight", "estimator.w_k.weight",
-                                         "estimator.w_v.weight"};
+  std::vector<std::string> parameters = {"user_embedding.weight", "item_id_embedding.weight", "estimator.w_q.weight",
+                                         "estimator.w_k.weight", "estimator.w_v.weight"};
   for (const std::string& m : modalities)
     for (const char* end : {"_embedding.weight", "_trs.weight", "_trs.bias"}) parameters.push_back(m + end);
   for (const Window& p : of_model) parameters.push_back(p.name);
@@ -98,13 +98,15 @@ std::vector<std::string> known_arrays(const std::vector<std::string>& modalities
 
 }  // namespace
 
-LoadedCase::LoadedCase(const CaseFile& file, const std::string& device, int threads, Of what) : c(file), named(file.modalities()), t(file.t()) {
+LoadedCase::LoadedCase(const CaseFile& file, const std::string& device, int threads, Of what)
+    : c(file), named(file.modalities()), t(file.t()) {
   const Extents q = c.shape("param.item_id_embedding.weight", {kAny, kAny});
   I = q[0], d = q[1];
   if (what == Of::step) U = c.shape("param.user_embedding.weight", {kAny, d})[0];
   s = settings_of(c, d, t, device, threads);
   const Outline outline = outline_of(s);
-  if (what == Of::reverse && !outline.diffusion) c.fail("the model of the settings has no diffusion; choose CCDRec with dma or ndi");
+  if (what == Of::reverse && !outline.diffusion)
+    c.fail("the model of the settings has no diffusion; choose CCDRec with dma or ndi");
   load_data(outline, what);
   GraphsOfCase graphs(c, data, what);
   std::vector<std::string> notes(1);
@@ -125,16 +127,20 @@ void LoadedCase::load_data(const Outline& outline, Of what) {
   data.name = "case", data.n_users = U, data.n_items = I;
   data.users = IdMap::dense_of(U), data.items = IdMap::dense_of(I);
   if (outline.projects) {
-    if (named.empty()) c.fail("the model reads modalities, but the metadata 'modalities' names none; write them as [\"image\", \"text\"]");
+    if (named.empty())
+      c.fail(
+          "the model reads modalities, but the metadata 'modalities' names none; write them as [\"image\", \"text\"]");
     modalities = named;
     data.features = features_of(c, modalities, I);
   }
   if (what == Of::step) {
     const int64_t B = c.shape("batch.users", {kAny})[0];
-    const std::vector<int32_t> users = c.indices("batch.users", {B}, U), positives = c.indices("batch.positives", {B}, I);
+    const std::vector<int32_t> users = c.indices("batch.users", {B}, U),
+                               positives = c.indices("batch.positives", {B}, I);
     for (int64_t b = 0; b < B; ++b) data.train.push_back({users[size_t(b)], positives[size_t(b)]});
   } else {
-    for (int64_t i = 0; i < I; ++i) data.train.push_back({0, int32_t(i)});  // a batch of all items: the estimator has room for them
+    for (int64_t i = 0; i < I; ++i)
+      data.train.push_back({0, int32_t(i)});  // a batch of all items: the estimator has room for them
   }
   s.train_batch_size = int(data.train.size());
 }

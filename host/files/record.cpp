@@ -30,7 +30,8 @@ nlohmann::json typed_settings(const Settings& s) {
     const nlohmann::json typed = nlohmann::json::parse(text, nullptr, false);
     j[key] = typed.is_discarded() ? nlohmann::json(text) : typed;
   }
-  for (const char* elsewhere : {"data_path", "run_dir", "graph_cache", "device", "threads"}) j.erase(elsewhere);  // of this machine
+  for (const char* elsewhere : {"data_path", "run_dir", "graph_cache", "device", "threads"})
+    j.erase(elsewhere);  // of this machine
   return j;
 }
 
@@ -59,17 +60,20 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
 void Recorder::check(const Settings& s, const Dataset& data) {
   const size_t most = most_bytes(s, data);
   if (most > kMost)
-    throw UserError(fmt::format("--record: {} epochs of this run would be up to {}, more than {}; fewer, e.g. --set epochs=3", s.epochs,
-                                describe_bytes(most), describe_bytes(kMost)));
+    throw UserError(
+        fmt::format("--record: {} epochs of this run would be up to {}, more than {}; fewer, e.g. --set epochs=3",
+                    s.epochs, describe_bytes(most), describe_bytes(kMost)));
 }
 
-Recorder::Recorder(Trainer& trainer, const Settings& s, const Dataset& data) : trainer_(trainer), s_(s), data_(data), out_(trainer.device(), true) {
+Recorder::Recorder(Trainer& trainer, const Settings& s, const Dataset& data)
+    : trainer_(trainer), s_(s), data_(data), out_(trainer.device(), true) {
   std::set<int32_t> users;
   for (const std::vector<Pair>* split : {&data.valid, &data.test})
     for (const Pair& p : *split) users.insert(p.user);
   ranked_users_.assign(users.begin(), users.end());
   now_.negatives.resize(size_t(s.n_neg)), before_.assign(trainer.model().model().losses().size(), 0.0);
-  if (s.use_mg) trainer.model().after_pass = [this](uint32_t pass) { take_draws(pass == 0 ? now_.draws : now_.second); };
+  if (s.use_mg)
+    trainer.model().after_pass = [this](uint32_t pass) { take_draws(pass == 0 ? now_.draws : now_.second); };
   add_parameters("initial.", false);
   Watch shown(trainer_.device());
   trainer_.model().model().graphs(shown);
@@ -82,7 +86,8 @@ void Recorder::add_parameters(const std::string& prefix, bool with_features) {
   Recommender& model = trainer_.model();
   const std::vector<std::string> modalities = model.model().modalities();
   for (const Window& w : windows(model)) {
-    const bool feature = std::any_of(modalities.begin(), modalities.end(), [&](const std::string& m) { return w.name == m + "_embedding.weight"; });
+    const bool feature = std::any_of(modalities.begin(), modalities.end(),
+                                     [&](const std::string& m) { return w.name == m + "_embedding.weight"; });
     if (!feature || with_features) out_.add(prefix, w, *w.value);
   }
 }
@@ -98,7 +103,8 @@ void append(To& to, const From& from) {
 template <class T>
 void append_rows(std::vector<std::vector<T>>& to, const std::vector<T>& from, int64_t B) {
   to.resize(std::max(to.size(), from.size() / size_t(B)));
-  for (size_t k = 0; k < from.size() / size_t(B); ++k) to[k].insert(to[k].end(), from.begin() + int64_t(k) * B, from.begin() + int64_t(k + 1) * B);
+  for (size_t k = 0; k < from.size() / size_t(B); ++k)
+    to[k].insert(to[k].end(), from.begin() + int64_t(k) * B, from.begin() + int64_t(k + 1) * B);
 }
 
 template <class T>
@@ -195,9 +201,11 @@ void Recorder::add_reverse_noise(const std::string& at, int epoch) {
   Ctx host(trainer_.device().ctx.threads);
   const RowList all{nullptr, nullptr, I};
   std::vector<float> start(size_t(I * d)), steps(size_t(T - 1) * size_t(I * d));
-  cpu::draw_normals(host, Mat{start.data(), I, d}, all, Stream{s_.seed, Use::reverse_start, uint32_t(epoch), uint32_t(T)});
+  cpu::draw_normals(host, Mat{start.data(), I, d}, all,
+                    Stream{s_.seed, Use::reverse_start, uint32_t(epoch), uint32_t(T)});
   for (int t = 2; t <= T; ++t)
-    cpu::draw_normals(host, Mat{steps.data() + (t - 2) * I * d, I, d}, all, Stream{s_.seed, Use::reverse_noise, uint32_t(epoch), uint32_t(t)});
+    cpu::draw_normals(host, Mat{steps.data() + (t - 2) * I * d, I, d}, all,
+                      Stream{s_.seed, Use::reverse_noise, uint32_t(epoch), uint32_t(t)});
   out_.floats(at + "reverse.start", {I, d}, std::move(start));
   out_.floats(at + "reverse.steps", {T - 1, I, d}, std::move(steps));
 }

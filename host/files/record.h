@@ -1,5 +1,6 @@
-// A run's record, for another program to repeat the run with its own mathematics (docs/run-format.md): `ccdrec train --record FILE`. It holds what
-// chance decided and what came of it. Recording reads, downloads and changes nothing: a recorded run takes the steps of an unrecorded one.
+// A run's record, for another program to repeat the run with its own mathematics (docs/run-format.md): `ccdrec train
+// --record FILE`. It holds what chance decided and what came of it. Recording reads, downloads and changes nothing: a
+// recorded run takes the steps of an unrecorded one.
 #pragma once
 #include <string>
 
@@ -10,8 +11,9 @@ namespace ccdrec {
 
 class Recorder {
  public:
-  static size_t most_bytes(const Settings&, const Dataset&);  // what the record can grow to; it stays in memory until the run ends
-  static void check(const Settings&, const Dataset&);         // UserError when that is absurd
+  static size_t most_bytes(const Settings&,
+                           const Dataset&);  // what the record can grow to; it stays in memory until the run ends
+  static void check(const Settings&, const Dataset&);  // UserError when that is absurd
 
   Recorder(Trainer&, const Settings&, const Dataset&);  // before the first step
   void step(int epoch, int64_t step);                   // after each

@@ -28,7 +28,9 @@ namespace ccdrec {
 namespace fs = std::filesystem;
 namespace {
 
-std::string dump(const nlohmann::json& j, int indent = -1) { return j.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace); }
+std::string dump(const nlohmann::json& j, int indent = -1) {
+  return j.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+}
 
 std::string without_slashes(std::string dir) {  // at the end
   while (dir.size() > 1 && dir.back() == '/') dir.pop_back();
@@ -48,11 +50,13 @@ std::vector<std::string> names_in(const std::string& dir) {
   return names;
 }
 
-// Only a run that holds the lock writes these, and this process has not begun to: a number that is its own was another's before.
+// Only a run that holds the lock writes these, and this process has not begun to: a number that is its own was
+// another's before.
 bool left_over_of_killed(const std::string& name) {
-  for (const char* file :
-       {"config.yaml", "metrics.jsonl", "best.safetensors", "best-of-last.safetensors", "last.safetensors", "users.tsv", "items.tsv", "summary.json"})
-    if (const pid_t writer = writer_of_temporary(name, file); writer > 0) return writer == ::getpid() || (::kill(writer, 0) != 0 && errno == ESRCH);
+  for (const char* file : {"config.yaml", "metrics.jsonl", "best.safetensors", "best-of-last.safetensors",
+                           "last.safetensors", "users.tsv", "items.tsv", "summary.json"})
+    if (const pid_t writer = writer_of_temporary(name, file); writer > 0)
+      return writer == ::getpid() || (::kill(writer, 0) != 0 && errno == ESRCH);
   return false;
 }
 
@@ -99,20 +103,23 @@ void RunFolder::check_new() const {
   const bool config = has("config.yaml");
   for (const char* file : {"last.safetensors", "best.safetensors", "summary.json"})
     if (config && has(file))
-      throw UserError(fmt::format("{}: already holds a run; continue it with --resume {}, or choose another --run-dir", dir_, shell_word(dir_)));
+      throw UserError(fmt::format("{}: already holds a run; continue it with --resume {}, or choose another --run-dir",
+                                  dir_, shell_word(dir_)));
   // A run that was killed before it left anything but its settings is no loss: its folder may be used again.
   if (config && is_own_config()) return;
   for (const std::string& name : names_in(dir_)) {
     if (left_over_of_killed(name)) continue;
-    throw UserError(fmt::format("{}: is not empty and holds no run of this program (it has {}); name a new or an empty folder with --run-dir", dir_,
-                                shown(name)));
+    throw UserError(fmt::format(
+        "{}: is not empty and holds no run of this program (it has {}); name a new or an empty folder with --run-dir",
+        dir_, shown(name)));
   }
 }
 
 void RunFolder::check_begun() const {
   if (!has("best.safetensors") && !is_own_config())
-    throw UserError(fmt::format("{}: no run has begun in it (its config.yaml is of another folder); train with -c {} and a --run-dir", dir_,
-                                path("config.yaml")));
+    throw UserError(fmt::format(
+        "{}: no run has begun in it (its config.yaml is of another folder); train with -c {} and a --run-dir", dir_,
+        path("config.yaml")));
 }
 
 void RunFolder::remove_left_over() const {
@@ -122,7 +129,8 @@ void RunFolder::remove_left_over() const {
 
 RunFolder RunFolder::open(const std::string& dir) {
   const std::string trimmed = without_slashes(dir);
-  if (!path_exists(trimmed + "/config.yaml")) throw UserError(fmt::format("{}: not a run folder (it has no config.yaml)", dir));
+  if (!path_exists(trimmed + "/config.yaml"))
+    throw UserError(fmt::format("{}: not a run folder (it has no config.yaml)", dir));
   return RunFolder(trimmed);
 }
 
@@ -141,9 +149,11 @@ void RunFolder::rename(const char* from, const char* to) const {
 }
 
 RunLock::RunLock(const RunFolder& folder) : fd_(::open(folder.dir().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-  if (fd_ < 0 || ::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;  // a file system without locks: no protection, no refusal
+  if (fd_ < 0 || ::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+    return;  // a file system without locks: no protection, no refusal
   ::close(fd_);
-  throw UserError(fmt::format("{}: another program is training in it; wait for its end, or choose another --run-dir", folder.dir()));
+  throw UserError(fmt::format("{}: another program is training in it; wait for its end, or choose another --run-dir",
+                              folder.dir()));
 }
 
 RunLock::~RunLock() {
@@ -177,7 +187,8 @@ std::vector<std::string> RunFolder::ids(const char* file) const {
 nlohmann::json metrics_json(const Metrics& m) { return m.empty() ? nlohmann::json() : nlohmann::json(m); }
 
 nlohmann::json epoch_json(const EpochReport& e) {
-  nlohmann::json j = {{"epoch", e.epoch}, {"steps", e.steps}, {"loss", e.loss}, {"losses", e.losses}, {"seconds", e.seconds}};
+  nlohmann::json j = {
+      {"epoch", e.epoch}, {"steps", e.steps}, {"loss", e.loss}, {"losses", e.losses}, {"seconds", e.seconds}};
   if (!e.negatives.empty()) j["negatives"] = e.negatives;
   if (!e.hardness.empty()) j["hardness"] = e.hardness;
   if (e.evaluated) j["valid"] = metrics_json(e.valid), j["test"] = metrics_json(e.test), j["improved"] = e.improved;
@@ -243,10 +254,13 @@ void RunFolder::write_summary(const Config& config, const Dataset& data, const T
   j["best_test"] = metrics_json(s.best_test);
   j["train_seconds"] = s.train_seconds;
   j["eval_seconds"] = s.eval_seconds;
-  j["protocol"] = std::string("full ranking over all items; training items masked in validation and test; test metrics of the ") +
-                  (s.latest ? "last epoch evaluated: validation cannot select" : "best validation epoch");
-  j["machine"] = {{"cpu", machine.cpu}, {"cores", machine.cores}, {"isa", machine.isa}, {"memory_bytes", machine.memory_bytes}};
-  j["build"] = {{"version", build.version}, {"commit", build.commit}, {"compiler", build.compiler}, {"flags", build.flags}};
+  j["protocol"] =
+      std::string("full ranking over all items; training items masked in validation and test; test metrics of the ") +
+      (s.latest ? "last epoch evaluated: validation cannot select" : "best validation epoch");
+  j["machine"] = {
+      {"cpu", machine.cpu}, {"cores", machine.cores}, {"isa", machine.isa}, {"memory_bytes", machine.memory_bytes}};
+  j["build"] = {
+      {"version", build.version}, {"commit", build.commit}, {"compiler", build.compiler}, {"flags", build.flags}};
   write_text(path("summary.json"), j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
@@ -254,7 +268,8 @@ nlohmann::json RunFolder::summary() const {
   const std::string file = path("summary.json");
   auto j = nlohmann::json::parse(read_text(file), nullptr, false);
   if (!j.is_object()) throw UserError(fmt::format("{}: not a summary (no JSON object)", file));
-  if (j.contains("stopped") && !j["stopped"].is_string()) throw UserError(fmt::format("{}: stopped is no text; the file is damaged", file));
+  if (j.contains("stopped") && !j["stopped"].is_string())
+    throw UserError(fmt::format("{}: stopped is no text; the file is damaged", file));
   for (const auto& [key, least] : {std::pair{"epochs_run", 0}, std::pair{"best_epoch", -1}})
     if (j.contains(key)) whole_number(j[key], least, INT_MAX, fmt::format("{}: {}", file, key));
   return j;

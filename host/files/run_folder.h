@@ -2,8 +2,10 @@
 //   config.yaml        the resolved settings, with their origins as comments
 //   train.log          what the terminal showed
 //   metrics.jsonl      one object per epoch, full precision: losses, seconds by phase, validation and test metrics
-//   best.safetensors   parameters and final representations of the best validation epoch;  last.safetensors: everything needed to resume
-//   best-of-last.safetensors  only while best.safetensors is ahead of last.safetensors: the model of the best epoch that the saved state knows
+//   best.safetensors   parameters and final representations of the best validation epoch;  last.safetensors: everything
+//                      needed to resume
+//   best-of-last.safetensors  only while best.safetensors is ahead of last.safetensors: the model of the best epoch
+//                             that the saved state knows
 //   users.tsv items.tsv  index TAB raw id
 //   summary.json       how it ended, the best epoch and its metrics
 // Files that are replaced are written under a temporary name, flushed and renamed.
@@ -20,7 +22,8 @@ namespace ccdrec {
 
 void write_text(const std::string& path, const std::string& text);  // atomic; UserError when the disk refuses
 
-std::string default_run_dir(const Settings&, const std::string& data_name, long time);  // runs/CCDRec-baby-999-20250131-142501
+std::string default_run_dir(const Settings&, const std::string& data_name,
+                            long time);  // runs/CCDRec-baby-999-20250131-142501
 
 constexpr const char* kBest = "best.safetensors";
 constexpr const char* kLast = "last.safetensors";
@@ -30,9 +33,11 @@ class RunFolder {
   static RunFolder create(const std::string& dir);       // makes the folder where there is none
   static RunFolder create_free(const std::string& dir);  // makes one that was not there: dir, or dir-2, dir-3, ...
   static RunFolder open(const std::string& dir);         // UserError when it holds no run
-  // For a new run, with the lock held. UserError: it holds a run that left more than its settings, or files of another kind.
+  // For a new run, with the lock held. UserError: it holds a run that left more than its settings, or files of another
+  // kind.
   void check_new() const;
-  void check_begun() const;       // for a run that goes on without a saved state. UserError: the folder is none that a run has begun in
+  void check_begun()
+      const;  // for a run that goes on without a saved state. UserError: the folder is none that a run has begun in
   void remove_left_over() const;  // with the lock held: temporary files of processes that were killed
   std::string path(const char* file) const { return dir_ + "/" + file; }
   bool has(const char* file) const;
@@ -42,7 +47,8 @@ class RunFolder {
   void write_ids(const Dataset&) const;
   std::vector<std::string> ids(const char* file) const;  // raw ids in order of their index
   void append_epoch(const EpochReport&) const;           // one line of metrics.jsonl
-  // Drops epochs >= first_dropped and half-written lines: they will be run again. forgotten: an epoch whose evaluation the longer run does not make.
+  // Drops epochs >= first_dropped and half-written lines: they will be run again. forgotten: an epoch whose evaluation
+  // the longer run does not make.
   void truncate_epochs(int first_dropped, int forgotten = -1) const;
   void write_summary(const Config&, const Dataset&, const TrainSummary&) const;
   nlohmann::json summary() const;  // UserError when there is none, it is no JSON, or a number in it cannot be

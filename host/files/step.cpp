@@ -12,11 +12,14 @@
 namespace ccdrec {
 namespace {
 
-// What is computed, and written if a file is named. UserError at the first number that is not finite: what follows from it says nothing.
+// What is computed, and written if a file is named. UserError at the first number that is not finite: what follows from
+// it says nothing.
 class Result {
  public:
   explicit Result(const CaseFile& c) : case_(c) {}
-  void floats(const std::string& name, const Extents& shape, const std::vector<float>& v) { add(name, "F32", shape, v); }
+  void floats(const std::string& name, const Extents& shape, const std::vector<float>& v) {
+    add(name, "F32", shape, v);
+  }
   void number(const std::string& name, double v) { add(name, "F64", {1}, std::vector<double>{v}); }
   TensorFile done(const std::string& path, const std::string& format) {
     kept_.metadata = {{"format", format}, {"version", "1"}};
@@ -30,7 +33,8 @@ class Result {
     for (size_t k = 0; k < v.size(); ++k)
       if (!std::isfinite(v[k]))
         case_.fail(
-            fmt::format("its numbers are too large to compute with: '{}' of the result is {} at position {}; make the arrays of the case, or the "
+            fmt::format("its numbers are too large to compute with: '{}' of the result is {} at position {}; make the "
+                        "arrays of the case, or the "
                         "weights and the learning_rate of its settings, smaller",
                         name, std::isnan(v[k]) ? "no number" : "infinite", k));
     TensorData& t = kept_.tensors[name];
@@ -63,7 +67,8 @@ void add_updated(Result& r, LoadedCase& z) {
   Watch now(*z.dev);
   Windows all = windows(*z.model);
   z.model->model().constants(all);
-  for (const Window& w : all) now.parameter("new." + w.name, {w.value->p() + w.offset, w.rows, w.cols}, w.shape().size() == 1, w.transposed);
+  for (const Window& w : all)
+    now.parameter("new." + w.name, {w.value->p() + w.offset, w.rows, w.cols}, w.shape().size() == 1, w.transposed);
   add_shown(r, now);
 }
 

@@ -2,7 +2,8 @@
 
 namespace ccdrec {
 
-Backbone::Backbone(const Setup& z, Start start, Tables::Init init) : dev_(z.dev), U_(z.users()), I_(z.items()), tables_(z, start, init) {}
+Backbone::Backbone(const Setup& z, Start start, Tables::Init init)
+    : dev_(z.dev), U_(z.users()), I_(z.items()), tables_(z, start, init) {}
 
 void Backbone::catch_up(const Step& step) { tables_.catch_up(q_rows_, step); }
 

@@ -17,9 +17,11 @@ class Backbone {
  public:
   Backbone(const Setup&, Start, Tables::Init);
   virtual ~Backbone() = default;
-  virtual bool projects() const { return false; }      // it has losses on mapped features: `terms` gets the modalities
-  virtual bool bpr_with_eps() const { return false; }  // its ranking loss has 1e-10 inside the logarithm (kernels/bpr.h)
-  virtual void begin_epoch(int /*epoch*/) {}           // as Model's
+  virtual bool projects() const { return false; }  // it has losses on mapped features: `terms` gets the modalities
+  virtual bool bpr_with_eps() const {
+    return false;
+  }                                           // its ranking loss has 1e-10 inside the logarithm (kernels/bpr.h)
+  virtual void begin_epoch(int /*epoch*/) {}  // as Model's
 
   virtual void touch(RowList nodes) = 0;  // finds all rows that H of those nodes is made of
   void catch_up(const Step&);             // rows of P and Q among them: the steps of Adam that they have missed

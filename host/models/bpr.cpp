@@ -3,7 +3,8 @@
 namespace ccdrec {
 
 // On BPR, CCDRec's objective (spec ccdrec 6) replaces the model's own: no eps in the ranking loss, no regulariser.
-Bpr::Bpr(const Setup& z, Start start) : Backbone(z, start, Tables::Init::xavier_normal), reg_(start == Start::q ? float(z.s.reg_weight) : 0.0f) {}
+Bpr::Bpr(const Setup& z, Start start)
+    : Backbone(z, start, Tables::Init::xavier_normal), reg_(start == Start::q ? float(z.s.reg_weight) : 0.0f) {}
 
 // H = Ego_0: [P; Q], or [P; room]. One array is both, and one their gradient.
 void Bpr::touch(RowList nodes) {

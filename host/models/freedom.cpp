@@ -21,8 +21,8 @@ Freedom::Freedom(const Setup& z, Start start, const HostCsr& s)
       merged_(z.dev, 2 * I_) {
   if (z.s.dropout > 0) {
     pruned_.emplace(z, z.s.dropout);
-    z.notes.push_back("training graph: " + std::to_string(pruned_->kept_edges()) + " of " + std::to_string(z.graphs.train.nnz()) +
-                      " edges kept per epoch");
+    z.notes.push_back("training graph: " + std::to_string(pruned_->kept_edges()) + " of " +
+                      std::to_string(z.graphs.train.nnz()) + " edges kept per epoch");
   }
   if (!projects()) return;
   x_ = Matrix(z.dev, z.item_slots(), z.width());
@@ -78,7 +78,8 @@ void Freedom::terms(const Slots& slots, Modalities* modal, double* loss) {
     const Mat d_x = d_x_[size_t(m)].top(x.rows);
     dev_.ops.expand_rows(dev_.ctx, x, modal->h(m), slots.by_item());
     for (int k = 0; k < n_neg; ++k)
-      dev_.ops.bpr(dev_.ctx, loss, {slots.d(0), block(d_x, 0), block(d_x, 1 + k), true, k > 0}, slots.h(0), block(x, 0), block(x, 1 + k), w, false);
+      dev_.ops.bpr(dev_.ctx, loss, {slots.d(0), block(d_x, 0), block(d_x, 1 + k), true, k > 0}, slots.h(0), block(x, 0),
+                   block(x, 1 + k), w, false);
   }
 }
 
@@ -90,7 +91,8 @@ void Freedom::ask_layer_gradients() {
 void Freedom::propagate_back() {
   if (by_layer_) {  // Hhat is a part of the items at every layer (spec negative_sampling 6.3)
     dev_.ops.copy_rows(dev_.ctx, g_items_, g().slice(U_, I_), items_.list());
-    for (int l = 0; l <= propagation_.layers(); ++l) dev_.ops.add_rows(dev_.ctx, g_items_, g(l).slice(U_, I_), items_.list(), 0);
+    for (int l = 0; l <= propagation_.layers(); ++l)
+      dev_.ops.add_rows(dev_.ctx, g_items_, g(l).slice(U_, I_), items_.list(), 0);
   }
   dev_.ops.zero_rows(dev_.ctx, g_q(), q_rows_);  // more rows than the propagation writes, or it writes none
   propagation_.backward(tables_.g_ego(), by_layer_);
@@ -105,7 +107,8 @@ void Freedom::finish_backward(const Slots& slots, Modalities* modal, double*) {
   }
   item_graph_.backward(g_q(), g_hhat);
   if (!projects()) return;
-  for (int m = 0; m < modal->count(); ++m) modal->add_gradient(m, d_x_[size_t(m)].top(slots.item_slots()), slots.by_item());
+  for (int m = 0; m < modal->count(); ++m)
+    modal->add_gradient(m, d_x_[size_t(m)].top(slots.item_slots()), slots.by_item());
 }
 
 // --- evaluation, and looking into a step -----------------------------------------------------------------------------

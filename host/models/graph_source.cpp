@@ -13,8 +13,9 @@ std::vector<float> modality_weights(const Settings& s, size_t count) {
     double sum = 0;
     for (const double x : s.mm_weights) sum += x;
     if (s.mm_weights.size() != count || std::fabs(sum - 1.0) > 1e-6)
-      throw UserError("mm_weights has " + std::to_string(s.mm_weights.size()) + " values with sum " + std::to_string(sum) + ", expected " +
-                      std::to_string(count) + " values (one per modality) with sum 1");
+      throw UserError("mm_weights has " + std::to_string(s.mm_weights.size()) + " values with sum " +
+                      std::to_string(sum) + ", expected " + std::to_string(count) +
+                      " values (one per modality) with sum 1");
     return {s.mm_weights.begin(), s.mm_weights.end()};
   }
   if (count == 1) return {1.0f};
@@ -36,8 +37,9 @@ HostCsr GraphsOfData::items() {
   for (const Feature& f : data_.features) {
     const Range range(dev_, RangeId::knn);
     KnnResult r = knn_lists(dev_.ctx, dev_.ops, f, s_.knn_k, s_.knn_center, s_.seed, s_.graph_cache);
-    notes_.push_back("item graph of " + f.name + ": " + std::to_string(s_.knn_k) + " neighbours each, " + std::to_string(r.tied_rows) + " of " +
-                     std::to_string(data_.n_items) + " rows tie at the last one" + (r.from_cache ? " (from the cache)" : ""));
+    notes_.push_back("item graph of " + f.name + ": " + std::to_string(s_.knn_k) + " neighbours each, " +
+                     std::to_string(r.tied_rows) + " of " + std::to_string(data_.n_items) +
+                     " rows tie at the last one" + (r.from_cache ? " (from the cache)" : ""));
     if (!r.note.empty()) notes_.push_back(r.note);
     knn.push_back(std::move(r.idx));
     f.matrix.forget_pages();
@@ -45,7 +47,8 @@ HostCsr GraphsOfData::items() {
   const std::vector<float> weights = modality_weights(s_, data_.features.size());
   HostCsr graph = item_graph(knn, weights, data_.n_items, s_.knn_k);
   std::string mixed;
-  for (size_t m = 0; m < weights.size(); ++m) mixed += fmt::format("{}{} {:g}", m ? ", " : "", data_.features[m].name, weights[m]);
+  for (size_t m = 0; m < weights.size(); ++m)
+    mixed += fmt::format("{}{} {:g}", m ? ", " : "", data_.features[m].name, weights[m]);
   notes_.push_back("item graph: weights " + mixed);
   return graph;
 }

@@ -1,5 +1,5 @@
-// Where a model's graphs come from: built from the data as here, or read from a case (host/files/loaded_case.h). A model asks
-// when it is built.
+// Where a model's graphs come from: built from the data as here, or read from a case (host/files/loaded_case.h). A
+// model asks when it is built.
 #pragma once
 #include <string>
 #include <vector>

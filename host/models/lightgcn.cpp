@@ -6,7 +6,9 @@ void LightGcn::outline(Outline& o, const Settings& s) { o.layers = s.n_ui_layers
 
 // On LightGCN, CCDRec's objective (spec ccdrec 6) replaces the model's own: no eps in the ranking loss, no regulariser.
 LightGcn::LightGcn(const Setup& z, Start start)
-    : Backbone(z, start, Tables::Init::xavier_uniform), reg_(start == Start::q ? float(z.s.reg_weight) : 0.0f), propagation_(z, z.s.n_ui_layers) {}
+    : Backbone(z, start, Tables::Init::xavier_uniform),
+      reg_(start == Start::q ? float(z.s.reg_weight) : 0.0f),
+      propagation_(z, z.s.n_ui_layers) {}
 
 // H = mean_l A^l [P; start]        start = Q; under CCDRec the room that holds Q, fused
 void LightGcn::touch(RowList nodes) {

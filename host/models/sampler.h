@@ -10,7 +10,8 @@ enum class Gives {
   nothing,   // random negatives alone
   item,      // ids in Batch::hard: a slot of the batch, with a gradient
   constant,  // rows (B,d) without one
-  mixture,   // an item for each row and layer, mixed with the positive: gradients go to the layers, which forward then keeps
+  // an item for each row and layer, mixed with the positive: gradients go to the layers, which forward then keeps
+  mixture,
 };
 
 struct Plan {                    // of a step
@@ -28,13 +29,15 @@ struct Choice {                    // what was chosen, on the device
 class Sampler {
  public:
   virtual ~Sampler() = default;
-  virtual const char* name() const = 0;               // of its negatives in files: "curricular" or "hard"; its loss is bpr_NAME
-  virtual const char* source(int) const = 0;          // where that epoch's hard negatives come from, for the log
+  virtual const char* name() const = 0;       // of its negatives in files: "curricular" or "hard"; its loss is bpr_NAME
+  virtual const char* source(int) const = 0;  // where that epoch's hard negatives come from, for the log
   virtual Plan prepare(int epoch, int64_t step) = 0;  // as Model's
   virtual void early(const Batch&, const Step&) {}
   virtual void late(const Batch&, const Step&, const Representations&) {}
-  virtual bool mixes() const { return false; }   // it may give a mixture
-  virtual Ids candidates() const { return {}; }  // items whose representations `late`, or a mixture, reads: all of them for DNS and MixGCF
+  virtual bool mixes() const { return false; }  // it may give a mixture
+  virtual Ids candidates() const {
+    return {};
+  }  // items whose representations `late`, or a mixture, reads: all of them for DNS and MixGCF
   virtual Choice choice() const { return {}; }
   virtual const int32_t* nan_flag() const { return nullptr; }  // as Model's
 

@@ -66,7 +66,9 @@ void Watch::floats(const std::string& name, const Extents& shape, std::vector<fl
   all.push_back({name, shape, std::move(values), {}});
 }
 
-void Watch::floats(const std::string& name, const Extents& shape, CMat from) { floats(name, shape, host_copy(dev_, {from.p, 1, values_of(shape)})); }
+void Watch::floats(const std::string& name, const Extents& shape, CMat from) {
+  floats(name, shape, host_copy(dev_, {from.p, 1, values_of(shape)}));
+}
 
 void Watch::parameter(const std::string& name, CMat from, bool vector, bool turned) {
   std::vector<float> v = host_copy(dev_, from);
@@ -85,7 +87,9 @@ void Watch::indices(const std::string& name, const Extents& shape, const int32_t
   indices(name, shape, host_copy(dev_, from, values_of(shape)));
 }
 
-void Watch::graph(const std::string& name, const Csr& a, bool of_epoch) { graphs.push_back({name, downloaded(dev_, a), of_epoch}); }
+void Watch::graph(const std::string& name, const Csr& a, bool of_epoch) {
+  graphs.push_back({name, downloaded(dev_, a), of_epoch});
+}
 
 const Shown* Watch::find(const std::string& name) const {
   const auto it = std::find_if(all.begin(), all.end(), [&](const Shown& s) { return s.name == name; });

@@ -12,21 +12,23 @@ namespace ccdrec {
 using Extents = std::vector<int64_t>;
 constexpr int64_t kAny = -1;  // in a shape that is expected: any extent but 0
 
-std::vector<float> host_copy(Device&, CMat);                                           // what it holds
-std::vector<int32_t> host_copy(Device&, const int32_t*, int64_t n);                    //
-std::vector<int32_t> host_copy(Device&, RowList);                                      // the entries in use
-std::vector<float> transposed(const std::vector<float>&, int64_t rows, int64_t cols);  // (rows,cols) turned into (cols,rows)
-HostCsr downloaded(Device&, const Csr&, bool values = true);                           // without: the pattern
+std::vector<float> host_copy(Device&, CMat);                         // what it holds
+std::vector<int32_t> host_copy(Device&, const int32_t*, int64_t n);  //
+std::vector<int32_t> host_copy(Device&, RowList);                    // the entries in use
+std::vector<float> transposed(const std::vector<float>&, int64_t rows,
+                              int64_t cols);                  // (rows,cols) turned into (cols,rows)
+HostCsr downloaded(Device&, const Csr&, bool values = true);  // without: the pattern
 
 // Arrays in place of what chance would decide. What is wrong is a UserError that names the array.
 class Given {
  public:
   virtual ~Given() = default;
   virtual bool has(const std::string& name) const = 0;
-  virtual std::vector<float> floats(const std::string& name, const Extents& want) const = 0;                    // finite
-  virtual std::vector<int32_t> indices(const std::string& name, const Extents& want, int64_t limit) const = 0;  // 0 .. limit-1
-  virtual std::string origin() const = 0;                                                                       // for sentences: the file
-  [[noreturn]] void fail(const std::string& what) const;                                                        // UserError: "ORIGIN: WHAT"
+  virtual std::vector<float> floats(const std::string& name, const Extents& want) const = 0;  // finite
+  virtual std::vector<int32_t> indices(const std::string& name, const Extents& want,
+                                       int64_t limit) const = 0;  // 0 .. limit-1
+  virtual std::string origin() const = 0;                         // for sentences: the file
+  [[noreturn]] void fail(const std::string& what) const;          // UserError: "ORIGIN: WHAT"
 };
 
 struct Shown {

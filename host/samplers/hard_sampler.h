@@ -1,5 +1,5 @@
-// What popularity, DNS and MixGCF share: a hard negative a row at every step, of the name "hard" in files, and the arrays
-// that stand for it in a case.
+// What popularity, DNS and MixGCF share: a hard negative a row at every step, of the name "hard" in files, and the
+// arrays that stand for it in a case.
 #pragma once
 #include "host/models/outline.h"
 #include "host/models/sampler.h"

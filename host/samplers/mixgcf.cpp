@@ -27,7 +27,8 @@ void MixGcf::give(const Given& given, const Batch& b) {
   if (!gives()) return;
   const std::vector<float> alpha = given.floats("hard.alpha", {tables_, rows_});
   for (const float a : alpha)
-    if (!(a >= 0 && a <= 1)) given.fail("'hard.alpha' holds " + std::to_string(a) + ", expected shares of the positive in [0, 1]");
+    if (!(a >= 0 && a <= 1))
+      given.fail("'hard.alpha' holds " + std::to_string(a) + ", expected shares of the positive in [0, 1]");
   alpha_.upload(alpha.data(), int64_t(alpha.size()));
 }
 

@@ -24,14 +24,16 @@ std::string ConfigValue::text() const {
   return is_list ? "[" + list + "]" : list;
 }
 
-void ConfigValue::fail(const std::string& expected) const { throw UserError(fmt::format("{}: {} = {} is not {}", origin, key, text(), expected)); }
+void ConfigValue::fail(const std::string& expected) const {
+  throw UserError(fmt::format("{}: {} = {} is not {}", origin, key, text(), expected));
+}
 
 // MMRec writes `seed: [999]`, and lists of several values for its grid search.
 const std::string& ConfigValue::one(const std::string& expected) const {
   if (is_null || items.empty()) fail(expected);
   if (items.size() > 1)
-    throw UserError(
-        fmt::format("{}: {} holds {} values {}; a grid is run one `--set {}=...` at a time, so choose one", origin, key, items.size(), text(), key));
+    throw UserError(fmt::format("{}: {} holds {} values {}; a grid is run one `--set {}=...` at a time, so choose one",
+                                origin, key, items.size(), text(), key));
   return items[0];
 }
 
@@ -60,8 +62,9 @@ bool parse_bool(const std::string& text, bool& out) {
 
 // A text as YAML: plain where no reader could take it for something else, in JSON's quotes otherwise.
 std::string quoted(const std::string& s) {
-  const bool plain = !s.empty() && (std::isalpha(static_cast<unsigned char>(s[0])) || s[0] == '/') && lower(s) != "null" &&
-                     std::all_of(s.begin(), s.end(), [](unsigned char c) { return std::isalnum(c) || std::strchr("_@./-", c); });
+  const bool plain =
+      !s.empty() && (std::isalpha(static_cast<unsigned char>(s[0])) || s[0] == '/') && lower(s) != "null" &&
+      std::all_of(s.begin(), s.end(), [](unsigned char c) { return std::isalnum(c) || std::strchr("_@./-", c); });
   if (plain) return s;
   // JSON leaves DEL and U+0080..9F as they are; a terminal that shows the file would obey them.
   const std::string json = nlohmann::json(s).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -114,15 +117,17 @@ struct KeyTable {
   }
   template <class Int>
   ConfigKey& integer(const char* name, Int Settings::*field, int64_t lo, int64_t hi, const char* help) {
-    const std::string range =
-        hi >= std::numeric_limits<int>::max() && hi != int64_t(UINT32_MAX) ? fmt::format(">= {}", lo) : fmt::format("{} .. {}", lo, hi);
+    const std::string range = hi >= std::numeric_limits<int>::max() && hi != int64_t(UINT32_MAX)
+                                  ? fmt::format(">= {}", lo)
+                                  : fmt::format("{} .. {}", lo, hi);
     ConfigKey& k = add(name, "integer", range, help);
     k.set = [=](Settings& s, const ConfigValue& v) {
       const std::string expected = "an integer " + range;
       const std::string& text = v.one(expected);
       int64_t x = 0;
       const Parsed parsed = parse(text, x);
-      if (parsed == Parsed::beyond_the_type || (parsed == Parsed::number && x > hi)) v.fail(fmt::format("an integer {} .. {}", lo, hi));
+      if (parsed == Parsed::beyond_the_type || (parsed == Parsed::number && x > hi))
+        v.fail(fmt::format("an integer {} .. {}", lo, hi));
       if (parsed != Parsed::number || x < lo) v.fail(expected);
       s.*field = Int(x);
     };
@@ -151,7 +156,8 @@ struct KeyTable {
     k.get = [=](const Settings& s) { return quoted(s.*field); };
     return k;
   }
-  ConfigKey& choice(const char* name, std::string Settings::*field, const std::vector<std::string>& allowed, const char* help) {
+  ConfigKey& choice(const char* name, std::string Settings::*field, const std::vector<std::string>& allowed,
+                    const char* help) {
     std::string range;
     for (const std::string& a : allowed) range += (range.empty() ? "" : " | ") + a;
     ConfigKey& k = add(name, "choice", range, help);
@@ -178,7 +184,8 @@ void name_idle_keys(KeyTable& table) {
         if (k.name == name) k.idle = why;
   };
   static constexpr const char *kNoGraph = "the item graph belongs to the backbone FREEDOM",
-                              *kNoDiffusion = "dma and ndi are off, so there is no diffusion", *kNoSampler = "cns is off";
+                              *kNoDiffusion = "dma and ndi are off, so there is no diffusion",
+                              *kNoSampler = "cns is off";
   static constexpr const char* kNothingPropagated = "the backbone BPR propagates nothing";
   static const auto item_graph = [](const Settings& s) { return outline_of(s).item_layers > 0; };
   static const auto diffuses = [](const Settings& s) { return outline_of(s).diffusion; };
@@ -190,17 +197,28 @@ void name_idle_keys(KeyTable& table) {
                                                           : nullptr;
   });
   idle({"spmm"}, [](const Settings& s) {
-    return s.device == "cpu" && s.spmm == "cusparse" ? "it concerns a GPU, and device is cpu" : !propagates(s) ? kNothingPropagated : nullptr;
+    return s.device == "cpu" && s.spmm == "cusparse" ? "it concerns a GPU, and device is cpu"
+           : !propagates(s)                          ? kNothingPropagated
+                                                     : nullptr;
   });
-  idle({"n_mm_layers", "knn_k", "knn_center", "mm_weights", "graph_cache"}, [](const Settings& s) { return item_graph(s) ? nullptr : kNoGraph; });
-  idle({"mm_image_weight"}, [](const Settings& s) { return !item_graph(s) ? kNoGraph : s.mm_weights.empty() ? nullptr : "mm_weights overrides it"; });
-  idle({"dropout"}, [](const Settings& s) { return item_graph(s) ? nullptr : "only the backbone FREEDOM prunes its graph"; });
+  idle({"n_mm_layers", "knn_k", "knn_center", "mm_weights", "graph_cache"},
+       [](const Settings& s) { return item_graph(s) ? nullptr : kNoGraph; });
+  idle({"mm_image_weight"}, [](const Settings& s) {
+    return !item_graph(s) ? kNoGraph : s.mm_weights.empty() ? nullptr : "mm_weights overrides it";
+  });
+  idle({"dropout"},
+       [](const Settings& s) { return item_graph(s) ? nullptr : "only the backbone FREEDOM prunes its graph"; });
   idle({"reg_weight"}, [](const Settings& s) {
-    return find_system(s.model)->wraps && !item_graph(s) ? "CCDRec's objective has a regulariser with the backbone FREEDOM alone" : nullptr;
+    return find_system(s.model)->wraps && !item_graph(s)
+               ? "CCDRec's objective has a regulariser with the backbone FREEDOM alone"
+               : nullptr;
   });
-  idle({"modalities"}, [](const Settings& s) { return outline_of(s).reads_features ? nullptr : "no part of this model reads features"; });
-  idle({"train_features"},
-       [](const Settings& s) { return outline_of(s).projects ? nullptr : "features enter the item graph alone, which is built once"; });
+  idle({"modalities"}, [](const Settings& s) {
+    return outline_of(s).reads_features ? nullptr : "no part of this model reads features";
+  });
+  idle({"train_features"}, [](const Settings& s) {
+    return outline_of(s).projects ? nullptr : "features enter the item graph alone, which is built once";
+  });
   idle({"lambda_dm", "timesteps", "noise_schedule", "noise_prediction_form", "mirrored_timesteps", "estimator"},
        [](const Settings& s) { return diffuses(s) ? nullptr : kNoDiffusion; });
   idle({"estimator_layers", "estimator_heads"}, [](const Settings& s) {
@@ -209,11 +227,15 @@ void name_idle_keys(KeyTable& table) {
   idle({"mu"}, [](const Settings& s) { return s.dma ? nullptr : "dma is off"; });
   idle({"alpha1", "alpha2", "beta"}, [](const Settings& s) { return s.use_mg ? nullptr : "use_mg is off"; });
   idle({"omega"}, [](const Settings& s) {
-    return s.sampler != "none" || outline_of(s).curricular ? nullptr : "there are no hard negatives: no sampler, and neither ndi nor cns";
+    return s.sampler != "none" || outline_of(s).curricular
+               ? nullptr
+               : "there are no hard negatives: no sampler, and neither ndi nor cns";
   });
-  idle({"n_candidates"}, [](const Settings& s) { return outline_of(s).chooses ? nullptr : "it concerns the samplers dns and mixgcf"; });
+  idle({"n_candidates"},
+       [](const Settings& s) { return outline_of(s).chooses ? nullptr : "it concerns the samplers dns and mixgcf"; });
   idle({"top_m"}, [](const Settings& s) { return s.sampler == "dns" ? nullptr : "it concerns the sampler dns"; });
-  idle({"popularity_power"}, [](const Settings& s) { return s.sampler == "popularity" ? nullptr : "it concerns the sampler popularity"; });
+  idle({"popularity_power"},
+       [](const Settings& s) { return s.sampler == "popularity" ? nullptr : "it concerns the sampler popularity"; });
   idle({"candidate_ratio", "kappa", "cns_cosine"}, [](const Settings& s) { return s.cns ? nullptr : kNoSampler; });
   idle({"dtau", "first_stage", "tau_end"}, [](const Settings& s) {
     return !s.cns ? kNoSampler : s.ndi ? nullptr : "ndi is off, so there are no pools to change between";
@@ -226,13 +248,17 @@ KeyTable build_table() {
   KeyTable t;
   t.group = "run";
   t.choice("model", &Settings::model, system_names(), "what is trained (-m)");
-  t.choice("backbone", &Settings::backbone, backbone_names(), "the recommender CCDRec's modules are put on").concerns = kModules;
+  t.choice("backbone", &Settings::backbone, backbone_names(), "the recommender CCDRec's modules are put on").concerns =
+      kModules;
   t.text("data_path", &Settings::data_path, true, "the data folder (-d)").resumable = true;
-  t.text("dataset", &Settings::dataset, true, "name of the .inter file; empty: the folder's name, or the only one there");
+  t.text("dataset", &Settings::dataset, true,
+         "name of the .inter file; empty: the folder's name, or the only one there");
   t.integer("seed", &Settings::seed, 0, UINT32_MAX, "every random number is a function of it (--seed)");
-  t.choice("precision", &Settings::precision, {"fp32", "tf32", "bf16"}, "of a GPU's large products (cuBLAS); the CPU computes in fp32");
+  t.choice("precision", &Settings::precision, {"fp32", "tf32", "bf16"},
+           "of a GPU's large products (cuBLAS); the CPU computes in fp32");
   t.choice("spmm", &Settings::spmm, {"auto", "own", "cusparse"},
-           "a GPU's sparse products of whole graphs, in evaluation: own kernels or cuSPARSE; auto: a fixed rule, at present own")
+           "a GPU's sparse products of whole graphs, in evaluation: own kernels or cuSPARSE; auto: a fixed rule, at "
+           "present own")
       .concerns = kUserItemGraph;
   ConfigKey& device = t.choice("device", &Settings::device, {"auto", "cpu", "cuda"}, "where operations run (--device)");
   device.resumable = true;
@@ -242,25 +268,31 @@ KeyTable build_table() {
       if (lower(item) == "gpu") item = "cuda";
     choose(s, own);
   };
-  t.integer("threads", &Settings::threads, 0, 4096, "threads; 0: all cores. Never changes a result (--threads)").resumable = true;
-  t.text("run_dir", &Settings::run_dir, true, "the run folder; empty: runs/<model>-<set>-<seed>-<time> (--run-dir)").resumable = true;
+  t.integer("threads", &Settings::threads, 0, 4096, "threads; 0: all cores. Never changes a result (--threads)")
+      .resumable = true;
+  t.text("run_dir", &Settings::run_dir, true, "the run folder; empty: runs/<model>-<set>-<seed>-<time> (--run-dir)")
+      .resumable = true;
 
   t.group = "data";
   t.text("USER_ID_FIELD", &Settings::user_id_field, false, "column of the user in the .inter file");
   t.text("ITEM_ID_FIELD", &Settings::item_id_field, false, "column of the item");
-  t.text("inter_splitting_label", &Settings::inter_splitting_label, false, "column of the split: 0 training, 1 validation, 2 test");
-  ConfigKey& inter =
-      t.text("inter_file_name", &Settings::inter_file_name, true, "the file of interactions in the data folder; empty: as dataset says");
+  t.text("inter_splitting_label", &Settings::inter_splitting_label, false,
+         "column of the split: 0 training, 1 validation, 2 test");
+  ConfigKey& inter = t.text("inter_file_name", &Settings::inter_file_name, true,
+                            "the file of interactions in the data folder; empty: as dataset says");
   inter.written_if_idle = false;
   inter.set = [take = inter.set](Settings& s, const ConfigValue& v) {
     take(s, v);
     const std::string& x = s.inter_file_name;
-    if (x.find('/') != std::string::npos || x == "." || x == "..") v.fail("the name of a file in the data folder, without a path");
+    if (x.find('/') != std::string::npos || x == "." || x == "..")
+      v.fail("the name of a file in the data folder, without a path");
   };
-  ConfigKey& modalities = t.add("modalities", "list", "names", "features to read, NAME for NAME_feat.npy; empty: every one found");
+  ConfigKey& modalities =
+      t.add("modalities", "list", "names", "features to read, NAME for NAME_feat.npy; empty: every one found");
   modalities.concerns = kFeatures;
   modalities.set = [](Settings& s, const ConfigValue& v) {
-    if (std::set<std::string>(v.items.begin(), v.items.end()).size() != v.items.size()) v.fail("a list of distinct names");
+    if (std::set<std::string>(v.items.begin(), v.items.end()).size() != v.items.size())
+      v.fail("a list of distinct names");
     s.modalities = v.items;
   };
   modalities.get = [](const Settings& s) {
@@ -270,24 +302,31 @@ KeyTable build_table() {
   };
 
   t.group = "training";
-  t.integer("embedding_size", &Settings::embedding_size, 1, 65536, "d, width of every embedding; CCDRec needs an even one of at least 4");
+  t.integer("embedding_size", &Settings::embedding_size, 1, 65536,
+            "d, width of every embedding; CCDRec needs an even one of at least 4");
   t.real("learning_rate", &Settings::learning_rate, {0, kInf, true, true}, "Adam's constant step");
   t.integer("train_batch_size", &Settings::train_batch_size, 1, kIntMax, "B, rows of a step");
   t.integer("epochs", &Settings::epochs, 1, kIntMax, "at most so many").resumable = true;
-  t.integer("stopping_step", &Settings::stopping_step, 0, kIntMax, "stop when the evaluations without improvement exceed it (20: at the 21st)");
+  t.integer("stopping_step", &Settings::stopping_step, 0, kIntMax,
+            "stop when the evaluations without improvement exceed it (20: at the 21st)");
   t.integer("n_neg", &Settings::n_neg, 1, 1024, "random negatives per row; the loss is their mean");
   t.real("reg_weight", &Settings::reg_weight, {0, kInf, false, true},
          "weight of the regulariser; which one, the model decides (--help-keys -m MODEL)");
   const size_t mirror = t.keys.size();
   t.flag("use_mg", &Settings::use_mg,
-         "Mirror Gradient: a step on alpha1 times the gradient of every beta-th batch, then one on -alpha2 times the next");
+         "Mirror Gradient: a step on alpha1 times the gradient of every beta-th batch, then one on -alpha2 times the "
+         "next");
   t.real("alpha1", &Settings::alpha1, {0, kInf, true, true}, "Mirror Gradient: of the first pass over a batch");
   t.real("alpha2", &Settings::alpha2, {0, kInf, false, true}, "Mirror Gradient: of the second pass, which goes back");
-  t.integer("beta", &Settings::beta, 1, kIntMax, "Mirror Gradient: batches 0, beta, 2 beta, .. of an epoch have two passes");
+  t.integer("beta", &Settings::beta, 1, kIntMax,
+            "Mirror Gradient: batches 0, beta, 2 beta, .. of an epoch have two passes");
   for (size_t i = mirror; i < t.keys.size(); ++i) t.keys[i].written_if_idle = false;
-  t.flag("train_features", &Settings::train_features, "raw features are parameters, as in the published runs").concerns = kFeatures;
-  t.integer("eval_step", &Settings::eval_step, 1, kIntMax, "evaluate every n epochs; a run that ends before the first time is evaluated at its end");
-  ConfigKey& topk = t.add("topk", "list", "integers >= 1", "list lengths of the metrics; one beyond the number of items ranks all of them");
+  t.flag("train_features", &Settings::train_features, "raw features are parameters, as in the published runs")
+      .concerns = kFeatures;
+  t.integer("eval_step", &Settings::eval_step, 1, kIntMax,
+            "evaluate every n epochs; a run that ends before the first time is evaluated at its end");
+  ConfigKey& topk = t.add("topk", "list", "integers >= 1",
+                          "list lengths of the metrics; one beyond the number of items ranks all of them");
   topk.set = [](Settings& s, const ConfigValue& v) {
     std::set<int> ks;
     for (const std::string& item : v.items) {
@@ -299,50 +338,63 @@ KeyTable build_table() {
     s.topk.assign(ks.begin(), ks.end());
   };
   topk.get = [](const Settings& s) { return fmt::format("[{}]", fmt::join(s.topk, ", ")); };
-  ConfigKey& valid_metric =
-      t.add("valid_metric", "text", "Recall@k, NDCG@k, Precision@k, MAP@k", "what early stopping compares, rounded to 4 decimals; k is one of topk");
+  ConfigKey& valid_metric = t.add("valid_metric", "text", "Recall@k, NDCG@k, Precision@k, MAP@k",
+                                  "what early stopping compares, rounded to 4 decimals; k is one of topk");
   valid_metric.set = [](Settings& s, const ConfigValue& v) {
     const std::string& x = v.one("a metric such as Recall@20");
     try {
       metric_key(x);
-    } catch (const UserError&) { v.fail("a metric such as Recall@20 (Recall, NDCG, Precision or MAP, @, a list length)"); }
+    } catch (const UserError&) {
+      v.fail("a metric such as Recall@20 (Recall, NDCG, Precision or MAP, @, a list length)");
+    }
     s.valid_metric = x;
   };
   valid_metric.get = [](const Settings& s) { return s.valid_metric; };
-  ConfigKey& mem =
-      t.real("mem_limit_gb", &Settings::mem_limit_gb, {0, kInf, false, true}, "refuse to start a run that needs more; 0: what the machine has free");
+  ConfigKey& mem = t.real("mem_limit_gb", &Settings::mem_limit_gb, {0, kInf, false, true},
+                          "refuse to start a run that needs more; 0: what the machine has free");
   mem.resumable = true;
 
   t.group = "graphs";
-  t.integer("n_ui_layers", &Settings::n_ui_layers, 0, kMaxLayers, "layers of the user-item graph (n_layers with LightGCN)").concerns = kUserItemGraph;
+  t.integer("n_ui_layers", &Settings::n_ui_layers, 0, kMaxLayers,
+            "layers of the user-item graph (n_layers with LightGCN)")
+      .concerns = kUserItemGraph;
   t.integer("n_mm_layers", &Settings::n_mm_layers, 1, kMaxLayers, "layers of the item-item graph").concerns = kFeatures;
   t.integer("knn_k", &Settings::knn_k, 1, kIntMax, "neighbours of an item in each modality").concerns = kFeatures;
   t.flag("knn_center", &Settings::knn_center, "subtract column means before the cosine").concerns = kFeatures;
   t.real("mm_image_weight", &Settings::mm_image_weight, {0, 1},
          "a of S = a S_first + (1-a) S_second, with two modalities; first: image where there is one, else by file name")
       .concerns = kFeatures;
-  ConfigKey& weights = t.add("mm_weights", "list", "numbers >= 0 that sum to 1",
-                             "one weight per modality, in the order of the data; overrides mm_image_weight; empty: not used");
+  ConfigKey& weights =
+      t.add("mm_weights", "list", "numbers >= 0 that sum to 1",
+            "one weight per modality, in the order of the data; overrides mm_image_weight; empty: not used");
   weights.concerns = kFeatures;
   weights.set = [](Settings& s, const ConfigValue& v) {
     std::vector<double> w;
     double sum = 0;
     for (const std::string& item : v.items) sum += w.emplace_back(one_real(v, {0, 1}, item));
-    if (!w.empty() && !(std::fabs(sum - 1) < 1e-6)) v.fail(fmt::format("a list of weights that sum to 1 (they sum to {:.6g})", sum));
+    if (!w.empty() && !(std::fabs(sum - 1) < 1e-6))
+      v.fail(fmt::format("a list of weights that sum to 1 (they sum to {:.6g})", sum));
     s.mm_weights = w;
   };
   weights.get = [](const Settings& s) { return fmt::format("[{}]", fmt::join(s.mm_weights, ", ")); };
-  t.real("dropout", &Settings::dropout, {0, 1, false, true}, "share of the user-item edges pruned, drawn anew each epoch").concerns = kFeatures;
-  ConfigKey& cache = t.text("graph_cache", &Settings::graph_cache, true, "folder that keeps kNN lists between runs; empty: none");
+  t.real("dropout", &Settings::dropout, {0, 1, false, true},
+         "share of the user-item edges pruned, drawn anew each epoch")
+      .concerns = kFeatures;
+  ConfigKey& cache =
+      t.text("graph_cache", &Settings::graph_cache, true, "folder that keeps kNN lists between runs; empty: none");
   cache.concerns = kFeatures, cache.resumable = true;
 
   t.group = "negatives";
   const size_t hard = t.keys.size();
-  t.choice("sampler", &Settings::sampler, sampler_names(), "hard negatives beside the random ones; with CCDRec where ndi and cns are off");
-  t.integer("n_candidates", &Settings::n_candidates, 1, kMostCandidates, "dns, mixgcf: N, uniform draws of which the best-scored is taken");
+  t.choice("sampler", &Settings::sampler, sampler_names(),
+           "hard negatives beside the random ones; with CCDRec where ndi and cns are off");
+  t.integer("n_candidates", &Settings::n_candidates, 1, kMostCandidates,
+            "dns, mixgcf: N, uniform draws of which the best-scored is taken");
   t.integer("top_m", &Settings::top_m, 1, kMostCandidates, "dns: one of the so many best-scored draws, uniformly");
-  t.real("popularity_power", &Settings::popularity_power, {0, kInf, false, true}, "popularity: P(item) ~ (its training rows)^power");
-  t.real("omega", &Settings::omega, {0, 1}, "weight of the BPR against the hard negative; the random ones have the rest");
+  t.real("popularity_power", &Settings::popularity_power, {0, kInf, false, true},
+         "popularity: P(item) ~ (its training rows)^power");
+  t.real("omega", &Settings::omega, {0, 1},
+         "weight of the BPR against the hard negative; the random ones have the rest");
   t.integer("negative_stats", &Settings::negative_stats, 0, 1 << 20,
             "rows an epoch whose negatives are measured (hardness in metrics.jsonl); 0: none");
   for (size_t i = hard; i < t.keys.size(); ++i) t.keys[i].concerns = kRanking, t.keys[i].written_if_idle = false;
@@ -354,28 +406,39 @@ KeyTable build_table() {
   t.flag("cns", &Settings::cns, "curricular negative sampler");
   t.real("lambda_dm", &Settings::lambda, {0, kInf, false, true}, "weight of L_dm; the paper searches 0.5, 1, 2");
   t.integer("timesteps", &Settings::timesteps, 1, 100000, "T, steps of the diffusion");
-  t.choice("noise_schedule", &Settings::noise_schedule, {"linear", "cosine", "exponential", "sqrt"}, "beta_1 .. beta_T");
-  t.flag("noise_prediction_form", &Settings::noise_prediction_form, "the reverse step of the paper's Eq. 3, read literally");
-  t.flag("mirrored_timesteps", &Settings::mirrored_timesteps, "half of a batch draws t, the other half takes the mirrored step: lower variance");
+  t.choice("noise_schedule", &Settings::noise_schedule, {"linear", "cosine", "exponential", "sqrt"},
+           "beta_1 .. beta_T");
+  t.flag("noise_prediction_form", &Settings::noise_prediction_form,
+         "the reverse step of the paper's Eq. 3, read literally");
+  t.flag("mirrored_timesteps", &Settings::mirrored_timesteps,
+         "half of a batch draws t, the other half takes the mirrored step: lower variance");
   t.real("mu", &Settings::mu, {0, 1}, "weight of the diffused row in fusion");
   t.integer("dtau", &Settings::dtau, 1, kIntMax, "epochs of a curriculum stage");
   t.integer("first_stage", &Settings::first_stage, 0, kIntMax, "epochs of the first stage; 0: dtau");
-  t.integer("tau_end", &Settings::tau_end, 0, kIntMax, "after this epoch negatives are ranked by the model's own item representations");
-  t.real("candidate_ratio", &Settings::candidate_ratio, {0, 1, true, false}, "candidates of a batch as a share of all items");
-  t.real("kappa", &Settings::kappa, {0, 1, true, false}, "share of the candidates, the most similar, that one negative is drawn from");
+  t.integer("tau_end", &Settings::tau_end, 0, kIntMax,
+            "after this epoch negatives are ranked by the model's own item representations");
+  t.real("candidate_ratio", &Settings::candidate_ratio, {0, 1, true, false},
+         "candidates of a batch as a share of all items");
+  t.real("kappa", &Settings::kappa, {0, 1, true, false},
+         "share of the candidates, the most similar, that one negative is drawn from");
   t.flag("cns_cosine", &Settings::cns_cosine, "cosine instead of the dot product as similarity");
   t.choice("ndi_negative", &Settings::ndi_negative, {"pool", "index"},
            "NDI without CNS: the pool row stands for the negative, or only its index is used");
   t.choice("estimator", &Settings::estimator, {"attention", "transformer"}, "form of f_theta");
-  t.integer("estimator_layers", &Settings::estimator_layers, 1, kMaxEncoderLayers, "layers of the transformer estimator");
-  t.integer("estimator_heads", &Settings::estimator_heads, 1, kMaxEncoderHeads, "heads of the transformer estimator; divides embedding_size");
+  t.integer("estimator_layers", &Settings::estimator_layers, 1, kMaxEncoderLayers,
+            "layers of the transformer estimator");
+  t.integer("estimator_heads", &Settings::estimator_heads, 1, kMaxEncoderHeads,
+            "heads of the transformer estimator; divides embedding_size");
   for (size_t i = first; i < t.keys.size(); ++i) t.keys[i].concerns = kModules;
 
   t.group = "checkpoints";
-  t.flag("save_best", &Settings::save_best, "best.safetensors when validation improves; evaluate, recommend and export need it").resumable = true;
+  t.flag("save_best", &Settings::save_best,
+         "best.safetensors when validation improves; evaluate, recommend and export need it")
+      .resumable = true;
   t.flag("save_last", &Settings::save_last, "last.safetensors, from which a run resumes").resumable = true;
-  t.integer("save_every", &Settings::save_every, 0, kIntMax, "last.safetensors every n epochs; 0: only at the end and when interrupted").resumable =
-      true;
+  t.integer("save_every", &Settings::save_every, 0, kIntMax,
+            "last.safetensors every n epochs; 0: only at the end and when interrupted")
+      .resumable = true;
   name_idle_keys(t);
   return t;
 }
@@ -521,7 +584,8 @@ bool allows(const AcceptedKey& key, const std::string& item) {
     double a = 0, b = 0;
     bool x = false, y = false;
     if (lower(possible) == lower(item) || (parse_real(possible, a) && parse_real(item, b) && a == b)) return true;
-    if ((possible == "true" || possible == "false") && parse_bool(possible, x) && parse_bool(item, y) && x == y) return true;
+    if ((possible == "true" || possible == "false") && parse_bool(possible, x) && parse_bool(item, y) && x == y)
+      return true;
     at = end + 1;
   }
   return false;

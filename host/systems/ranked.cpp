@@ -52,7 +52,8 @@ void Ranked::forward(const Batch& batch, const Step& step) {
   find_rows(batch, step);
   {
     const Phase phase = step.clock.phase(RangeId::optimiser);
-    backbone_->catch_up(step);  // Adam's zero-gradient steps that those rows have missed: dense Adam would have taken them one by one
+    backbone_->catch_up(
+        step);  // Adam's zero-gradient steps that those rows have missed: dense Adam would have taken them one by one
   }
   propagate(step);
   if (late()) {
@@ -95,7 +96,9 @@ void Ranked::backward(const Batch& batch, const Step& step) {
   for (int l = 0; mixes && l <= backbone_->representations().layers; ++l)
     mixed_->scatter(l, backbone_->g(l), slots_.nodes(), batch, sampler_->choice().items + l * batch.rows);
   backbone_->back_propagate(mixes);
-  if (fusion_) fusion_->backward(step.loss + align_, backbone_->g_q(), backbone_->g_start(), backbone_->q(), slots_.by_item(), batch.item_slots());
+  if (fusion_)
+    fusion_->backward(step.loss + align_, backbone_->g_q(), backbone_->g_start(), backbone_->q(), slots_.by_item(),
+                      batch.item_slots());
   backbone_->finish_backward(slots_, modal_.get(), step.loss + reg_);
   if (modal_) modal_->backward(slots_.by_item().rows, step);  // the last use of the features in this step
 }
@@ -107,9 +110,11 @@ void Ranked::rank(const Batch& batch, const Step& step) {
   const CMat h_u = slots_.h(0), h_p = slots_.h(1);
   const Mat d_u = slots_.d(0), d_p = slots_.d(1);
   const int n_neg = slots_.n_neg(), hard = slots_.hard();
-  const float w_random = float(plan_.gives == Gives::nothing ? 1.0 : 1.0 - s_.omega) / float(n_neg), w_hard = float(s_.omega);
+  const float w_random = float(plan_.gives == Gives::nothing ? 1.0 : 1.0 - s_.omega) / float(n_neg),
+              w_hard = float(s_.omega);
   for (int k = 0; k < n_neg; ++k)
-    dev_.ops.bpr(dev_.ctx, step.loss + bpr_, {d_u, d_p, slots_.d(2 + k), k > 0, k > 0}, h_u, h_p, slots_.h(2 + k), w_random, eps);
+    dev_.ops.bpr(dev_.ctx, step.loss + bpr_, {d_u, d_p, slots_.d(2 + k), k > 0, k > 0}, h_u, h_p, slots_.h(2 + k),
+                 w_random, eps);
   switch (plan_.gives) {
     case Gives::nothing:
       break;
@@ -117,12 +122,14 @@ void Ranked::rank(const Batch& batch, const Step& step) {
       dev_.ops.bpr(dev_.ctx, step.loss + hard_, {d_u, d_p, slots_.d(hard)}, h_u, h_p, slots_.h(hard), w_hard, eps);
       break;
     case Gives::constant:
-      dev_.ops.bpr(dev_.ctx, step.loss + hard_, {d_u, d_p, {}}, h_u, h_p, sampler_->choice().rows.slice(0, slots_.rows()), w_hard, eps);
+      dev_.ops.bpr(dev_.ctx, step.loss + hard_, {d_u, d_p, {}}, h_u, h_p,
+                   sampler_->choice().rows.slice(0, slots_.rows()), w_hard, eps);
       break;
     case Gives::mixture: {  // always in the stable form: the published loss
       const Choice c = sampler_->choice();
       dev_.ops.mixed_bpr(dev_.ctx, step.loss + hard_, d_u, mixed_->d(batch.rows), mixed_->h(batch.rows), h_u,
-                         backbone_->representations().item_layers(), batch.positives(), c.items, c.alpha, w_hard, false);
+                         backbone_->representations().item_layers(), batch.positives(), c.items, c.alpha, w_hard,
+                         false);
       break;
     }
   }
@@ -164,15 +171,18 @@ Chosen Ranked::choose(int epoch, const Batch& batch, const Step& step) {
     if (!plan.early) sampler_->late(batch, step, backbone_->representations());
   }
   const Mat room = slots_.block(1, batch.rows);
-  c.items = plan.gives == Gives::nothing ? batch.negatives() : plan.gives == Gives::mixture ? sampler_->choice().items : batch.hard();
+  c.items = plan.gives == Gives::nothing   ? batch.negatives()
+            : plan.gives == Gives::mixture ? sampler_->choice().items
+                                           : batch.hard();
   c.rows = room;
   if (plan.gives == Gives::constant) {
     c.rows = sampler_->choice().rows.slice(0, batch.rows);
   } else if (plan.gives == Gives::mixture) {
     const Mat h_u = slots_.block(0, batch.rows);
     dev_.ops.gather_rows(dev_.ctx, h_u, all_u, batch.users, batch.rows);
-    dev_.ops.mixed_bpr(dev_.ctx, step.loss, slots_.block(2, batch.rows), mixed_->d(batch.rows), room, h_u, backbone_->representations().item_layers(),
-                       batch.positives(), c.items, sampler_->choice().alpha, 1, false);
+    dev_.ops.mixed_bpr(dev_.ctx, step.loss, slots_.block(2, batch.rows), mixed_->d(batch.rows), room, h_u,
+                       backbone_->representations().item_layers(), batch.positives(), c.items, sampler_->choice().alpha,
+                       1, false);
   } else {
     dev_.ops.gather_rows(dev_.ctx, room, all_i, c.items, batch.rows);
   }
@@ -203,15 +213,19 @@ void Ranked::give(const Given& given, const Batch& batch) {
   if (sampler_) {
     sampler_->give(given, batch);
   } else {
-    if (given.has("batch.curricular")) given.fail("'batch.curricular' is given, but the model has neither NDI nor CNS; leave it away");
-    if (given.has("batch.frozen")) given.fail("'batch.frozen' is given, but only NDI without CNS with ndi_negative = pool reads it; leave it away");
+    if (given.has("batch.curricular"))
+      given.fail("'batch.curricular' is given, but the model has neither NDI nor CNS; leave it away");
+    if (given.has("batch.frozen"))
+      given.fail("'batch.frozen' is given, but only NDI without CNS with ndi_negative = pool reads it; leave it away");
   }
   const bool reads_hard = sampler_ && sampler_->name() == std::string("hard");
   for (const char* array : {"hard.items", "hard.alpha"})
-    if (!reads_hard && given.has(array)) given.fail(std::string("'") + array + "' is given, but the settings name no sampler; leave it away");
+    if (!reads_hard && given.has(array))
+      given.fail(std::string("'") + array + "' is given, but the settings name no sampler; leave it away");
   if ((fusion_ || given.has("diffusion.items")) &&
       given.indices("diffusion.items", {kAny}, I_) != std::vector<int32_t>(distinct.begin(), distinct.end()))
-    given.fail("'diffusion.items' is not the ascending list of the distinct items among positives and random negatives");
+    given.fail(
+        "'diffusion.items' is not the ascending list of the distinct items among positives and random negatives");
   if (fusion_) fusion_->give(given, int64_t(distinct.size()));
 }
 

@@ -57,7 +57,9 @@ class Ranked : public Model {
  private:
   size_t term(const char* name);  // its place among losses()
   bool late() const { return plan_.gives != Gives::nothing && !plan_.early; }
-  bool reads_others() const { return late() || plan_.gives == Gives::mixture; }  // items without a slot: the sampler's candidates
+  bool reads_others() const {
+    return late() || plan_.gives == Gives::mixture;
+  }  // items without a slot: the sampler's candidates
   void find_rows(const Batch&, const Step&);
   void propagate(const Step&);
   void rank(const Batch&, const Step&);

@@ -65,7 +65,9 @@ void outline_sampler(Outline& o, const Settings& s) {
   o.hard = o.hard || (s.sampler != kSamplers[0].name && s.omega != 0);
   line_of(kSamplers, "sampler", s.sampler).outline(o);
 }
-std::unique_ptr<Sampler> make_sampler(const Setup& z, const Outline& o) { return line_of(kSamplers, "sampler", z.s.sampler).make(z, o); }
+std::unique_ptr<Sampler> make_sampler(const Setup& z, const Outline& o) {
+  return line_of(kSamplers, "sampler", z.s.sampler).make(z, o);
+}
 
 bool diffuses(const Settings& s) { return s.dma || s.ndi; }  // NDI's estimator learns as DMA's does
 
@@ -137,7 +139,10 @@ const std::vector<System> kSystems = {
      plain_outline},
     {"LightGCN",
      kRanking | kUserItemGraph,
-     {{"learning_rate", "0.001"}, {"train_batch_size", "2048"}, {"reg_weight", "0.0001", kNormRegulariser}, {"n_ui_layers", "2"}},
+     {{"learning_rate", "0.001"},
+      {"train_batch_size", "2048"},
+      {"reg_weight", "0.0001", kNormRegulariser},
+      {"n_ui_layers", "2"}},
      {"bpr", "reg"},
      "n_ui_layers",
      false,
@@ -145,7 +150,10 @@ const std::vector<System> kSystems = {
      plain_outline},
     {"FREEDOM",
      kRanking | kUserItemGraph | kFeatures,
-     {{"learning_rate", "0.001"}, {"train_batch_size", "2048"}, {"dropout", "0.8"}, {"reg_weight", "0", kModalityTerms}},
+     {{"learning_rate", "0.001"},
+      {"train_batch_size", "2048"},
+      {"dropout", "0.8"},
+      {"reg_weight", "0", kModalityTerms}},
      {"bpr", "bpr_curricular", "align", "reg"},
      nullptr,
      false,
@@ -216,9 +224,11 @@ void check_sampler(const Settings& s, const std::string& origin) {
   if (s.sampler == kSamplers[0].name) return;
   const System& system = system_named(s.model);
   const std::string what = "sampler = " + s.sampler + " (" + origin + "): ";
-  if (!system.concerned_by(kRanking)) throw UserError(what + s.model + " learns from no pairs of a positive and a negative; leave it away");
+  if (!system.concerned_by(kRanking))
+    throw UserError(what + s.model + " learns from no pairs of a positive and a negative; leave it away");
   if (system.outline(s).curricular)
-    throw UserError(what + "NDI and CNS give " + s.model + " its hard negatives; switch both off (ndi: false, cns: false), or leave it away");
+    throw UserError(what + "NDI and CNS give " + s.model +
+                    " its hard negatives; switch both off (ndi: false, cns: false), or leave it away");
 }
 
 void check_system(const Settings& s, const Dataset& data) {
@@ -229,15 +239,18 @@ void check_system(const Settings& s, const Dataset& data) {
   if (o.diffusion) check_estimator(s);
   constexpr int kWidestOnGpu = 512;  // kernels/cuda/estimator.h: a row stays in the registers of a warp
   if (o.diffusion && s.embedding_size > kWidestOnGpu && s.estimator == "attention" && takes_gpu(s.device))
-    bad("embedding_size", std::to_string(s.embedding_size), "at most " + std::to_string(kWidestOnGpu) + " on a GPU with the estimator attention");
+    bad("embedding_size", std::to_string(s.embedding_size),
+        "at most " + std::to_string(kWidestOnGpu) + " on a GPU with the estimator attention");
   if (data.train.empty()) throw UserError("data set " + data.name + " has no training rows; x_label 0 marks them");
   if (o.reads_features && data.features.empty())
-    throw UserError("model " + s.model + " reads item features, but " + data.folder + " has no *_feat.npy; add one, or choose BPR or LightGCN");
+    throw UserError("model " + s.model + " reads item features, but " + data.folder +
+                    " has no *_feat.npy; add one, or choose BPR or LightGCN");
   if (o.reads_features && data.features.size() > size_t(kMaxModalities))
-    throw UserError(std::to_string(data.features.size()) + " modalities found, at most " + std::to_string(kMaxModalities) +
-                    " are supported; choose some with modalities");
+    throw UserError(std::to_string(data.features.size()) + " modalities found, at most " +
+                    std::to_string(kMaxModalities) + " are supported; choose some with modalities");
   if (o.item_layers == 0) return;
-  if (s.knn_k > data.n_items) bad("knn_k", std::to_string(s.knn_k), "at most the number of items, " + std::to_string(data.n_items));
+  if (s.knn_k > data.n_items)
+    bad("knn_k", std::to_string(s.knn_k), "at most the number of items, " + std::to_string(data.n_items));
   modality_weights(s, data.features.size());
 }
 

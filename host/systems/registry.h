@@ -48,9 +48,13 @@ std::vector<std::string> sampler_names();   // none, and those that can be put o
 
 // UserError for a name that is none, from all of them.
 Outline outline_of(const Settings&);
-void check_width(const Settings&, const std::string& origin);    // of embedding_size, given there: UserError where the system cannot have it
-void check_sampler(const Settings&, const std::string& origin);  // given there: UserError where the system cannot have it
-void check_system(const Settings&, const Dataset&);              // UserError: settings of the system that the data or the device cannot serve
+void check_width(
+    const Settings&,
+    const std::string& origin);  // of embedding_size, given there: UserError where the system cannot have it
+void check_sampler(const Settings&,
+                   const std::string& origin);  // given there: UserError where the system cannot have it
+void check_system(const Settings&,
+                  const Dataset&);  // UserError: settings of the system that the data or the device cannot serve
 std::unique_ptr<Model> make_system(const Setup&);
 
 }  // namespace ccdrec

@@ -1,4 +1,5 @@
-// Checkpoints: parameters under PyTorch-style names; for resuming also the optimiser's moments, the pools, the running losses and the counters.
+// Checkpoints: parameters under PyTorch-style names; for resuming also the optimiser's moments, the pools, the running
+// losses and the counters.
 #include "host/training/checkpoint.h"
 
 #include <fmt/format.h>
@@ -24,8 +25,8 @@ namespace {
 
 constexpr const char* kFormat = "ccdrec-state-1";
 
-// A setting that decides the numbers of a run: its name in the fingerprint, its key, its value. One that came later is left out of the text where it
-// has the value that every run had before: an older run keeps its fingerprint.
+// A setting that decides the numbers of a run: its name in the fingerprint, its key, its value. One that came later is
+// left out of the text where it has the value that every run had before: an older run keeps its fingerprint.
 struct Deciding {
   const char* name;
   const char* key;
@@ -74,7 +75,8 @@ std::vector<Deciding> deciding_settings(const Settings& s) {
           {"kappa", "kappa", text(s.kappa)},
           {"cosine", "cns_cosine", text(s.cns_cosine)},
           {"ndi_negative", "ndi_negative", s.ndi_negative},
-          {"estimator", "estimator/estimator_layers/estimator_heads", fmt::format("{}/{}/{}", s.estimator, s.estimator_layers, s.estimator_heads)},
+          {"estimator", "estimator/estimator_layers/estimator_heads",
+           fmt::format("{}/{}/{}", s.estimator, s.estimator_layers, s.estimator_heads)},
           {"precision", "precision", s.precision, "fp32"},
           {"spmm", "spmm", s.spmm, "auto"},
           {"mg", "use_mg", text(s.use_mg), "false"},
@@ -91,12 +93,15 @@ std::vector<Deciding> deciding_settings(const Settings& s) {
 std::string settings_fingerprint(const Settings& s) {
   std::string text;
   for (const Deciding& d : deciding_settings(s))
-    if (d.before.empty() || d.value != d.before) text += fmt::format("{}{}={}", text.empty() ? "" : " ", d.name, d.value);
+    if (d.before.empty() || d.value != d.before)
+      text += fmt::format("{}{}={}", text.empty() ? "" : " ", d.name, d.value);
   return text;
 }
 
 // The columns of the .inter file that a run reads: user, item, split.
-std::string columns_of(const Settings& s) { return fmt::format("{}, {}, {}", s.user_id_field, s.item_id_field, s.inter_splitting_label); }
+std::string columns_of(const Settings& s) {
+  return fmt::format("{}, {}, {}", s.user_id_field, s.item_id_field, s.inter_splitting_label);
+}
 
 // The settings in which a fingerprint differs from these: "dropout = 0.8 there and 0.5 in this run, ...".
 std::string differences(const std::string& fingerprint, const Settings& s) {
@@ -126,17 +131,20 @@ std::string differences(const std::string& fingerprint, const Settings& s) {
 }
 
 nlohmann::json summary_json(const TrainSummary& t) {
-  return {{"best_epoch", t.best_epoch}, {"epochs_run", t.epochs_run},       {"best_score", t.best_score},    {"best_valid", t.best_valid},
-          {"best_test", t.best_test},   {"train_seconds", t.train_seconds}, {"eval_seconds", t.eval_seconds}};
+  return {{"best_epoch", t.best_epoch},    {"epochs_run", t.epochs_run}, {"best_score", t.best_score},
+          {"best_valid", t.best_valid},    {"best_test", t.best_test},   {"train_seconds", t.train_seconds},
+          {"eval_seconds", t.eval_seconds}};
 }
 
 const std::string& meta_of(const TensorFile& file, const std::string& key, const std::string& path) {
   const auto it = file.metadata.find(key);
-  if (it == file.metadata.end()) throw UserError(path + ": metadata '" + key + "' is missing; this is no state of a ccdrec run");
+  if (it == file.metadata.end())
+    throw UserError(path + ": metadata '" + key + "' is missing; this is no state of a ccdrec run");
   return it->second;
 }
 
-int64_t number_of(const TensorFile& file, const std::string& key, int64_t least, int64_t most, const std::string& path) {
+int64_t number_of(const TensorFile& file, const std::string& key, int64_t least, int64_t most,
+                  const std::string& path) {
   return whole_number(meta_of(file, key, path), least, most, fmt::format("{}: metadata '{}'", path, key));
 }
 
@@ -146,19 +154,24 @@ TrainSummary summary_of(const TensorFile& file, int epoch, const std::string& pa
   const nlohmann::json j = parse_strict(meta_of(file, "summary", path), repeated);
   const auto at = [&](const char* key) -> const nlohmann::json& {
     if (!j.is_object() || repeated || !j.contains(key))
-      throw UserError(fmt::format("{}: metadata 'summary' cannot be read ({}); the file is no state of a ccdrec run", path,
+      throw UserError(fmt::format("{}: metadata 'summary' cannot be read ({}); the file is no state of a ccdrec run",
+                                  path,
                                   repeated        ? "a key stands twice"
                                   : j.is_object() ? fmt::format("no {}", key)
                                                   : "no JSON object"));
     return j[key];
   };
   const auto named = [&](const std::string& key) { return fmt::format("{}: metadata 'summary': {}", path, key); };
-  const auto real = [&](const char* key, double least, double most) { return real_number(at(key), least, most, named(key)); };
+  const auto real = [&](const char* key, double least, double most) {
+    return real_number(at(key), least, most, named(key));
+  };
   constexpr double kHighest = 1 + 1e-9;  // of a metric: a mean of ones may round up
   const auto metrics = [&](const char* key) {
-    if (!at(key).is_object()) throw UserError(named(key) + " is no list of metrics; the file is no state of a ccdrec run");
+    if (!at(key).is_object())
+      throw UserError(named(key) + " is no list of metrics; the file is no state of a ccdrec run");
     Metrics m;
-    for (const auto& [name, value] : at(key).items()) m[name] = real_number(value, 0, kHighest, named(fmt::format("{}: {}", key, shown(name))));
+    for (const auto& [name, value] : at(key).items())
+      m[name] = real_number(value, 0, kHighest, named(fmt::format("{}: {}", key, shown(name))));
     return m;
   };
   TrainSummary t;
@@ -171,13 +184,16 @@ TrainSummary summary_of(const TensorFile& file, int epoch, const std::string& pa
   return t;
 }
 
-int epoch_of(const TensorFile& file, const std::string& path) { return int(number_of(file, "epoch", 0, INT_MAX - 1, path)); }
+int epoch_of(const TensorFile& file, const std::string& path) {
+  return int(number_of(file, "epoch", 0, INT_MAX - 1, path));
+}
 
-// The state as a run with these settings continues it, and its summary with what the continued run does not know taken out.
+// The state as a run with these settings continues it, and its summary with what the continued run does not know taken
+// out.
 SavedRun saved_run_of(const TensorFile& file, const std::string& path, const Settings& s, TrainSummary& summary) {
   if (meta_of(file, "ccdrec_format", path) != kFormat)
-    throw UserError(path + ": format is '" + shown(meta_of(file, "ccdrec_format", path)) + "', this program resumes '" + kFormat +
-                    "'; start a new run");
+    throw UserError(path + ": format is '" + shown(meta_of(file, "ccdrec_format", path)) + "', this program resumes '" +
+                    kFormat + "'; start a new run");
   SavedRun r;
   r.epoch = epoch_of(file, path);
   r.next_step = number_of(file, "next_step", 0, INT64_MAX, path);
@@ -186,8 +202,8 @@ SavedRun saved_run_of(const TensorFile& file, const std::string& path, const Set
   r.saved_best = summary.best_epoch;
   const int begun = r.epoch + (r.next_step > 0 ? 1 : 0);
   if (begun > s.epochs)
-    throw UserError(fmt::format("epochs is {}, but {} has {} {} epochs; give epochs={} or more", s.epochs, path, r.next_step > 0 ? "begun" : "done",
-                                begun, begun));
+    throw UserError(fmt::format("epochs is {}, but {} has {} {} epochs; give epochs={} or more", s.epochs, path,
+                                r.next_step > 0 ? "begun" : "done", begun, begun));
   if (r.epoch < s.epochs && summary.best_epoch >= 0 && !evaluated_by_plan(s, summary.best_epoch))
     summary.best_epoch = -1, summary.best_score = -1, summary.best_valid.clear(), summary.best_test.clear();
   r.best_epoch = summary.best_epoch, r.best_score = summary.best_score;
@@ -204,13 +220,16 @@ RunIdentity identity_of(const TensorFile& file, const std::string& path) {
   return run;
 }
 
-void check_same_run(const TensorFile& file, const std::string& path, const Settings& s, const std::string& data_checksum) {
+void check_same_run(const TensorFile& file, const std::string& path, const Settings& s,
+                    const std::string& data_checksum) {
   if (meta_of(file, "data", path) != data_checksum)
-    throw UserError(fmt::format("{}: the data folder has changed since this run (fingerprint {}, now {}); resume with the same data", path,
-                                shown(meta_of(file, "data", path)), data_checksum));
+    throw UserError(fmt::format(
+        "{}: the data folder has changed since this run (fingerprint {}, now {}); resume with the same data", path,
+        shown(meta_of(file, "data", path)), data_checksum));
   if (const std::string others = other_settings(identity_of(file, path), s); !others.empty())
-    throw UserError(
-        fmt::format("{}: was computed with other settings: {}; put the first value back into config.yaml, or start a new run", path, others));
+    throw UserError(fmt::format(
+        "{}: was computed with other settings: {}; put the first value back into config.yaml, or start a new run", path,
+        others));
 }
 
 // The names of state.losses, with blanks between them. Absent: the four that every model had once.
@@ -266,7 +285,9 @@ std::string other_settings(const RunIdentity& run, const Settings& s) {
   return fmt::format("columns = {} there and {} in this run", shown(run.columns), shown(columns_of(s)));
 }
 
-bool is_over(const SavedRun& r, const Settings& s) { return r.next_step == 0 && (r.epoch >= s.epochs || r.failures > s.stopping_step); }
+bool is_over(const SavedRun& r, const Settings& s) {
+  return r.next_step == 0 && (r.epoch >= s.epochs || r.failures > s.stopping_step);
+}
 
 int best_epoch_of(const std::string& path) {
   const std::vector<std::string> none;
@@ -328,7 +349,8 @@ void Trainer::load_state(const std::string& path) {
   check_same_run(file, path, z.s, z.data.checksum);
   const auto tensor = [&](const std::string& name, int64_t values) -> const TensorData& {
     const auto it = file.tensors.find(name);
-    if (it == file.tensors.end()) throw UserError(path + ": tensor '" + name + "' is missing; the file is no state of this model");
+    if (it == file.tensors.end())
+      throw UserError(path + ": tensor '" + name + "' is missing; the file is no state of this model");
     if (it->second.dtype != "F32" || int64_t(it->second.bytes.size()) != values * 4)
       throw UserError(path + ": tensor '" + name + "' has another size than this model's");
     return it->second;
@@ -342,7 +364,8 @@ void Trainer::load_state(const std::string& path) {
     into.upload(turned.data(), w.rows * w.cols, w.offset);
   };
   // Everything is read before anything changes.
-  number_of(file, "next_step", 0, model.steps_per_epoch(), path);  // all of them: stopped between the last step and what follows it
+  number_of(file, "next_step", 0, model.steps_per_epoch(),
+            path);  // all of them: stopped between the last step and what follows it
   const int64_t t_here = model.t_at(run.epoch, run.next_step), t = number_of(file, "t", t_here, t_here, path);
   const auto losses = file.tensors.find("state.losses");
   const std::vector<std::string> saved_names = names_of_losses(file);
@@ -358,7 +381,8 @@ void Trainer::load_state(const std::string& path) {
   std::erase_if(kept, [&](const Kept& k) { return !filled.count(k.filled); });
   for (const Kept& k : kept) {
     const auto it = file.tensors.find(k.name);
-    if (it == file.tensors.end()) throw UserError(path + ": tensor '" + k.name + "' is missing; the file is no state of this model");
+    if (it == file.tensors.end())
+      throw UserError(path + ": tensor '" + k.name + "' is missing; the file is no state of this model");
     if (it->second.dtype != k.dtype || it->second.bytes.size() != k.bytes)
       throw UserError(path + ": tensor '" + k.name + "' has another size than this model's");
   }
@@ -392,7 +416,8 @@ void Trainer::load_state(const std::string& path) {
     z.blind = false;
     std::replace(z.notes.begin(), z.notes.end(), z.blind_note,
                  "valid_metric " + z.s.valid_metric +
-                     " is the same for every model; this run was begun by an earlier program and goes on as it began, with the first "
+                     " is the same for every model; this run was begun by an earlier program and goes on as it began, "
+                     "with the first "
                      "epoch as the best");
   }
 }

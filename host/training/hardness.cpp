@@ -12,7 +12,9 @@ uint64_t pair_key(int32_t user, int32_t item) { return uint64_t(uint32_t(user)) 
 
 }  // namespace
 
-int64_t Hardness::rows(const Settings& s, int64_t train_rows) { return std::min<int64_t>(s.negative_stats, train_rows); }
+int64_t Hardness::rows(const Settings& s, int64_t train_rows) {
+  return std::min<int64_t>(s.negative_stats, train_rows);
+}
 
 Hardness::Hardness(Device& dev, const Settings& s, const Dataset& data, const Interactions& train, int lists)
     : dev_(dev),
@@ -44,10 +46,11 @@ void Hardness::measure(Model& model, int epoch, Clock& clock) {
     const Batch b{std::min(at_once_, rows_ - first), n_neg_, users + first, items_.p()};
     const Step step{{uint32_t(epoch), 0, first, kPass}, {}, 0, loss_.p(), false, clock};
     dev_.ops.take(dev_.ctx, items_.p(), train_.item.p(), picked_.p(), first, b.rows);
-    dev_.ops.negatives(dev_.ctx, items_.p() + b.rows, b.users, b.rows, n_neg_, first, train_.by_user.view(), train_.occurring.p(),
-                       train_.occurring.n(), step.now.draws(seed_, Use::neg_uniform));
+    dev_.ops.negatives(dev_.ctx, items_.p() + b.rows, b.users, b.rows, n_neg_, first, train_.by_user.view(),
+                       train_.occurring.p(), train_.occurring.n(), step.now.draws(seed_, Use::neg_uniform));
     const Chosen c = model.choose(epoch, b, step);
-    dev_.ops.negative_ranks(dev_.ctx, {ranks + 3 * first, b.rows, 3}, h_u, b.users, b.positives(), c.rows, h_i, train_.by_user.view());
+    dev_.ops.negative_ranks(dev_.ctx, {ranks + 3 * first, b.rows, 3}, h_u, b.users, b.positives(), c.rows, h_i,
+                            train_.by_user.view());
     dev_.ops.offset_ids(dev_.ctx, chosen + lists_ * first, c.items, lists_ * b.rows, 0);
   }
 }
@@ -63,10 +66,15 @@ std::map<std::string, double> Hardness::means() const {
   int64_t held_out = 0;
   for (int64_t first = 0; first < rows_; first += at_once_) {
     const int64_t n = std::min(at_once_, rows_ - first);
-    for (int64_t k = 0; k < lists_ * n; ++k) held_out += int64_t(held_out_.count(pair_key(users[first + k % n], chosen[lists_ * first + k])));
+    for (int64_t k = 0; k < lists_ * n; ++k)
+      held_out += int64_t(held_out_.count(pair_key(users[first + k % n], chosen[lists_ * first + k])));
   }
   const double n = double(rows_);
-  return {{"rows", n}, {"rank", sum[0] / n}, {"similarity", sum[1] / n}, {"score", sum[2] / n}, {"held_out", double(held_out) / (n * lists_)}};
+  return {{"rows", n},
+          {"rank", sum[0] / n},
+          {"similarity", sum[1] / n},
+          {"score", sum[2] / n},
+          {"held_out", double(held_out) / (n * lists_)}};
 }
 
 }  // namespace ccdrec

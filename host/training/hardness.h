@@ -1,7 +1,7 @@
-// How hard the negatives of an epoch are, as numbers: addressed rows of the training rows get negatives as the sampler of
-// the epoch gives them, by the parameters that the epoch ended with and before its reverse process, and each negative is
-// ranked among the items that its user lacks. Nothing of training depends on it: its draws have an address of their own,
-// and held-out rows are looked at only after the choice.
+// How hard the negatives of an epoch are, as numbers: addressed rows of the training rows get negatives as the sampler
+// of the epoch gives them, by the parameters that the epoch ended with and before its reverse process, and each
+// negative is ranked among the items that its user lacks. Nothing of training depends on it: its draws have an address
+// of their own, and held-out rows are looked at only after the choice.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -33,8 +33,8 @@ class Hardness {
   const int lists_;
   Array<int32_t> picked_;  // (rows) training rows
   Array<int32_t> items_;   // of some rows at once: as Batch::items
-  // Read together: (rows) users; the items behind the negatives, (lists,n) of n rows after those of the rows before; and as
-  // floats (rows,3) ranks.
+  // Read together: (rows) users; the items behind the negatives, (lists,n) of n rows after those of the rows before;
+  // and as floats (rows,3) ranks.
   Array<int32_t> found_;
   Array<double> loss_;  // of a mixture: read by nobody
 };

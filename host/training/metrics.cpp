@@ -71,8 +71,8 @@ std::string longer_than_items(const std::vector<int>& ks, int64_t n_items) {
   for (const int k : ks)
     if (k > n_items) longer.push_back(k);
   if (longer.empty()) return "";
-  return fmt::format("topk {}: there are {} items, and a longer list holds all of them; Precision@k still divides by k", fmt::join(longer, ", "),
-                     n_items);
+  return fmt::format("topk {}: there are {} items, and a longer list holds all of them; Precision@k still divides by k",
+                     fmt::join(longer, ", "), n_items);
 }
 
 namespace {
@@ -96,7 +96,8 @@ class Sums {
         dcg += gain_[size_t(j)];
         ap += hits / double(j + 1);
       }
-      *value++ = hits / double(c), *value++ = dcg / ideal_[size_t(least)], *value++ = hits / double(k), *value++ = ap / double(least);
+      *value++ = hits / double(c), *value++ = dcg / ideal_[size_t(least)], *value++ = hits / double(k),
+      *value++ = ap / double(least);
     }
   }
   void add(const double* value) {
@@ -106,7 +107,8 @@ class Sums {
   Metrics mean() const {
     static const char* const stems[kMetricStems] = {"recall@", "ndcg@", "precision@", "map@"};
     Metrics m;
-    for (size_t q = 0; users_ && q < size(); ++q) m[stems[q % kMetricStems] + std::to_string(ks_[q / kMetricStems])] = sum_[q] / double(users_);
+    for (size_t q = 0; users_ && q < size(); ++q)
+      m[stems[q % kMetricStems] + std::to_string(ks_[q / kMetricStems])] = sum_[q] / double(users_);
     return m;
   }
 
@@ -127,7 +129,8 @@ Metrics ranking_metrics(const HeldOut& held, const int32_t* top, int64_t width, 
   Sums sums(ks);
   std::vector<double> value(sums.size());
   for (size_t j = 0; j < held.users.size(); ++j) {
-    sums.of_user(value.data(), top + int64_t(j) * width, width, held.items.data() + held.ptr[j], held.ptr[j + 1] - held.ptr[j]);
+    sums.of_user(value.data(), top + int64_t(j) * width, width, held.items.data() + held.ptr[j],
+                 held.ptr[j + 1] - held.ptr[j]);
     sums.add(value.data());
   }
   return sums.mean();
@@ -157,8 +160,8 @@ std::vector<int32_t> either(const HeldOut& valid, const HeldOut& test, const std
 
 }  // namespace
 
-Evaluation::Evaluation(Ctx& ctx, const Ops& ops, int64_t n_users, int64_t n_items, const HeldOut& valid, const HeldOut& test,
-                       const std::vector<int>& ks, int64_t at_once)
+Evaluation::Evaluation(Ctx& ctx, const Ops& ops, int64_t n_users, int64_t n_items, const HeldOut& valid,
+                       const HeldOut& test, const std::vector<int>& ks, int64_t at_once)
     : ctx_(ctx),
       ops_(ops),
       valid_(valid),
@@ -178,30 +181,35 @@ Evaluation::Evaluation(Ctx& ctx, const Ops& ops, int64_t n_users, int64_t n_item
 EvalResult Evaluation::run(CMat hu, CMat hi, const Csr& mask) const {
   const auto start = std::chrono::steady_clock::now();
   std::vector<int32_t> top(size_t(block_ * width_));
-  // Metrics add up in the order of each split's own users, so batch sizes change no bit: a test user's wait for their turn.
+  // Metrics add up in the order of each split's own users, so batch sizes change no bit: a test user's wait for their
+  // turn.
   Sums sum_valid(ks_), sum_test(ks_);
   std::vector<double> value(sum_valid.size()), of_test(test_.users.size() * sum_test.size());
   for (int64_t first = 0; first < int64_t(users_.size()); first += block_) {
     const int64_t n = std::min<int64_t>(block_, int64_t(users_.size()) - first);
-    ops_.score_topk(ctx_, static_cast<int32_t*>(d_top_.p), static_cast<float*>(d_score_.p), hu, static_cast<const int32_t*>(d_users_.p) + first, n,
-                    hi, &mask, width_);
+    ops_.score_topk(ctx_, static_cast<int32_t*>(d_top_.p), static_cast<float*>(d_score_.p), hu,
+                    static_cast<const int32_t*>(d_users_.p) + first, n, hi, &mask, width_);
     ops_.download(ctx_, top.data(), d_top_.p, size_t(n * width_) * 4);
     for (int64_t j = 0; j < n; ++j) {
       const auto u = size_t(users_[size_t(first + j)]);
       const int32_t* list = top.data() + j * width_;
       const auto of = [&](Sums& sums, double* to, const HeldOut& held, int32_t at) {
-        sums.of_user(to, list, width_, held.items.data() + held.ptr[size_t(at)], held.ptr[size_t(at) + 1] - held.ptr[size_t(at)]);
+        sums.of_user(to, list, width_, held.items.data() + held.ptr[size_t(at)],
+                     held.ptr[size_t(at) + 1] - held.ptr[size_t(at)]);
       };
-      if (const int32_t v = place_valid_[u]; v != kNone) of(sum_valid, value.data(), valid_, v), sum_valid.add(value.data());
-      if (const int32_t t = place_test_[u]; t != kNone) of(sum_test, of_test.data() + size_t(t) * sum_test.size(), test_, t);
+      if (const int32_t v = place_valid_[u]; v != kNone)
+        of(sum_valid, value.data(), valid_, v), sum_valid.add(value.data());
+      if (const int32_t t = place_test_[u]; t != kNone)
+        of(sum_test, of_test.data() + size_t(t) * sum_test.size(), test_, t);
     }
   }
   for (size_t j = 0; j < test_.users.size(); ++j) sum_test.add(of_test.data() + j * sum_test.size());
-  return {sum_valid.mean(), sum_test.mean(), std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
+  return {sum_valid.mean(), sum_test.mean(),
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
 }
 
-EvalResult evaluate(Ctx& ctx, const Ops& ops, CMat hu, CMat hi, const Csr& mask, const HeldOut& valid, const HeldOut& test,
-                    const std::vector<int>& ks) {
+EvalResult evaluate(Ctx& ctx, const Ops& ops, CMat hu, CMat hi, const Csr& mask, const HeldOut& valid,
+                    const HeldOut& test, const std::vector<int>& ks) {
   return Evaluation(ctx, ops, hu.rows, hi.rows, valid, test, ks).run(hu, hi, mask);
 }
 

@@ -1,5 +1,5 @@
-// What a run will take of its device, by formula: arrays as the constructors take them, scratch as the operations ask for it. The tests compare it
-// with what is really taken, on both devices.
+// What a run will take of its device, by formula: arrays as the constructors take them, scratch as the operations ask
+// for it. The tests compare it with what is really taken, on both devices.
 #include <algorithm>
 
 #include "host/ccdrec/cns.h"
@@ -59,7 +59,8 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
   const Outline& o = z.o;
   const bool encoder = s.estimator == "transformer";
   const int M = int(z.M);
-  const int64_t inner = 4 * z.d, C = Cns::candidates_of(s, z.I), rows = z.on_gpu ? z.item_slots : std::min(z.item_slots, z.I);
+  const int64_t inner = 4 * z.d, C = Cns::candidates_of(s, z.I),
+                rows = z.on_gpu ? z.item_slots : std::min(z.item_slots, z.I);
   const auto whole_graph = [&](int64_t n, int64_t nnz) {
     const SpmmBy by = s.spmm == "auto" ? spmm_rule(nnz, n, z.d) : s.spmm == "cusparse" ? SpmmBy::cusparse : SpmmBy::own;
     ops.spmm_scratch(p, n, nnz, by == SpmmBy::cusparse);
@@ -77,18 +78,21 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
       ops.project_backward_scratch(p, rows, f.matrix.cols(), z.d, s.train_features);
       if (o.diffusion) ops.project_scratch(p, z.I, f.matrix.cols(), z.d, false);
     }
-  if (o.diffusion && !encoder) ops.estimator_scratch(p, rows, M, z.d), ops.reverse_process_scratch(p, z.I, M, z.d, s.timesteps);
+  if (o.diffusion && !encoder)
+    ops.estimator_scratch(p, rows, M, z.d), ops.reverse_process_scratch(p, z.I, M, z.d, s.timesteps);
   if (o.diffusion && encoder) {
     ops.encoder_scratch(p, rows, M, z.d, inner);
     ops.encoder_reverse_scratch(p, z.I, M, z.d, inner, s.estimator_heads, s.estimator_layers);
   }
-  if (o.searches && o.hard) ops.candidates_scratch(p, C), ops.similar_negative_scratch(p, z.B, C, Cns::drawn_from(s, C), z.I, z.d);
+  if (o.searches && o.hard)
+    ops.candidates_scratch(p, C), ops.similar_negative_scratch(p, z.B, C, Cns::drawn_from(s, C), z.I, z.d);
   if (o.searches && o.hard) ops.group_scratch(p, z.B * (2 + s.n_neg) + C);  // the candidates of the model's own pool
   if (o.chooses && o.hard) ops.group_scratch(p, z.B * (2 + s.n_neg) + z.I);
   if (z.measured) ops.candidates_scratch(p, z.measured), ops.negative_ranks_scratch(p, z.I, z.d);
   if (o.layers > 0) whole_graph(z.N, 2 * z.E);
   if (o.item_layers) whole_graph(z.I, z.I * s.knn_k * z.M);
-  for (const int64_t n : {z.ranked, z.evaluated % std::max<int64_t>(z.ranked, 1)}) ops.score_topk_scratch(p, n, z.I, z.d, z.k);
+  for (const int64_t n : {z.ranked, z.evaluated % std::max<int64_t>(z.ranked, 1)})
+    ops.score_topk_scratch(p, n, z.I, z.d, z.k);
   return p;
 }
 
@@ -114,53 +118,76 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   int64_t features = 0, dense = o.diffusion ? Denoiser::parameters(s, d) : 0;
   if (o.projects)
     for (const Feature& f : data.features) features += I * f.matrix.cols(), dense += f.matrix.cols() * d + d;
-  const int64_t starts = o.start_room ? I : 0;                   // rows between P and Q
-  int64_t propagated = (!o.propagates ? 0 : L > 0 ? 1 : 2) + L;  // h, its gradient where no layer's memory is it; layers
+  const int64_t starts = o.start_room ? I : 0;  // rows between P and Q
+  int64_t propagated = (!o.propagates ? 0
+                        : L > 0       ? 1
+                                      : 2) +
+                       L;  // h, its gradient where no layer's memory is it; layers
   const auto csr = [](int64_t rows, int64_t nnz) { return 8 * (rows + 1) + 8 * nnz; };
   int64_t graphs = csr(U, E);
   if (L > 0) graphs += csr(N, 2 * E);
   if (o.prune > 0) graphs += csr(N, 2 * z.kept_edges) + 12 * E;
   if (o.item_layers) graphs += 2 * csr(I, I * s.knn_k * M);
-  int64_t lists = 4 * N;                                                    // rows a step touches: users and items of Ego_0,
-  if (o.propagates) lists += (L + 1) * 5 * N;                               // a list and a mask for each layer,
-  if (o.item_layers) lists += 4 * N + 8 * I + (o.item_layers + 1) * 5 * I;  // of the item graph too; users and items of H; rows of Q from both graphs
+  int64_t lists = 4 * N;                       // rows a step touches: users and items of Ego_0,
+  if (o.propagates) lists += (L + 1) * 5 * N;  // a list and a mask for each layer,
+  if (o.item_layers)
+    lists += 4 * N + 8 * I +
+             (o.item_layers + 1) * 5 * I;  // of the item graph too; users and items of H; rows of Q from both graphs
   int64_t step = (2 * B * (3 + s.n_neg)) * d;
   if (o.projects) step += 2 * M * item_slots * d;
-  if (o.diffusion) step += item_slots * (d * 5 + 1) + Denoiser::saved_floats(s, d, item_slots, int(M)) + s.timesteps * (d + 5);
+  if (o.diffusion)
+    step += item_slots * (d * 5 + 1) + Denoiser::saved_floats(s, d, item_slots, int(M)) + s.timesteps * (d + 5);
   if (o.constant_rows) step += B * d;
   if (o.modality_terms) step += (1 + M) * item_slots * d;
-  const int64_t C = o.searches ? Cns::candidates_of(s, I) : o.chooses && o.hard ? I : 0, node_ids = B * (2 + s.n_neg) + std::max(B, C);
-  step += 4 * node_ids + 3 * B * (3 + s.n_neg) + (o.projects ? 3 : 0) * item_slots + item_slots + 2 * B + C;  // ids, and slots in groups
-  const int64_t tables = o.mixes && o.hard ? L + 1 : 0;  // of a mixture: chosen items and coefficients; d, h and groups of its places
+  const int64_t C = o.searches            ? Cns::candidates_of(s, I)
+                    : o.chooses && o.hard ? I
+                                          : 0,
+                node_ids = B * (2 + s.n_neg) + std::max(B, C);
+  step += 4 * node_ids + 3 * B * (3 + s.n_neg) + (o.projects ? 3 : 0) * item_slots + item_slots + 2 * B +
+          C;  // ids, and slots in groups
+  const int64_t tables =
+      o.mixes && o.hard ? L + 1 : 0;  // of a mixture: chosen items and coefficients; d, h and groups of its places
   if (tables) step += 2 * tables * B + (2 * tables + 1) * B * d + 4 * 2 * B;
   if (o.popular) step += 4 * occurring_items(data);  // the alias table
   int64_t items = o.item_layers;
   if (o.projects) items += M;
   if (o.diffusion) items += o.pools + (o.fuses ? 0 : 1);
-  if (tables) propagated += o.propagates ? (L > 0 ? 1 : 0) + tables : 1;  // gradients of the layers, and H's beside them
+  if (tables)
+    propagated += o.propagates ? (L > 0 ? 1 : 0) + tables : 1;  // gradients of the layers, and H's beside them
   if (tables && o.item_layers) items += 1;
   MemoryPlan p;
-  const auto line = [&](const char* what, int64_t floats) { p.lines.push_back({what, size_t(std::max<int64_t>(0, floats)) * 4}); };
+  const auto line = [&](const char* what, int64_t floats) {
+    p.lines.push_back({what, size_t(std::max<int64_t>(0, floats)) * 4});
+  };
   line("user and item tables with gradient and optimiser state", 4 * N * d + 2 * N + starts * (4 * d + 2));
   line("propagated tables", propagated * N * d);
   if (dense) line("dense parameters with gradient and optimiser state", 4 * dense);
   if (features)
-    line(s.train_features ? "features with optimiser state" : "features", features * (s.train_features ? 3 : 1) + (s.train_features ? 2 * M * I : 0));
+    line(s.train_features ? "features with optimiser state" : "features",
+         features * (s.train_features ? 3 : 1) + (s.train_features ? 2 * M * I : 0));
   line("item tables (projections, pools, item graph output)", items * I * d);
   p.lines.push_back({"graphs", size_t(graphs + lists)});
   line("one step", step);
   const int64_t updates = Stepping(s).updates((E + B - 1) / B);
-  p.lines.push_back({"order, samples, optimiser coefficients", size_t(E * 12 + I * 4) + size_t(s.epochs) * size_t(updates) * 8});
-  if (z.measured) line("measured negatives", z.measured * (2 + std::max<int64_t>(1, tables) + 3) + std::min(z.measured, B) * (2 + s.n_neg));
-  // Users; lists and scores of a batch of them; on the CPU also the lists that the metrics are computed from, and a test user's metrics.
+  p.lines.push_back(
+      {"order, samples, optimiser coefficients", size_t(E * 12 + I * 4) + size_t(s.epochs) * size_t(updates) * 8});
+  if (z.measured)
+    line("measured negatives",
+         z.measured * (2 + std::max<int64_t>(1, tables) + 3) + std::min(z.measured, B) * (2 + s.n_neg));
+  // Users; lists and scores of a batch of them; on the CPU also the lists that the metrics are computed from, and a
+  // test user's metrics.
   size_t ranking = size_t(z.evaluated) * 4 + size_t(z.ranked * z.k) * 8;
-  if (!z.on_gpu) ranking += size_t(z.ranked * z.k) * 4 + size_t(z.evaluated) * kMetricStems * 8 * cutoffs(s.topk, s.valid_metric).size();
+  if (!z.on_gpu)
+    ranking +=
+        size_t(z.ranked * z.k) * 4 + size_t(z.evaluated) * kMetricStems * 8 * cutoffs(s.topk, s.valid_metric).size();
   p.lines.push_back({"evaluation", ranking});
-  // The item graph is built before the other parts are taken, one modality at a time, from a copy of its features where they cannot be read in place.
+  // The item graph is built before the other parts are taken, one modality at a time, from a copy of its features where
+  // they cannot be read in place.
   size_t building = 0;
   if (o.item_layers)
     for (const Feature& f : data.features)
-      building = std::max(building, size_t(I * s.knn_k) * 4 + (!f.matrix.floats() || z.on_gpu ? size_t(I * f.matrix.cols()) * 4 : 0));
+      building = std::max(
+          building, size_t(I * s.knn_k) * 4 + (!f.matrix.floats() || z.on_gpu ? size_t(I * f.matrix.cols()) * 4 : 0));
   if (building) building += size_t(csr(U, E) + 8 * E + 4 * I);  // the training rows are there already
   if (building > p.total()) p.lines.push_back({"more while the item graph is built", building - p.total()});
   p.lines.push_back({"scratch", scratch_plan(ops, z, s, data).bytes()});

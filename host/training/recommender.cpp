@@ -6,7 +6,8 @@
 
 namespace ccdrec {
 
-Recommender::Recommender(Device& dev, const Settings& s, const Dataset& data, GraphSource& graphs, std::vector<std::string>& notes)
+Recommender::Recommender(Device& dev, const Settings& s, const Dataset& data, GraphSource& graphs,
+                         std::vector<std::string>& notes)
     : dev_(dev),
       seed_(s.seed),
       U_(data.n_users),
@@ -43,7 +44,8 @@ void Recommender::begin_epoch(int epoch, int64_t next_step) {
   }
   const Phase phase = clock_.phase(RangeId::sample);
   dev_.ops.shuffle(dev_.ctx, order_.p(), order_.n(), Stream{seed_, Use::shuffle, uint32_t(epoch), 0});
-  dev_.ops.fill_zero(dev_.ctx, {reinterpret_cast<float*>(losses_.p()), 1, 2 * losses_.n()});  // no copy: the host would wait for it
+  dev_.ops.fill_zero(
+      dev_.ctx, {reinterpret_cast<float*>(losses_.p()), 1, 2 * losses_.n()});  // no copy: the host would wait for it
 }
 
 // --- a step ----------------------------------------------------------------------------------------------------------
@@ -60,8 +62,8 @@ void Recommender::sample(const Moment& now) {
   const int64_t B = batch_.rows;
   dev_.ops.take(dev_.ctx, users_.p(), train_.user.p(), order_.p(), now.first, B);
   dev_.ops.take(dev_.ctx, items_.p(), train_.item.p(), order_.p(), now.first, B);
-  dev_.ops.negatives(dev_.ctx, items_.p() + B, users_.p(), B, batch_.n_neg, now.first, train_csr(), train_.occurring.p(), train_.occurring.n(),
-                     now.draws(seed_, Use::neg_uniform));
+  dev_.ops.negatives(dev_.ctx, items_.p() + B, users_.p(), B, batch_.n_neg, now.first, train_csr(),
+                     train_.occurring.p(), train_.occurring.n(), now.draws(seed_, Use::neg_uniform));
 }
 
 Step Recommender::pass_of(const Moment& now, int64_t t, const Pass& pass, bool keep) {

@@ -39,11 +39,13 @@ class Recommender {
   // Graphs and order of the epoch, losses to zero. In the middle of an epoch, `next_step` > 0, what chance alone
   // decides is decided again.
   void begin_epoch(int epoch, int64_t next_step = 0);
-  void step(int epoch, int64_t step);               // one batch; step is zero-based within the epoch
-  void end_epoch(int epoch);                        // flush, and what the model does then
-  void flush();                                     // every row brought up to the last step: before anything outside a step reads parameters
+  void step(int epoch, int64_t step);  // one batch; step is zero-based within the epoch
+  void end_epoch(int epoch);           // flush, and what the model does then
+  void flush();  // every row brought up to the last step: before anything outside a step reads parameters
   Losses losses() const { return state().losses; }  // sums so far in this epoch: reads the device
-  std::map<std::string, double> hardness() const { return hardness_.means(); }  // of the negatives of the last epoch that ended
+  std::map<std::string, double> hardness() const {
+    return hardness_.means();
+  }                                // of the negatives of the last epoch that ended
   EpochState state() const;        // likewise, with all that may have gone wrong: one wait for everything
   void set_losses(const Losses&);  // empty: zeros
 
@@ -52,7 +54,9 @@ class Recommender {
   void represented(CMat& hu, CMat& hi);  // what that gave last
 
   int64_t t() const { return t_; }  // steps of Adam done
-  int64_t t_at(int epoch, int64_t next_step) const { return epoch * stepping_.updates(steps_per_epoch()) + stepping_.updates(next_step); }
+  int64_t t_at(int epoch, int64_t next_step) const {
+    return epoch * stepping_.updates(steps_per_epoch()) + stepping_.updates(next_step);
+  }
   void set_t(int64_t t) { t_ = t; }
   Csr train_csr() const { return train_.by_user.view(); }
   std::map<std::string, double>& seconds() { return clock_.seconds; }  // by phase, since the caller last cleared them
@@ -64,11 +68,12 @@ class Recommender {
   }
 
   // For `ccdrec step`, cases and tests.
-  void give(const Given&);                       // the batch, in place of the shuffled ones, and what else the model takes
-  void draws(Watch&);                            // what chance decided for the last step
+  void give(const Given&);  // the batch, in place of the shuffled ones, and what else the model takes
+  void draws(Watch&);       // what chance decided for the last step
   const Batch& batch() const { return batch_; }  // of the last step
   std::span<const Pass> passes(int64_t step) const { return stepping_.passes(step); }
-  std::function<void(uint32_t pass)> after_pass;  // where it is set every step runs directly, and calls it after each pass
+  std::function<void(uint32_t pass)>
+      after_pass;  // where it is set every step runs directly, and calls it after each pass
   // A pass of a step without the optimiser: every gradient can be read. Then the optimiser.
   void forward_backward(int epoch, int64_t step, Pass = {0, 1.0f});
   void update(float gradient = 1.0f);

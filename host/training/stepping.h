@@ -13,17 +13,20 @@ struct Pass {
   float gradient;   // what its gradient is multiplied by on its way into Adam
 };
 
-// Plain training has one pass. Mirror Gradient (spec baselines 10) has two in batches 0, beta, 2 beta, .. of an epoch: a
-// step on alpha1 g, then, with g of the same batch at the parameters that it left, one on -alpha2 g. A minimum that is
-// flat loses little by the way back.
+// Plain training has one pass. Mirror Gradient (spec baselines 10) has two in batches 0, beta, 2 beta, .. of an epoch:
+// a step on alpha1 g, then, with g of the same batch at the parameters that it left, one on -alpha2 g. A minimum that
+// is flat loses little by the way back.
 class Stepping {
  public:
-  explicit Stepping(const Settings& s) : mirror_{{0, float(s.alpha1)}, {1, float(-s.alpha2)}}, every_(s.use_mg ? s.beta : 0) {}
+  explicit Stepping(const Settings& s)
+      : mirror_{{0, float(s.alpha1)}, {1, float(-s.alpha2)}}, every_(s.use_mg ? s.beta : 0) {}
   std::span<const Pass> passes(int64_t step) const {
     if (every_ > 0 && step % every_ == 0) return mirror_;
     return once_;
   }
-  int64_t updates(int64_t steps) const { return steps + (every_ > 0 ? (steps + every_ - 1) / every_ : 0); }  // Adam's steps in so many of an epoch
+  int64_t updates(int64_t steps) const {
+    return steps + (every_ > 0 ? (steps + every_ - 1) / every_ : 0);
+  }  // Adam's steps in so many of an epoch
   uint32_t most_passes() const { return every_ > 0 ? 2 : 1; }
 
  private:

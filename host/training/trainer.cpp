@@ -31,9 +31,11 @@ std::string usable_metric(const Settings& s, const Selects& choice) {
 
 std::string cannot_select(const Settings& s, const Selects& choice) {
   if (choice.short_users == 0)
-    return "valid_metric " + s.valid_metric + " is the same for every model: no validation user has candidates both held out and not";
+    return "valid_metric " + s.valid_metric +
+           " is the same for every model: no validation user has candidates both held out and not";
   return fmt::format(
-      "valid_metric {} is the same for every model: its list takes all candidates of each validation user (items without those of training, at most "
+      "valid_metric {} is the same for every model: its list takes all candidates of each validation user (items "
+      "without those of training, at most "
       "{}); {} can select",
       s.valid_metric, choice.most_candidates, usable_metric(s, choice));
 }
@@ -56,11 +58,13 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
   metric = metric_key(s.valid_metric);
   const std::vector<int> ks = cutoffs(s.topk, s.valid_metric);
   const HeldOut held_valid = held_out(data.valid);
-  evaluation = std::make_unique<Evaluation>(device->ctx, device->ops, data.n_users, data.n_items, held_valid, held_out(data.test), ks);
+  evaluation = std::make_unique<Evaluation>(device->ctx, device->ops, data.n_users, data.n_items, held_valid,
+                                            held_out(data.test), ks);
   if (const std::string longer = longer_than_items(ks, data.n_items); !longer.empty()) notes.push_back(longer);
   const Selects choice = selects(metric, held_valid, graphs.train);
-  const std::string latest_kept =
-      fmt::format("nothing to stop early by, so all {} epochs are trained and the last model evaluated is kept as the best", s.epochs);
+  const std::string latest_kept = fmt::format(
+      "nothing to stop early by, so all {} epochs are trained and the last model evaluated is kept as the best",
+      s.epochs);
   blind = choice.fixed_users == int64_t(held_valid.users.size());
   if (data.valid.empty()) {
     notes.push_back("no validation rows: " + latest_kept);
@@ -69,7 +73,8 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
     notes.push_back(blind_note);
   } else if (choice.short_users > 0) {
     notes.push_back(fmt::format(
-        "valid_metric {} has no say for {} of {} validation users: its list takes all of their candidates (items without those of training, "
+        "valid_metric {} has no say for {} of {} validation users: its list takes all of their candidates (items "
+        "without those of training, "
         "at most {}); {} would hear all",
         s.valid_metric, choice.short_users, held_valid.users.size(), choice.most_candidates, usable_metric(s, choice)));
   }
@@ -101,7 +106,8 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
     EpochReport report;
     report.epoch = epoch, report.steps = steps;
     model.seconds().clear();
-    // On a GPU the first epoch of a run waits after every phase and knows their seconds; later ones replay recorded steps and know their total.
+    // On a GPU the first epoch of a run waits after every phase and knows their seconds; later ones replay recorded
+    // steps and know their total.
     const bool gpu = z.device->gpu();
     model.set_timed(gpu && epochs_here++ == 0);
     const double start = now();
@@ -113,8 +119,8 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
       z.epoch = epoch, z.next_step = step + 1;
       if (!gpu && !model.state().finite()) {  // on a GPU asked once per epoch: a step waits for nothing
         sum.reason = StopReason::diverged;
-        sum.message =
-            "the loss is no longer finite at epoch " + std::to_string(epoch) + ", step " + std::to_string(step) + "; try a smaller learning_rate";
+        sum.message = "the loss is no longer finite at epoch " + std::to_string(epoch) + ", step " +
+                      std::to_string(step) + "; try a smaller learning_rate";
         return sum;
       }
       if (hooks.on_step) hooks.on_step(epoch, step, steps);

@@ -1,5 +1,5 @@
-// The training loop: epochs of prune, shuffle, steps, reverse process, evaluation, early stopping (spec ccdrec 6, baselines 2.5, 2.6), with a state
-// that can be saved at any step and resumed bit for bit.
+// The training loop: epochs of prune, shuffle, steps, reverse process, evaluation, early stopping (spec ccdrec 6,
+// baselines 2.5, 2.6), with a state that can be saved at any step and resumed bit for bit.
 #pragma once
 #include <functional>
 #include <map>
@@ -33,7 +33,7 @@ struct EpochReport {
   bool improved = false;
   bool latest = false;                     // no validation metric can select: improved by being the latest
   std::map<std::string, double> hardness;  // of its negatives (training/hardness.h); empty: not measured
-  std::string negatives;                   // which pool the curricular negatives came from: random, 3T/4, T/2, T/4, 0, model
+  std::string negatives;  // which pool the curricular negatives came from: random, 3T/4, T/2, T/4, 0, model
 };
 
 enum class StopReason { running, early, max_epochs, interrupted, diverged };
@@ -51,30 +51,35 @@ struct TrainSummary {
 struct TrainHooks {
   std::function<void(int epoch, int64_t step, int64_t steps)> on_step;  // after each step
   std::function<void(const EpochReport&)> on_epoch;                     // after each epoch
-  std::function<void()> on_best;                                        // when validation improved: save the best checkpoint here
-  std::function<bool()> interrupted;                                    // polled after each step; true = stop after this step
+  std::function<void()> on_best;      // when validation improved: save the best checkpoint here
+  std::function<bool()> interrupted;  // polled after each step; true = stop after this step
 };
 
 class Trainer {
  public:
-  // Builds graphs (kNN through settings.graph_cache), takes all memory, initialises parameters. UserError for settings out of their ranges, or that
-  // the data cannot serve.
+  // Builds graphs (kNN through settings.graph_cache), takes all memory, initialises parameters. UserError for settings
+  // out of their ranges, or that the data cannot serve.
   Trainer(const Settings&, const Dataset&);
   ~Trainer();
-  static void check_settings(const Settings&, const Dataset&);  // UserError for all that the data cannot serve; takes nothing
-  static MemoryPlan plan(const Settings&, const Dataset&);      // likewise
-  static ScratchPlan scratch(const Settings&, const Dataset&);  // its part that operations ask for: a GPU takes it before anything else
-  const std::vector<std::string>& notes() const;                // sentences for the log: tied kNN rows, kept edges, device, instruction set, ...
+  static void check_settings(const Settings&,
+                             const Dataset&);  // UserError for all that the data cannot serve; takes nothing
+  static MemoryPlan plan(const Settings&, const Dataset&);  // likewise
+  static ScratchPlan scratch(const Settings&,
+                             const Dataset&);  // its part that operations ask for: a GPU takes it before anything else
+  const std::vector<std::string>& notes()
+      const;  // sentences for the log: tied kNN rows, kept edges, device, instruction set, ...
 
   TrainSummary run(const TrainHooks&);
-  // All state of the run at this step. Parameters under PyTorch-style names (user_embedding.weight, item_id_embedding.weight, image_embedding.weight,
-  // image_trs.weight (out,in), image_trs.bias, ...), the final representations (final.user (U,d), final.item (I,d)) in the best checkpoint,
-  // optimiser moments (adam.m.*, adam.v.*), pools, counters in the metadata.
+  // All state of the run at this step. Parameters under PyTorch-style names (user_embedding.weight,
+  // item_id_embedding.weight, image_embedding.weight, image_trs.weight (out,in), image_trs.bias, ...), the final
+  // representations (final.user (U,d), final.item (I,d)) in the best checkpoint, optimiser moments (adam.m.*,
+  // adam.v.*), pools, counters in the metadata.
   void save_best(const std::string& path);   // parameters + final representations
   void save_state(const std::string& path);  // everything needed to resume
-  void load_state(const std::string& path);  // UserError: other settings or data (fingerprints differ), wrong shapes, old version
-  int epoch() const;                         // epoch to run next, or being run
-  int64_t next_step() const;                 // > 0: in the middle of that epoch
+  void load_state(
+      const std::string& path);  // UserError: other settings or data (fingerprints differ), wrong shapes, old version
+  int epoch() const;             // epoch to run next, or being run
+  int64_t next_step() const;     // > 0: in the middle of that epoch
 
   size_t device_bytes() const;  // most memory taken on the device at a time: arrays, scratch, workspaces
   class Recommender& model();   // for tests and benches

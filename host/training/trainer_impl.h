@@ -15,7 +15,8 @@ struct Trainer::Impl {
   std::unique_ptr<Device> device;
   std::unique_ptr<Recommender> model;
   std::unique_ptr<Evaluation> evaluation;
-  // No validation rows, or a metric of them that is the same for every model: the latest model evaluated stands as the best.
+  // No validation rows, or a metric of them that is the same for every model: the latest model evaluated stands as the
+  // best.
   bool blind = false;
   std::string blind_note;  // of the second kind; also among the notes
   std::string metric;      // what early stopping watches, e.g. recall@20

@@ -7,7 +7,8 @@
 
 namespace ccdrec {
 
-// The betas are taken as the floats they are, here and in the element function: then m c1 and v c2^2 are exact weighted means of the gradients.
+// The betas are taken as the floats they are, here and in the element function: then m c1 and v c2^2 are exact weighted
+// means of the gradients.
 AdamCoef adam_coef(double lr, AdamHyper h, int64_t t) {
   const double b1 = std::pow(double(h.beta1), double(t)), b2 = std::pow(double(h.beta2), double(t));
   return {float(lr / (1 - b1)), float(1 / std::sqrt(1 - b2))};
@@ -46,7 +47,8 @@ void adam(Ctx& ctx, Mat p, Mat m, Mat v, CMat g, const AdamSchedule& s, int64_t 
   constexpr int64_t kChunk = 4096;
   const AdamRow& row = adam_row_here();
 #pragma omp parallel for num_threads(ctx.threads_for(kStepNs* p.size()))
-  for (int64_t j = 0; j < p.size(); j += kChunk) row.step(p.p + j, m.p + j, v.p + j, g ? g.p + j : nullptr, std::min(kChunk, p.size() - j), s, t);
+  for (int64_t j = 0; j < p.size(); j += kChunk)
+    row.step(p.p + j, m.p + j, v.p + j, g ? g.p + j : nullptr, std::min(kChunk, p.size() - j), s, t);
 }
 
 void adam_rows(Ctx& ctx, const Table& table, RowList rows, CMat g, bool by_row, const AdamSchedule& s, int64_t t) {
@@ -57,7 +59,8 @@ void adam_rows(Ctx& ctx, const Table& table, RowList rows, CMat g, bool by_row, 
   const AdamRow& row = adam_row_here();
   const bool at_once = moves_at_once(n, table.value.rows);
   int64_t stepped_already = 0;
-#pragma omp parallel for num_threads(ctx.threads_for(kStepNs* n* cols)) schedule(dynamic, rows_dealt(cols)) reduction(+ : stepped_already)
+  const int threads = ctx.threads_for(kStepNs * n * cols);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, rows_dealt(cols)) reduction(+ : stepped_already)
   for (int64_t j = 0; j < n; ++j) {
     const int64_t r = rows.at(j);
     if (std::max(table.value_at[r], table.moments_at[r]) >= t)

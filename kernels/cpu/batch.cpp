@@ -28,7 +28,8 @@ void add_rows(Ctx& ctx, Mat y, CMat x, RowList rows, int64_t y_first) {
   const int64_t n = rows.n(), d = x.cols;
 #pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* n* d))
   for (int64_t j = 0; j < n; ++j) {
-    if (j + kListAhead < n) ask_for_row(x.row(rows.at(j + kListAhead))), ask_to_write_row(y.row(y_first + rows.at(j + kListAhead)));
+    if (j + kListAhead < n)
+      ask_for_row(x.row(rows.at(j + kListAhead))), ask_to_write_row(y.row(y_first + rows.at(j + kListAhead)));
     const int64_t r = rows.at(j);
     float* y_r = y.row(y_first + r);
     const float* x_r = x.row(r);

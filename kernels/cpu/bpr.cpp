@@ -57,8 +57,10 @@ void bpr(Ctx& ctx, double* loss, const BprGradients& to, CMat h_u, CMat h_p, CMa
   *loss += share * sum;
 }
 
-// A row of X is read once for its norm's share of each slot, and once for its gradient: its slots differ by a factor only.
-void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const int32_t* ids, int64_t B, int n_neg, float reg) {
+// A row of X is read once for its norm's share of each slot, and once for its gradient: its slots differ by a factor
+// only.
+void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const int32_t* ids, int64_t B, int n_neg,
+              float reg) {
   const int64_t d = x.cols, blocks = 2 + n_neg, n = slots.rows.n();
   CHECK_SHAPE(g, x.rows, d);
   CHECK_THAT(n_neg >= 0 && (slots.ptr[n] == blocks * B || slots.ptr[n] == (blocks + 1) * B));

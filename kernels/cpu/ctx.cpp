@@ -18,7 +18,8 @@ size_t ScratchPlan::bytes() const {
 }
 
 Ctx::~Ctx() {
-  for (int k = 0; k < kScratchSlots; ++k) memory.give_back ? memory.give_back(*this, block_[k], size_[k]) : std::free(block_[k]);
+  for (int k = 0; k < kScratchSlots; ++k)
+    memory.give_back ? memory.give_back(*this, block_[k], size_[k]) : std::free(block_[k]);
   if (memory.close) memory.close(*this);
 }
 
@@ -66,10 +67,12 @@ void Ctx::count_array(int64_t bytes) {
 void Ctx::note_peak() { peak_ = std::max(peak_, arrays_ + scratch_bytes()); }
 size_t Ctx::peak_bytes() const { return std::max(peak_, arrays_ + scratch_bytes()); }
 
-void check_shape(int64_t got_rows, int64_t got_cols, int64_t rows, int64_t cols, const char* what, const char* file, int line) {
+void check_shape(int64_t got_rows, int64_t got_cols, int64_t rows, int64_t cols, const char* what, const char* file,
+                 int line) {
   if (got_rows == rows && got_cols == cols) return;
-  throw std::logic_error(std::string(file) + ":" + std::to_string(line) + ": expected " + what + " = (" + std::to_string(rows) + "," +
-                         std::to_string(cols) + "), got (" + std::to_string(got_rows) + "," + std::to_string(got_cols) + ")");
+  throw std::logic_error(std::string(file) + ":" + std::to_string(line) + ": expected " + what + " = (" +
+                         std::to_string(rows) + "," + std::to_string(cols) + "), got (" + std::to_string(got_rows) +
+                         "," + std::to_string(got_cols) + ")");
 }
 
 void check_that(bool ok, const char* what, const char* file, int line) {

@@ -28,7 +28,8 @@ static double beta_of(const std::string& kind, int t, int T) {
     auto g = [](double y) { return 1 - std::sqrt(y + 1e-4); };
     return std::min(1 - g(t / T_) / g((t - 1) / T_), 0.999);
   }
-  throw std::invalid_argument("unknown diffusion schedule '" + kind + "': expected linear, cosine, exponential or sqrt");
+  throw std::invalid_argument("unknown diffusion schedule '" + kind +
+                              "': expected linear, cosine, exponential or sqrt");
 }
 
 HostSchedule make_schedule(const std::string& kind, int steps, bool noise_form) {
@@ -67,7 +68,8 @@ namespace ccdrec::cpu {
 void draw_timesteps(Ctx&, int32_t* t, RowList rows, int steps, bool mirrored, Stream stream) {
   const int64_t n = rows.n(), h = mirrored ? n / 2 + 1 : n;
   for (int64_t j = 0; j < std::min(h, n); ++j) t[j] = int32_t(below(draw(stream, uint32_t(j)).v[0], uint32_t(steps)));
-  for (int64_t j = h; j < n; ++j) t[j] = steps - 1 - t[j - h];  // the mirrored half: lower variance, as the reference does
+  for (int64_t j = h; j < n; ++j)
+    t[j] = steps - 1 - t[j - h];  // the mirrored half: lower variance, as the reference does
 }
 
 void draw_normals(Ctx& ctx, Mat eps, RowList rows, Stream stream) {
@@ -77,7 +79,8 @@ void draw_normals(Ctx& ctx, Mat eps, RowList rows, Stream stream) {
   for (int64_t j = 0; j < n; ++j) normal_row(eps.row(j), eps.cols, stream, uint32_t(rows.at(j)));
 }
 
-// --- forward process, fusion, alignment --------------------------------------------------------------------------------------------------
+// --- forward process, fusion, alignment
+// --------------------------------------------------------------------------------------------------
 
 void diffuse(Ctx& ctx, Mat e_t, CMat q, CMat eps, const int32_t* t, RowList rows, const Schedule& schedule) {
   const int64_t n = rows.n(), d = q.cols;
@@ -116,8 +119,8 @@ void fuse(Ctx& ctx, Mat ego, CMat hhat, CMat e0_hat, RowList rows, float mu) {
   }
 }
 
-void align(Ctx& ctx, double* loss, Mat d_e0_hat, Mat d_q, Mat g_ego, CMat q, CMat e0_hat, const Groups& groups, float lambda, int64_t terms,
-           float mu) {
+void align(Ctx& ctx, double* loss, Mat d_e0_hat, Mat d_q, Mat g_ego, CMat q, CMat e0_hat, const Groups& groups,
+           float lambda, int64_t terms, float mu) {
   typedef double D8 __attribute__((vector_size(64)));
   constexpr int64_t kChunk = 256;  // rows of one partial sum of the loss
   const int64_t n = groups.rows.n(), d = q.cols, chunks = (n + kChunk - 1) / kChunk;
@@ -138,7 +141,8 @@ void align(Ctx& ctx, double* loss, Mat d_e0_hat, Mat d_q, Mat g_ego, CMat q, CMa
       float *d_e0_j = d_e0_hat.row(j), *d_q_i = d_q.row(i), *g_ego_i = g_ego.row(i);
       D8 lane{};  // fixed lanes: the same bits at any vector width
       each8(d, [&](int64_t c, int64_t lanes) {
-        const V8 diff = take8(q_i + c, lanes) - take8(e0_j + c, lanes), g = splat8(two_s_m) * diff, g_ego_8 = take8(g_ego_i + c, lanes);
+        const V8 diff = take8(q_i + c, lanes) - take8(e0_j + c, lanes), g = splat8(two_s_m) * diff,
+                 g_ego_8 = take8(g_ego_i + c, lanes);
         const D8 wide = __builtin_convertvector(diff, D8);
         lane += wide * wide;  // beyond the row's end both are 0
         put8(d_e0_j + c, fma8(splat8(mu), g_ego_8, -g), lanes);

@@ -25,7 +25,8 @@ EncoderSaved encoder_saved(float* room, int64_t cap, int modalities, int64_t d, 
   };
   for (int l = 0; l < layers; ++l) {
     EncoderSaved::Layer& s = saved.layer[l];
-    s.x1 = take(d), s.rstd1 = take(1), s.q = take(d), s.k = take(d), s.v = take(d), s.a = take(K * heads), s.o = take(d);
+    s.x1 = take(d), s.rstd1 = take(1), s.q = take(d), s.k = take(d), s.v = take(d), s.a = take(K * heads),
+    s.o = take(d);
     s.x2 = take(d), s.rstd2 = take(1), s.u = take(inner);
   }
   return saved;
@@ -37,7 +38,8 @@ namespace ccdrec::cpu {
 
 static constexpr int64_t kMaxTokens = kMaxModalities + 2;
 
-// --- pieces ------------------------------------------------------------------------------------------------------------------------------
+// --- pieces
+// ---------------------------------------------------------------------------------------------------------------------
 
 static void gelu(Ctx& ctx, Mat y, CMat u) {
 #pragma omp parallel for num_threads(ctx.threads)
@@ -101,7 +103,8 @@ static void norm(Ctx& ctx, Mat n, Mat x, Mat rstd, CMat z, CMat scale, CMat shif
   affine(ctx, n, x, scale, shift);
 }
 
-// Given d_n: d_scale += sum d_n x, d_shift += sum d_n, and with dx = d_n scale: d_z += rstd (dx - mean(dx) - x mean(dx x)).
+// Given d_n: d_scale += sum d_n x, d_shift += sum d_n, and with dx = d_n scale: d_z += rstd (dx - mean(dx) - x mean(dx
+// x)).
 static void norm_backward(Ctx& ctx, Mat d_z, Mat d_scale, Mat d_shift, CMat d_n, CMat x, CMat rstd, CMat scale) {
   const int64_t d = x.cols;
 #pragma omp parallel for num_threads(ctx.threads)
@@ -134,7 +137,8 @@ static void norm_backward(Ctx& ctx, Mat d_z, Mat d_scale, Mat d_shift, CMat d_n,
   }
 }
 
-// Per item and head: a = softmax(scale q k^T), o = a v. The heads are the innermost index of a, so they fill the lanes of the softmax.
+// Per item and head: a = softmax(scale q k^T), o = a v. The heads are the innermost index of a, so they fill the lanes
+// of the softmax.
 static void attention(Ctx& ctx, const EncoderSaved::Layer& s, int64_t n, int64_t K, int64_t d, int64_t H) {
   const int64_t width = d / H;
   const float scale = 1.0f / std::sqrt(float(width));
@@ -144,23 +148,25 @@ static void attention(Ctx& ctx, const EncoderSaved::Layer& s, int64_t n, int64_t
     float means[kMaxTokens * kMaxEncoderHeads];  // unused: here every row of o counts
     for (int64_t r = 0; r < K; ++r) {
       for (int64_t c = 0; c < K; ++c) {
-        for (int64_t h = 0; h < H; ++h) a[(r * K + c) * H + h] = dot(s.q.row(j * K + r) + h * width, s.k.row(j * K + c) + h * width, width);
+        for (int64_t h = 0; h < H; ++h)
+          a[(r * K + c) * H + h] = dot(s.q.row(j * K + r) + h * width, s.k.row(j * K + c) + h * width, width);
       }
     }
     softmax_items(a, means, K, H, scale);
     std::fill_n(s.o.row(j * K), K * d, 0.0f);
     for (int64_t r = 0; r < K; ++r) {
       for (int64_t c = 0; c < K; ++c) {
-        for (int64_t h = 0; h < H; ++h) axpy(s.o.row(j * K + r) + h * width, a[(r * K + c) * H + h], s.v.row(j * K + c) + h * width, width);
+        for (int64_t h = 0; h < H; ++h)
+          axpy(s.o.row(j * K + r) + h * width, a[(r * K + c) * H + h], s.v.row(j * K + c) + h * width, width);
       }
     }
   }
 }
 
-// Given d_o: da_rc = do_r . v_c, g_rc = scale a_rc (da_rc - sum_c' a_rc' da_rc'); dv_c = sum_r a_rc do_r, dq_r = sum_c g_rc k_c, dk_c = sum_r g_rc
-// q_r.
-static void attention_backward(Ctx& ctx, Mat d_q, Mat d_k, Mat d_v, CMat d_o, const EncoderSaved::Layer& s, int64_t n, int64_t K, int64_t d,
-                               int64_t H) {
+// Given d_o: da_rc = do_r . v_c, g_rc = scale a_rc (da_rc - sum_c' a_rc' da_rc'); dv_c = sum_r a_rc do_r, dq_r = sum_c
+// g_rc k_c, dk_c = sum_r g_rc q_r.
+static void attention_backward(Ctx& ctx, Mat d_q, Mat d_k, Mat d_v, CMat d_o, const EncoderSaved::Layer& s, int64_t n,
+                               int64_t K, int64_t d, int64_t H) {
   const int64_t width = d / H;
   const float scale = 1.0f / std::sqrt(float(width));
 #pragma omp parallel for num_threads(ctx.threads)
@@ -188,7 +194,8 @@ static void attention_backward(Ctx& ctx, Mat d_q, Mat d_k, Mat d_v, CMat d_o, co
   }
 }
 
-// --- the encoder -------------------------------------------------------------------------------------------------------------------------
+// --- the encoder
+// ---------------------------------------------------------------------------------------------------------------------
 
 static EncoderSaved::Layer first_rows(const EncoderSaved::Layer& s, int64_t rows) {
   auto cut = [&](const Mat& m) {
@@ -204,20 +211,22 @@ static Mat scratch(Ctx& ctx, int slot, int64_t rows, int64_t cols) {
 
 static void check_call(const EstimatorTokens& in, const EncoderParams& params, int64_t n, int64_t d) {
   CHECK_THAT(in.modalities >= 1 && in.modalities <= kMaxModalities);
-  CHECK_THAT(params.layers >= 1 && params.layers <= kMaxEncoderLayers && params.heads >= 1 && params.heads <= kMaxEncoderHeads &&
-             d % params.heads == 0);
+  CHECK_THAT(params.layers >= 1 && params.layers <= kMaxEncoderLayers && params.heads >= 1 &&
+             params.heads <= kMaxEncoderHeads && d % params.heads == 0);
   CHECK_THAT(in.e_t.cols == d && in.e_t.rows >= n && in.tau.cols == d);
   for (int m = 0; m < in.modalities; ++m) CHECK_THAT(in.h[m].cols == d && in.h[m].rows >= n);
 }
 
-void encoder_forward(Ctx& ctx, Mat e0_hat, const EncoderSaved& saved, const EstimatorTokens& in, const EncoderParams& params, RowList rows) {
+void encoder_forward(Ctx& ctx, Mat e0_hat, const EncoderSaved& saved, const EstimatorTokens& in,
+                     const EncoderParams& params, RowList rows) {
   const int64_t n = rows.n(), d = e0_hat.cols, M = in.modalities, K = M + 2;
   CHECK_THAT(e0_hat.rows >= n);
   check_call(in, params, n, d);
   if (n == 0) return;
 
   // Slots 5 to 7: the products use lower ones.
-  const Mat z = scratch(ctx, 5, n * K, d), normed = scratch(ctx, 6, n * K, d), act = scratch(ctx, 7, n * K, params.layer[0].w1.cols);
+  const Mat z = scratch(ctx, 5, n * K, d), normed = scratch(ctx, 6, n * K, d),
+            act = scratch(ctx, 7, n * K, params.layer[0].w1.cols);
 #pragma omp parallel for num_threads(ctx.threads)
   for (int64_t j = 0; j < n; ++j) {
     for (int64_t c = 0; c < K; ++c) {
@@ -247,8 +256,8 @@ void encoder_forward(Ctx& ctx, Mat e0_hat, const EncoderSaved& saved, const Esti
   }
 }
 
-void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& grads, CMat d_e0_hat, const EstimatorTokens& in,
-                      const EncoderSaved& saved, const EncoderParams& params, RowList rows) {
+void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& grads, CMat d_e0_hat,
+                      const EstimatorTokens& in, const EncoderSaved& saved, const EncoderParams& params, RowList rows) {
   const int64_t n = rows.n(), d = d_e0_hat.cols, M = in.modalities, K = M + 2, inner = params.layer[0].w1.cols;
   CHECK_THAT(d_e0_hat.rows >= n && d_e_t.rows >= n && d_e_t.cols == d);
   for (int64_t m = 0; m < M; ++m) CHECK_THAT(d_h[m].rows >= n && d_h[m].cols == d);
@@ -258,7 +267,8 @@ void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& g
   const Mat d_z = scratch(ctx, 4, n * K, d), four = scratch(ctx, 5, 4 * n * K, d), normed = scratch(ctx, 6, n * K, d),
             act = scratch(ctx, 7, n * K, inner);
   const Mat d_act = scratch(ctx, 3, n * K, inner);
-  const Mat d_q = four.slice(0, n * K), d_k = four.slice(n * K, n * K), d_v = four.slice(2 * n * K, n * K), d_n = four.slice(3 * n * K, n * K);
+  const Mat d_q = four.slice(0, n * K), d_k = four.slice(n * K, n * K), d_v = four.slice(2 * n * K, n * K),
+            d_n = four.slice(3 * n * K, n * K);
 #pragma omp parallel for num_threads(ctx.threads)
   for (int64_t j = 0; j < n; ++j) {  // the mean hands every row the K-th part
     for (int64_t c = 0; c < K; ++c) {
@@ -290,24 +300,29 @@ void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& g
 }
 
 static constexpr int64_t kReverseItems = 512;  // at a time: bounds the memory, changes no bit
-static int64_t reverse_bytes(int64_t saved_floats, int64_t cap, int64_t d) { return (saved_floats + 3 * cap * d) * 4 + cap * 4; }
+static int64_t reverse_bytes(int64_t saved_floats, int64_t cap, int64_t d) {
+  return (saved_floats + 3 * cap * d) * 4 + cap * 4;
+}
 
 void encoder_scratch(ScratchPlan& p, int64_t rows, int modalities, int64_t d, int64_t inner) {
   const int64_t n = rows * (modalities + 2);
   product_scratch(p, 0, d, inner, false), product_scratch(p, 0, inner, d, false);
   product_scratch(p, d, d, n, true), product_scratch(p, d, inner, n, true), product_scratch(p, inner, d, n, true);
-  p.need(3, n * inner * 4), p.need(4, n * d * 4), p.need(5, 4 * n * d * 4), p.need(6, n * d * 4), p.need(7, n * inner * 4);
+  p.need(3, n * inner * 4), p.need(4, n * d * 4), p.need(5, 4 * n * d * 4), p.need(6, n * d * 4),
+      p.need(7, n * inner * 4);
 }
-void encoder_reverse_scratch(ScratchPlan& p, int64_t items, int modalities, int64_t d, int64_t inner, int heads, int layers) {
+void encoder_reverse_scratch(ScratchPlan& p, int64_t items, int modalities, int64_t d, int64_t inner, int heads,
+                             int layers) {
   const int64_t cap = std::min(kReverseItems, items), n = cap * (modalities + 2);
   product_scratch(p, 0, d, inner, false), product_scratch(p, 0, inner, d, false);
   p.need(2, reverse_bytes(encoder_saved_floats(cap, modalities, d, inner, heads, layers), cap, d));
   p.need(5, n * d * 4), p.need(6, n * d * 4), p.need(7, n * inner * 4);
 }
 
-void encoder_reverse(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const EncoderParams& params,
-                     const Schedule& schedule, uint32_t seed, uint32_t epoch) {
-  const int64_t n = q.rows, d = q.cols, T = schedule.steps, cap = std::min(kReverseItems, n), inner = params.layer[0].w1.cols;
+void encoder_reverse(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau,
+                     const EncoderParams& params, const Schedule& schedule, uint32_t seed, uint32_t epoch) {
+  const int64_t n = q.rows, d = q.cols, T = schedule.steps, cap = std::min(kReverseItems, n),
+                inner = params.layer[0].w1.cols;
   CHECK_SHAPE(tau, T, d);
   if (n == 0) return;
   const int64_t saved_floats = encoder_saved_floats(cap, modalities, d, inner, params.heads, params.layers);
@@ -331,7 +346,8 @@ void encoder_reverse(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int moda
       }
       const float a = t < T ? schedule.a[t] : 0, b = t < T ? schedule.b[t] : schedule.sqrt_abar[T - 1];
       const float sigma = t < T ? schedule.sigma[t] : schedule.sqrt_1m_abar[T - 1];
-      const Stream stream = t < T ? Stream{seed, Use::reverse_noise, epoch, uint32_t(t + 1)} : Stream{seed, Use::reverse_start, epoch, uint32_t(T)};
+      const Stream stream = t < T ? Stream{seed, Use::reverse_noise, epoch, uint32_t(t + 1)}
+                                  : Stream{seed, Use::reverse_start, epoch, uint32_t(T)};
 #pragma omp parallel for num_threads(ctx.threads)
       for (int64_t i = 0; i < count; ++i) {
         float *e_i = e.row(i), *z_i = z.row(i);

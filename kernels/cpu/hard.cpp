@@ -13,7 +13,8 @@
 namespace ccdrec {
 
 // Vose's alias method: a column that is less than full is filled up from one that is more.
-std::vector<PopularColumn> popular_columns(std::span<const int32_t> items, std::span<const int64_t> counts, double power) {
+std::vector<PopularColumn> popular_columns(std::span<const int32_t> items, std::span<const int64_t> counts,
+                                           double power) {
   CHECK_THAT(items.size() == counts.size());
   std::vector<PopularColumn> column;
   std::vector<double> full;  // n P(item of column k) at first, then what is left of it
@@ -53,7 +54,8 @@ double dot_in_double(const float* a, const float* b, int64_t d) {
   return sum_lanes(lane);
 }
 
-void put_ranks(float* out, int64_t counted, int64_t admissible, float score, const float* n, const float* p, int64_t d) {
+void put_ranks(float* out, int64_t counted, int64_t admissible, float score, const float* n, const float* p,
+               int64_t d) {
   const double norms = std::sqrt(dot_in_double(n, n, d)) * std::sqrt(dot_in_double(p, p, d));
   out[0] = admissible == 0 ? 50.0f : float(50 * double(counted) / double(admissible));
   out[1] = norms == 0 ? 0.0f : float(dot_in_double(n, p, d) / norms);
@@ -70,7 +72,8 @@ float score(const float* a, const float* b, int64_t d) {
   return sum;
 }
 
-void negative_ranks(Mat out, CMat h_u, const int32_t* users, const int32_t* positives, CMat h_n, CMat h_i, const Csr& train) {
+void negative_ranks(Mat out, CMat h_u, const int32_t* users, const int32_t* positives, CMat h_n, CMat h_i,
+                    const Csr& train) {
   for (int64_t b = 0; b < out.rows; ++b) {
     const float *const u = h_u.row(users[b]), *const n = h_n.row(b), *const p = h_i.row(positives[b]);
     const Interacted seen(train, users[b]);
@@ -107,14 +110,16 @@ int64_t place_of_rank(const double* score, int64_t N, uint32_t rank) {
   if (rank == 0) return std::max_element(score, score + N) - score;  // the first of equals
   int32_t order[kMostCandidates];
   std::iota(order, order + N, 0);
-  std::nth_element(order, order + rank, order + N, [&](int32_t a, int32_t b) { return score[a] != score[b] ? score[a] > score[b] : a < b; });
+  std::nth_element(order, order + rank, order + N,
+                   [&](int32_t a, int32_t b) { return score[a] != score[b] ? score[a] > score[b] : a < b; });
   return order[rank];
 }
 
 }  // namespace
 
-void hardest_negative(Ctx& ctx, int32_t* out, CMat h_u, const int32_t* users, int64_t batch, int64_t first_row, const LayerTables& v,
-                      const Csr& train, const int32_t* items, int64_t n_items, int n_candidates, int top_m, Stream candidates, Stream rank) {
+void hardest_negative(Ctx& ctx, int32_t* out, CMat h_u, const int32_t* users, int64_t batch, int64_t first_row,
+                      const LayerTables& v, const Csr& train, const int32_t* items, int64_t n_items, int n_candidates,
+                      int top_m, Stream candidates, Stream rank) {
   const int64_t d = h_u.cols, N = n_candidates;
   check_tables(v, d);
   CHECK_THAT(N >= 1 && N <= kMostCandidates && top_m >= 1);
@@ -127,7 +132,8 @@ void hardest_negative(Ctx& ctx, int32_t* out, CMat h_u, const int32_t* users, in
     double part[kMostCandidates], score[kMostCandidates];
     const CMat* const first = v.item_part ? &v.item_part : &v.layer[0];
     for (int64_t m = 0; m < N; ++m) {
-      drawn[m] = draw_unseen(candidates, uint32_t((first_row + b) * N + m), n_items, seen, [items](int64_t j) { return items[j]; });
+      drawn[m] = draw_unseen(candidates, uint32_t((first_row + b) * N + m), n_items, seen,
+                             [items](int64_t j) { return items[j]; });
       prefetch(first->row(drawn[m]), d);
     }
     std::fill_n(part, N, 0.0);
@@ -141,7 +147,9 @@ void hardest_negative(Ctx& ctx, int32_t* out, CMat h_u, const int32_t* users, in
         const double s = dot_in_double(u, v.layer[l].row(drawn[m]), d) + part[m];
         score[m] = s == s ? s : -std::numeric_limits<double>::infinity();
       }
-      const uint32_t r = top_m == 1 ? 0 : below(draw(rank, uint32_t(first_row + b), uint32_t(l)).v[0], uint32_t(std::min<int64_t>(top_m, N)));
+      const uint32_t r = top_m == 1 ? 0
+                                    : below(draw(rank, uint32_t(first_row + b), uint32_t(l)).v[0],
+                                            uint32_t(std::min<int64_t>(top_m, N)));
       out[l * batch + b] = drawn[place_of_rank(score, N, r)];
     }
   }
@@ -151,11 +159,12 @@ void draw_mixing(Ctx& ctx, Mat alpha, int64_t first_row, Stream s) {
   const int threads = ctx.threads_for(20 * double(alpha.size()));  // ns a draw
 #pragma omp parallel for num_threads(threads)
   for (int64_t b = 0; b < alpha.cols; ++b)
-    for (int64_t l = 0; l < alpha.rows; ++l) alpha.row(l)[b] = uniform01(draw(s, uint32_t(first_row + b), uint32_t(l)).v[0]);
+    for (int64_t l = 0; l < alpha.rows; ++l)
+      alpha.row(l)[b] = uniform01(draw(s, uint32_t(first_row + b), uint32_t(l)).v[0]);
 }
 
-void mixed_bpr(Ctx& ctx, double* loss, Mat d_u, const Mat* d_layer, Mat h_n, CMat u, const LayerTables& v, const int32_t* positives,
-               const int32_t* hard, CMat alpha, float weight, bool with_eps) {
+void mixed_bpr(Ctx& ctx, double* loss, Mat d_u, const Mat* d_layer, Mat h_n, CMat u, const LayerTables& v,
+               const int32_t* positives, const int32_t* hard, CMat alpha, float weight, bool with_eps) {
   const int64_t B = u.rows, d = u.cols, n = v.n;
   check_tables(v, d);
   CHECK_SHAPE(d_u, B, d);
@@ -202,15 +211,18 @@ void mixed_bpr(Ctx& ctx, double* loss, Mat d_u, const Mat* d_layer, Mat h_n, CMa
   *loss += share * sum;
 }
 
-void popular_negatives(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int64_t first_row, const Csr& train, const PopularColumn* columns,
-                       int64_t n, Stream s) {
+void popular_negatives(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int64_t first_row, const Csr& train,
+                       const PopularColumn* columns, int64_t n, Stream s) {
   CHECK_THAT(batch == 0 || n > 0);
 #pragma omp parallel for num_threads(ctx.threads) schedule(static, 64)
-  for (int64_t b = 0; b < batch; ++b) out[b] = draw_popular(s, uint32_t(first_row + b), columns, n, Interacted(train, users[b]));
+  for (int64_t b = 0; b < batch; ++b)
+    out[b] = draw_popular(s, uint32_t(first_row + b), columns, n, Interacted(train, users[b]));
 }
 
-// A tile of users against a tile of items at a time, as score_topk; the items that a user has come in the same order as the tiles.
-void negative_ranks(Ctx& ctx, Mat out, CMat h_u, const int32_t* users, const int32_t* positives, CMat h_n, CMat h_i, const Csr& train) {
+// A tile of users against a tile of items at a time, as score_topk; the items that a user has come in the same order as
+// the tiles.
+void negative_ranks(Ctx& ctx, Mat out, CMat h_u, const int32_t* users, const int32_t* positives, CMat h_n, CMat h_i,
+                    const Csr& train) {
   const int64_t B = out.rows, I = h_i.rows, d = h_i.cols;
   CHECK_SHAPE(out, B, 3);
   CHECK_SHAPE(h_u, h_u.rows, d);
@@ -222,7 +234,8 @@ void negative_ranks(Ctx& ctx, Mat out, CMat h_u, const int32_t* users, const int
 #pragma omp parallel num_threads(ctx.threads)
   {
 #pragma omp for
-    for (int64_t p = 0; p < panels; ++p) pack_along(packed + p * nr * d, nr, h_i.row(p * nr), d, d, std::min(nr, I - p * nr));
+    for (int64_t p = 0; p < panels; ++p)
+      pack_along(packed + p * nr * d, nr, h_i.row(p * nr), d, d, std::min(nr, I - p * nr));
 #pragma omp for schedule(dynamic, 1)
     for (int64_t b0 = 0; b0 < B; b0 += kTileUsers) {
       const int64_t rows = std::min(kTileUsers, B - b0);
@@ -230,7 +243,8 @@ void negative_ranks(Ctx& ctx, Mat out, CMat h_u, const int32_t* users, const int
       float limit[kTileUsers];
       int64_t counted[kTileUsers] = {};
       const int32_t* owned[kTileUsers];
-      for (int64_t r = 0; r < kTileUsers + kMaxMr; ++r) u[r] = h_u.row(users[b0 + std::min(r, rows - 1)]);  // beyond the last row: any
+      for (int64_t r = 0; r < kTileUsers + kMaxMr; ++r)
+        u[r] = h_u.row(users[b0 + std::min(r, rows - 1)]);  // beyond the last row: any
       for (int64_t r = 0; r < rows; ++r) {
         limit[r] = plain::score(u[r], h_n.row(b0 + r), d);
         owned[r] = train.col + train.row_ptr[users[b0 + r]];
@@ -245,14 +259,16 @@ void negative_ranks(Ctx& ctx, Mat out, CMat h_u, const int32_t* users, const int
             int32_t found = 0;
             for (int64_t i = 0; i < n; ++i) found += int32_t(s_r[i] > x) + int32_t(s_r[i] >= x);
             const int32_t* const end = train.col + train.row_ptr[users[b0 + r] + 1];
-            for (; owned[r] < end && *owned[r] < i0 + n; ++owned[r]) found -= int32_t(s_r[*owned[r] - i0] > x) + int32_t(s_r[*owned[r] - i0] >= x);
+            for (; owned[r] < end && *owned[r] < i0 + n; ++owned[r])
+              found -= int32_t(s_r[*owned[r] - i0] > x) + int32_t(s_r[*owned[r] - i0] >= x);
             counted[r] += found;
           }
         }
       }
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t b = b0 + r;
-        put_ranks(out.row(b), counted[r], I - Interacted(train, users[b]).n, limit[r], h_n.row(b), h_i.row(positives[b]), d);
+        put_ranks(out.row(b), counted[r], I - Interacted(train, users[b]).n, limit[r], h_n.row(b),
+                  h_i.row(positives[b]), d);
       }
     }
   }

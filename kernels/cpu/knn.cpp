@@ -11,7 +11,7 @@
 namespace ccdrec::cpu {
 namespace {
 
-constexpr int64_t kRows = 96;         // rows of a tile: 16 micro-tiles pass over a panel of candidates while it lies in L1
+constexpr int64_t kRows = 96;  // rows of a tile: 16 micro-tiles pass over a panel of candidates while it lies in L1
 constexpr int64_t kCandidates = 512;  // candidates packed at a time, shared by all threads: 8 MB at F = 4096
 
 // The k nearest others of one row, best first: similarity, then hash, then id.
@@ -24,7 +24,9 @@ struct Neighbour {
 struct Nearest {
   Neighbour* best;  // room for one more than is kept
   int32_t n;
-  float below;  // the float just below the last one when the list is full, so that equals go to the hash; NaN = take everything
+  float
+      // the float just below the last one when the list is full, so that equals go to the hash; NaN = take everything
+      below;
 
   void offer(int32_t row, int32_t candidate, float similarity, int64_t room, uint32_t seed) {
     const uint32_t hash = draw(Stream{seed, Use::knn_tie}, uint32_t(row), uint32_t(candidate)).v[0];
@@ -42,8 +44,8 @@ struct Nearest {
 
 }  // namespace
 
-// Similarities are kept without the row's own norm: it changes no order within the row. A block of candidates is packed by all threads; then tiles
-// of rows pass over it, each (96,512) tile of products by one thread.
+// Similarities are kept without the row's own norm: it changes no order within the row. A block of candidates is packed
+// by all threads; then tiles of rows pass over it, each (96,512) tile of products by one thread.
 void knn_cosine(Ctx& ctx, int32_t* idx, int64_t* tied_rows, CMat x, int64_t k, bool centre, uint32_t seed) {
   const int64_t I = x.rows, F = x.cols;
   CHECK_THAT(k >= 1 && k <= I);
@@ -84,11 +86,13 @@ void knn_cosine(Ctx& ctx, int32_t* idx, int64_t* tied_rows, CMat x, int64_t k, b
     }
     float *left = tiles + omp_get_thread_num() * room, *dots = left + kRows * kBlock;
     for (int64_t j0 = 0; j0 < I; j0 += kCandidates) {
-      const int64_t candidates = std::min(kCandidates, I - j0), panels = (candidates + nr - 1) / nr, blocks = (F + kBlock - 1) / kBlock;
+      const int64_t candidates = std::min(kCandidates, I - j0), panels = (candidates + nr - 1) / nr,
+                    blocks = (F + kBlock - 1) / kBlock;
 #pragma omp for
       for (int64_t bp = 0; bp < blocks * panels; ++bp) {
         const int64_t f0 = bp / panels * kBlock, fc = std::min(kBlock, F - f0), j = bp % panels * nr;
-        pack_along(packed + f0 * panels * nr + j * fc, nr, x.row(j0 + j) + f0, F, fc, std::min(nr, candidates - j), centre ? mean + f0 : nullptr);
+        pack_along(packed + f0 * panels * nr + j * fc, nr, x.row(j0 + j) + f0, F, fc, std::min(nr, candidates - j),
+                   centre ? mean + f0 : nullptr);
       }
 #pragma omp for schedule(dynamic, 1)
       for (int64_t i0 = 0; i0 < I; i0 += kRows) {
@@ -97,10 +101,12 @@ void knn_cosine(Ctx& ctx, int32_t* idx, int64_t* tied_rows, CMat x, int64_t k, b
         for (int64_t f0 = 0; f0 < F; f0 += kBlock) {
           const int64_t fc = std::min(kBlock, F - f0);
           for (int64_t r = 0; r < rows; r += mr)
-            pack_along(left + r * fc, mr, x.row(i0 + r) + f0, F, fc, std::min(mr, rows - r), centre ? mean + f0 : nullptr);
+            pack_along(left + r * fc, mr, x.row(i0 + r) + f0, F, fc, std::min(mr, rows - r),
+                       centre ? mean + f0 : nullptr);
           for (int64_t j = 0; j < candidates; j += nr)
             for (int64_t r = 0; r < rows; r += mr)
-              mk.packed(dots + r * kCandidates + j, kCandidates, left + r * fc, packed + f0 * panels * nr + j * fc, fc, f0 > 0);
+              mk.packed(dots + r * kCandidates + j, kCandidates, left + r * fc, packed + f0 * panels * nr + j * fc, fc,
+                        f0 > 0);
         }
         for (int64_t r = 0; others > 0 && r < rows; ++r) {
           Nearest& list = nearest[i0 + r];
@@ -110,7 +116,8 @@ void knn_cosine(Ctx& ctx, int32_t* idx, int64_t* tied_rows, CMat x, int64_t k, b
           const int64_t found = mk.above(at, similarity, candidates, list.below);
           for (int64_t c = 0; c < found; ++c) {
             const int64_t j = at[c];
-            if (j0 + j != i0 + r && !(similarity[j] <= list.below)) list.offer(int32_t(i0 + r), int32_t(j0 + j), similarity[j], others, seed);
+            if (j0 + j != i0 + r && !(similarity[j] <= list.below))
+              list.offer(int32_t(i0 + r), int32_t(j0 + j), similarity[j], others, seed);
           }
         }
       }

@@ -28,7 +28,8 @@ inline LossAt protected_log(double x) {  // -log(1e-10 + sig(x)); sig(x)(1 - sig
 
 inline LossAt loss_at(double x, bool with_eps) { return with_eps ? protected_log(x) : stable(x); }
 
-// Sums a row's value over chunks of 256 rows, chunks in order: the same bits for any thread count. `blocks` sums of n rows each, to total[k]. Takes scratch 0.
+// Sums a row's value over chunks of 256 rows, chunks in order: the same bits for any thread count. `blocks` sums of n
+// rows each, to total[k]. Takes scratch 0.
 template <class Row>
 void sum_rows(Ctx& ctx, double* total, int64_t blocks, int64_t n, Row&& row) {
   const int64_t chunks = (n + kChunkRows - 1) / kChunkRows;

@@ -36,7 +36,8 @@ void project(Ctx& ctx, Mat y, CMat x, RowList rows, CMat w, CMat b) {
   product(ctx, y.slice(0, n), F, {x.p, F, rows.idx, false}, {w.p, d, false}, true);
 }
 
-// A thread takes as many rows as a register tile is high. While they are multiplied out of L2 the rows that it takes next are brought up to date.
+// A thread takes as many rows as a register tile is high. While they are multiplied out of L2 the rows that it takes
+// next are brought up to date.
 void catch_up_project(Ctx& ctx, Mat y, const Table& x, RowList rows, CMat w, CMat b, const AdamSchedule& s, int64_t t) {
   const int64_t n = rows.n(), F = x.value.cols, d = w.cols;
   CHECK_THAT(y.rows >= n && y.cols == d);
@@ -48,12 +49,14 @@ void catch_up_project(Ctx& ctx, Mat y, const Table& x, RowList rows, CMat w, CMa
   if (n == 0) return;
   const MicroKernel& mk = micro_kernel();
   const int64_t mr = mk.mr, nr = mk.nr, panels = ceil_div(d, nr);
-  float* const packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * F) * sizeof(float)));  // W; rows k0.. from k0 * panels * nr on
+  float* const packed = static_cast<float*>(
+      ctx.scratch(0, size_t(panels * nr * F) * sizeof(float)));  // W; rows k0.. from k0 * panels * nr on
   std::atomic<int64_t> taken{0};
 #pragma omp parallel num_threads(ctx.threads)
   {
 #pragma omp for
-    for (int64_t k0 = 0; k0 < F; k0 += kBlock) pack_across(packed + k0 * panels * nr, nr, w.row(k0), d, std::min(kBlock, F - k0), 0, d);
+    for (int64_t k0 = 0; k0 < F; k0 += kBlock)
+      pack_across(packed + k0 * panels * nr, nr, w.row(k0), d, std::min(kBlock, F - k0), 0, d);
     Replays next_rows(x, s, t);
     int64_t j = mr * taken++;
     next_rows.take(rows, j, std::min(j + mr, n), F * panels);
@@ -71,7 +74,8 @@ void catch_up_project(Ctx& ctx, Mat y, const Table& x, RowList rows, CMat w, CMa
       for (int64_t k0 = 0; k0 < F; k0 += kBlock) {  // as product: blocks of terms added in order
         const int64_t kc = std::min(kBlock, F - k0);
         for (int64_t q = 0; q < panels; ++q)
-          next_rows.tile(y.row(j) + q * nr, d, here, std::min(nr, d - q * nr), a, packed + k0 * panels * nr + q * kc * nr, kc, true);
+          next_rows.tile(y.row(j) + q * nr, d, here, std::min(nr, d - q * nr), a,
+                         packed + k0 * panels * nr + q * kc * nr, kc, true);
         for (int64_t i = 0; i < mr; ++i) a[i] += kc;
       }
     }
@@ -91,10 +95,12 @@ void project_backward(Ctx& ctx, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList
   add_column_sums(db, dy, n);
 }
 
-// dW is a product of its own. Then a thread takes as many rows as a register tile is high: their gradient (mr,F) is computed into its L2 from the packed
-// W^T, and enters the moments from there beside the product of the rows it takes next, row by row, so that m and v pass as long streams.
-// Where steps do not fit beside tiles it enters at once, while it lies in L2; the products leave memory idle, and ask for the moments of the first rows.
-void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, RowList rows, CMat w, const AdamSchedule& s, int64_t t) {
+// dW is a product of its own. Then a thread takes as many rows as a register tile is high: their gradient (mr,F) is
+// computed into its L2 from the packed W^T, and enters the moments from there beside the product of the rows it takes
+// next, row by row, so that m and v pass as long streams. Where steps do not fit beside tiles it enters at once, while
+// it lies in L2; the products leave memory idle, and ask for the moments of the first rows.
+void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, RowList rows, CMat w,
+                           const AdamSchedule& s, int64_t t) {
   const int64_t n = rows.n(), F = x.value.cols, d = dy.cols;
   CHECK_THAT(dy.rows >= n);
   CHECK_SHAPE(dw, F, d);
@@ -112,19 +118,22 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
 
   const MicroKernel& mk = micro_kernel();
   const int64_t mr = mk.mr, nr = mk.nr, panels = ceil_div(F, nr);
-  float* const w_t = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * d) * sizeof(float)));  // panel q: columns q*nr.. of W^T, k-major
+  float* const w_t = static_cast<float*>(
+      ctx.scratch(0, size_t(panels * nr * d) * sizeof(float)));  // panel q: columns q*nr.. of W^T, k-major
   float* const room = static_cast<float*>(ctx.scratch(1, size_t(2 * mr * F * ctx.threads) * sizeof(float)));
 #pragma omp parallel num_threads(ctx.threads)
   {
 #pragma omp for
-    for (int64_t q = 0; q < panels; ++q) pack_along(w_t + q * nr * d, nr, w.row(q * nr), d, d, std::min(nr, F - q * nr));
+    for (int64_t q = 0; q < panels; ++q)
+      pack_along(w_t + q * nr * d, nr, w.row(q * nr), d, d, std::min(nr, F - q * nr));
     float *g = room + omp_get_thread_num() * 2 * mr * F, *g_before = g + mr * F;
     Gradients rows_before(x, s, t, moves_at_once(n, x.value.rows));
     const bool beside = steps_fit_beside_tiles();
 #pragma omp for schedule(dynamic, 1) nowait
     for (int64_t j = 0; j < n; j += mr) {
-      const int64_t here = std::min(mr, n - j), asked_ahead = beside ? 0 : std::min(here, mr / 4);  // more of them keep W waiting
-      for (int64_t e0 = 0; e0 < d; e0 += kBlock) {                                                  // as product: blocks of terms added in order
+      const int64_t here = std::min(mr, n - j),
+                    asked_ahead = beside ? 0 : std::min(here, mr / 4);  // more of them keep W waiting
+      for (int64_t e0 = 0; e0 < d; e0 += kBlock) {                      // as product: blocks of terms added in order
         const float* a[kMaxMr];
         for (int64_t i = 0; i < mr; ++i) a[i] = dy.row(j + std::min(i, here - 1)) + e0;
         for (int64_t q = 0; q < panels; ++q) {
@@ -133,7 +142,8 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
               const int64_t at = rows.at(j + i) * F + c;
               __builtin_prefetch(x.m.p + at, 0, 2), __builtin_prefetch(x.v.p + at, 0, 2);
             }
-          rows_before.tile(g + q * nr, F, here, std::min(nr, F - q * nr), a, w_t + q * nr * d + e0 * nr, std::min(kBlock, d - e0), e0 > 0);
+          rows_before.tile(g + q * nr, F, here, std::min(nr, F - q * nr), a, w_t + q * nr * d + e0 * nr,
+                           std::min(kBlock, d - e0), e0 > 0);
         }
       }
       rows_before.finish();

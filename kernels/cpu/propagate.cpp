@@ -35,9 +35,10 @@ void list_of_mask(Ctx& ctx, RowList out, const uint8_t* mask, int64_t n) {
   }
 }
 
-// wider = mask and what its rows read. Pushing visits every edge of the listed rows, and a store takes a line of the mask from the other cores: an edge
-// costs four times as much as one looked at in pulling, which asks each other row whether a listed one reads it and stops at the first that does. If the
-// listed rows have one edge in k, that is after k edges or so. (The frontier of 2,048 pairs of Baby, two layers, two cores: 0.93 ms pushed, 0.28 ms so.)
+// wider = mask and what its rows read. Pushing visits every edge of the listed rows, and a store takes a line of the
+// mask from the other cores: an edge costs four times as much as one looked at in pulling, which asks each other row
+// whether a listed one reads it and stops at the first that does. If the listed rows have one edge in k, that is after
+// k edges or so. (The frontier of 2,048 pairs of Baby, two layers, two cores: 0.93 ms pushed, 0.28 ms so.)
 void widen(Ctx& ctx, uint8_t* wider, const uint8_t* mask, const Csr& a, const Csr& a_t, RowList rows) {
   constexpr double kPush = 4;
   const int64_t n = rows.n(), N = a.rows;
@@ -49,7 +50,8 @@ void widen(Ctx& ctx, uint8_t* wider, const uint8_t* mask, const Csr& a, const Cs
     for (int64_t r = 0; r < N; ++r) {
       uint8_t reached = mask[r];
       const int32_t *c = a_t.col + a_t.row_ptr[r], *const end = a_t.col + a_t.row_ptr[r + 1];
-      for (; !reached && end - c >= 4; c += 4) reached = mask[c[0]] | mask[c[1]] | mask[c[2]] | mask[c[3]];  // fewer branches that go wrong
+      for (; !reached && end - c >= 4; c += 4)
+        reached = mask[c[0]] | mask[c[1]] | mask[c[2]] | mask[c[3]];  // fewer branches that go wrong
       for (; !reached && c < end; ++c) reached = mask[*c];
       wider[r] = reached;
     }
@@ -59,9 +61,11 @@ void widen(Ctx& ctx, uint8_t* wider, const uint8_t* mask, const Csr& a, const Cs
   const int64_t chunk = rows_in_chunk(n, ctx.threads);
 #pragma omp parallel for num_threads(ctx.threads_for(2.0 * pushed)) schedule(dynamic, chunk)
   for (int64_t j = 0; j < n; ++j)
-    for (int64_t e = a.row_ptr[rows.idx[j]]; e < a.row_ptr[rows.idx[j] + 1]; ++e) {  // several threads may set the same byte: to the same value
+    for (int64_t e = a.row_ptr[rows.idx[j]]; e < a.row_ptr[rows.idx[j] + 1];
+         ++e) {  // several threads may set the same byte: to the same value
       const std::atomic_ref<uint8_t> reached(wider[a.col[e]]);
-      if (!reached.load(std::memory_order_relaxed)) reached.store(1, std::memory_order_relaxed);  // a store takes the line from the other cores
+      if (!reached.load(std::memory_order_relaxed))
+        reached.store(1, std::memory_order_relaxed);  // a store takes the line from the other cores
     }
 }
 
@@ -88,7 +92,8 @@ void frontier(Ctx& ctx, Frontier& f, const Csr& a, const Csr& a_t, RowList seed)
   }
 }
 
-// H = (E_0 + .. + E_L)/(L+1) on rows[L]. The last layer and the mean are one pass: its row is still in registers, and stored only where it is asked for.
+// H = (E_0 + .. + E_L)/(L+1) on rows[L]. The last layer and the mean are one pass: its row is still in registers, and
+// stored only where it is asked for.
 void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat e0) {
   const int L = f.layers;
   CHECK_SHAPE(h, e0.rows, e0.cols);
@@ -144,19 +149,23 @@ void propagate_backward(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a_t, const Fro
       ask_to_write_row(out.row(r));
       if (!given || given[r]) ask_for_row(g.row(r));
     };
-    each_row(ctx.threads, a_t, f.rows[L - k], before, mask, ask, [&](int64_t r, const auto& edges, bool first, bool last) {
-      float* const out_r = out.row(r);
-      const bool has_g = !given || given[r];
-      const auto start = [&](int64_t j, int64_t lanes, V8& acc) {
-        acc = !first ? take8(out_r + j, lanes) : has_g ? take8(g.row(r) + j, lanes) : V8{};
-      };
-      sparse_row(edges, before, start, [&](int64_t j, int64_t lanes, const V8& sum) { put8(out_r + j, last ? sum * splat8(scale) : sum, lanes); });
-    });
+    each_row(ctx.threads, a_t, f.rows[L - k], before, mask, ask,
+             [&](int64_t r, const auto& edges, bool first, bool last) {
+               float* const out_r = out.row(r);
+               const bool has_g = !given || given[r];
+               const auto start = [&](int64_t j, int64_t lanes, V8& acc) {
+                 acc = !first ? take8(out_r + j, lanes) : has_g ? take8(g.row(r) + j, lanes) : V8{};
+               };
+               sparse_row(edges, before, start, [&](int64_t j, int64_t lanes, const V8& sum) {
+                 put8(out_r + j, last ? sum * splat8(scale) : sum, lanes);
+               });
+             });
   }
 }
 
 // Z_L = G_L + G/(L+1);  Z_l = G_l + G/(L+1) + A^T Z_(l+1). Z_l lives on rows[l] in work[l-1], Z_0 in g_e0.
-void propagate_backward_layers(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a_t, const Frontier& f, CMat g, const CMat* g_layer) {
+void propagate_backward_layers(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a_t, const Frontier& f, CMat g,
+                               const CMat* g_layer) {
   const int L = f.layers;
   const int64_t N = g_e0.rows, d = g_e0.cols;
   const float share = float(1.0 / double(L + 1));
@@ -167,7 +176,8 @@ void propagate_backward_layers(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a_t, co
     if (g_layer[l]) CHECK_SHAPE(g_layer[l], N, d);
   for (int l = 0; l < L; ++l) CHECK_SHAPE(work[l], N, d);
   const auto z = [&](int l) { return l == 0 ? g_e0 : work[l - 1]; };
-  // What Z_l[r] is without the layer above it: G_l[r] + G[r]/(L+1), zero where no gradient is given, whatever the memory holds there.
+  // What Z_l[r] is without the layer above it: G_l[r] + G[r]/(L+1), zero where no gradient is given, whatever the
+  // memory holds there.
   const auto own = [&](int l, int64_t r, int64_t j, int64_t lanes, V8& sum) {
     sum = V8{};
     if (given && !given[r]) return;

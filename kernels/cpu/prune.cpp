@@ -7,8 +7,9 @@
 namespace ccdrec::cpu {
 namespace {
 
-// The exponential race: edge e arrives at -log(1-u)/w_e, and the first n_keep arrivals are a weighted draw without replacement. Arrival times are
-// not negative, so their bits order as they do; the edge in the lower half sends ties to the lower edge.
+// The exponential race: edge e arrives at -log(1-u)/w_e, and the first n_keep arrivals are a weighted draw without
+// replacement. Arrival times are not negative, so their bits order as they do; the edge in the lower half sends ties to
+// the lower edge.
 uint64_t arrival(Stream s, int64_t e, float w) {
   const float u = uniform01(draw(s, uint32_t(e)).v[0]);
   const float t = std::max(0.0f, -portable_log(1.0f - u)) / w + 0.0f;
@@ -17,7 +18,8 @@ uint64_t arrival(Stream s, int64_t e, float w) {
   return uint64_t(bits) << 32 | uint32_t(e);
 }
 
-// The n_keep-th smallest key, by its leading 12 bits first (sign, exponent, 3 bits of fraction): one pass, then only one bucket is ranked.
+// The n_keep-th smallest key, by its leading 12 bits first (sign, exponent, 3 bits of fraction): one pass, then only
+// one bucket is ranked.
 uint64_t last_kept(const uint64_t* key, int64_t n, int64_t n_keep, uint64_t* room, int64_t* count) {
   constexpr int64_t kBuckets = 1 << 12;
   std::fill_n(count, kBuckets, int64_t(0));
@@ -51,7 +53,8 @@ void prune(Ctx& ctx, const MutableCsr& out, const EdgeList& edges, double rho, S
   }
   const auto kept = [&](int64_t e) { return n_keep == E || (n_keep > 0 && key[e] <= limit); };
 
-  // CSR by counting. Edges come sorted by (user, item): walking them in order fills a user's row by ascending item and an item's by ascending user.
+  // CSR by counting. Edges come sorted by (user, item): walking them in order fills a user's row by ascending item and
+  // an item's by ascending user.
   int64_t* deg = out.row_ptr + 1;
   std::fill_n(out.row_ptr, N + 1, int64_t(0));
   for (int64_t e = 0; e < E; ++e)
@@ -73,7 +76,8 @@ void prune(Ctx& ctx, const MutableCsr& out, const EdgeList& edges, double rho, S
 }
 
 void prune_scratch(ScratchPlan& p, int64_t edges, int64_t, int64_t nodes) {
-  p.need(0, edges * 8), p.need(1, (edges + 1) * 8), p.need(2, int64_t(8) << 12), p.need(3, nodes * 8), p.need(4, nodes * 8);
+  p.need(0, edges * 8), p.need(1, (edges + 1) * 8), p.need(2, int64_t(8) << 12), p.need(3, nodes * 8),
+      p.need(4, nodes * 8);
 }
 
 }  // namespace ccdrec::cpu

@@ -47,7 +47,8 @@ void copy_rows(Ctx& ctx, Mat y, CMat x, RowList rows) {
   const int64_t n = rows.n();
 #pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* n* x.cols))
   for (int64_t j = 0; j < n; ++j) {
-    if (j + kListAhead < n) ask_for_row(x.row(rows.at(j + kListAhead))), ask_to_write_row(y.row(rows.at(j + kListAhead)));
+    if (j + kListAhead < n)
+      ask_for_row(x.row(rows.at(j + kListAhead))), ask_to_write_row(y.row(rows.at(j + kListAhead)));
     std::copy_n(x.row(rows.at(j)), x.cols, y.row(rows.at(j)));
   }
 }
@@ -60,8 +61,11 @@ void segment_sum(Ctx& ctx, Mat y, CMat x, const Groups& g, bool by_row, bool acc
   for (int64_t j = 0; j < n; ++j) {
     float* y_j = y.row(by_row ? g.rows.at(j) : j);
     if (by_row && j + kListAhead < n) ask_to_write_row(y.row(g.rows.at(j + kListAhead)));
-    for (int64_t e = g.ptr[j] + kListAhead; e < std::min<int64_t>(g.ptr[j + 1] + kListAhead, slots); ++e) ask_for_row(x.row(g.slot[e]));
-    if (x.cols == 64) {  // the usual width: a row of X is read once, into eight accumulators, instead of eight times in part; same order
+    for (int64_t e = g.ptr[j] + kListAhead; e < std::min<int64_t>(g.ptr[j + 1] + kListAhead, slots); ++e)
+      ask_for_row(x.row(g.slot[e]));
+    if (x.cols ==
+        // the usual width: a row of X is read once, into eight accumulators, instead of eight times in part; same order
+        64) {
       V8 sum[8];
       const float* first = x.row(g.slot[g.ptr[j]]);
       for (int v = 0; v < 8; ++v) sum[v] = take8(first + 8 * v, 8);
@@ -111,7 +115,8 @@ void fill_zero(Ctx& ctx, Mat y) {
   constexpr double kZeroedFloatNs = 0.1;  // in the caches
   const int64_t n = y.size();
 #pragma omp parallel for num_threads(ctx.threads_for(kZeroedFloatNs* n))
-  for (int64_t first = 0; first < n; first += kPiece) std::memset(y.p + first, 0, size_t(std::min(kPiece, n - first)) * sizeof(float));
+  for (int64_t first = 0; first < n; first += kPiece)
+    std::memset(y.p + first, 0, size_t(std::min(kPiece, n - first)) * sizeof(float));
 }
 
 void zero_rows(Ctx& ctx, Mat y, RowList rows) {

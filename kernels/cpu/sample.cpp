@@ -9,7 +9,8 @@
 namespace ccdrec::cpu {
 namespace {
 
-constexpr int64_t kAhead = 16;  // rows of a batch: where a user's items begin is asked for so early, the first of them half as early
+constexpr int64_t kAhead =
+    16;  // rows of a batch: where a user's items begin is asked for so early, the first of them half as early
 
 struct Entry {  // of a shuffle
   uint64_t key;
@@ -20,7 +21,8 @@ int bucket_bits(int64_t n) { return std::clamp(int(std::bit_width(uint64_t(n))) 
 
 }  // namespace
 
-// Sort by (key, row): rows are dealt into buckets by the leading bits of their keys, about 32 to each, and every bucket is sorted alone.
+// Sort by (key, row): rows are dealt into buckets by the leading bits of their keys, about 32 to each, and every bucket
+// is sorted alone.
 void shuffle(Ctx& ctx, int32_t* order, int64_t n, Stream s) {
   const int bits = bucket_bits(n);
   const int64_t buckets = int64_t(1) << bits;
@@ -35,7 +37,8 @@ void shuffle(Ctx& ctx, int32_t* order, int64_t n, Stream s) {
   std::fill_n(start, buckets + 1, int64_t(0));
   for (int64_t r = 0; r < n; ++r) ++start[key[r] >> (64 - bits)];
   for (int64_t b = 0, sum = 0; b <= buckets; ++b) sum += std::exchange(start[b], sum);
-  for (int64_t r = 0; r < n; ++r) entry[start[key[r] >> (64 - bits)]++] = {key[r], r};  // start[b] becomes the end of bucket b
+  for (int64_t r = 0; r < n; ++r)
+    entry[start[key[r] >> (64 - bits)]++] = {key[r], r};  // start[b] becomes the end of bucket b
 #pragma omp parallel for num_threads(ctx.threads) schedule(static, 64)
   for (int64_t b = 0; b < buckets; ++b) {
     const int64_t from = b ? start[b - 1] : 0, to = start[b];
@@ -44,8 +47,8 @@ void shuffle(Ctx& ctx, int32_t* order, int64_t n, Stream s) {
   }
 }
 
-void negatives(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int n_neg, int64_t first_row, const Csr& train, const int32_t* items,
-               int64_t n_items, Stream s) {
+void negatives(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int n_neg, int64_t first_row,
+               const Csr& train, const int32_t* items, int64_t n_items, Stream s) {
   CHECK_THAT(batch == 0 || n_items > 0);
 #pragma omp parallel for num_threads(ctx.threads) schedule(static, 64)
   for (int64_t b = 0; b < batch; ++b) {
@@ -53,11 +56,13 @@ void negatives(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int 
     if (b + kAhead / 2 < batch) __builtin_prefetch(train.col + train.row_ptr[users[b + kAhead / 2]]);
     const Interacted seen(train, users[b]);
     for (int64_t k = 0; k < n_neg; ++k)
-      out[k * batch + b] = draw_unseen(s, uint32_t((first_row + b) * n_neg + k), n_items, seen, [items](int64_t j) { return items[j]; });
+      out[k * batch + b] =
+          draw_unseen(s, uint32_t((first_row + b) * n_neg + k), n_items, seen, [items](int64_t j) { return items[j]; });
   }
 }
 
-void unseen_items(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, const Csr& train, int64_t n_items, Stream s) {
+void unseen_items(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, const Csr& train, int64_t n_items,
+                  Stream s) {
   CHECK_THAT(batch == 0 || n_items > 0);
 #pragma omp parallel for num_threads(ctx.threads) schedule(static, 64)
   for (int64_t b = 0; b < batch; ++b)

@@ -19,7 +19,8 @@ float inverse_norm(const float* x, int64_t d) {
   return 1.0f / std::max(std::sqrt(sum), 1e-12f);
 }
 
-// Candidates' rows in panels as wide as a register tile, transposed: panel[j*width + l] = X[cand[l], j]. Missing candidates of the last panel are zeros.
+// Candidates' rows in panels as wide as a register tile, transposed: panel[j*width + l] = X[cand[l], j]. Missing
+// candidates of the last panel are zeros.
 void pack_panel(float* panel, int64_t width, CMat pool, const int32_t* cand, int64_t n) {
   for (int64_t l = 0; l < width; ++l)
     for (int64_t j = 0; j < pool.cols; ++j) panel[j * width + l] = l < n ? pool.row(cand[l])[j] : 0.0f;
@@ -53,8 +54,9 @@ int64_t count_above(const int32_t* key, int64_t n, int32_t limit) {  // n is a m
   return (above[0] + above[1]) + (above[2] + above[3]);
 }
 
-// Position of rank r (0 = best) by key descending, then position; n is a multiple of eight. Bisection on the key, each step one vector pass over a
-// row that lies in L1, until few keys are left between the bounds. Invariant: above(hi) <= r < above(lo), with above(x) = #{key > x}.
+// Position of rank r (0 = best) by key descending, then position; n is a multiple of eight. Bisection on the key, each
+// step one vector pass over a row that lies in L1, until few keys are left between the bounds. Invariant: above(hi) <=
+// r < above(lo), with above(x) = #{key > x}.
 int64_t position_of_rank(const MicroKernel& mk, const int32_t* key, int64_t n, int64_t r) {
   constexpr int64_t kFew = 8;
   int32_t lo = kExcluded, hi = INT_MAX;
@@ -82,10 +84,12 @@ int64_t position_of_rank(const MicroKernel& mk, const int32_t* key, int64_t n, i
 
 }  // namespace
 
-// As many positives as a register tile is high go to a thread together; it holds the similarities of these rows only, (mr,C) floats, and never sees those
-// of another. Cosine: dividing a row by its own norm changes no order within it, so only the candidates' norms (clamped at 1e-12) enter.
-void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, const int32_t* positives, const int32_t* users, int64_t batch,
-                      const int32_t* cand, int64_t count, const Csr& train, int64_t k_top, bool cosine, const int32_t* fallback, Stream s) {
+// As many positives as a register tile is high go to a thread together; it holds the similarities of these rows only,
+// (mr,C) floats, and never sees those of another. Cosine: dividing a row by its own norm changes no order within it, so
+// only the candidates' norms (clamped at 1e-12) enter.
+void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, const int32_t* positives,
+                      const int32_t* users, int64_t batch, const int32_t* cand, int64_t count, const Csr& train,
+                      int64_t k_top, bool cosine, const int32_t* fallback, Stream s) {
   CHECK_THAT(k_top >= 1 && train.cols <= pool.rows);
   const MicroKernel& mk = micro_kernel();
   const int64_t d = pool.cols, mr = mk.mr, nr = mk.nr, panels = (count + nr - 1) / nr, ld = panels * nr;
@@ -118,7 +122,8 @@ void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, cons
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t b = b0 + r;
         nan |= to_keys(key, sim + r * ld, cosine ? inv_norm : nullptr, count, ld);
-        const int64_t admissible = count - exclude(key, first, train.col + train.row_ptr[users[b]], train.col + train.row_ptr[users[b] + 1]);
+        const int64_t admissible =
+            count - exclude(key, first, train.col + train.row_ptr[users[b]], train.col + train.row_ptr[users[b] + 1]);
         if (admissible == 0) {
           out[b] = fallback[b];
           continue;

@@ -19,7 +19,9 @@ void spmm_rows(Ctx& ctx, Mat y, const Csr& a, CMat x, RowList rows, const uint8_
   });
 }
 
-void spmm(Ctx& ctx, Mat y, const Csr& a, CMat x, bool accumulate) { spmm_rows(ctx, y, a, x, all_rows(a.rows), nullptr, accumulate); }
+void spmm(Ctx& ctx, Mat y, const Csr& a, CMat x, bool accumulate) {
+  spmm_rows(ctx, y, a, x, all_rows(a.rows), nullptr, accumulate);
+}
 
 void spmm_scratch(ScratchPlan&, int64_t, int64_t, bool) {}
 

@@ -9,7 +9,8 @@
 #include "kernels/ctx.h"
 #include "kernels/waiting.h"
 
-// Of libgomp, linked statically (cmake/flags.cmake): read by a thread whenever it begins to wait. Other OpenMP libraries do not have it.
+// Of libgomp, linked statically (cmake/flags.cmake): read by a thread whenever it begins to wait. Other OpenMP
+// libraries do not have it.
 extern "C" __attribute__((weak, visibility("hidden"))) unsigned long long gomp_spin_count_var;
 
 namespace ccdrec {
@@ -19,16 +20,17 @@ const char* set_by = "";
 
 // libgomp reads the environment in a constructor of its own, which has no priority and so comes after this one.
 __attribute__((constructor(101))) void choose_waiting() {
-  for (const char* name : {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}) {  // of both, GOMP_SPINCOUNT decides: libgomp has it so
+  for (const char* name :
+       {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}) {  // of both, GOMP_SPINCOUNT decides: libgomp has it so
     const char* const value = std::getenv(name);
     if (value && *value) set_by = name;
   }
   if (!*set_by) setenv("GOMP_SPINCOUNT", std::to_string(kBriefly).c_str(), 1);
 }
 
-// Looks at the process every 50 ms, at a microsecond each time. One switch in that time may be a daemon's, two are a program that computes. After three calm
-// looks threads spin long. If that lures the other programs out soon (one that sleeps most of the time is rarely switched), calm has to last twice as long
-// the next time, up to five seconds.
+// Looks at the process every 50 ms, at a microsecond each time. One switch in that time may be a daemon's, two are a
+// program that computes. After three calm looks threads spin long. If that lures the other programs out soon (one that
+// sleeps most of the time is rarely switched), calm has to last twice as long the next time, up to five seconds.
 class Watch {
  public:
   void look() {

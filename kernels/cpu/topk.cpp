@@ -21,14 +21,16 @@ int64_t count_above(const int32_t* key, int64_t n, int32_t limit) {
   return above;
 }
 
-// One user's candidates in item order: everything above the k-th best so far is appended; when the room is full the k best stay.
+// One user's candidates in item order: everything above the k-th best so far is appended; when the room is full the k
+// best stay.
 struct Best {
   int32_t *key, *item;  // key: signed_key of the score
   int64_t n;
   float limit;  // score of the k-th best when last known; NaN = take everything
   const int32_t *mask, *mask_end;
 
-  // Scores s[at[0..found-1]] of items first + at[..]. Scores equal to the limit do not come here: items ascend, so the earlier one wins.
+  // Scores s[at[0..found-1]] of items first + at[..]. Scores equal to the limit do not come here: items ascend, so the
+  // earlier one wins.
   void take(const float* s, const int32_t* at, int64_t found, int64_t first) {
     for (int64_t c = 0; c < found; ++c) {
       const int32_t i = int32_t(first) + at[c];
@@ -54,7 +56,8 @@ struct Best {
     int32_t last = INT_MAX;
     for (int64_t c = 0; c < n; ++c) {
       const int32_t key_c = key[c];
-      const bool equal = key_c == hi, stays = bool(key_c > hi) | (equal & bool(equals > 0));  // no branch: it would be a coin toss
+      const bool equal = key_c == hi,
+                 stays = bool(key_c > hi) | (equal & bool(equals > 0));  // no branch: it would be a coin toss
       key[kept] = key_c, item[kept] = item[c];
       kept += stays, equals -= equal;
       last = stays ? std::min(last, key_c) : last;
@@ -66,7 +69,8 @@ struct Best {
 
 }  // namespace
 
-void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* users, int64_t n, CMat hi, const Csr* mask, int64_t k) {
+void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* users, int64_t n, CMat hi,
+                const Csr* mask, int64_t k) {
   const int64_t I = hi.rows, d = hi.cols;
   CHECK_THAT(k >= 1 && n >= 0);
   CHECK_SHAPE(hu, hu.rows, d);
@@ -75,13 +79,15 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
   const int64_t mr = mk.mr, nr = mk.nr, panels = (I + nr - 1) / nr;
   const int64_t kept = std::min(k, I), room = kept + std::max(kept, kItems);
   float* packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * d) * sizeof(float)));
-  int32_t* lists = static_cast<int32_t*>(ctx.scratch(1, size_t(ctx.threads) * size_t(kUsers * 2 * room) * sizeof(int32_t)));
+  int32_t* lists =
+      static_cast<int32_t*>(ctx.scratch(1, size_t(ctx.threads) * size_t(kUsers * 2 * room) * sizeof(int32_t)));
   uint64_t* sorted = static_cast<uint64_t*>(ctx.scratch(2, size_t(ctx.threads) * size_t(kept) * sizeof(uint64_t)));
 
 #pragma omp parallel num_threads(ctx.threads)
   {
 #pragma omp for
-    for (int64_t p = 0; p < panels; ++p) pack_along(packed + p * nr * d, nr, hi.row(p * nr), d, d, std::min(nr, I - p * nr));
+    for (int64_t p = 0; p < panels; ++p)
+      pack_along(packed + p * nr * d, nr, hi.row(p * nr), d, d, std::min(nr, I - p * nr));
 #pragma omp for schedule(dynamic, 1)
     for (int64_t u0 = 0; u0 < n; u0 += kUsers) {
       const int64_t count = std::min(kUsers, n - u0);
@@ -92,7 +98,8 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
         row[u] = hu.row(user);
         int32_t* list = lists + (omp_get_thread_num() * kUsers + u) * 2 * room;
         best[u] = {list, list + room, 0, NAN, nullptr, nullptr};
-        if (mask) best[u].mask = mask->col + mask->row_ptr[user], best[u].mask_end = mask->col + mask->row_ptr[user + 1];
+        if (mask)
+          best[u].mask = mask->col + mask->row_ptr[user], best[u].mask_end = mask->col + mask->row_ptr[user + 1];
       }
       for (int64_t i0 = 0; i0 < I; i0 += kItems) {
         const int64_t items = std::min(kItems, I - i0);
@@ -112,7 +119,8 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
       for (int64_t u = 0; u < count; ++u) {
         Best& b = best[u];
         b.keep(kept);
-        uint64_t* order = sorted + omp_get_thread_num() * kept;  // score and lower item as one integer of the same order
+        uint64_t* order =
+            sorted + omp_get_thread_num() * kept;  // score and lower item as one integer of the same order
         for (int64_t c = 0; c < b.n; ++c) order[c] = uint64_t(unsigned_key(b.key[c])) << 32 | uint32_t(~b.item[c]);
         std::sort(order, order + b.n, std::greater<>());
         for (int64_t c = 0; c < k; ++c) {
@@ -126,7 +134,8 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
 
 void score_topk_scratch(ScratchPlan& p, int64_t, int64_t I, int64_t d, int64_t k) {
   const int64_t nr = micro_kernel().nr, kept = std::min(k, I), room = kept + std::max(kept, kItems);
-  p.need(0, (I + nr - 1) / nr * nr * d * 4), p.need(1, p.threads * kUsers * 2 * room * 4), p.need(2, p.threads * kept * 8);
+  p.need(0, (I + nr - 1) / nr * nr * d * 4), p.need(1, p.threads * kUsers * 2 * room * 4),
+      p.need(2, p.threads * kept * 8);
 }
 
 }  // namespace ccdrec::cpu

@@ -1,11 +1,13 @@
-// Items that a user lacks, drawn by rejection: negatives, unseen_items, the candidates of hardest_negative. Private to kernels/cpu.
+// Items that a user lacks, drawn by rejection: negatives, unseen_items, the candidates of hardest_negative. Private to
+// kernels/cpu.
 #pragma once
 #include "kernels/interacted.h"
 #include "kernels/rng.h"
 
 namespace ccdrec::cpu {
 
-// Uniform over item(0..n-1) without those the user has: draws 0..63 by rejection, then, for users who have nearly all, exactly by counting.
+// Uniform over item(0..n-1) without those the user has: draws 0..63 by rejection, then, for users who have nearly all,
+// exactly by counting.
 template <class Item>
 inline int32_t draw_unseen(Stream s, uint32_t row, int64_t n, const Interacted& seen, Item&& item) {
   for (uint32_t sub = 0; sub < kRedraws; ++sub) {

@@ -4,7 +4,8 @@
 namespace ccdrec::cuda {
 namespace {
 
-// One element: the same operations in the same order as Element8 of cpu/fast/adam_row.cpp, so the two devices agree bit for bit.
+// One element: the same operations in the same order as Element8 of cpu/fast/adam_row.cpp, so the two devices agree bit
+// for bit.
 struct Element {
   float p, m, v;
   __device__ void moments(const AdamHyper& h, AdamRest rest, float g) {
@@ -16,8 +17,8 @@ struct Element {
   __device__ bool at_rest() const { return (__float_as_uint(m) | __float_as_uint(v)) == 0; }
 };
 
-// A step without a gradient changes nothing where m and v are zero; a gradient of zero does the same to the value there, so the CPU's test of many
-// elements at once and this one of each give the same bits.
+// A step without a gradient changes nothing where m and v are zero; a gradient of zero does the same to the value
+// there, so the CPU's test of many elements at once and this one of each give the same bits.
 __device__ inline void step_dense(Element& e, bool has_g, float g, const AdamSchedule& s, AdamRest rest, int64_t t) {
   if (!has_g && e.at_rest()) return;
   if (has_g)
@@ -38,11 +39,13 @@ __device__ inline void catch_up(Element& e, const AdamSchedule& s, Reached at, i
   for (; u <= t; ++u) e.decay(s.hyper), e.move(s.hyper, s.coef[u - 1]);
 }
 
-// What is done to a row: the gradient of step t to the moments (a value behind t-1 is brought there), the value to step t, or both to step t.
+// What is done to a row: the gradient of step t to the moments (a value behind t-1 is brought there), the value to step
+// t, or both to step t.
 enum class RowWork { gradient, value, all };
 
 template <RowWork kWork>
-__device__ inline void work_on(const Table& table, int64_t r, int64_t c, float g, const AdamSchedule& s, Reached at, int64_t t, bool at_once) {
+__device__ inline void work_on(const Table& table, int64_t r, int64_t c, float g, const AdamSchedule& s, Reached at,
+                               int64_t t, bool at_once) {
   float *p = table.value.row(r) + c, *m = table.m.row(r) + c, *v = table.v.row(r) + c;
   Element e{0, *m, *v};
   if (kWork == RowWork::gradient) {
@@ -83,16 +86,20 @@ __device__ inline void now_at(const Table& table, int64_t r, int64_t t, bool at_
   if (kWork != RowWork::value) table.moments_at[r] = int32_t(t);
 }
 
-// Geometry  one thread four elements at a time where every array is aligned for that, else one; grid-stride. Traffic 28 bytes an element, coalesced.
+// Geometry  one thread four elements at a time where every array is aligned for that, else one; grid-stride.
+// Traffic   28 bytes an element, coalesced.
 template <int V>
-__global__ void adam_elementwise(float* p, float* m, float* v, const float* g, int64_t n, AdamSchedule s, int64_t t, const Late* late) {
+__global__ void adam_elementwise(float* p, float* m, float* v, const float* g, int64_t n, AdamSchedule s, int64_t t,
+                                 const Late* late) {
   const int64_t now = late_t(t, late), threads = int64_t(gridDim.x) * blockDim.x;
   const bool has_g = g != nullptr;
   const AdamRest rest = adam_rest(s);
   for (int64_t j = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * V; j < n; j += threads * V) {
     if (V == 4 && j + V <= n) {
-      float4 &p4 = *reinterpret_cast<float4*>(p + j), &m4 = *reinterpret_cast<float4*>(m + j), &v4 = *reinterpret_cast<float4*>(v + j);
-      const float4 pj = p4, mj = m4, vj = v4, gj = has_g ? *reinterpret_cast<const float4*>(g + j) : make_float4(0, 0, 0, 0);
+      float4 &p4 = *reinterpret_cast<float4*>(p + j), &m4 = *reinterpret_cast<float4*>(m + j),
+             &v4 = *reinterpret_cast<float4*>(v + j);
+      const float4 pj = p4, mj = m4, vj = v4,
+                   gj = has_g ? *reinterpret_cast<const float4*>(g + j) : make_float4(0, 0, 0, 0);
       Element a{pj.x, mj.x, vj.x}, b{pj.y, mj.y, vj.y}, c{pj.z, mj.z, vj.z}, d{pj.w, mj.w, vj.w};
       step_dense(a, has_g, gj.x, s, rest, now), step_dense(b, has_g, gj.y, s, rest, now);
       step_dense(c, has_g, gj.z, s, rest, now), step_dense(d, has_g, gj.w, s, rest, now);
@@ -108,10 +115,12 @@ __global__ void adam_elementwise(float* p, float* m, float* v, const float* g, i
 }
 
 // Geometry  one warp a listed row (8 rows a block), grid-stride over rows; lane l owns columns l, l+32, ...
-// Traffic   bytes an element: 16 (24 at once) and 4 of the gradient (gradient), 16 (value), 24 (all), once, however many steps are replayed: those stay in registers,
-//           reading 8 bytes of coefficients a step (cached). A replayed step of a value is one division and one square root an element.
+// Traffic   bytes an element: 16 (24 at once) and 4 of the gradient (gradient), 16 (value), 24 (all), once, however
+//           many steps are replayed: those stay in registers, reading 8 bytes of coefficients a step (cached). A
+//           replayed step of a value is one division and one square root an element.
 template <RowWork kWork>
-__global__ void adam_warp_per_row(Table table, RowList rows, CMat g, bool by_row, AdamSchedule s, int64_t t, const Late* late, int32_t* fault) {
+__global__ void adam_warp_per_row(Table table, RowList rows, CMat g, bool by_row, AdamSchedule s, int64_t t,
+                                  const Late* late, int32_t* fault) {
   const int64_t n = rows.n(), now = late_t(t, late), cols = table.value.cols;
   const bool at_once = moves_at_once(n, table.value.rows);
   const int lane = int(threadIdx.x) % kWarp;
@@ -122,15 +131,18 @@ __global__ void adam_warp_per_row(Table table, RowList rows, CMat g, bool by_row
     if (done_already<kWork>(at, now, lane == 0, fault)) continue;
     const int64_t to = kWork == RowWork::all && at.value > now ? at.value : now;
     const float* g_r = g.p ? g.p + (by_row ? r : j) * cols : nullptr;
-    for (int64_t c = lane; c < cols; c += kWarp) work_on<kWork>(table, r, c, kWork == RowWork::gradient ? g_r[c] : 0.0f, s, at, to, at_once);
+    for (int64_t c = lane; c < cols; c += kWarp)
+      work_on<kWork>(table, r, c, kWork == RowWork::gradient ? g_r[c] : 0.0f, s, at, to, at_once);
     __syncwarp();  // every lane has read what the row had reached
     if (lane == 0) now_at<kWork>(table, r, to, at_once);
   }
 }
 
-// The same for wide rows (raw features): one block a row, so that a row's chain of replayed steps is shared by 256 threads and not by 32.
+// The same for wide rows (raw features): one block a row, so that a row's chain of replayed steps is shared by 256
+// threads and not by 32.
 template <RowWork kWork>
-__global__ void adam_block_per_row(Table table, RowList rows, CMat g, bool by_row, AdamSchedule s, int64_t t, const Late* late, int32_t* fault) {
+__global__ void adam_block_per_row(Table table, RowList rows, CMat g, bool by_row, AdamSchedule s, int64_t t,
+                                   const Late* late, int32_t* fault) {
   const int64_t n = rows.n(), now = late_t(t, late), cols = table.value.cols;
   const bool at_once = moves_at_once(n, table.value.rows);
   for (int64_t j = blockIdx.x; j < n; j += gridDim.x) {
@@ -155,10 +167,11 @@ void work_on_rows(Ctx& ctx, const Table& table, RowList rows, CMat g, bool by_ro
   CHECK_SHAPE(table.v, R, cols);
   CHECK_THAT(is_late(t) || (t >= 0 && t <= s.steps));
   if (cols >= kWide)
-    launch(adam_block_per_row<kWork>, std::min(kAdamBlocks, rows.capacity), 256, 0, ctx, table, rows, g, by_row, s, t, ctx.late, ctx.fault);
+    launch(adam_block_per_row<kWork>, std::min(kAdamBlocks, rows.capacity), 256, 0, ctx, table, rows, g, by_row, s, t,
+           ctx.late, ctx.fault);
   else
-    launch(adam_warp_per_row<kWork>, std::min(kAdamBlocks, blocks_for(rows.capacity, 8)), 256, 0, ctx, table, rows, g, by_row, s, t, ctx.late,
-           ctx.fault);
+    launch(adam_warp_per_row<kWork>, std::min(kAdamBlocks, blocks_for(rows.capacity, 8)), 256, 0, ctx, table, rows, g,
+           by_row, s, t, ctx.late, ctx.fault);
 }
 
 }  // namespace

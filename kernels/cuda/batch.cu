@@ -4,13 +4,16 @@
 namespace ccdrec::cuda {
 namespace {
 
-// Geometry  one thread a pair. Traffic 8 coalesced bytes and 4 scattered.
-__global__ void take_by_order(int32_t* out, const int32_t* table, const int32_t* order, int64_t first, int64_t n, const Late* late) {
+// Geometry  one thread a pair.
+// Traffic   8 coalesced bytes and 4 scattered.
+__global__ void take_by_order(int32_t* out, const int32_t* table, const int32_t* order, int64_t first, int64_t n,
+                              const Late* late) {
   const int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (j < n) out[j] = table[order[late_first(first, late) + j]];
 }
 
-// Geometry  one thread an id; in and out may be the same. Traffic 8 bytes.
+// Geometry  one thread an id; in and out may be the same.
+// Traffic   8 bytes.
 __global__ void offset_elementwise(int32_t* out, const int32_t* in, int64_t n, int32_t offset) {
   const int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (j < n) out[j] = in[j] + offset;
@@ -19,7 +22,8 @@ __global__ void offset_elementwise(int32_t* out, const int32_t* in, int64_t n, i
 constexpr int kBatchGroups = 8;
 
 // Y[s] = X[j] for the slots s of group j.
-// Geometry  8 groups and 8 warps a block; the slots of those groups are one range, which the warps take in turn, so a popular row is written by all.
+// Geometry  8 groups and 8 warps a block; the slots of those groups are one range, which the warps take in turn, so a
+//           popular row is written by all.
 // Traffic   one coalesced row out a slot; its row of X comes from cache after the first.
 template <int V>
 __global__ void expand_by_slot(Mat y, CMat x, Groups g) {
@@ -41,7 +45,8 @@ __global__ void expand_by_slot(Mat y, CMat x, Groups g) {
   }
 }
 
-// Geometry  row_moves.h. Traffic 12 bytes an element.
+// Geometry  row_moves.h.
+// Traffic   12 bytes an element.
 template <class T>
 __global__ void add_by_tile(float* y, const float* x, RowList rows, int64_t y_first, int64_t width) {
   each_element(rows.n(), width, [&](int64_t j, int64_t c) {

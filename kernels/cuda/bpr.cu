@@ -6,10 +6,13 @@ namespace {
 
 // A row's margin, loss and gradients; part[block] = the losses of the block's rows.
 // Geometry  one team a row (reduce.h): at d = 64 16 lanes a row, 16 rows a block.
-// Traffic   32 d bytes a row (28 d without d_x; 4 d less for u or p that are written), each once: a row up to 32 V wide waits for its margin in registers.
-// Order     the margin: a lane's columns ascending, then lanes by a butterfly. Losses: as block_sum, blocks as sum_of_partials.
+// Traffic   32 d bytes a row (28 d without d_x; 4 d less for u or p that are written), each once: a row up to 32 V wide
+//           waits for its margin in registers.
+// Order     the margin: a lane's columns ascending, then lanes by a butterfly. Losses: as block_sum, blocks as
+//           sum_of_partials.
 template <int V>
-__global__ void bpr_team_per_row(double* part, BprGradients to, CMat h_u, CMat h_p, CMat h_x, double share, bool with_eps, int shift) {
+__global__ void bpr_team_per_row(double* part, BprGradients to, CMat h_u, CMat h_p, CMat h_x, double share,
+                                 bool with_eps, int shift) {
   const int64_t b = team_row(shift), d = h_u.cols, first = int64_t(team_lane(shift)) * V, step = int64_t(V) << shift;
   const bool here = b < h_u.rows, once = d <= step;
   Columns<V> u{}, p{}, x{};
@@ -41,7 +44,8 @@ __global__ void bpr_team_per_row(double* part, BprGradients to, CMat h_u, CMat h
 }
 
 // part[k blocks_each + c] = sum of squares of share c of block k's rows of X, in double.
-// Geometry  one team a slot (reduce.h), blockIdx.x / blocks_each = k; a block strides over its k's slots. Traffic 4 d bytes a slot.
+// Geometry  one team a slot (reduce.h), blockIdx.x / blocks_each = k; a block strides over its k's slots.
+// Traffic   4 d bytes a slot.
 template <int V>
 __global__ void norm_squares(double* part, CMat x, const int32_t* ids, int64_t B, int64_t blocks_each, int shift) {
   const int64_t k = blockIdx.x / blocks_each, c = blockIdx.x % blocks_each, teams = kTeamThreads >> shift;
@@ -56,9 +60,10 @@ __global__ void norm_squares(double* part, CMat x, const int32_t* ids, int64_t B
   if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }
 
-// The blocks' norms: their loss, and what a row of each is multiplied by. Geometry: one warp, lane l owns blocks l, l+32, .. of the 2 + n_neg; partial sums
-// and terms are added in order.
-__global__ void norm_scales(double* loss, float* scale, const double* part, int64_t blocks_each, int64_t B, int n_neg, float reg) {
+// The blocks' norms: their loss, and what a row of each is multiplied by.
+// Geometry  one warp, lane l owns blocks l, l+32, .. of the 2 + n_neg; partial sums and terms are added in order.
+__global__ void norm_scales(double* loss, float* scale, const double* part, int64_t blocks_each, int64_t B, int n_neg,
+                            float reg) {
   const int lane = int(threadIdx.x), blocks = 2 + n_neg;
   double total = 0;
   if (lane == 0) scale[blocks] = 0;  // of a further block
@@ -77,7 +82,9 @@ __global__ void norm_scales(double* loss, float* scale, const double* part, int6
   if (lane == 0) *loss += total;
 }
 
-// g[r] += sum of the scales of r's slots times X[r], slots in order. Geometry: one team a listed row. Traffic 12 d bytes a row, 8 a slot.
+// g[r] += sum of the scales of r's slots times X[r], slots in order.
+// Geometry  one team a listed row.
+// Traffic   12 d bytes a row, 8 a slot.
 template <int V>
 __global__ void norm_gradient(Mat g, CMat x, Groups slots, const float* scale, int64_t B, int shift) {
   const int64_t j = team_row(shift), d = x.cols, first = int64_t(team_lane(shift)) * V, step = int64_t(V) << shift;
@@ -112,11 +119,13 @@ void bpr(Ctx& ctx, double* loss, const BprGradients& to, CMat h_u, CMat h_p, CMa
   const int shift = team_shift(four ? d / 4 : d);
   const int64_t blocks = team_blocks(B, shift);
   double* part = static_cast<double*>(ctx.scratch(0, size_t(blocks) * sizeof(double)));
-  launch((four ? bpr_team_per_row<4> : bpr_team_per_row<1>), blocks, kTeamThreads, 0, ctx, part, to, h_u, h_p, h_x, share, with_eps, shift);
+  launch((four ? bpr_team_per_row<4> : bpr_team_per_row<1>), blocks, kTeamThreads, 0, ctx, part, to, h_u, h_p, h_x,
+         share, with_eps, shift);
   launch(add_loss, 1, 256, 0, ctx, loss, part, blocks, share);
 }
 
-void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const int32_t* ids, int64_t B, int n_neg, float reg) {
+void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const int32_t* ids, int64_t B, int n_neg,
+              float reg) {
   const int64_t d = x.cols, blocks = 2 + n_neg;
   CHECK_SHAPE(g, x.rows, d);
   CHECK_THAT(n_neg >= 0);
@@ -128,8 +137,9 @@ void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const 
   float* scale = static_cast<float*>(ctx.scratch(1, size_t(blocks + 1) * sizeof(float)));
   launch((four ? norm_squares<4> : norm_squares<1>), blocks * each, kTeamThreads, 0, ctx, part, x, ids, B, each, shift);
   launch(norm_scales, 1, kWarp, 0, ctx, loss, scale, part, each, B, n_neg, reg);
-  launch((four ? norm_gradient<4> : norm_gradient<1>), team_blocks(std::min(slots.rows.capacity, (blocks + 1) * B), shift), kTeamThreads, 0, ctx, g,
-         x, slots, scale, B, shift);
+  launch((four ? norm_gradient<4> : norm_gradient<1>),
+         team_blocks(std::min(slots.rows.capacity, (blocks + 1) * B), shift), kTeamThreads, 0, ctx, g, x, slots, scale,
+         B, shift);
 }
 
 }  // namespace ccdrec::cuda

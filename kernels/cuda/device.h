@@ -1,18 +1,22 @@
-// The dialect of the CUDA kernels: one source that nvcc compiles for a GPU and a C++ compiler for the emulator of tests/simt.
+// The dialect of the CUDA kernels: one source that nvcc compiles for a GPU and a C++ compiler for the emulator of
+// tests/simt.
 //
-//   launch(kernel, grid, block, shared, ctx, args...)   in place of the triple brackets; templates in parentheses: launch((k<64, 4>), ...).
-//                                                       A grid of 0 blocks launches nothing. Checked; names the kernel in the error.
+//   launch(kernel, grid, block, shared, ctx, args...)   in place of the triple brackets; templates in parentheses:
+//   launch((k<64, 4>), ...).
+//                                                       A grid of 0 blocks launches nothing. Checked; names the kernel
+//                                                       in the error.
 //   SHARED(T, name, [N][M]);                            a __shared__ array;  SHARED(T, name, );  a scalar
-//   T* p = dynamic_shared<T>();                         the block's dynamic shared memory (`shared` bytes of the launch), 16-byte aligned
-//   threadIdx, blockIdx, blockDim, gridDim              as in CUDA; blocks are multiples of 32 threads
-//   __syncthreads, __syncthreads_or / _and / _count, __syncwarp, __shfl_sync / _up / _down / _xor, __ballot_sync, __any_sync, __all_sync,
+//   T* p = dynamic_shared<T>();                         the block's dynamic shared memory (`shared` bytes of the
+//   launch), 16-byte aligned threadIdx, blockIdx, blockDim, gridDim              as in CUDA; blocks are multiples of 32
+//   threads __syncthreads, __syncthreads_or / _and / _count, __syncwarp, __shfl_sync / _up / _down / _xor,
+//   __ballot_sync, __any_sync, __all_sync,
 //   __match_any_sync                                    the mask names exactly the lanes that take part
 //   atomicAdd / Min / Max / Or / And / CAS / Exch       on integers only: sums of floats have a fixed order
-//   __ldg, __popc, __popcll, __ffs, __clz, __clzll, __brev, float2 / float4 / int2 / int4 / uint4 and make_*, fmaf, sqrtf, expf, fminf, fmaxf,
-//   __float_as_int, __int_as_float, __float_as_uint, __uint_as_float
-// Not in the dialect: CUB inside kernels, cooperative groups, grid-wide synchronisation, inline PTX, warpSize, printf, float atomics.
-// Library calls (cuBLAS, CUB device-wide) are host functions of library.h. nvcc contracts nothing (--fmad=false): a kernel that wants a fused
-// multiply-add writes fmaf, so the emulator and the GPU round alike.
+//   __ldg, __popc, __popcll, __ffs, __clz, __clzll, __brev, float2 / float4 / int2 / int4 / uint4 and make_*, fmaf,
+//   sqrtf, expf, fminf, fmaxf, __float_as_int, __int_as_float, __float_as_uint, __uint_as_float
+// Not in the dialect: CUB inside kernels, cooperative groups, grid-wide synchronisation, inline PTX, warpSize, printf,
+// float atomics. Library calls (cuBLAS, CUB device-wide) are host functions of library.h. nvcc contracts nothing
+// (--fmad=false): a kernel that wants a fused multiply-add writes fmaf, so the emulator and the GPU round alike.
 #pragma once
 #include <algorithm>
 #include <bit>
@@ -33,8 +37,10 @@ struct Grid {
     return unsigned(n);
   }
 };
-void check_cuda(cudaError_t, const char* what, const char* file, int line);  // throws std::runtime_error naming the call; ops.cu
-void check_launch(Ctx&, const char* kernel, const char* file, int line);     // the launch itself; in debug builds also its execution
+void check_cuda(cudaError_t, const char* what, const char* file,
+                int line);  // throws std::runtime_error naming the call; ops.cu
+void check_launch(Ctx&, const char* kernel, const char* file,
+                  int line);  // the launch itself; in debug builds also its execution
 #define CHECK_CUDA(call) ::ccdrec::cuda::check_cuda((call), #call, __FILE__, __LINE__)
 
 template <class T>
@@ -45,7 +51,8 @@ __device__ inline T* dynamic_shared() {
 void allow_shared(const void* kernel, size_t bytes);  // more than 48 KB has to be asked for, once per kernel and device
 
 template <class... P, class... A>
-void launch_named(const char* name, const char* file, int line, void (*kernel)(P...), Grid grid, int block, size_t shared, Ctx& ctx, A&&... args) {
+void launch_named(const char* name, const char* file, int line, void (*kernel)(P...), Grid grid, int block,
+                  size_t shared, Ctx& ctx, A&&... args) {
   // With what the kernel declares itself (less than 32 KB) it may come to more than 48.
   if (grid.d.x == 0 || grid.d.y == 0 || grid.d.z == 0) return;
   if (shared > 16 * 1024) allow_shared(reinterpret_cast<const void*>(kernel), shared);

@@ -1,13 +1,17 @@
 #include "kernels/cuda/reduce.h"
 #include "kernels/diffusion.h"
 
-// make_schedule is the host's: kernels/cpu/diffusion.cpp. Here the rows of a batch's items; all but the loss of `align` has the CPU's bits.
+// make_schedule is the host's: kernels/cpu/diffusion.cpp. Here the rows of a batch's items; all but the loss of `align`
+// has the CPU's bits.
 namespace ccdrec::cuda {
 namespace {
 
-// t[j] = the draw of address j, or of the mirrored half: T-1 less the draw of j-h. The halves split at h = n/2+1, known here only.
-// Geometry one thread a row. Traffic 4 bytes a row.
-__global__ void draw_timesteps_by_address(int32_t* t, RowList rows, int steps, bool mirrored, Stream stream, const Late* late) {
+// t[j] = the draw of address j, or of the mirrored half: T-1 less the draw of j-h. The halves split at h = n/2+1, known
+// here only.
+// Geometry  one thread a row.
+// Traffic   4 bytes a row.
+__global__ void draw_timesteps_by_address(int32_t* t, RowList rows, int steps, bool mirrored, Stream stream,
+                                          const Late* late) {
   const int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, n = rows.n(), h = mirrored ? n / 2 + 1 : n;
   if (j >= n) return;
   const Stream s = resolved(stream, late);
@@ -16,9 +20,11 @@ __global__ void draw_timesteps_by_address(int32_t* t, RowList rows, int steps, b
 }
 
 // eps[j, 4s .. 4s+3] = the two pairs of draw(stream, rows[j], s).
-// Geometry  one team a row (reduce.h), a lane for four columns. Traffic 4 d bytes a row, written once; bound by the arithmetic of the draws.
+// Geometry  one team a row (reduce.h), a lane for four columns.
+// Traffic   4 d bytes a row, written once; bound by the arithmetic of the draws.
 template <int V>
-__global__ void draw_normals_by_address(Mat eps, RowList rows, Stream stream, const Late* late, int shift, int32_t* fault) {
+__global__ void draw_normals_by_address(Mat eps, RowList rows, Stream stream, const Late* late, int shift,
+                                        int32_t* fault) {
   const int64_t j = team_row(shift), d = eps.cols;
   if (j >= rows_within(rows, eps.rows, fault)) return;
   const Stream s = resolved(stream, late);
@@ -38,11 +44,14 @@ __global__ void draw_normals_by_address(Mat eps, RowList rows, Stream stream, co
   }
 }
 
-// The elementwise kernels below. Geometry: one team a row, V columns a lane; rows past the count cost a look at it.
+// The elementwise kernels below.
+// Geometry  one team a row, V columns a lane; rows past the count cost a look at it.
 
-// e_t[j] = sqrt_abar[t_j] q[i] + sqrt_1m_abar[t_j] eps[j]. Traffic 12 d bytes a row.
+// e_t[j] = sqrt_abar[t_j] q[i] + sqrt_1m_abar[t_j] eps[j].
+// Traffic   12 d bytes a row.
 template <int V>
-__global__ void diffuse_rows(Mat e_t, CMat q, CMat eps, const int32_t* t, RowList rows, Schedule schedule, int64_t room, int shift, int32_t* fault) {
+__global__ void diffuse_rows(Mat e_t, CMat q, CMat eps, const int32_t* t, RowList rows, Schedule schedule, int64_t room,
+                             int shift, int32_t* fault) {
   const int64_t j = team_row(shift), d = q.cols;
   if (j >= rows_within(rows, room, fault)) return;
   const float signal = schedule.sqrt_abar[t[j]], noise = schedule.sqrt_1m_abar[t[j]];
@@ -55,9 +64,11 @@ __global__ void diffuse_rows(Mat e_t, CMat q, CMat eps, const int32_t* t, RowLis
   }
 }
 
-// d_q[i] += sqrt_abar[t_j] d_e_t[j]; rows are distinct. Traffic 12 d bytes a row.
+// d_q[i] += sqrt_abar[t_j] d_e_t[j]; rows are distinct.
+// Traffic   12 d bytes a row.
 template <int V>
-__global__ void diffuse_backward_rows(Mat d_q, CMat d_e_t, const int32_t* t, RowList rows, Schedule schedule, int shift, int32_t* fault) {
+__global__ void diffuse_backward_rows(Mat d_q, CMat d_e_t, const int32_t* t, RowList rows, Schedule schedule, int shift,
+                                      int32_t* fault) {
   const int64_t j = team_row(shift), d = d_q.cols;
   if (j >= rows_within(rows, d_e_t.rows, fault)) return;
   const float signal = schedule.sqrt_abar[t[j]];
@@ -70,7 +81,8 @@ __global__ void diffuse_backward_rows(Mat d_q, CMat d_e_t, const int32_t* t, Row
   }
 }
 
-// ego[i] = (1-mu) hhat[i] + mu e0_hat[j]; ego may be hhat. Traffic 12 d bytes a row.
+// ego[i] = (1-mu) hhat[i] + mu e0_hat[j]; ego may be hhat.
+// Traffic   12 d bytes a row.
 template <int V>
 __global__ void fuse_rows(Mat ego, CMat hhat, CMat e0_hat, RowList rows, float mu, int shift, int32_t* fault) {
   const int64_t j = team_row(shift), d = ego.cols;
@@ -84,11 +96,13 @@ __global__ void fuse_rows(Mat ego, CMat hhat, CMat e0_hat, RowList rows, float m
   }
 }
 
-// g = 2 s m_i (q[i] - e0_hat[j]): d_e0_hat[j] = mu g_ego[i] - g, d_q[i] += g, g_ego[i] *= 1-mu; part[block] = the block's sum of m_i
-// ||q[i]-e0_hat[j]||^2. Traffic   28 d bytes a row. Order     of the loss: a lane's columns ascending, then block_sum, blocks as sum_of_partials.
+// g = 2 s m_i (q[i] - e0_hat[j]): d_e0_hat[j] = mu g_ego[i] - g, d_q[i] += g, g_ego[i] *= 1-mu; part[block] = the
+// block's sum of m_i ||q[i]-e0_hat[j]||^2.
+// Traffic   28 d bytes a row.
+// Order     of the loss: a lane's columns ascending, then block_sum, blocks as sum_of_partials.
 template <int V>
-__global__ void align_team_per_row(double* part, Mat d_e0_hat, Mat d_q, Mat g_ego, CMat q, CMat e0_hat, Groups groups, double s, float mu,
-                                   int64_t room, int shift, int32_t* fault) {
+__global__ void align_team_per_row(double* part, Mat d_e0_hat, Mat d_q, Mat g_ego, CMat q, CMat e0_hat, Groups groups,
+                                   double s, float mu, int64_t room, int shift, int32_t* fault) {
   const int64_t j = team_row(shift), d = q.cols, n = rows_within(groups.rows, room, fault);
   if (j - (threadIdx.x >> shift) >= n) return;  // the whole block
   double sum = 0;
@@ -114,8 +128,10 @@ __global__ void align_team_per_row(double* part, Mat d_e0_hat, Mat d_q, Mat g_eg
   if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }
 
-// *loss += s * sum of part, over the blocks that had rows. Geometry one block.
-__global__ void align_add_loss(double* loss, const double* part, RowList rows, int64_t room, int rows_per_block, double s) {
+// *loss += s * sum of part, over the blocks that had rows.
+// Geometry  one block.
+__global__ void align_add_loss(double* loss, const double* part, RowList rows, int64_t room, int rows_per_block,
+                               double s) {
   const int64_t n = rows.n() < room ? rows.n() : room;
   if (n == 0) return;
   const double sum = sum_of_partials(part, (n + rows_per_block - 1) / rows_per_block);
@@ -125,15 +141,16 @@ __global__ void align_add_loss(double* loss, const double* part, RowList rows, i
 }  // namespace
 
 void draw_timesteps(Ctx& ctx, int32_t* t, RowList rows, int steps, bool mirrored, Stream stream) {
-  launch(draw_timesteps_by_address, blocks_for(rows.capacity, 256), 256, 0, ctx, t, rows, steps, mirrored, stream, ctx.late);
+  launch(draw_timesteps_by_address, blocks_for(rows.capacity, 256), 256, 0, ctx, t, rows, steps, mirrored, stream,
+         ctx.late);
 }
 
 void draw_normals(Ctx& ctx, Mat eps, RowList rows, Stream stream) {
   const int shift = team_shift((eps.cols + 3) / 4);
   const int64_t blocks = team_blocks(rows.capacity, shift);
   const bool four = four_columns(eps.cols, {eps.p});
-  launch((four ? draw_normals_by_address<4> : draw_normals_by_address<1>), blocks, kTeamThreads, 0, ctx, eps, rows, stream, ctx.late, shift,
-         ctx.fault);
+  launch((four ? draw_normals_by_address<4> : draw_normals_by_address<1>), blocks, kTeamThreads, 0, ctx, eps, rows,
+         stream, ctx.late, shift, ctx.fault);
 }
 
 void diffuse(Ctx& ctx, Mat e_t, CMat q, CMat eps, const int32_t* t, RowList rows, const Schedule& schedule) {
@@ -142,7 +159,8 @@ void diffuse(Ctx& ctx, Mat e_t, CMat q, CMat eps, const int32_t* t, RowList rows
   const bool four = four_columns(d, {e_t.p, q.p, eps.p});
   const int shift = team_shift(four ? d / 4 : d);
   const int64_t blocks = team_blocks(rows.capacity, shift);
-  launch((four ? diffuse_rows<4> : diffuse_rows<1>), blocks, kTeamThreads, 0, ctx, e_t, q, eps, t, rows, schedule, room, shift, ctx.fault);
+  launch((four ? diffuse_rows<4> : diffuse_rows<1>), blocks, kTeamThreads, 0, ctx, e_t, q, eps, t, rows, schedule, room,
+         shift, ctx.fault);
 }
 
 void diffuse_backward(Ctx& ctx, Mat d_q, CMat d_e_t, const int32_t* t, RowList rows, const Schedule& schedule) {
@@ -151,7 +169,8 @@ void diffuse_backward(Ctx& ctx, Mat d_q, CMat d_e_t, const int32_t* t, RowList r
   const bool four = four_columns(d, {d_q.p, d_e_t.p});
   const int shift = team_shift(four ? d / 4 : d);
   const int64_t blocks = team_blocks(rows.capacity, shift);
-  launch((four ? diffuse_backward_rows<4> : diffuse_backward_rows<1>), blocks, kTeamThreads, 0, ctx, d_q, d_e_t, t, rows, schedule, shift, ctx.fault);
+  launch((four ? diffuse_backward_rows<4> : diffuse_backward_rows<1>), blocks, kTeamThreads, 0, ctx, d_q, d_e_t, t,
+         rows, schedule, shift, ctx.fault);
 }
 
 void fuse(Ctx& ctx, Mat ego, CMat hhat, CMat e0_hat, RowList rows, float mu) {
@@ -161,11 +180,12 @@ void fuse(Ctx& ctx, Mat ego, CMat hhat, CMat e0_hat, RowList rows, float mu) {
   const bool four = four_columns(d, {ego.p, hhat.p, e0_hat.p});
   const int shift = team_shift(four ? d / 4 : d);
   const int64_t blocks = team_blocks(rows.capacity, shift);
-  launch((four ? fuse_rows<4> : fuse_rows<1>), blocks, kTeamThreads, 0, ctx, ego, hhat, e0_hat, rows, mu, shift, ctx.fault);
+  launch((four ? fuse_rows<4> : fuse_rows<1>), blocks, kTeamThreads, 0, ctx, ego, hhat, e0_hat, rows, mu, shift,
+         ctx.fault);
 }
 
-void align(Ctx& ctx, double* loss, Mat d_e0_hat, Mat d_q, Mat g_ego, CMat q, CMat e0_hat, const Groups& groups, float lambda, int64_t terms,
-           float mu) {
+void align(Ctx& ctx, double* loss, Mat d_e0_hat, Mat d_q, Mat g_ego, CMat q, CMat e0_hat, const Groups& groups,
+           float lambda, int64_t terms, float mu) {
   const int64_t d = q.cols, room = std::min(e0_hat.rows, d_e0_hat.rows);
   CHECK_SHAPE(d_q, q.rows, d);
   CHECK_SHAPE(g_ego, q.rows, d);
@@ -176,8 +196,8 @@ void align(Ctx& ctx, double* loss, Mat d_e0_hat, Mat d_q, Mat g_ego, CMat q, CMa
   const int64_t blocks = team_blocks(groups.rows.capacity, shift);
   if (blocks == 0) return;
   double* part = static_cast<double*>(ctx.scratch(0, size_t(blocks) * sizeof(double)));
-  launch((four ? align_team_per_row<4> : align_team_per_row<1>), blocks, kTeamThreads, 0, ctx, part, d_e0_hat, d_q, g_ego, q, e0_hat, groups, s, mu,
-         room, shift, ctx.fault);
+  launch((four ? align_team_per_row<4> : align_team_per_row<1>), blocks, kTeamThreads, 0, ctx, part, d_e0_hat, d_q,
+         g_ego, q, e0_hat, groups, s, mu, room, shift, ctx.fault);
   launch(align_add_loss, 1, 256, 0, ctx, loss, part, groups.rows, room, kTeamThreads >> shift, s);
 }
 

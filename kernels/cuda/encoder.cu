@@ -3,9 +3,9 @@
 #include "kernels/encoder.h"
 #include "kernels/numbers.h"
 
-// The Transformer estimator: library products on (rows*K,d) matrices and, between them, one kernel for what touches a row once. All products run over
-// the capacity, since the count is known on the device only: tokens past the count are zero going in and their gradients are zero coming back, so
-// they add nothing to a weight's gradient.
+// The Transformer estimator: library products on (rows*K,d) matrices and, between them, one kernel for what touches a
+// row once. All products run over the capacity, since the count is known on the device only: tokens past the count are
+// zero going in and their gradients are zero coming back, so they add nothing to a weight's gradient.
 namespace ccdrec::cuda {
 namespace {
 
@@ -15,7 +15,8 @@ constexpr int64_t kEncoderChunk = 256;       // rows of one partial column sum
 constexpr int64_t kReverseBytes = 32 << 20;  // activations of a tile of the reverse process: stays in a large L2
 constexpr int kSums = 10;                    // bias and LayerNorm gradients of a layer
 
-// --- forward -----------------------------------------------------------------------------------------------------------------------------
+// --- forward
+// ---------------------------------------------------------------------------------------------------------------------
 
 // What a token is made of. In the reverse process all items are at the same step.
 struct Tokens {
@@ -28,12 +29,13 @@ struct Tokens {
   }
 };
 
-// z_r = the token (the first layer), or z_r + bias: what the product before left out. x_r = (z_r - mean) rstd, n_r = x_r scale + shift.
+// z_r = the token (the first layer), or z_r + bias: what the product before left out. x_r = (z_r - mean) rstd, n_r =
+// x_r scale + shift.
 // Geometry  one warp a row, 8 rows a block; lane l owns columns l, l+32, ...
 // Traffic   a row of z read and written, x and n written; the second and third pass over z hit the L1.
 // Order     mean and variance: a lane's columns ascending, then a butterfly.
-__global__ void encoder_norm_warp_per_row(Mat normed, float* x, float* rstd, Mat z, const float* bias, Tokens tokens, const float* scale,
-                                          const float* shift, int32_t* fault) {
+__global__ void encoder_norm_warp_per_row(Mat normed, float* x, float* rstd, Mat z, const float* bias, Tokens tokens,
+                                          const float* scale, const float* shift, int32_t* fault) {
   const int64_t r = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp, d = z.cols;
   const int lane = int(threadIdx.x) % kWarp;
   if (r >= z.rows) return;  // the whole warp
@@ -61,12 +63,13 @@ __global__ void encoder_norm_warp_per_row(Mat normed, float* x, float* rstd, Mat
 }
 
 // q, k, v += their biases; per head a = softmax(q k^T / sqrt(d/H)), o = a v.
-// Geometry  one warp an item, 4 items a block, its K*K*H weights in shared memory. A lane computes whole dot products of width d/H, then whole
+// Geometry  one warp an item, 4 items a block, its K*K*H weights in shared memory. A lane computes whole dot products
+//           of width d/H, then whole
 // softmax
 //           rows, then columns of o.
 // Traffic   q, k, v read and written, o and a written: 28 K d bytes an item and 4 K K H; later passes hit the L1.
-__global__ void encoder_attention_warp_per_item(float* a_out, Mat o, Mat q, Mat k, Mat v, const float* b_q, const float* b_k, const float* b_v, int K,
-                                                int H) {
+__global__ void encoder_attention_warp_per_item(float* a_out, Mat o, Mat q, Mat k, Mat v, const float* b_q,
+                                                const float* b_k, const float* b_v, int K, int H) {
   const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp, scores = K * K * H;
   const int64_t first = (int64_t(blockIdx.x) * kItemsPerBlock + warp) * K, d = q.cols, width = d / H;
   if (first >= q.rows) return;  // the whole warp
@@ -109,7 +112,9 @@ __global__ void encoder_attention_warp_per_item(float* a_out, Mat o, Mat q, Mat 
   }
 }
 
-// u += bias, act = gelu(u); act may be u. Geometry: teams of a row (reduce.h). Traffic 12 bytes an element.
+// u += bias, act = gelu(u); act may be u.
+// Geometry  teams of a row (reduce.h).
+// Traffic   12 bytes an element.
 __global__ void encoder_gelu(Mat act, Mat u, const float* bias, int shift) {
   const int64_t r = team_row(shift);
   if (r >= u.rows) return;
@@ -129,26 +134,35 @@ __device__ inline float mean_of_rows(Mat z, const float* bias, int64_t j, int K,
   return sum;
 }
 
-// e0_hat[j], j < n. Geometry: teams of a row. Traffic 4 (K+1) d bytes an item.
+// e0_hat[j], j < n.
+// Geometry  teams of a row.
+// Traffic   4 (K+1) d bytes an item.
 __global__ void encoder_mean(Mat e0_hat, Mat z, const float* bias, RowList rows, int64_t room, int K, int shift) {
   const int64_t j = team_row(shift), n = rows.n() < room ? rows.n() : room;
   if (j >= n) return;
-  for (int64_t i = team_lane(shift); i < z.cols; i += int64_t(1) << shift) e0_hat.row(j)[i] = mean_of_rows(z, bias, j, K, i);
+  for (int64_t i = team_lane(shift); i < z.cols; i += int64_t(1) << shift)
+    e0_hat.row(j)[i] = mean_of_rows(z, bias, j, K, i);
 }
 
-// --- backward ----------------------------------------------------------------------------------------------------------------------------
+// --- backward
+// ---------------------------------------------------------------------------------------------------------------------
 
-// d_z = d_e0_hat / K for each of an item's rows, 0 past the count. Geometry: teams of a row.
+// d_z = d_e0_hat / K for each of an item's rows, 0 past the count.
+// Geometry  teams of a row.
 __global__ void encoder_spread(Mat d_z, CMat d_e0_hat, RowList rows, int64_t room, int K, int shift, int32_t* fault) {
   const int64_t r = team_row(shift), j = r / K;
   if (r >= d_z.rows) return;
   const bool in_use = j < rows_within(rows, room, fault);
-  for (int64_t i = team_lane(shift); i < d_z.cols; i += int64_t(1) << shift) d_z.row(r)[i] = in_use ? d_e0_hat.row(j)[i] / float(K) : 0.0f;
+  for (int64_t i = team_lane(shift); i < d_z.cols; i += int64_t(1) << shift)
+    d_z.row(r)[i] = in_use ? d_e0_hat.row(j)[i] / float(K) : 0.0f;
 }
 
-// act = gelu(u), d_u = d_y gelu'(u) in place of d_y, gelu' = Phi + u phi; and n2 = x2 scale + shift: computed again, cheaper than kept.
-// Geometry: teams of a row. Traffic 16 bytes an element of u, 8 of x2.
-__global__ void encoder_gelu_backward(Mat act, Mat d_u, CMat u, Mat normed, CMat x, const float* scale, const float* shift_by, int shift) {
+// act = gelu(u), d_u = d_y gelu'(u) in place of d_y, gelu' = Phi + u phi; and n2 = x2 scale + shift: computed again,
+// cheaper than kept.
+// Geometry  teams of a row.
+// Traffic   16 bytes an element of u, 8 of x2.
+__global__ void encoder_gelu_backward(Mat act, Mat d_u, CMat u, Mat normed, CMat x, const float* scale,
+                                      const float* shift_by, int shift) {
   const int64_t r = team_row(shift);
   if (r >= u.rows) return;
   for (int64_t i = team_lane(shift); i < u.cols; i += int64_t(1) << shift) {
@@ -158,11 +172,13 @@ __global__ void encoder_gelu_backward(Mat act, Mat d_u, CMat u, Mat normed, CMat
     act.row(r)[i] = u_ri * cdf;
     d_u.row(r)[i] *= fmaf(u_ri, pdf, cdf);
   }
-  for (int64_t i = team_lane(shift); i < x.cols; i += int64_t(1) << shift) normed.row(r)[i] = fmaf(x.row(r)[i], scale[i], shift_by[i]);
+  for (int64_t i = team_lane(shift); i < x.cols; i += int64_t(1) << shift)
+    normed.row(r)[i] = fmaf(x.row(r)[i], scale[i], shift_by[i]);
 }
 
 // Given d_n, with dx = d_n scale: d_z += rstd (dx - mean(dx) - x mean(dx x)).
-// Geometry one warp a row, 8 rows a block. Traffic 16 d bytes a row; the second pass hits the L1.
+// Geometry  one warp a row, 8 rows a block.
+// Traffic   16 d bytes a row; the second pass hits the L1.
 __global__ void encoder_norm_backward_warp_per_row(Mat d_z, CMat d_n, CMat x, CMat rstd, const float* scale) {
   const int64_t r = int64_t(blockIdx.x) * kWarpsPerBlock + threadIdx.x / kWarp, d = x.cols;
   const int lane = int(threadIdx.x) % kWarp;
@@ -181,12 +197,14 @@ __global__ void encoder_norm_backward_warp_per_row(Mat d_z, CMat d_n, CMat x, CM
   }
 }
 
-// Given d_o: da_rc = do_r . v_c, g_rc = a_rc (da_rc - sum_c' a_rc' da_rc') / sqrt(d/H); dv_c = sum_r a_rc do_r, dq_r = sum_c g_rc k_c,
-// dk_c = sum_r g_rc q_r. Also n1 = x1 scale + shift, computed again. Past the count d_o is zero and so are the results.
+// Given d_o: da_rc = do_r . v_c, g_rc = a_rc (da_rc - sum_c' a_rc' da_rc') / sqrt(d/H); dv_c = sum_r a_rc do_r, dq_r =
+// sum_c g_rc k_c, dk_c = sum_r g_rc q_r. Also n1 = x1 scale + shift, computed again. Past the count d_o is zero and so
+// are the results.
 // Geometry  as the forward kernel, a and g of an item in shared memory.
 // Traffic   q, k, v, x1, d_o read, d_q, d_k, d_v, n1 written: 36 K d bytes an item and 4 K K H.
-__global__ void encoder_attention_backward_warp_per_item(Mat d_q, Mat d_k, Mat d_v, CMat d_o, CMat q, CMat k, CMat v, const float* a_in, Mat normed,
-                                                         CMat x, const float* scale_by, const float* shift_by, int K, int H) {
+__global__ void encoder_attention_backward_warp_per_item(Mat d_q, Mat d_k, Mat d_v, CMat d_o, CMat q, CMat k, CMat v,
+                                                         const float* a_in, Mat normed, CMat x, const float* scale_by,
+                                                         const float* shift_by, int K, int H) {
   const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp, scores = K * K * H;
   const int64_t first = (int64_t(blockIdx.x) * kItemsPerBlock + warp) * K, d = q.cols, width = d / H;
   if (first >= q.rows) return;  // the whole warp
@@ -224,11 +242,14 @@ __global__ void encoder_attention_backward_warp_per_item(Mat d_q, Mat d_k, Mat d
   }
 }
 
-// Column sums of one chunk of rows: part[chunk, at + i] = sum_r y[r,i]; with x, part[chunk, at + i] = sum_r y[r,i] x[r,i] and the plain sum d columns
-// later. Several matrices of `rows` rows that lie behind one another are summed by one launch: matrix z to columns at + z d.
-// Geometry  a block a chunk (x), 32 columns (y) and matrix (z): warp w adds rows w, w+8, ..; lanes are columns. Traffic 4 bytes an element, 8 with x.
+// Column sums of one chunk of rows: part[chunk, at + i] = sum_r y[r,i]; with x, part[chunk, at + i] = sum_r y[r,i]
+// x[r,i] and the plain sum d columns later. Several matrices of `rows` rows that lie behind one another are summed by
+// one launch: matrix z to columns at + z d.
+// Geometry  a block a chunk (x), 32 columns (y) and matrix (z): warp w adds rows w, w+8, ..; lanes are columns.
+// Traffic   4 bytes an element, 8 with x.
 // Order     rows of a warp ascending, warps in order.
-__global__ void encoder_column_sums_of_chunk(float* part, int64_t part_cols, int64_t at, CMat y, const float* x, int64_t rows) {
+__global__ void encoder_column_sums_of_chunk(float* part, int64_t part_cols, int64_t at, CMat y, const float* x,
+                                             int64_t rows) {
   SHARED(float, sums, [2][kWarpsPerBlock][kWarp]);
   const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
   const int64_t chunk = blockIdx.x, d = y.cols, i = int64_t(blockIdx.y) * kWarp + lane, before = blockIdx.z * rows;
@@ -256,7 +277,9 @@ struct SumsTo {
   float* p[kSums];
 };
 
-// to += sum over chunks in order. Geometry one thread a column. Traffic 4 bytes a column and chunk, coalesced.
+// to += sum over chunks in order.
+// Geometry  one thread a column.
+// Traffic   4 bytes a column and chunk, coalesced.
 __global__ void encoder_add_column_sums(SumsTo to, const float* part, int64_t part_cols, int64_t chunks, int64_t d) {
   const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= part_cols) return;
@@ -270,24 +293,27 @@ struct GradTokens {
   Mat p[kMaxModalities + 1];  // d_e_t, d_h[0], ..
 };
 
-// d_e_t[j], d_h[m][j] = rows of d_z, j < n. Geometry: teams of a row of d_z.
+// d_e_t[j], d_h[m][j] = rows of d_z, j < n.
+// Geometry  teams of a row of d_z.
 __global__ void encoder_scatter(GradTokens to, Mat d_z, RowList rows, int64_t room, int K, int shift) {
   const int64_t r = team_row(shift), j = r / K, c = r % K, n = rows.n() < room ? rows.n() : room;
   if (j >= n || c == K - 1) return;  // the time token is a constant
   for (int64_t i = team_lane(shift); i < d_z.cols; i += int64_t(1) << shift) to.p[c].row(j)[i] = d_z.row(r)[i];
 }
 
-// --- reverse -----------------------------------------------------------------------------------------------------------------------------
+// --- reverse
+// ---------------------------------------------------------------------------------------------------------------------
 
 struct Pools {
   float* p[4];  // where this step's e goes besides, or null
 };
 
-// Arriving at e_t: e = sqrt_abar q + sqrt_1m_abar z_start at t = T, else e = A mean(z) + B e + sigma z_noise, without noise at t = 0 (the arrays'
-// entry t belongs to step t+1).
-// Geometry  teams of a row, a lane for the four columns of a draw. Traffic 4 (K+3) d bytes an item.
-__global__ void encoder_reverse_step(Mat e, Pools pools, CMat q, Mat z, const float* bias, Schedule schedule, int64_t t, Stream stream,
-                                     const Late* late, int64_t first, int K, int shift) {
+// Arriving at e_t: e = sqrt_abar q + sqrt_1m_abar z_start at t = T, else e = A mean(z) + B e + sigma z_noise, without
+// noise at t = 0 (the arrays' entry t belongs to step t+1).
+// Geometry  teams of a row, a lane for the four columns of a draw.
+// Traffic   4 (K+3) d bytes an item.
+__global__ void encoder_reverse_step(Mat e, Pools pools, CMat q, Mat z, const float* bias, Schedule schedule, int64_t t,
+                                     Stream stream, const Late* late, int64_t first, int K, int shift) {
   const int64_t j = team_row(shift), d = e.cols, T = schedule.steps;
   if (j >= e.rows) return;
   const bool start = t == T;
@@ -313,7 +339,8 @@ __global__ void encoder_reverse_step(Mat e, Pools pools, CMat q, Mat z, const fl
   }
 }
 
-// --- the encoder -------------------------------------------------------------------------------------------------------------------------
+// --- the encoder
+// ---------------------------------------------------------------------------------------------------------------------
 
 Mat scratch(Ctx& ctx, int slot, int64_t rows, int64_t cols) {
   return {static_cast<float*>(ctx.scratch(slot, size_t(rows * cols) * sizeof(float))), rows, cols};
@@ -321,8 +348,8 @@ Mat scratch(Ctx& ctx, int slot, int64_t rows, int64_t cols) {
 
 void check_encoder(const EstimatorTokens& in, const EncoderParams& params, int64_t d) {
   CHECK_THAT(in.modalities >= 1 && in.modalities <= kMaxModalities);
-  CHECK_THAT(params.layers >= 1 && params.layers <= kMaxEncoderLayers && params.heads >= 1 && params.heads <= kMaxEncoderHeads &&
-             d % params.heads == 0);
+  CHECK_THAT(params.layers >= 1 && params.layers <= kMaxEncoderLayers && params.heads >= 1 &&
+             params.heads <= kMaxEncoderHeads && d % params.heads == 0);
   CHECK_THAT(in.e_t.cols == d && in.tau.cols == d);
   for (int m = 0; m < in.modalities; ++m) CHECK_THAT(in.h[m].cols == d);
 }
@@ -342,15 +369,17 @@ EncoderSaved::Layer first_rows(const EncoderSaved::Layer& s, int64_t rows) {
   return {cut(s.x1), cut(s.rstd1), cut(s.q), cut(s.k), cut(s.v), cut(s.a), cut(s.o), cut(s.x2), cut(s.rstd2), cut(s.u)};
 }
 
-void norm(Ctx& ctx, Mat normed, Mat x, Mat rstd, Mat z, const float* bias, const Tokens& tokens, CMat scale, CMat shift) {
-  launch(encoder_norm_warp_per_row, blocks_for(z.rows, kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, ctx, normed, x.p, rstd.p, z, bias, tokens, scale.p,
-         shift.p, ctx.fault);
+void norm(Ctx& ctx, Mat normed, Mat x, Mat rstd, Mat z, const float* bias, const Tokens& tokens, CMat scale,
+          CMat shift) {
+  launch(encoder_norm_warp_per_row, blocks_for(z.rows, kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, ctx, normed, x.p,
+         rstd.p, z, bias, tokens, scale.p, shift.p, ctx.fault);
 }
 
-// All layers: tokens to z, of which c2 of the last layer is still missing. `saved` gives layer l's room; x, rstd and a may be empty, u may be act and
-// o may be normed.
+// All layers: tokens to z, of which c2 of the last layer is still missing. `saved` gives layer l's room; x, rstd and a
+// may be empty, u may be act and o may be normed.
 template <class SavedOf>
-void run_layers(Ctx& ctx, Mat z, Mat normed, Mat act, const Tokens& tokens, const EncoderParams& params, SavedOf&& saved_of) {
+void run_layers(Ctx& ctx, Mat z, Mat normed, Mat act, const Tokens& tokens, const EncoderParams& params,
+                SavedOf&& saved_of) {
   const int K = tokens.in.modalities + 2, H = params.heads, shift = team_shift(act.cols);
   for (int l = 0; l < params.layers; ++l) {
     const EncoderLayer<CMat>& p = params.layer[l];
@@ -360,7 +389,8 @@ void run_layers(Ctx& ctx, Mat z, Mat normed, Mat act, const Tokens& tokens, cons
     library::gemm(ctx, s.k, normed, false, p.wk, false, false);
     library::gemm(ctx, s.v, normed, false, p.wv, false, false);
     launch(encoder_attention_warp_per_item, blocks_for(z.rows / K, kItemsPerBlock), kItemsPerBlock * kWarp,
-           size_t(kItemsPerBlock * K * K * H) * sizeof(float), ctx, s.a.p, s.o, s.q, s.k, s.v, p.bq.p, p.bk.p, p.bv.p, K, H);
+           size_t(kItemsPerBlock * K * K * H) * sizeof(float), ctx, s.a.p, s.o, s.q, s.k, s.v, p.bq.p, p.bk.p, p.bv.p,
+           K, H);
     library::gemm(ctx, z, s.o, false, p.wo, false, true);
     norm(ctx, normed, s.x2, s.rstd2, z, p.bo.p, tokens, p.s2, p.b2);
     library::gemm(ctx, s.u, normed, false, p.w1, false, false);
@@ -371,20 +401,24 @@ void run_layers(Ctx& ctx, Mat z, Mat normed, Mat act, const Tokens& tokens, cons
 
 }  // namespace
 
-void encoder_forward(Ctx& ctx, Mat e0_hat, const EncoderSaved& saved, const EstimatorTokens& in, const EncoderParams& params, RowList rows) {
+void encoder_forward(Ctx& ctx, Mat e0_hat, const EncoderSaved& saved, const EstimatorTokens& in,
+                     const EncoderParams& params, RowList rows) {
   const int64_t d = e0_hat.cols, room = room_of(in, rows, e0_hat.rows);
   check_encoder(in, params, d);
   if (room == 0) return;
   const int K = in.modalities + 2, shift = team_shift(d);
   const int64_t N = room * K;
-  const Mat z = scratch(ctx, 0, N, d), normed = scratch(ctx, 1, N, d), act = scratch(ctx, 2, N, params.layer[0].w1.cols);
-  run_layers(ctx, z, normed, act, Tokens{in, 0, rows, room}, params, [&](int l) { return first_rows(saved.layer[l], N); });
-  launch(encoder_mean, team_blocks(room, shift), kTeamThreads, 0, ctx, e0_hat, z, params.layer[params.layers - 1].c2.p, rows, room, K, shift);
+  const Mat z = scratch(ctx, 0, N, d), normed = scratch(ctx, 1, N, d),
+            act = scratch(ctx, 2, N, params.layer[0].w1.cols);
+  run_layers(ctx, z, normed, act, Tokens{in, 0, rows, room}, params,
+             [&](int l) { return first_rows(saved.layer[l], N); });
+  launch(encoder_mean, team_blocks(room, shift), kTeamThreads, 0, ctx, e0_hat, z, params.layer[params.layers - 1].c2.p,
+         rows, room, K, shift);
 }
 
 // Given d_e0_hat, layers in reverse; dW += X^T dY and dX = dY W^T around each product, biases by column sums.
-void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& grads, CMat d_e0_hat, const EstimatorTokens& in,
-                      const EncoderSaved& saved, const EncoderParams& params, RowList rows) {
+void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& grads, CMat d_e0_hat,
+                      const EstimatorTokens& in, const EncoderSaved& saved, const EncoderParams& params, RowList rows) {
   const int64_t d = d_e0_hat.cols, inner = params.layer[0].w1.cols;
   check_encoder(in, params, d);
   CHECK_THAT(d_e_t.cols == d);
@@ -398,12 +432,13 @@ void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& g
   if (room == 0) return;
   const int K = in.modalities + 2, H = params.heads, shift = team_shift(d), wide = team_shift(inner);
   const int64_t N = room * K, chunks = blocks_for(N, kEncoderChunk), sums = (kSums - 1) * d + inner;
-  const Mat d_z = scratch(ctx, 0, N, d), normed = scratch(ctx, 1, N, d), act = scratch(ctx, 2, N, inner), d_act = scratch(ctx, 3, N, inner);
+  const Mat d_z = scratch(ctx, 0, N, d), normed = scratch(ctx, 1, N, d), act = scratch(ctx, 2, N, inner),
+            d_act = scratch(ctx, 3, N, inner);
   const Mat d_qkv = scratch(ctx, 4, 3 * N, d), d_n = scratch(ctx, 5, N, d), part = scratch(ctx, 6, chunks, sums);
   const Mat d_q = d_qkv.slice(0, N), d_k = d_qkv.slice(N, N), d_v = d_qkv.slice(2 * N, N);
   const auto column_sums = [&](int64_t at, CMat y, const float* x, int64_t matrices) {
-    launch(encoder_column_sums_of_chunk, Grid(chunks, blocks_for(y.cols, kWarp), matrices), kWarpsPerBlock * kWarp, 0, ctx, part.p, sums, at, y, x,
-           N);
+    launch(encoder_column_sums_of_chunk, Grid(chunks, blocks_for(y.cols, kWarp), matrices), kWarpsPerBlock * kWarp, 0,
+           ctx, part.p, sums, at, y, x, N);
   };
 
   launch(encoder_spread, team_blocks(N, shift), kTeamThreads, 0, ctx, d_z, d_e0_hat, rows, room, K, shift, ctx.fault);
@@ -412,20 +447,23 @@ void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& g
     const EncoderLayer<Mat>& g = grads.layer[l];
     const EncoderSaved::Layer s = first_rows(saved.layer[l], N);
     library::gemm(ctx, d_act, d_z, false, p.w2, true, false);
-    launch(encoder_gelu_backward, team_blocks(N, wide), kTeamThreads, 0, ctx, act, d_act, s.u, normed, s.x2, p.s2.p, p.b2.p, wide);
+    launch(encoder_gelu_backward, team_blocks(N, wide), kTeamThreads, 0, ctx, act, d_act, s.u, normed, s.x2, p.s2.p,
+           p.b2.p, wide);
     library::gemm(ctx, g.w2, act, true, d_z, false, true);
     column_sums(0, d_z, nullptr, 1);  // c2
     library::gemm(ctx, g.w1, normed, true, d_act, false, true);
     column_sums((kSums - 1) * d, d_act, nullptr, 1);  // c1
     library::gemm(ctx, d_n, d_act, false, p.w1, true, false);
     column_sums(d, d_n, s.x2.p, 1);  // s2, b2
-    launch(encoder_norm_backward_warp_per_row, blocks_for(N, kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, ctx, d_z, d_n, s.x2, s.rstd2, p.s2.p);
+    launch(encoder_norm_backward_warp_per_row, blocks_for(N, kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, ctx, d_z, d_n,
+           s.x2, s.rstd2, p.s2.p);
     // d_z now reaches the attention's output.
     library::gemm(ctx, g.wo, s.o, true, d_z, false, true);
     column_sums(3 * d, d_z, nullptr, 1);  // bo
     library::gemm(ctx, d_n, d_z, false, p.wo, true, false);
     launch(encoder_attention_backward_warp_per_item, blocks_for(room, kItemsPerBlock), kItemsPerBlock * kWarp,
-           size_t(2 * kItemsPerBlock * K * K * H) * sizeof(float), ctx, d_q, d_k, d_v, d_n, s.q, s.k, s.v, s.a.p, normed, s.x1, p.s1.p, p.b1.p, K, H);
+           size_t(2 * kItemsPerBlock * K * K * H) * sizeof(float), ctx, d_q, d_k, d_v, d_n, s.q, s.k, s.v, s.a.p,
+           normed, s.x1, p.s1.p, p.b1.p, K, H);
     column_sums(4 * d, d_qkv, nullptr, 3);  // bq, bk, bv
     library::gemm(ctx, g.wq, normed, true, d_q, false, true);
     library::gemm(ctx, g.wk, normed, true, d_k, false, true);
@@ -434,7 +472,8 @@ void encoder_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EncoderGrads& g
     library::gemm(ctx, d_n, d_k, false, p.wk, true, true);
     library::gemm(ctx, d_n, d_v, false, p.wv, true, true);
     column_sums(7 * d, d_n, s.x1.p, 1);  // s1, b1
-    launch(encoder_norm_backward_warp_per_row, blocks_for(N, kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, ctx, d_z, d_n, s.x1, s.rstd1, p.s1.p);
+    launch(encoder_norm_backward_warp_per_row, blocks_for(N, kWarpsPerBlock), kWarpsPerBlock * kWarp, 0, ctx, d_z, d_n,
+           s.x1, s.rstd1, p.s1.p);
     const SumsTo sums_to{{g.c2.p, g.s2.p, g.b2.p, g.bo.p, g.bq.p, g.bk.p, g.bv.p, g.s1.p, g.b1.p, g.c1.p}};
     launch(encoder_add_column_sums, blocks_for(sums, 256), 256, 0, ctx, sums_to, part.p, sums, chunks, d);
   }
@@ -450,16 +489,18 @@ static int64_t reverse_tile(int64_t n, int64_t K, int64_t d, int64_t inner) {
 void encoder_scratch(ScratchPlan& p, int64_t rows, int modalities, int64_t d, int64_t inner) {
   const int64_t N = rows * (modalities + 2), sums = (kSums - 1) * d + inner;
   for (const int slot : {0, 1, 5}) p.need(slot, N * d * 4);
-  p.need(2, N * inner * 4), p.need(3, N * inner * 4), p.need(4, 3 * N * d * 4), p.need(6, blocks_for(N, kEncoderChunk) * sums * 4);
+  p.need(2, N * inner * 4), p.need(3, N * inner * 4), p.need(4, 3 * N * d * 4),
+      p.need(6, blocks_for(N, kEncoderChunk) * sums * 4);
 }
 void encoder_reverse_scratch(ScratchPlan& p, int64_t items, int modalities, int64_t d, int64_t inner, int, int) {
   const int64_t tile = reverse_tile(items, modalities + 2, d, inner), N = tile * (modalities + 2);
-  p.need(0, N * d * 4), p.need(1, N * d * 4), p.need(2, N * inner * 4), p.need(3, 3 * N * d * 4), p.need(4, tile * d * 4);
+  p.need(0, N * d * 4), p.need(1, N * d * 4), p.need(2, N * inner * 4), p.need(3, 3 * N * d * 4),
+      p.need(4, tile * d * 4);
 }
 
 // Tile by tile; nothing is kept for a backward.
-void encoder_reverse(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const EncoderParams& params,
-                     const Schedule& schedule, uint32_t seed, uint32_t epoch) {
+void encoder_reverse(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau,
+                     const EncoderParams& params, const Schedule& schedule, uint32_t seed, uint32_t epoch) {
   const int64_t n = q.rows, d = q.cols, T = schedule.steps, inner = params.layer[0].w1.cols;
   CHECK_SHAPE(tau, T, d);
   if (n == 0) return;
@@ -474,22 +515,27 @@ void encoder_reverse(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int moda
     if (pools[p]) CHECK_SHAPE(pools[p], n, d);
   const int K = modalities + 2, shift = team_shift((d + 3) / 4);
   const int64_t tile = reverse_tile(n, K, d, inner);
-  const Mat room_z = scratch(ctx, 0, tile * K, d), room_normed = scratch(ctx, 1, tile * K, d), room_act = scratch(ctx, 2, tile * K, inner);
+  const Mat room_z = scratch(ctx, 0, tile * K, d), room_normed = scratch(ctx, 1, tile * K, d),
+            room_act = scratch(ctx, 2, tile * K, inner);
   const Mat room_qkv = scratch(ctx, 3, 3 * tile * K, d), room_e = scratch(ctx, 4, tile, d);
   for (int64_t first = 0; first < n; first += tile) {
     const int64_t count = std::min(tile, n - first), N = count * K;
-    const Mat e = room_e.slice(0, count), z = room_z.slice(0, N), normed = room_normed.slice(0, N), act = room_act.slice(0, N);
+    const Mat e = room_e.slice(0, count), z = room_z.slice(0, N), normed = room_normed.slice(0, N),
+              act = room_act.slice(0, N);
     EncoderSaved::Layer s;
     s.q = room_qkv.slice(0, N), s.k = room_qkv.slice(N, N), s.v = room_qkv.slice(2 * N, N), s.o = normed, s.u = act;
     in.e_t = e;
     for (int m = 0; m < modalities; ++m) in.h[m] = h[m].slice(first, count);
     for (int64_t t = T; t >= 0; --t) {
-      if (t < T) run_layers(ctx, z, normed, act, Tokens{in, int32_t(t), RowList{nullptr, nullptr, count}, count}, params, [&](int) { return s; });
+      if (t < T)
+        run_layers(ctx, z, normed, act, Tokens{in, int32_t(t), RowList{nullptr, nullptr, count}, count}, params,
+                   [&](int) { return s; });
       Pools to{};
       for (int64_t p = 0; p < 4; ++p) to.p[p] = T - t == (p + 1) * T / 4 ? pools[p].p : nullptr;
-      const Stream stream = t < T ? Stream{seed, Use::reverse_noise, epoch, uint32_t(t + 1)} : Stream{seed, Use::reverse_start, epoch, uint32_t(T)};
-      launch(encoder_reverse_step, team_blocks(count, shift), kTeamThreads, 0, ctx, e, to, q, z, params.layer[params.layers - 1].c2.p, schedule, t,
-             stream, ctx.late, first, K, shift);
+      const Stream stream = t < T ? Stream{seed, Use::reverse_noise, epoch, uint32_t(t + 1)}
+                                  : Stream{seed, Use::reverse_start, epoch, uint32_t(T)};
+      launch(encoder_reverse_step, team_blocks(count, shift), kTeamThreads, 0, ctx, e, to, q, z,
+             params.layer[params.layers - 1].c2.p, schedule, t, stream, ctx.late, first, K, shift);
     }
   }
 }

@@ -6,7 +6,8 @@
 namespace ccdrec::cuda {
 namespace {
 
-// out[c] = v . w.row(c) for c < d, then zeros up to `width`; v (d) in shared memory. One warp a sum, lane l takes terms l, l+32, ..
+// out[c] = v . w.row(c) for c < d, then zeros up to `width`; v (d) in shared memory. One warp a sum, lane l takes terms
+// l, l+32, ..
 __device__ inline void row_times_transposed(float* out, const float* v, CMat w, int64_t width) {
   const int lane = int(threadIdx.x) % kWarp, warps = int(blockDim.x) / kWarp;
   for (int64_t c = threadIdx.x / kWarp; c < w.rows; c += warps) {
@@ -19,9 +20,10 @@ __device__ inline void row_times_transposed(float* out, const float* v, CMat w, 
 }
 
 // Row r < W of G and W_v (or of their transposes); then, a block a step, x and y = (x W_q) W_k^T of the time tokens.
-// Geometry  W + T blocks of 8 warps. Traffic 16 KB a block from L2 at d = 64, 2 W floats written.
-__global__ void estimator_constants_row(float* g, float* v, float* x_tau, float* y_tau, EstimatorParams params, CMat tau, bool transposed,
-                                        int64_t width) {
+// Geometry  W + T blocks of 8 warps.
+// Traffic   16 KB a block from L2 at d = 64, 2 W floats written.
+__global__ void estimator_constants_row(float* g, float* v, float* x_tau, float* y_tau, EstimatorParams params,
+                                        CMat tau, bool transposed, int64_t width) {
   float *row = dynamic_shared<float>(), *product = row + width;  // (W) each
   const int64_t d = params.wq.rows, r = blockIdx.x;
   const int lane = int(threadIdx.x) % kWarp;
@@ -68,7 +70,11 @@ constexpr int kBlocksPerSm = 2;  // blocks stay and take further items, so that 
 // Item and lane of a thread in the kernels by item: a warp takes two items, one a group.
 struct Place {
   int group, q, warp, warps;
-  __device__ Place() : group(int(threadIdx.x) % 2), q(int(threadIdx.x) % kWarp / 2), warp(int(threadIdx.x) / kWarp), warps(int(blockDim.x) / kWarp) {}
+  __device__ Place()
+      : group(int(threadIdx.x) % 2),
+        q(int(threadIdx.x) % kWarp / 2),
+        warp(int(threadIdx.x) / kWarp),
+        warps(int(blockDim.x) / kWarp) {}
   __device__ int64_t first_pair() const { return int64_t(blockIdx.x) * warps + warp; }
   __device__ int64_t step() const { return int64_t(gridDim.x) * warps; }
 };
@@ -81,13 +87,17 @@ CCDREC_HD int64_t item_warp_floats(int K, int rows) {
 CCDREC_HD inline int up_to(int K, int multiple) { return (K + multiple - 1) / multiple * multiple; }
 
 // f_theta of the listed items: tokens -> x, rstd -> y = x G -> a -> s -> e0_hat.
-// Geometry  16 lanes an item, two items a warp, up to 8 warps a block, blocks stay. A lane keeps I = 4 rows of y (d <= 128) at a time; a token's
-//           x waits in shared memory, where the product reads it by row and everything else by column.
-// Traffic   per item 4 K d bytes of tokens read, 8 K d + 8 d of x, y, s, e0_hat written; 32 KB of weights a block from L2.
-// Limits    2 (K+1) d^2 flop an item. The value product has one row a lane and is held by the shared memory (5 floats for 4 multiply-adds).
+// Geometry  16 lanes an item, two items a warp, up to 8 warps a block, blocks stay. A lane keeps I = 4 rows of y (d <=
+//           128) at a time; a token's x waits in shared memory, where the product reads it by row and everything else
+//           by column.
+// Traffic   per item 4 K d bytes of tokens read, 8 K d + 8 d of x, y, s, e0_hat written; 32 KB of weights a block from
+//           L2.
+// Limits    2 (K+1) d^2 flop an item. The value product has one row a lane and is held by the shared memory (5 floats
+//           for 4 multiply-adds).
 template <class S>
 __global__ void __launch_bounds__(kItemWarps* kWarp)
-    estimator_forward_items(Mat e0_hat, EstimatorSaved saved, EstimatorTokens in, EstimatorConstants constants, RowList rows, bool vec) {
+    estimator_forward_items(Mat e0_hat, EstimatorSaved saved, EstimatorTokens in, EstimatorConstants constants,
+                            RowList rows, bool vec) {
   constexpr int I = S::I, N = S::N;
   const Place at;
   const int64_t n = rows.n();
@@ -102,7 +112,8 @@ __global__ void __launch_bounds__(kItemWarps* kWarp)
   const Gathered<I> part(q);
 
   for (int64_t pair = at.first_pair(); pair * 2 < n; pair += at.step()) {
-    const bool live = pair * 2 + at.group < n;  // of an odd number the last group repeats its neighbour's item and stores nothing
+    const bool live =
+        pair * 2 + at.group < n;  // of an odd number the last group repeats its neighbour's item and stores nothing
     const int64_t j = live ? pair * 2 + at.group : n - 1;
 #pragma unroll 1
     for (int r = 0; r < padded; r += I) {
@@ -142,12 +153,14 @@ __global__ void __launch_bounds__(kItemWarps* kWarp)
           for (int i = 0; i < I; ++i) v[k * I + i] = dot(y[i], x_c);
         }
         const float sum = gather_sums(v, q);
-        if (part.leads && r + part.i < K && c + part.kind < K) attention.score[attention.at(r + part.i, c + part.kind, at.group)] = sum;
+        if (part.leads && r + part.i < K && c + part.kind < K)
+          attention.score[attention.at(r + part.i, c + part.kind, at.group)] = sum;
       }
     }
     __syncwarp();
     attention.softmax(scale);
-    for (int rc = q; live && rc < K * K; rc += 16) saved.a.p[j * K * K + rc] = attention.a[attention.at(rc / K, rc % K, at.group)];
+    for (int rc = q; live && rc < K * K; rc += 16)
+      saved.a.p[j * K * K + rc] = attention.a[attention.at(rc / K, rc % K, at.group)];
 
     Row<N> s = {};
     for (int c = 0; c < K; ++c) add(s, attention.w[c * 2 + at.group], padded_row<N>(tokens + c * S::kStride, q));
@@ -165,12 +178,15 @@ struct TokenGrads {
   Mat e_t, h[kMaxModalities];
 };
 
-// The backward of one item at a time (formulas: kernels/cpu/estimator.cpp): d_out -> ds -> da -> g -> u, dx -> d_token. Here g and v are transposed.
+// The backward of one item at a time (formulas: kernels/cpu/estimator.cpp): d_out -> ds -> da -> g -> u, dx -> d_token.
+// Here g and v are transposed.
 // Geometry  as the forward.
-// Traffic   per item x three times and y once (the first from memory, the rest L1), 4 K d bytes each; u and the tokens' gradients written.
+// Traffic   per item x three times and y once (the first from memory, the rest L1), 4 K d bytes each; u and the tokens'
+//           gradients written.
 template <class S>
 __global__ void __launch_bounds__(kItemWarps* kWarp)
-    estimator_backward_items(TokenGrads grads, CMat d_out, EstimatorSaved saved, int M, EstimatorConstants constants, RowList rows, bool vec) {
+    estimator_backward_items(TokenGrads grads, CMat d_out, EstimatorSaved saved, int M, EstimatorConstants constants,
+                             RowList rows, bool vec) {
   constexpr int I = S::I, N = S::N;
   [[maybe_unused]] constexpr int kAhead = N == 1 ? 4 : 1;  // tokens whose rows are read before they are used
   const Place at;
@@ -188,7 +204,9 @@ __global__ void __launch_bounds__(kItemWarps* kWarp)
   for (int64_t pair = at.first_pair(); pair * 2 < n; pair += at.step()) {
     const bool live = pair * 2 + at.group < n;
     const int64_t j = live ? pair * 2 + at.group : n - 1;
-    const auto saved_row = [&](const Mat& m, int c) { return load_row<N>(m.row(j * K + min(c, K - 1)), c < K ? d : 0, q, vec); };
+    const auto saved_row = [&](const Mat& m, int c) {
+      return load_row<N>(m.row(j * K + min(c, K - 1)), c < K ? d : 0, q, vec);
+    };
 
     put_row(stage, load_row<N>(d_out.row(j), d, q, vec), q);
     __syncwarp();
@@ -272,23 +290,26 @@ __global__ void __launch_bounds__(kItemWarps* kWarp)
   }
 }
 
-// Why these products are not cuBLAS's. How many rows count is known on the device alone (RowList): the library would add up the whole capacity, for
-// which x, u, s and d_e0_hat would have to be padded with zeros, a pass that reads and writes 4 d (2K + 2) bytes a row once more. Then four calls,
-// two of them d x d x d, with dG in memory between, against the two launches here, which read those rows once; the price is 32 KB of partial sums
-// per 64 tokens and 16 per 64 items (d = 64), written and read again. bench_gpu measures both ways; "by cuBLAS" leaves the padding out, so the
+// Why these products are not cuBLAS's. How many rows count is known on the device alone (RowList): the library would
+// add up the whole capacity, for which x, u, s and d_e0_hat would have to be padded with zeros, a pass that reads and
+// writes 4 d (2K + 2) bytes a row once more. Then four calls, two of them d x d x d, with dG in memory between, against
+// the two launches here, which read those rows once; the price is 32 KB of partial sums per 64 tokens and 16 per 64
+// items (d = 64), written and read again. bench_gpu measures both ways; "by cuBLAS" leaves the padding out, so the
 // library has the better of it there.
 
-// Sums over items of outer products, in chunks: dG = x^T u over the n K tokens and dW_v = s^T d_e0_hat over the n items. `Partials` holds one (D,D)
-// matrix a chunk, D = d up to a multiple of 64; dG also transposed, since dW_k needs its columns.
+// Sums over items of outer products, in chunks: dG = x^T u over the n K tokens and dW_v = s^T d_e0_hat over the n
+// items. `Partials` holds one (D,D) matrix a chunk, D = d up to a multiple of 64; dG also transposed, since dW_k needs
+// its columns.
 struct Partials {
   float *g, *g_t, *v;
   int64_t D, chunk, g_chunks;  // rows a chunk; chunks of dG for the capacity
 };
 
-// Geometry  a block of 256 threads a chunk and a 64 x 64 tile of its matrix, 4 x 4 sums a thread, rows ascending. Two neighbouring lanes share their
-//           columns of b, as in add_product.
+// Geometry  a block of 256 threads a chunk and a 64 x 64 tile of its matrix, 4 x 4 sums a thread, rows ascending. Two
+//           neighbouring lanes share their columns of b, as in add_product.
 // Traffic   d <= 64: x, u, s, d_out once; per chunk of 64 rows 16 KB (dG: 32 KB) of sums written.
-__global__ void __launch_bounds__(256) estimator_weight_partials(Partials to, CMat x, CMat u, CMat s, CMat d_out, RowList rows, int K, bool vec) {
+__global__ void __launch_bounds__(256)
+    estimator_weight_partials(Partials to, CMat x, CMat u, CMat s, CMat d_out, RowList rows, int K, bool vec) {
   constexpr int kSlab = 32;
   SHARED(float4, a_s, [kSlab][16]);
   SHARED(float4, b_s, [kSlab][16]);
@@ -298,8 +319,10 @@ __global__ void __launch_bounds__(256) estimator_weight_partials(Partials to, CM
   const int64_t first = part * to.chunk, last = min(first + to.chunk, total);
   if (first >= total) return;  // the whole block
   const CMat a = is_g ? x : s, b = is_g ? u : d_out;
-  const int tid = int(threadIdx.x), d = int(x.cols), tiles = int(to.D / 64), i0 = int(blockIdx.y) / tiles * 64, j0 = int(blockIdx.y) % tiles * 64;
-  const int q = tid % kWarp / 2, p = tid / kWarp * 2 + tid % 2;  // this thread's sums: rows i0 + 4p .. +3, columns j0 + 4q .. +3
+  const int tid = int(threadIdx.x), d = int(x.cols), tiles = int(to.D / 64), i0 = int(blockIdx.y) / tiles * 64,
+            j0 = int(blockIdx.y) % tiles * 64;
+  const int q = tid % kWarp / 2,
+            p = tid / kWarp * 2 + tid % 2;  // this thread's sums: rows i0 + 4p .. +3, columns j0 + 4q .. +3
   float4 sum[4] = {};
   for (int64_t r = first; r < last; r += kSlab) {
     for (int k = tid; k < kSlab * 16; k += 256) {
@@ -330,11 +353,13 @@ __global__ void __launch_bounds__(256) estimator_weight_partials(Partials to, CM
   *reinterpret_cast<float4*>(out_t + 3 * to.D) = make_float4(sum[0].w, sum[1].w, sum[2].w, sum[3].w);
 }
 
-// Row r of dW_q += dG W_k, dW_k += dG^T W_q (y = 0, 1), dW_v += (y = 2): first row r of the sum over chunks, then its product.
-// Geometry  d x 3 blocks of 256 threads: 64 columns, by four threads each: the s-th takes chunks (and terms of the product) s, s+4, ..; the four sums
-//           are added in order.
+// Row r of dW_q += dG W_k, dW_k += dG^T W_q (y = 0, 1), dW_v += (y = 2): first row r of the sum over chunks, then its
+// product.
+// Geometry  d x 3 blocks of 256 threads: 64 columns, by four threads each: the s-th takes chunks (and terms of the
+//           product) s, s+4, ..; the four sums are added in order.
 // Traffic   every partial matrix once, coalesced; d^2 floats of W_k or W_q a block from L2.
-__global__ void __launch_bounds__(256) estimator_weight_sums(EstimatorGrads grads, Partials from, EstimatorParams params, RowList rows, int K) {
+__global__ void __launch_bounds__(256)
+    estimator_weight_sums(EstimatorGrads grads, Partials from, EstimatorParams params, RowList rows, int K) {
   SHARED(float, part, [4][64]);
   float* row = dynamic_shared<float>();  // (D)
   const int64_t n = rows.n(), d = params.wq.rows, r = blockIdx.x, total = blockIdx.y == 2 ? n : n * K;
@@ -371,13 +396,15 @@ __global__ void __launch_bounds__(256) estimator_weight_sums(EstimatorGrads grad
   }
 }
 
-void check_estimator(const EstimatorTokens& in, const EstimatorSaved& saved, const EstimatorParams& params, int64_t n, int64_t d) {
+void check_estimator(const EstimatorTokens& in, const EstimatorSaved& saved, const EstimatorParams& params, int64_t n,
+                     int64_t d) {
   const int64_t K = in.modalities + 2;
   CHECK_THAT(in.modalities >= 1 && in.modalities <= kMaxModalities);
   CHECK_THAT(in.e_t.cols == d && in.e_t.rows >= n && in.tau.cols == d);
   for (int m = 0; m < in.modalities; ++m) CHECK_THAT(in.h[m].cols == d && in.h[m].rows >= n);
   for (const Mat& z : {saved.x, saved.y, saved.u}) CHECK_THAT(z.cols == d && z.rows >= n * K);
-  CHECK_THAT(saved.a.cols == K && saved.a.rows >= n * K && saved.rstd.size() >= n * K && saved.s.cols == d && saved.s.rows >= n);
+  CHECK_THAT(saved.a.cols == K && saved.a.rows >= n * K && saved.rstd.size() >= n * K && saved.s.cols == d &&
+             saved.s.rows >= n);
   for (const CMat& w : {params.wq, params.wk, params.wv}) CHECK_SHAPE(w, d, d);
 }
 
@@ -389,10 +416,12 @@ struct ItemLaunch {
 };
 template <class S>
 ItemLaunch item_launch(int64_t capacity, int K, int rows) {
-  const int64_t per_warp = item_warp_floats<S>(K, rows) * int64_t(sizeof(float)), weights = S::kWeightFloats * int64_t(sizeof(float));
+  const int64_t per_warp = item_warp_floats<S>(K, rows) * int64_t(sizeof(float)),
+                weights = S::kWeightFloats * int64_t(sizeof(float));
   const int64_t warps = std::min<int64_t>(kItemWarps, (chip().shared - weights) / per_warp);
   CHECK_THAT(warps >= 1);
-  return {std::min<int64_t>(blocks_for(capacity, 2 * warps), kBlocksPerSm * chip().sms), int(warps) * kWarp, size_t(weights + warps * per_warp)};
+  return {std::min<int64_t>(blocks_for(capacity, 2 * warps), kBlocksPerSm * chip().sms), int(warps) * kWarp,
+          size_t(weights + warps * per_warp)};
 }
 
 }  // namespace
@@ -401,18 +430,20 @@ EstimatorConstants estimator_constants(Ctx& ctx, const EstimatorParams& params, 
   const int64_t W = padded_width(params.wq.rows), T = tau ? tau.rows : 0;
   float* p = static_cast<float*>(ctx.scratch(7, size_t(2 * W * (W + T)) * sizeof(float)));
   float *g = p, *v = p + W * W, *x_tau = p + 2 * W * W, *y_tau = x_tau + T * W;
-  launch(estimator_constants_row, W + T, 256, size_t(2 * W) * sizeof(float), ctx, g, v, x_tau, y_tau, params, tau, transposed, W);
+  launch(estimator_constants_row, W + T, 256, size_t(2 * W) * sizeof(float), ctx, g, v, x_tau, y_tau, params, tau,
+         transposed, W);
   return {g, v, x_tau, y_tau};
 }
 
-void estimator_forward(Ctx& ctx, Mat e0_hat, const EstimatorSaved& saved, const EstimatorTokens& in, const EstimatorParams& params, RowList rows) {
+void estimator_forward(Ctx& ctx, Mat e0_hat, const EstimatorSaved& saved, const EstimatorTokens& in,
+                       const EstimatorParams& params, RowList rows) {
   const int64_t n = rows.capacity, d = e0_hat.cols;
   const int K = in.modalities + 2;
   CHECK_THAT(e0_hat.rows >= n);
   check_estimator(in, saved, params, n, d);
   if (n == 0) return;
-  bool vec = d % 4 == 0 && aligned16(e0_hat.p) && aligned16(saved.x.p) && aligned16(saved.y.p) && aligned16(saved.s.p) && aligned16(in.e_t.p) &&
-             aligned16(in.tau.p);
+  bool vec = d % 4 == 0 && aligned16(e0_hat.p) && aligned16(saved.x.p) && aligned16(saved.y.p) &&
+             aligned16(saved.s.p) && aligned16(in.e_t.p) && aligned16(in.tau.p);
   for (int m = 0; m < in.modalities; ++m) vec = vec && aligned16(in.h[m].p);
   const EstimatorConstants constants = estimator_constants(ctx, params, {}, false);
   with_shape(d, [&](auto shape) {
@@ -438,8 +469,9 @@ void estimator_scratch(ScratchPlan& p, int64_t rows, int modalities, int64_t d) 
   p.need(6, (2 * s.g_chunks + s.v_chunks) * s.D * s.D * 4), p.need(7, 2 * W * W * 4);
 }
 
-void estimator_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EstimatorGrads& grads, CMat d_e0_hat, const EstimatorTokens& in,
-                        const EstimatorSaved& saved, const EstimatorParams& params, RowList rows) {
+void estimator_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EstimatorGrads& grads, CMat d_e0_hat,
+                        const EstimatorTokens& in, const EstimatorSaved& saved, const EstimatorParams& params,
+                        RowList rows) {
   const int64_t n = rows.capacity, d = d_e0_hat.cols;
   const int M = in.modalities, K = M + 2;
   CHECK_THAT(d_e0_hat.rows >= n && d_e_t.rows >= n && d_e_t.cols == d);
@@ -450,30 +482,32 @@ void estimator_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const EstimatorGrad
   TokenGrads to;
   to.e_t = d_e_t;
   for (int m = 0; m < M; ++m) to.h[m] = d_h[m];
-  bool vec = d % 4 == 0 && aligned16(d_e0_hat.p) && aligned16(saved.x.p) && aligned16(saved.y.p) && aligned16(saved.u.p) && aligned16(saved.s.p) &&
-             aligned16(d_e_t.p);
+  bool vec = d % 4 == 0 && aligned16(d_e0_hat.p) && aligned16(saved.x.p) && aligned16(saved.y.p) &&
+             aligned16(saved.u.p) && aligned16(saved.s.p) && aligned16(d_e_t.p);
   for (int m = 0; m < M; ++m) vec = vec && aligned16(d_h[m].p);
 
   const EstimatorConstants constants = estimator_constants(ctx, params, {}, true);
   with_shape(d, [&](auto shape) {
     using S = decltype(shape);
     const ItemLaunch l = item_launch<S>(n, K, S::I);
-    launch((estimator_backward_items<S>), l.blocks, l.block, l.shared, ctx, to, d_e0_hat, saved, M, constants, rows, vec);
+    launch((estimator_backward_items<S>), l.blocks, l.block, l.shared, ctx, to, d_e0_hat, saved, M, constants, rows,
+           vec);
   });
 
   estimator_weight_gradients(ctx, grads, d_e0_hat, saved, params, rows, K);
 }
 
-void estimator_weight_gradients(Ctx& ctx, const EstimatorGrads& grads, CMat d_e0_hat, const EstimatorSaved& saved, const EstimatorParams& params,
-                                RowList rows, int K) {
+void estimator_weight_gradients(Ctx& ctx, const EstimatorGrads& grads, CMat d_e0_hat, const EstimatorSaved& saved,
+                                const EstimatorParams& params, RowList rows, int K) {
   const int64_t n = rows.capacity, d = d_e0_hat.cols;
   if (n == 0) return;
-  const bool vec = d % 4 == 0 && aligned16(d_e0_hat.p) && aligned16(saved.x.p) && aligned16(saved.u.p) && aligned16(saved.s.p);
+  const bool vec =
+      d % 4 == 0 && aligned16(d_e0_hat.p) && aligned16(saved.x.p) && aligned16(saved.u.p) && aligned16(saved.s.p);
   const auto [tiles, D, chunk, g_chunks, v_chunks] = weight_sums(n, K, d);
   float* p = static_cast<float*>(ctx.scratch(6, size_t((2 * g_chunks + v_chunks) * D * D) * sizeof(float)));
   const Partials partials{p, p + g_chunks * D * D, p + 2 * g_chunks * D * D, D, chunk, g_chunks};
-  launch(estimator_weight_partials, (Grid{g_chunks + v_chunks, tiles * tiles}), 256, 0, ctx, partials, saved.x, saved.u, saved.s, d_e0_hat, rows, K,
-         vec);
+  launch(estimator_weight_partials, (Grid{g_chunks + v_chunks, tiles * tiles}), 256, 0, ctx, partials, saved.x, saved.u,
+         saved.s, d_e0_hat, rows, K, vec);
   launch(estimator_weight_sums, (Grid{d, 3}), 256, size_t(D) * sizeof(float), ctx, grads, partials, params, rows, K);
 }
 

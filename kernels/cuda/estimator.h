@@ -1,10 +1,11 @@
 // Rows of the estimator in registers: what its kernels and the reverse process share. Private to kernels/cuda.
 //
-// A row of width d is held as W = 64 N floats, zeros at the end, by the 16 lanes of a group: lane 2q + g of a warp is lane q of group g and holds
-// columns 64n + 4q .. +3, n < N. The two groups of a warp work on different rows and the same weights; being neighbouring lanes, one access of shared
-// memory serves both. A product keeps I rows of 4N columns in a lane's registers: per k it reads I + 4N floats for 4 I N multiply-adds, and every sum
-// runs over k ascending. Both weight matrices lie in shared memory for d <= 64 (32 KB), and for d <= 128 where a block may have 200 KB (128 KB);
-// wider ones are read through L1 and L2, which is the slower path.
+// A row of width d is held as W = 64 N floats, zeros at the end, by the 16 lanes of a group: lane 2q + g of a warp is
+// lane q of group g and holds columns 64n + 4q .. +3, n < N. The two groups of a warp work on different rows and the
+// same weights; being neighbouring lanes, one access of shared memory serves both. A product keeps I rows of 4N columns
+// in a lane's registers: per k it reads I + 4N floats for 4 I N multiply-adds, and every sum runs over k ascending.
+// Both weight matrices lie in shared memory for d <= 64 (32 KB), and for d <= 128 where a block may have 200 KB (128
+// KB); wider ones are read through L1 and L2, which is the slower path.
 #pragma once
 #include "kernels/cuda/chip.h"
 #include "kernels/cuda/device.h"
@@ -34,7 +35,8 @@ inline int64_t padded_width(int64_t d) {
   return d <= 64 ? 64 : d <= 128 ? 128 : d <= 256 ? 256 : 512;
 }
 
-// What is computed once per call, rows padded to W: G = W_q W_k^T and W_v, or their transposes for the backward; x and y = x G of the time tokens.
+// What is computed once per call, rows padded to W: G = W_q W_k^T and W_v, or their transposes for the backward; x and
+// y = x G of the time tokens.
 struct EstimatorConstants {
   const float *g = nullptr, *v = nullptr;          // (W,W)
   const float *x_tau = nullptr, *y_tau = nullptr;  // (T,W), where there is a tau
@@ -47,7 +49,9 @@ inline bool aligned16(const float* p) { return reinterpret_cast<uintptr_t>(p) % 
 __device__ inline float4 fma4(float a, float4 b, float4 c) {
   return make_float4(fmaf(a, b.x, c.x), fmaf(a, b.y, c.y), fmaf(a, b.z, c.z), fmaf(a, b.w, c.w));
 }
-__device__ inline float dot4(float4 a, float4 b, float sum) { return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum)))); }
+__device__ inline float dot4(float4 a, float4 b, float sum) {
+  return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
+}
 __device__ inline float4 first4(float4 a, int n) {  // the first n floats, then zeros
   return make_float4(n > 0 ? a.x : 0.0f, n > 1 ? a.y : 0.0f, n > 2 ? a.z : 0.0f, n > 3 ? a.w : 0.0f);
 }
@@ -115,7 +119,8 @@ __device__ inline void group_sums(float (&v)[V]) {
     for (int k = 0; k < V; ++k) v[k] += __shfl_xor_sync(kAll, v[k], bit);
   }
 }
-// The sum over the group of v[q V / 16], in lane q: V - 1 shuffles and log2(16 / V) more, where V sums one by one would take 4 V.
+// The sum over the group of v[q V / 16], in lane q: V - 1 shuffles and log2(16 / V) more, where V sums one by one would
+// take 4 V.
 template <int V>
 __device__ inline float gather_sums(const float (&v)[V], int q, int bit = 8) {
   if constexpr (V == 1) {
@@ -133,7 +138,8 @@ __device__ inline float gather_sums(const float (&v)[V], int q, int bit = 8) {
     return gather_sums<V / 2>(half, q, bit / 2);
   }
 }
-// Where lane q's sum belongs after gather_sums of v[kind * I + i], kind < 4, i < I: only leading lanes store, the others hold copies.
+// Where lane q's sum belongs after gather_sums of v[kind * I + i], kind < 4, i < I: only leading lanes store, the
+// others hold copies.
 template <int I>
 struct Gathered {
   int kind, i;
@@ -175,8 +181,8 @@ __device__ inline void layer_norm(Row<N> (&x)[I], float (&rstd)[I], int d, int q
   }
 }
 
-// y[i] += x_i W for I rows x_i of shared memory, `stride` floats apart; k < depth (a multiple of four), W (depth, 64 N) row-major. All lanes of a
-// group read the same x and different columns of W.
+// y[i] += x_i W for I rows x_i of shared memory, `stride` floats apart; k < depth (a multiple of four), W (depth, 64 N)
+// row-major. All lanes of a group read the same x and different columns of W.
 template <int I, int N>
 __device__ inline void add_product(Row<N> (&y)[I], const float* x, int stride, const float* w, int depth, int q) {
   const float4* w_k = reinterpret_cast<const float4*>(w) + q;
@@ -201,7 +207,8 @@ __device__ inline void add_product(Row<N> (&y)[I], const float* x, int stride, c
 }
 CCDREC_HD inline int depth_of(int64_t d) { return int((d + 3) / 4 * 4); }
 
-// The block's two weight matrices, copied into the front of its shared memory where they fit. Every thread of the block must call it.
+// The block's two weight matrices, copied into the front of its shared memory where they fit. Every thread of the block
+// must call it.
 template <class S>
 __device__ inline EstimatorConstants block_weights(float* shared, EstimatorConstants c, int depth) {
   if constexpr (S::kWeightsShared) {
@@ -215,13 +222,14 @@ __device__ inline EstimatorConstants block_weights(float* shared, EstimatorConst
   return c;
 }
 
-// Attention of the R items of a warp in its shared memory: (K,K) scores, their softmax a, the means w of its columns; items innermost. Rows of
-// scores start R banks apart, so that the lanes - (row, item) - meet no bank twice.
+// Attention of the R items of a warp in its shared memory: (K,K) scores, their softmax a, the means w of its columns;
+// items innermost. Rows of scores start R banks apart, so that the lanes - (row, item) - meet no bank twice.
 template <int R>
 struct Attention {
   float *w, *score, *a;  // (K,R), (K,row), (K,row)
   int K, row;
-  __device__ Attention(float* at, int K_) : w(at), score(at + K_ * R), a(at + K_ * R + K_ * row_floats(K_)), K(K_), row(row_floats(K_)) {}
+  __device__ Attention(float* at, int K_)
+      : w(at), score(at + K_ * R), a(at + K_ * R + K_ * row_floats(K_)), K(K_), row(row_floats(K_)) {}
   CCDREC_HD static int row_floats(int K) { return K * R + ((R - K * R) & 31); }
   CCDREC_HD static int64_t floats(int K) { return (K * R + 2 * K * row_floats(K) + 3) / 4 * 4; }
 
@@ -263,7 +271,9 @@ struct Attention {
     }
     __syncwarp();
   }
-  __device__ void softmax(float scale) const { K == 4 ? softmax_of<4>(scale) : K == 3 ? softmax_of<3>(scale) : softmax_of<0>(scale); }
+  __device__ void softmax(float scale) const {
+    K == 4 ? softmax_of<4>(scale) : K == 3 ? softmax_of<3>(scale) : softmax_of<0>(scale);
+  }
 };
 
 }  // namespace ccdrec::cuda

@@ -16,7 +16,8 @@ constexpr int kEight = 8;             // lanes that share a dot product
 constexpr int kHardBlock = 64;        // threads, one an entry: a batch of 2,048 is few warps
 constexpr int64_t kRankBlocks = 640;  // of negative_ranks' products
 
-// a . b in double by eight neighbouring lanes, the same bits on each: column j goes to lane j % 8, as on the CPU. Every lane of the warp calls it.
+// a . b in double by eight neighbouring lanes, the same bits on each: column j goes to lane j % 8, as on the CPU. Every
+// lane of the warp calls it.
 __device__ inline double dot_by_eight(const float* a, const float* b, int64_t d) {
   double sum = 0;
   for (int64_t j = threadIdx.x % kEight; j < d; j += kEight) sum += double(a[j]) * double(b[j]);
@@ -37,10 +38,12 @@ struct HardProblem {
 };
 
 // out[l*batch + b] = the chosen one of N candidates of row b in table l.
-// Geometry  one warp a row and table (blockIdx.y). 32 candidates at a time: each lane draws one, then eight lanes score one, four at a time. The tables'
-//           warps draw the same candidates again: cheaper than to bring them together, and there are more warps.
+// Geometry  one warp a row and table (blockIdx.y). 32 candidates at a time: each lane draws one, then eight lanes score
+//           one, four at a time. The tables' warps draw the same candidates again: cheaper than to bring them together,
+//           and there are more warps.
 // Traffic   d words of L2 a candidate in 32-byte sectors, twice that with an item part; h_u from L1.
-// kRanked   top_m > 1: all N scores and items in shared memory, 12 bytes each; a candidate's rank is counted against all others.
+// kRanked   top_m > 1: all N scores and items in shared memory, 12 bytes each; a candidate's rank is counted against
+//           all others.
 template <bool kRanked>
 __global__ void hardest_warp_per_row(int32_t* out, HardProblem p) {
   constexpr int kAtOnce = kWarp / kEight;
@@ -49,7 +52,8 @@ __global__ void hardest_warp_per_row(int32_t* out, HardProblem p) {
   const int l = int(blockIdx.y);
   if (b >= p.batch) return;  // a whole warp, and no barrier of the block follows
   double* const scores = dynamic_shared<double>() + int64_t(threadIdx.x) / kWarp * p.N;
-  int32_t* const drawn = reinterpret_cast<int32_t*>(dynamic_shared<double>() + kHardWarps * p.N) + int64_t(threadIdx.x) / kWarp * p.N;
+  int32_t* const drawn =
+      reinterpret_cast<int32_t*>(dynamic_shared<double>() + kHardWarps * p.N) + int64_t(threadIdx.x) / kWarp * p.N;
   const Stream s = resolved(p.candidates, p.late);
   const int64_t row = late_first(p.first_row, p.late) + b;
   const int32_t user = p.users[b];
@@ -86,7 +90,8 @@ __global__ void hardest_warp_per_row(int32_t* out, HardProblem p) {
       const double score = __shfl_xor_sync(kAll, best, step);
       const int32_t item = __shfl_xor_sync(kAll, best_item, step);
       const int64_t m = __shfl_xor_sync(kAll, best_m, step);
-      if (m >= 0 && (best_m < 0 || score > best || (score == best && m < best_m))) best = score, best_item = item, best_m = m;
+      if (m >= 0 && (best_m < 0 || score > best || (score == best && m < best_m)))
+        best = score, best_item = item, best_m = m;
     }
     if (lane == 0) out[l * p.batch + b] = best_item;
   }
@@ -95,7 +100,8 @@ __global__ void hardest_warp_per_row(int32_t* out, HardProblem p) {
 // Geometry: one thread an entry.
 __global__ void mixing_draw(Mat alpha, int64_t first_row, Stream stream, const Late* late) {
   const int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, l = e / alpha.cols, b = e % alpha.cols;
-  if (l < alpha.rows) alpha.p[e] = uniform01(draw(resolved(stream, late), uint32_t(late_first(first_row, late) + b), uint32_t(l)).v[0]);
+  if (l < alpha.rows)
+    alpha.p[e] = uniform01(draw(resolved(stream, late), uint32_t(late_first(first_row, late) + b), uint32_t(l)).v[0]);
 }
 
 struct MixedProblem {
@@ -107,12 +113,14 @@ struct MixedProblem {
 };
 
 // A row's margin, loss and gradients; part[block] = the losses of the block's rows.
-// Geometry  as bpr_team_per_row. Traffic per row 8 d bytes of u and d_u twice over, and 8 d read and 8 d written a table (8 d more of the item part, from
-//           L1 after the first table). What a team is wide, it keeps; wider rows compute w again when c is known.
+// Geometry  as bpr_team_per_row.
+// Traffic   per row 8 d bytes of u and d_u twice over, and 8 d read and 8 d written a table (8 d more of the item part,
+//           from L1 after the first table). What a team is wide, it keeps; wider rows compute w again when c is known.
 // Order     as bpr_team_per_row.
 template <int V>
 __global__ void mixed_bpr_team_per_row(double* part, MixedProblem p, double share, bool with_eps, int shift) {
-  const int64_t B = p.u.rows, b = team_row(shift), d = p.u.cols, first = int64_t(team_lane(shift)) * V, step = int64_t(V) << shift;
+  const int64_t B = p.u.rows, b = team_row(shift), d = p.u.cols, first = int64_t(team_lane(shift)) * V,
+                step = int64_t(V) << shift;
   const bool here = b < B, once = d <= step;
   const int n = p.v.n;
   const auto rest = [&](int l) { return (1 - double(p.alpha.row(l)[b])) / double(n); };
@@ -127,7 +135,8 @@ __global__ void mixed_bpr_team_per_row(double* part, MixedProblem p, double shar
       double gap[V];
       for (int v = 0; v < V; ++v) gap[v] = double(at.v[v]) - double(x.v[v]);
       if (p.v.item_part) {
-        const Columns<V> part_p = load<V>(p.v.item_part.row(positive) + j), part_x = load<V>(p.v.item_part.row(chosen) + j);
+        const Columns<V> part_p = load<V>(p.v.item_part.row(positive) + j),
+                         part_x = load<V>(p.v.item_part.row(chosen) + j);
         for (int v = 0; v < V; ++v) gap[v] += double(part_p.v[v]) - double(part_x.v[v]);
       }
       for (int v = 0; v < V; ++v) w[v] += rest(l) * gap[v];
@@ -168,13 +177,16 @@ __global__ void mixed_bpr_team_per_row(double* part, MixedProblem p, double shar
   if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }
 
-// Geometry  one thread an entry. Traffic a column of 16 bytes and a search in the user's row a draw.
+// Geometry  one thread an entry.
+// Traffic   a column of 16 bytes and a search in the user's row a draw.
 // Limits    a user who has nearly all that is popular reads all columns twice, by one thread.
-__global__ void popular_thread_per_entry(int32_t* out, const int32_t* users, int64_t batch, int64_t first_row, Csr train,
-                                         const PopularColumn* columns, int64_t n, Stream stream, const Late* late) {
+__global__ void popular_thread_per_entry(int32_t* out, const int32_t* users, int64_t batch, int64_t first_row,
+                                         Csr train, const PopularColumn* columns, int64_t n, Stream stream,
+                                         const Late* late) {
   const int64_t b = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (b >= batch) return;
-  out[b] = draw_popular(resolved(stream, late), uint32_t(late_first(first_row, late) + b), columns, n, Interacted(train, users[b]));
+  out[b] = draw_popular(resolved(stream, late), uint32_t(late_first(first_row, late) + b), columns, n,
+                        Interacted(train, users[b]));
 }
 
 __device__ inline float score_of(const float* a, const float* b, int64_t d) {  // the bits of tile_products
@@ -190,7 +202,8 @@ struct RankProblem {
   Csr train;
 };
 
-// The scores of the negatives themselves, and counts of zero. Geometry: one thread a row.
+// The scores of the negatives themselves, and counts of zero.
+// Geometry  one thread a row.
 __global__ void ranks_begin(RankProblem p, int32_t* counted) {
   const int64_t b = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (b >= p.out.rows) return;
@@ -198,9 +211,12 @@ __global__ void ranks_begin(RankProblem p, int32_t* counted) {
   counted[b] = 0;
 }
 
-// counted[b] += items that score above the negative, and again those that score no less; the user's own are still among them.
-// Geometry  128 threads score 64 rows' users against tiles of 128 items, 8 x 8 products a thread; blockIdx.y takes every gridDim.y-th tile.
-// Traffic   (64 + 128) d words of L2 a tile for 64 * 128 * d fmaf. Counts are integers: the order in which they are added is of no matter.
+// counted[b] += items that score above the negative, and again those that score no less; the user's own are still among
+// them.
+// Geometry  128 threads score 64 rows' users against tiles of 128 items, 8 x 8 products a thread; blockIdx.y takes
+//           every gridDim.y-th tile.
+// Traffic   (64 + 128) d words of L2 a tile for 64 * 128 * d fmaf. Counts are integers: the order in which they are
+//           added is of no matter.
 __global__ void __launch_bounds__(Square::kThreads, 2) ranks_count(RankProblem p, int32_t* counted) {
   SHARED(float, limit, [Square::kM]);
   SHARED(int32_t, found, [Square::kM]);
@@ -210,8 +226,8 @@ __global__ void __launch_bounds__(Square::kThreads, 2) ranks_count(RankProblem p
   __syncthreads();
   int32_t mine[Square::kTM] = {};
   tile_products<Square, false>(
-      dynamic_shared<float>(), p.h_u, rows, [&](int r) { return p.users[b0 + r]; }, p.h_i, I, [&](int64_t i) { return i; }, int(blockIdx.y),
-      int((I + Square::kN - 1) / Square::kN), int(gridDim.y),
+      dynamic_shared<float>(), p.h_u, rows, [&](int r) { return p.users[b0 + r]; }, p.h_i, I,
+      [&](int64_t i) { return i; }, int(blockIdx.y), int((I + Square::kN - 1) / Square::kN), int(gridDim.y),
       [&](int64_t i0, const auto& acc, const float*) {
 #pragma unroll
         for (int a = 0; a < Square::kTM; ++a) {
@@ -228,7 +244,8 @@ __global__ void __launch_bounds__(Square::kThreads, 2) ranks_count(RankProblem p
   for (int r = int(threadIdx.x); r < rows; r += Square::kThreads) atomicAdd(&counted[b0 + r], found[r]);
 }
 
-// Takes the user's own items out of the counts; percentile and cosine. Geometry: one warp a row, a lane an item of the user.
+// Takes the user's own items out of the counts; percentile and cosine.
+// Geometry  one warp a row, a lane an item of the user.
 __global__ void ranks_finish(RankProblem p, const int32_t* counted) {
   const int64_t b = int64_t(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp, d = p.h_i.cols;
   if (b >= p.out.rows) return;  // a whole warp
@@ -240,7 +257,8 @@ __global__ void ranks_finish(RankProblem p, const int32_t* counted) {
     of_own += int32_t(s > x) + int32_t(s >= x);
   }
   of_own = warp_sum(of_own);
-  const double norms = std::sqrt(dot_by_eight(n, n, d)) * std::sqrt(dot_by_eight(pos, pos, d)), product = dot_by_eight(n, pos, d);
+  const double norms = std::sqrt(dot_by_eight(n, n, d)) * std::sqrt(dot_by_eight(pos, pos, d)),
+               product = dot_by_eight(n, pos, d);
   if (threadIdx.x % kWarp != 0) return;
   const int64_t admissible = p.h_i.rows - own.n;
   p.out.row(b)[0] = admissible == 0 ? 50.0f : float(50 * double(counted[b] - of_own) / double(admissible));
@@ -255,13 +273,24 @@ void check_tables(const LayerTables& v, int64_t d) {
 
 }  // namespace
 
-void hardest_negative(Ctx& ctx, int32_t* out, CMat h_u, const int32_t* users, int64_t batch, int64_t first_row, const LayerTables& v,
-                      const Csr& train, const int32_t* items, int64_t n_items, int n_candidates, int top_m, Stream candidates, Stream rank) {
+void hardest_negative(Ctx& ctx, int32_t* out, CMat h_u, const int32_t* users, int64_t batch, int64_t first_row,
+                      const LayerTables& v, const Csr& train, const int32_t* items, int64_t n_items, int n_candidates,
+                      int top_m, Stream candidates, Stream rank) {
   check_tables(v, h_u.cols);
   CHECK_THAT(n_candidates >= 1 && n_candidates <= kMostCandidates && top_m >= 1);
   CHECK_THAT(batch == 0 || (items != nullptr && n_items > 0));
-  const HardProblem p{h_u,        users, batch,   first_row, v, train, Choice{items, n_items}, n_candidates, uint32_t(std::min(top_m, n_candidates)),
-                      candidates, rank,  ctx.late};
+  const HardProblem p{h_u,
+                      users,
+                      batch,
+                      first_row,
+                      v,
+                      train,
+                      Choice{items, n_items},
+                      n_candidates,
+                      uint32_t(std::min(top_m, n_candidates)),
+                      candidates,
+                      rank,
+                      ctx.late};
   const Grid grid(blocks_for(batch, kHardWarps), v.n);
   const size_t ranked = size_t(kHardWarps * n_candidates) * (sizeof(double) + sizeof(int32_t));
   if (top_m == 1)
@@ -274,8 +303,8 @@ void draw_mixing(Ctx& ctx, Mat alpha, int64_t first_row, Stream s) {
   launch(mixing_draw, blocks_for(alpha.size(), kHardBlock), kHardBlock, 0, ctx, alpha, first_row, s, ctx.late);
 }
 
-void mixed_bpr(Ctx& ctx, double* loss, Mat d_u, const Mat* d_layer, Mat h_n, CMat u, const LayerTables& v, const int32_t* positives,
-               const int32_t* hard, CMat alpha, float weight, bool with_eps) {
+void mixed_bpr(Ctx& ctx, double* loss, Mat d_u, const Mat* d_layer, Mat h_n, CMat u, const LayerTables& v,
+               const int32_t* positives, const int32_t* hard, CMat alpha, float weight, bool with_eps) {
   const int64_t B = u.rows, d = u.cols;
   check_tables(v, d);
   CHECK_SHAPE(d_u, B, d);
@@ -290,17 +319,20 @@ void mixed_bpr(Ctx& ctx, double* loss, Mat d_u, const Mat* d_layer, Mat h_n, CMa
   const int64_t blocks = team_blocks(B, shift);
   const double share = double(weight) / double(B);
   double* part = static_cast<double*>(ctx.scratch(0, size_t(blocks) * sizeof(double)));
-  launch((four ? mixed_bpr_team_per_row<4> : mixed_bpr_team_per_row<1>), blocks, kTeamThreads, 0, ctx, part, p, share, with_eps, shift);
+  launch((four ? mixed_bpr_team_per_row<4> : mixed_bpr_team_per_row<1>), blocks, kTeamThreads, 0, ctx, part, p, share,
+         with_eps, shift);
   launch(add_loss, 1, 256, 0, ctx, loss, part, blocks, share);
 }
 
-void popular_negatives(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int64_t first_row, const Csr& train, const PopularColumn* columns,
-                       int64_t n, Stream s) {
+void popular_negatives(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int64_t first_row, const Csr& train,
+                       const PopularColumn* columns, int64_t n, Stream s) {
   CHECK_THAT(batch == 0 || n > 0);
-  launch(popular_thread_per_entry, blocks_for(batch, kHardBlock), kHardBlock, 0, ctx, out, users, batch, first_row, train, columns, n, s, ctx.late);
+  launch(popular_thread_per_entry, blocks_for(batch, kHardBlock), kHardBlock, 0, ctx, out, users, batch, first_row,
+         train, columns, n, s, ctx.late);
 }
 
-void negative_ranks(Ctx& ctx, Mat out, CMat h_u, const int32_t* users, const int32_t* positives, CMat h_n, CMat h_i, const Csr& train) {
+void negative_ranks(Ctx& ctx, Mat out, CMat h_u, const int32_t* users, const int32_t* positives, CMat h_n, CMat h_i,
+                    const Csr& train) {
   const int64_t B = out.rows, I = h_i.rows, d = h_i.cols;
   CHECK_SHAPE(out, B, 3);
   CHECK_SHAPE(h_u, h_u.rows, d);
@@ -310,7 +342,8 @@ void negative_ranks(Ctx& ctx, Mat out, CMat h_u, const int32_t* users, const int
   const RankProblem p{out, h_u, h_n, h_i, users, positives, train};
   int32_t* const counted = static_cast<int32_t*>(ctx.scratch(0, size_t(B) * sizeof(int32_t)));
   const int64_t user_tiles = blocks_for(B, Square::kM), item_tiles = blocks_for(I, Square::kN);
-  const int64_t splits = std::clamp<int64_t>(kRankBlocks / std::max<int64_t>(user_tiles, 1), 1, std::max<int64_t>(item_tiles, 1));
+  const int64_t splits =
+      std::clamp<int64_t>(kRankBlocks / std::max<int64_t>(user_tiles, 1), 1, std::max<int64_t>(item_tiles, 1));
   launch(ranks_begin, blocks_for(B, kHardBlock), kHardBlock, 0, ctx, p, counted);
   launch(ranks_count, Grid(user_tiles, splits), Square::kThreads, Square::kSharedBytes, ctx, p, counted);
   launch(ranks_finish, blocks_for(B, 4), 4 * kWarp, 0, ctx, p, counted);

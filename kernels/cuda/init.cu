@@ -22,12 +22,14 @@ struct Normal {
 };
 
 // Columns 4 sub .. 4 sub + 3 of row r come from draw(r, sub).
-// Geometry  one thread a draw, grid-stride. Traffic 4 bytes an element, 16 a thread side by side.
+// Geometry  one thread a draw, grid-stride.
+// Traffic   4 bytes an element, 16 a thread side by side.
 template <class Value>
 __global__ void init_four_columns(Mat y, Value value, Stream stream, const Late* late) {
   const Stream s = resolved(stream, late);
   const int64_t fours = (y.cols + 3) / 4;
-  for (int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; e < y.rows * fours; e += int64_t(gridDim.x) * blockDim.x) {
+  for (int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; e < y.rows * fours;
+       e += int64_t(gridDim.x) * blockDim.x) {
     const int64_t r = e / fours, c = e % fours * 4;
     float four[4];
     value(four, draw(s, uint32_t(r), uint32_t(c / 4)));

@@ -5,12 +5,15 @@
 namespace ccdrec::cuda {
 namespace {
 
-constexpr int64_t kStripRows = 2048;  // similarities at a time: at most 2048 x 4096 floats, 32 MB. Enough blocks to fill a GPU, and they stay in L2
+constexpr int64_t kStripRows =
+    // similarities at a time: at most 2048 x 4096 floats, 32 MB. Enough blocks to fill a GPU, and they stay in L2
+    2048;
 constexpr int64_t kStripCols = 4096;
 constexpr int kKnnRows = 8;
 
 // Column means: doubles added in row order, as on the CPU.
-// Geometry  one thread a column, 32 a block, so that few columns still reach many multiprocessors. Traffic 4 I F bytes, once a run.
+// Geometry  one thread a column, 32 a block, so that few columns still reach many multiprocessors.
+// Traffic   4 I F bytes, once a run.
 __global__ void knn_column_means(float* mean, CMat x) {
   const int64_t c = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (c >= x.cols) return;
@@ -21,7 +24,8 @@ __global__ void knn_column_means(float* mean, CMat x) {
 }
 
 // 1 / max(|x_i - mean|, 1e-12): doubles added in column order, as on the CPU.
-// Geometry  one thread a row; the 32 rows of a warp pass through shared memory 32 columns at a time, so that global reads are coalesced.
+// Geometry  one thread a row; the 32 rows of a warp pass through shared memory 32 columns at a time, so that global
+//           reads are coalesced.
 constexpr int kNormWarps = 4;
 __global__ void knn_inverse_norms(float* inverse, CMat x, const float* mean) {
   SHARED(float, part, [kNormWarps][kWarp][kWarp + 1]);
@@ -47,13 +51,14 @@ __global__ void knn_inverse_norms(float* inverse, CMat x, const float* mean) {
   if (i0 + lane < I) inverse[i0 + lane] = float(1.0 / (norm < 1e-12 ? 1e-12 : norm));
 }
 
-// S[r, c] = <x_{i0+r}, x_{j0+c}> / |x_{j0+c}|, r < rows, c < cols: without the row's own norm, which changes no order within the row.
+// S[r, c] = <x_{i0+r}, x_{j0+c}> / |x_{j0+c}|, r < rows, c < cols: without the row's own norm, which changes no order
+// within the row.
 // Geometry  one block of 128 threads a 64 x 64 tile; columns of tiles vary fastest.
-// Limits    2 F flop an element on the ordinary cores: the library's product may sum the edge of a tile in another order, and then equal rows would
-//           not get equal similarities.
+// Limits    2 F flop an element on the ordinary cores: the library's product may sum the edge of a tile in another
+//           order, and then equal rows would not get equal similarities.
 template <bool kFour>
-__global__ void __launch_bounds__(kTileThreads)
-    knn_similarity_tiles(float* s, int64_t ld, CMat x, const float* mean, const float* inverse, int64_t i0, int64_t j0) {
+__global__ void __launch_bounds__(kTileThreads) knn_similarity_tiles(float* s, int64_t ld, CMat x, const float* mean,
+                                                                     const float* inverse, int64_t i0, int64_t j0) {
   const int64_t I = x.rows, F = x.cols, row = int64_t(blockIdx.y) * kTile, col = int64_t(blockIdx.x) * kTile;
   const auto terms = [&](int64_t i, int64_t f) {
     if (i >= I) return make_float4(0, 0, 0, 0);
@@ -65,7 +70,8 @@ __global__ void __launch_bounds__(kTileThreads)
     return v;
   };
   product_tile(
-      F, [&](int r, int64_t f) { return terms(i0 + row + r, f); }, [&](int c, int64_t f) { return terms(j0 + col + c, f); },
+      F, [&](int r, int64_t f) { return terms(i0 + row + r, f); },
+      [&](int c, int64_t f) { return terms(j0 + col + c, f); },
       [&](int r, int c, float4 v) {
         const int64_t j = j0 + col + c;
         v.x *= j < I ? inverse[j] : 0.0f, v.y *= j + 1 < I ? inverse[j + 1] : 0.0f;
@@ -74,15 +80,16 @@ __global__ void __launch_bounds__(kTileThreads)
       });
 }
 
-// The best `room` candidates of each row of the strip, best first: rank (similarity, then the complement of the hash) descending, then id.
+// The best `room` candidates of each row of the strip, best first: rank (similarity, then the complement of the hash)
+// descending, then id.
 struct Lists {
   uint64_t* rank;  // (rows, room)
   int32_t* id;
   int64_t room;
 };
 
-// Puts one candidate in its place in a sorted list and drops the last. The whole warp calls it with the same arguments. From the end of the list
-// on, 32 places at a time move up by one until a better one is met.
+// Puts one candidate in its place in a sorted list and drops the last. The whole warp calls it with the same arguments.
+// From the end of the list on, 32 places at a time move up by one until a better one is met.
 __device__ inline void insert(uint64_t* rank, int32_t* id, int64_t room, uint64_t x_rank, int32_t x_id) {
   const int lane = int(threadIdx.x) % kWarp;
   int64_t top = room;
@@ -92,23 +99,28 @@ __device__ inline void insert(uint64_t* rank, int32_t* id, int64_t room, uint64_
     const int32_t at = p >= 0 ? id[p] : 0;
     const bool moves = p >= 0 && (x_rank != r ? x_rank > r : x_id < at);
     moved = __popc(__ballot_sync(kAll, moves));
-    __syncwarp();  // no lane writes before all have read: the vote needs the ranks, and the ids only where these are equal
+    // no lane writes before all have read: the vote needs the ranks, and the ids only where these are equal
+    __syncwarp();
     if (moves && p + 1 < room) rank[p + 1] = r, id[p + 1] = at;
   }
   if (lane == 0 && top < room) rank[top] = x_rank, id[top] = x_id;
   __syncwarp();
 }
 
-// Why not CUB. It sorts whole segments and has no selection of the best k of each row: of 4,096 similarities all would be moved to keep ten. A
-// segmented radix sort reads and writes a key and an id in about four passes, 64 bytes a similarity, and takes 100 MB beside a strip of 32; ties by
-// hash would take keys of 64 bits, half as much again. Here 4 bytes a similarity are read once, and k (1 + ln(I/k)) candidates a row do anything at
-// all. bench_gpu has CUB's sort of the same number of similarities beside the whole of this operation.
+// Why not CUB. It sorts whole segments and has no selection of the best k of each row: of 4,096 similarities all would
+// be moved to keep ten. A segmented radix sort reads and writes a key and an id in about four passes, 64 bytes a
+// similarity, and takes 100 MB beside a strip of 32; ties by hash would take keys of 64 bits, half as much again. Here
+// 4 bytes a similarity are read once, and k (1 + ln(I/k)) candidates a row do anything at all. bench_gpu has CUB's sort
+// of the same number of similarities beside the whole of this operation.
 
-// Merges the candidates j0 .. j0+cols-1 into the lists of rows i0 .. i0+rows-1; the lists start with j0 = 0, full of what any candidate beats.
-// Geometry  one warp a row, 8 rows a block; a lane looks at 4 similarities at a time. Traffic 4 bytes a similarity; lists in L1.
-// Limits    a candidate better than the list's last costs one hash and up to room/32 steps; k (1 + ln(I/k)) candidates are expected in a random
-//           order. k of thousands works and costs k^2.
-__global__ void knn_keep_best(Lists lists, const float* s, int64_t ld, int64_t i0, int64_t rows, int64_t j0, int64_t cols, uint32_t seed) {
+// Merges the candidates j0 .. j0+cols-1 into the lists of rows i0 .. i0+rows-1; the lists start with j0 = 0, full of
+// what any candidate beats.
+// Geometry  one warp a row, 8 rows a block; a lane looks at 4 similarities at a time.
+// Traffic   4 bytes a similarity; lists in L1.
+// Limits    a candidate better than the list's last costs one hash and up to room/32 steps; k (1 + ln(I/k)) candidates
+//           are expected in a random order. k of thousands works and costs k^2.
+__global__ void knn_keep_best(Lists lists, const float* s, int64_t ld, int64_t i0, int64_t rows, int64_t j0,
+                              int64_t cols, uint32_t seed) {
   const int lane = int(threadIdx.x) % kWarp;
   const int64_t r = int64_t(blockIdx.x) * kKnnRows + threadIdx.x / kWarp, row = i0 + r, room = lists.room;
   if (r >= rows) return;  // a whole warp leaves together
@@ -145,9 +157,11 @@ __global__ void knn_keep_best(Lists lists, const float* s, int64_t ld, int64_t i
   }
 }
 
-// The lists as the caller wants them: the row itself, then k-1 neighbours; counts the rows whose cut fell between equals.
+// The lists as the caller wants them: the row itself, then k-1 neighbours; counts the rows whose cut fell between
+// equals.
 // Geometry  one thread an entry, grid-stride.
-__global__ void knn_write_lists(int32_t* idx, unsigned long long* tied_rows, Lists lists, int64_t i0, int64_t rows, int64_t k, int64_t I) {
+__global__ void knn_write_lists(int32_t* idx, unsigned long long* tied_rows, Lists lists, int64_t i0, int64_t rows,
+                                int64_t k, int64_t I) {
   for (int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; e < rows * k; e += int64_t(gridDim.x) * blockDim.x) {
     const int64_t r = e / k, c = e % k;
     idx[(i0 + r) * k + c] = c == 0 ? int32_t(i0 + r) : lists.id[r * lists.room + c - 1];
@@ -171,7 +185,8 @@ Strips strips_of(int64_t I, int64_t k) {
 void knn_cosine_scratch(ScratchPlan& p, int64_t I, int64_t F, int64_t k, bool centre) {
   const Strips s = strips_of(I, k);
   if (centre) p.need(0, F * 4);
-  p.need(1, I * 4), p.need(2, blocks_for(s.rows, kTile) * kTile * s.ld * 4), p.need(3, s.rows * s.room * 8), p.need(4, s.rows * s.room * 4);
+  p.need(1, I * 4), p.need(2, blocks_for(s.rows, kTile) * kTile * s.ld * 4), p.need(3, s.rows * s.room * 8),
+      p.need(4, s.rows * s.room * 4);
 }
 
 void knn_cosine(Ctx& ctx, int32_t* idx, int64_t* tied_rows, CMat x, int64_t k, bool centre, uint32_t seed) {
@@ -196,10 +211,11 @@ void knn_cosine(Ctx& ctx, int32_t* idx, int64_t* tied_rows, CMat x, int64_t k, b
         launch(knn_similarity_tiles<true>, tiles, kTileThreads, 0, ctx, s, ld, x, mean, inverse, i0, j0);
       else
         launch(knn_similarity_tiles<false>, tiles, kTileThreads, 0, ctx, s, ld, x, mean, inverse, i0, j0);
-      launch(knn_keep_best, blocks_for(rows, kKnnRows), kKnnRows * kWarp, 0, ctx, lists, s, ld, i0, rows, j0, cols, seed);
+      launch(knn_keep_best, blocks_for(rows, kKnnRows), kKnnRows * kWarp, 0, ctx, lists, s, ld, i0, rows, j0, cols,
+             seed);
     }
-    launch(knn_write_lists, std::min<int64_t>(16384, blocks_for(rows * k, 256)), 256, 0, ctx, idx, reinterpret_cast<unsigned long long*>(tied_rows),
-           lists, i0, rows, k, I);
+    launch(knn_write_lists, std::min<int64_t>(16384, blocks_for(rows * k, 256)), 256, 0, ctx, idx,
+           reinterpret_cast<unsigned long long*>(tied_rows), lists, i0, rows, k, I);
   }
 }
 

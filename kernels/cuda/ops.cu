@@ -17,7 +17,9 @@ __global__ void late_set(Late* late, Late values) {
 }
 
 void set_late(Ctx& ctx, const Late& values) { launch(late_set, 1, kWarp, 0, ctx, const_cast<Late*>(ctx.late), values); }
-void advance_late(Ctx& ctx, int64_t batch, int64_t updates) { launch(late_advance, 1, kWarp, 0, ctx, const_cast<Late*>(ctx.late), batch, updates); }
+void advance_late(Ctx& ctx, int64_t batch, int64_t updates) {
+  launch(late_advance, 1, kWarp, 0, ctx, const_cast<Late*>(ctx.late), batch, updates);
+}
 
 }  // namespace
 }  // namespace cuda

@@ -1,13 +1,16 @@
-// What ranking and similarity sampling share: selection by one warp over the ordered keys of numbers.h, and register-tiled products of gathered rows.
-// Private to kernels/cuda.
+// What ranking and similarity sampling share: selection by one warp over the ordered keys of numbers.h, and
+// register-tiled products of gathered rows. Private to kernels/cuda.
 #pragma once
 #include "kernels/cuda/device.h"
 #include "kernels/numbers.h"
 
 namespace ccdrec::cuda {
 
-// (key descending, place ascending) as one integer, the larger the better: all distinct, so that ranks have no ties. 0: no entry.
-__device__ inline uint64_t entry_of(uint32_t key, int64_t place) { return uint64_t(key) << 32 | uint64_t(~uint32_t(place)); }
+// (key descending, place ascending) as one integer, the larger the better: all distinct, so that ranks have no ties. 0:
+// no entry.
+__device__ inline uint64_t entry_of(uint32_t key, int64_t place) {
+  return uint64_t(key) << 32 | uint64_t(~uint32_t(place));
+}
 __device__ inline uint32_t entry_key(uint64_t entry) { return uint32_t(entry >> 32); }
 __device__ inline int64_t entry_place(uint64_t entry) { return int64_t(~uint32_t(entry)); }
 
@@ -33,8 +36,8 @@ __device__ inline T warp_sum(T v) {
   return v;
 }
 
-// Which of the kBins counts holds the element of rank `left`, how many come before that bin and how many are in it. One whole warp; the counts lie
-// in shared memory, 16-byte aligned, and are complete.
+// Which of the kBins counts holds the element of rank `left`, how many come before that bin and how many are in it. One
+// whole warp; the counts lie in shared memory, 16-byte aligned, and are complete.
 struct Bin {
   int bin, before, count;
 };
@@ -62,7 +65,8 @@ __device__ inline Bin bin_of_rank(const uint32_t* bins, int left) {
   return {__shfl_sync(kAll, at.bin, owner), __shfl_sync(kAll, at.before, owner), __shfl_sync(kAll, at.count, owner)};
 }
 
-// An interval lo..hi of entries of which `left` are better than the wanted one. A histogram cuts it into 2^bits parts at most, bin 0 the best.
+// An interval lo..hi of entries of which `left` are better than the wanted one. A histogram cuts it into 2^bits parts
+// at most, bin 0 the best.
 struct Window {
   uint64_t lo, hi;
   int left;
@@ -81,8 +85,9 @@ struct Window {
 
 constexpr int kSelectBins = 256;  // counts that warp_select needs for itself
 
-// The entry of rank `rank` (0 = best) among get(0) .. get(n-1); entries of 0 are passed over, more than `rank` others are there. One whole warp;
-// get(c) is asked by lane c % 32 only. Each pass cuts the interval into 256 parts by a histogram; few enough are ranked in registers.
+// The entry of rank `rank` (0 = best) among get(0) .. get(n-1); entries of 0 are passed over, more than `rank` others
+// are there. One whole warp; get(c) is asked by lane c % 32 only. Each pass cuts the interval into 256 parts by a
+// histogram; few enough are ranked in registers.
 template <class Get>
 __device__ inline uint64_t warp_select(int64_t n, int rank, uint32_t* bins, Get&& get) {
   const int lane = int(threadIdx.x) % kWarp;
@@ -129,8 +134,8 @@ __device__ inline uint64_t warp_select(int64_t n, int rank, uint32_t* bins, Get&
   return w.hi;
 }
 
-// A block's tile of products: kM rows of X times kN rows of Y, kTM x kTN of them to a thread. A warp's lanes lie kLanesM x (32 / kLanesM), so that
-// its reads of shared memory are few distinct words.
+// A block's tile of products: kM rows of X times kN rows of Y, kTM x kTN of them to a thread. A warp's lanes lie
+// kLanesM x (32 / kLanesM), so that its reads of shared memory are few distinct words.
 template <int M, int N, int TM, int TN, int LanesM>
 struct TileShape {
   static constexpr int kM = M, kN = N, kTM = TM, kTN = TN;
@@ -143,10 +148,15 @@ struct TileShape {
   static constexpr size_t kScoresBytes = size_t(M) * kScoresLd * sizeof(float);
   static constexpr int kRowsPerWarp = M / (kThreads / kWarp);
   static constexpr int kLanesM = LanesM, kLanesN = kWarp / LanesM, kWarpsM = M / TM / LanesM;
-  static constexpr int kVecM = TM < 4 ? TM : 4, kVecN = TN < 4 ? TN : 4;  // a thread's rows and columns lie in groups of up to four
-  __device__ static int m() { return int(threadIdx.x) / kWarp % kWarpsM * kLanesM + int(threadIdx.x) % kWarp / kLanesN; }
+  static constexpr int kVecM = TM < 4 ? TM : 4,
+                       kVecN = TN < 4 ? TN : 4;  // a thread's rows and columns lie in groups of up to four
+  __device__ static int m() {
+    return int(threadIdx.x) / kWarp % kWarpsM * kLanesM + int(threadIdx.x) % kWarp / kLanesN;
+  }
   __device__ static int n() { return int(threadIdx.x) / kWarp / kWarpsM * kLanesN + int(threadIdx.x) % kLanesN; }
-  __device__ static int row(int i) { return i / kVecM * (M / (TM / kVecM)) + m() * kVecM + i % kVecM; }  // in the tile, of the thread's i-th
+  __device__ static int row(int i) {
+    return i / kVecM * (M / (TM / kVecM)) + m() * kVecM + i % kVecM;
+  }  // in the tile, of the thread's i-th
   __device__ static int col(int j) { return j / kVecN * (N / (TN / kVecN)) + n() * kVecN + j % kVecN; }
 };
 
@@ -165,7 +175,8 @@ __device__ inline void read_group(float* to, const float* from) {
 
 __device__ inline float4 read_quad(const float* row, int j, int d, bool aligned) {
   if (aligned && j < d) return *reinterpret_cast<const float4*>(row + j);  // d is a multiple of four
-  return make_float4(j < d ? row[j] : 0.0f, j + 1 < d ? row[j + 1] : 0.0f, j + 2 < d ? row[j + 2] : 0.0f, j + 3 < d ? row[j + 3] : 0.0f);
+  return make_float4(j < d ? row[j] : 0.0f, j + 1 < d ? row[j + 1] : 0.0f, j + 2 < d ? row[j + 2] : 0.0f,
+                     j + 3 < d ? row[j + 3] : 0.0f);
 }
 
 // 1 / |row|, clamped; `squares` is one fmaf chain over ascending j, as on the CPU.
@@ -174,14 +185,17 @@ __device__ inline float inverse_norm(float squares) {
   return 1.0f / (norm < 1e-12f ? 1e-12f : norm);
 }
 
-// For tiles t = first, first + step, .. below end: take(t * kN, acc, inv) with acc[i][j] = X[x_row(row(i))] . Y[y_row(t * kN + col(j))], each sum one
-// fmaf chain over ascending j: the CPU's bits. inv[c] = inverse norm of column c where kNorms, else null. Rows from `rows` on and columns from
-// `cols` on hold anything. The whole block calls it, and may call barriers in take; it ends with a barrier if there was a tile.
-// Traffic   a tile reads its rows of X and of Y once, 16 columns at a time in full sectors; the next 16 are under way while these are multiplied.
+// For tiles t = first, first + step, .. below end: take(t * kN, acc, inv) with acc[i][j] = X[x_row(row(i))] . Y[y_row(t
+// * kN + col(j))], each sum one fmaf chain over ascending j: the CPU's bits. inv[c] = inverse norm of column c where
+//   kNorms, else null. Rows from `rows` on and columns from
+// `cols` on hold anything. The whole block calls it, and may call barriers in take; it ends with a barrier if there was
+// a tile.
+// Traffic   a tile reads its rows of X and of Y once, 16 columns at a time in full sectors; the next 16 are under way
+//           while these are multiplied.
 //           Per j a thread reads kTM + kTN words of shared memory for kTM * kTN fmaf.
 template <class Shape, bool kNorms, class XRow, class YRow, class Take>
-__device__ inline void tile_products(float* shared, CMat x, int rows, XRow&& x_row, CMat y, int64_t cols, YRow&& y_row, int first, int end, int step,
-                                     Take&& take) {
+__device__ inline void tile_products(float* shared, CMat x, int rows, XRow&& x_row, CMat y, int64_t cols, YRow&& y_row,
+                                     int first, int end, int step, Take&& take) {
   constexpr int T = Shape::kThreads, kDepth = Shape::kDepth;
   constexpr int kQuadsX = Shape::kM * kDepth / 4, kQuadsY = Shape::kN * kDepth / 4;
   constexpr int kX = (kQuadsX + T - 1) / T, kY = kQuadsY / T, kNormsMine = Shape::kN / T;
@@ -193,7 +207,8 @@ __device__ inline void tile_products(float* shared, CMat x, int rows, XRow&& x_r
   const int me = int(threadIdx.x), d = int(x.cols), chunks = d > kDepth ? (d + kDepth - 1) / kDepth : 1;
   const bool aligned = d % 4 == 0 && (reinterpret_cast<uintptr_t>(x.p) | reinterpret_cast<uintptr_t>(y.p)) % 16 == 0;
 
-  // Two neighbouring lanes read 32 bytes of a row; 16 rows and these two make a warp's stores to shared memory free of bank conflicts.
+  // Two neighbouring lanes read 32 bytes of a row; 16 rows and these two make a warp's stores to shared memory free of
+  // bank conflicts.
   const auto quad_row = [](int q, int n) { return q / 2 % n; };
   const auto quad_col = [](int q, int n) { return (q % 2 + q / (2 * n) * 2) * 4; };
   int32_t x_id[kX], y_id[kY];
@@ -223,12 +238,15 @@ __device__ inline void tile_products(float* shared, CMat x, int rows, XRow&& x_r
 #pragma unroll
     for (int i = 0; i < kX; ++i) {
       const int q = me + i * T;
-      if (q < kQuadsX) put(x_at + (buffer * kDepth + quad_col(q, Shape::kM)) * Shape::kLdX + quad_row(q, Shape::kM), Shape::kLdX, x_next[i]);
+      if (q < kQuadsX)
+        put(x_at + (buffer * kDepth + quad_col(q, Shape::kM)) * Shape::kLdX + quad_row(q, Shape::kM), Shape::kLdX,
+            x_next[i]);
     }
 #pragma unroll
     for (int i = 0; i < kY; ++i) {
       const int q = me + i * T;
-      put(y_at + (buffer * kDepth + quad_col(q, Shape::kN)) * Shape::kLdY + quad_row(q, Shape::kN), Shape::kLdY, y_next[i]);
+      put(y_at + (buffer * kDepth + quad_col(q, Shape::kN)) * Shape::kLdY + quad_row(q, Shape::kN), Shape::kLdY,
+          y_next[i]);
     }
   };
 
@@ -254,9 +272,11 @@ __device__ inline void tile_products(float* shared, CMat x, int rows, XRow&& x_r
       const auto multiply = [&](int k) {
         float a[Shape::kTM], b[Shape::kTN];
 #pragma unroll
-        for (int i = 0; i < Shape::kTM; i += Shape::kVecM) read_group<Shape::kVecM>(a + i, xs + k * Shape::kLdX + Shape::row(i));
+        for (int i = 0; i < Shape::kTM; i += Shape::kVecM)
+          read_group<Shape::kVecM>(a + i, xs + k * Shape::kLdX + Shape::row(i));
 #pragma unroll
-        for (int j = 0; j < Shape::kTN; j += Shape::kVecN) read_group<Shape::kVecN>(b + j, ys + k * Shape::kLdY + Shape::col(j));
+        for (int j = 0; j < Shape::kTN; j += Shape::kVecN)
+          read_group<Shape::kVecN>(b + j, ys + k * Shape::kLdY + Shape::col(j));
 #pragma unroll
         for (int i = 0; i < Shape::kTM; ++i)
 #pragma unroll
@@ -298,8 +318,9 @@ __device__ inline void tile_products(float* shared, CMat x, int rows, XRow&& x_r
   }
 }
 
-// The tile of products in shared memory, kM rows of kScoresLd floats, to be read a row at a time: which of a row are wanted is a warp's vote then,
-// where threads that each hold a patch would wait for one another's atomics. A barrier belongs behind it.
+// The tile of products in shared memory, kM rows of kScoresLd floats, to be read a row at a time: which of a row are
+// wanted is a warp's vote then, where threads that each hold a patch would wait for one another's atomics. A barrier
+// belongs behind it.
 template <class Shape, class Acc>
 __device__ inline void put_scores(float* scores, const Acc& acc, const float* inv) {
   static_assert(Shape::kVecN == 4);

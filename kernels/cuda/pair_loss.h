@@ -17,7 +17,8 @@ __device__ inline LossAt loss_at(double x, bool with_eps) {
   return {(x < 0 ? -x : 0.0) + std::log1p(t), x >= 0 ? -t / (1 + t) : -1 / (1 + t)};
 }
 
-// *loss += share * sum of part. Geometry one block.
+// *loss += share * sum of part.
+// Geometry  one block.
 static __global__ void add_loss(double* loss, const double* part, int64_t n, double share) {
   const double sum = sum_of_partials(part, n);
   if (threadIdx.x == 0) *loss += share * sum;

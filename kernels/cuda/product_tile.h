@@ -1,5 +1,6 @@
-// A 64 x 64 tile of C = A B^T in the order that gemm.h promises for the CPU: chains of 256 terms, one fma a term, block sums added in order. An
-// element's bits do not depend on the tile or the place it is computed in. Private to kernels/cuda.
+// A 64 x 64 tile of C = A B^T in the order that gemm.h promises for the CPU: chains of 256 terms, one fma a term, block
+// sums added in order. An element's bits do not depend on the tile or the place it is computed in. Private to
+// kernels/cuda.
 #pragma once
 #include "kernels/cuda/device.h"
 
@@ -8,18 +9,23 @@ namespace ccdrec::cuda {
 constexpr int kTile = 64;
 constexpr int kTileThreads = 128;
 
-// Four terms k .. k+3 of a row of `cols`, zeros beyond its end; k is a multiple of 4. kFour: the row can be read four at a time.
+// Four terms k .. k+3 of a row of `cols`, zeros beyond its end; k is a multiple of 4. kFour: the row can be read four
+// at a time.
 template <bool kFour>
 __device__ inline float4 four_terms(const float* row, int64_t k, int64_t cols) {
   if constexpr (kFour) return k < cols ? *reinterpret_cast<const float4*>(row + k) : make_float4(0, 0, 0, 0);
-  return make_float4(k < cols ? row[k] : 0.0f, k + 1 < cols ? row[k + 1] : 0.0f, k + 2 < cols ? row[k + 2] : 0.0f, k + 3 < cols ? row[k + 3] : 0.0f);
+  return make_float4(k < cols ? row[k] : 0.0f, k + 1 < cols ? row[k + 1] : 0.0f, k + 2 < cols ? row[k + 2] : 0.0f,
+                     k + 3 < cols ? row[k + 3] : 0.0f);
 }
 inline bool four_columns(CMat x) { return x.cols % 4 == 0 && reinterpret_cast<uintptr_t>(x.p) % 16 == 0; }
 
-// a(r, k) and b(c, k), r, c < 64: terms k .. k+3 of row r of A's part and row c of B's, zeros outside, k a multiple of 4 and below K rounded up
-// to 16. store(r, c, v) takes columns c .. c+3 of row r. Every one of the block's 128 threads must call it. Geometry  2 x 2 warps of 32 x 32; a
-// thread owns 8 rows x 4 columns: per term 3 float4 from shared memory (1 wavefront each) for 32 fma. Traffic   512 bytes a term and tile. 16 terms
-// lie in shared memory, the next 16 are on their way in registers: one barrier per 16 terms.
+// a(r, k) and b(c, k), r, c < 64: terms k .. k+3 of row r of A's part and row c of B's, zeros outside, k a multiple of
+// 4 and below K rounded up to 16. store(r, c, v) takes columns c .. c+3 of row r. Every one of the block's 128 threads
+// must call it.
+// Geometry  2 x 2 warps of 32 x 32; a thread owns 8 rows x 4 columns: per term 3 float4 from shared memory (1 wavefront
+//           each) for 32 fma.
+// Traffic   512 bytes a term and tile. 16 terms lie in shared memory, the next 16 are on their way in registers: one
+//           barrier per 16 terms.
 template <class A, class B, class Store>
 __device__ inline void product_tile(int64_t K, A&& a, B&& b, Store&& store) {
   constexpr int kStep = 16, kChain = 256, kLd = kTile + 4;
@@ -31,7 +37,8 @@ __device__ inline void product_tile(int64_t K, A&& a, B&& b, Store&& store) {
   float4 next_a[2], next_b[2];
   const auto fetch = [&](int64_t k) {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) next_a[h] = a(load_row + 32 * h, k + load_k), next_b[h] = b(load_row + 32 * h, k + load_k);
+    for (int h = 0; h < 2; ++h)
+      next_a[h] = a(load_row + 32 * h, k + load_k), next_b[h] = b(load_row + 32 * h, k + load_k);
   };
   const auto put = [&](float4(&step)[kStep][kLd / 4], int r, const float4& v) {
     reinterpret_cast<float*>(step[load_k])[r] = v.x, reinterpret_cast<float*>(step[load_k + 1])[r] = v.y;
@@ -39,7 +46,8 @@ __device__ inline void product_tile(int64_t K, A&& a, B&& b, Store&& store) {
   };
   const auto keep = [&](int s) {
 #pragma unroll
-    for (int h = 0; h < 2; ++h) put(a_step[s], load_row + 32 * h, next_a[h]), put(b_step[s], load_row + 32 * h, next_b[h]);
+    for (int h = 0; h < 2; ++h)
+      put(a_step[s], load_row + 32 * h, next_a[h]), put(b_step[s], load_row + 32 * h, next_b[h]);
   };
   float sum[8][4] = {}, total[8][4] = {};
   const auto term = [&](int s, int t) {

@@ -19,9 +19,11 @@ __device__ inline bool whole(const uint8_t* mask, int64_t at, int64_t N) {
 }
 
 // rows[L] = seed, and every mask that of the seed: what the wider ones start from.
-// Geometry  one thread 16 bytes of every mask; it finds its first row of the seed by binary search. Traffic L+1 bytes a node, 8 a seed row.
+// Geometry  one thread 16 bytes of every mask; it finds its first row of the seed by binary search.
+// Traffic   L+1 bytes a node, 8 a seed row.
 __global__ void frontier_start(Masks mask, int masks, int64_t N, RowList to, RowList seed, int32_t* fault) {
-  const int64_t n = seed.n(), k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, threads = int64_t(gridDim.x) * blockDim.x;
+  const int64_t n = seed.n(), k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x,
+                threads = int64_t(gridDim.x) * blockDim.x;
   if (to.idx != seed.idx)
     for (int64_t j = k; j < n && j < to.capacity; j += threads) to.idx[j] = seed.idx[j];
   if (k == 0) {
@@ -49,14 +51,17 @@ __global__ void frontier_start(Masks mask, int masks, int64_t N, RowList to, Row
     if (l >= masks) break;
     uint8_t* m = mask.p[l];
     if (whole(m, at, N))
-      *reinterpret_cast<uint4*>(m + at) = make_uint4(unsigned(half[0]), unsigned(half[0] >> 32), unsigned(half[1]), unsigned(half[1] >> 32));
+      *reinterpret_cast<uint4*>(m + at) =
+          make_uint4(unsigned(half[0]), unsigned(half[0] >> 32), unsigned(half[1]), unsigned(half[1] >> 32));
     else
-      for (int64_t b = 0; b < kBytes && at + b < N; ++b) m[at + b] = uint8_t((b < 8 ? half[0] : half[1]) >> (b % 8 * 8));
+      for (int64_t b = 0; b < kBytes && at + b < N; ++b)
+        m[at + b] = uint8_t((b < 8 ? half[0] : half[1]) >> (b % 8 * 8));
   }
 }
 
 // wider[r] = 1 for the listed rows and their neighbours. Several threads may set the same byte: to the same value.
-// Geometry  one warp a row, 8 rows a block, four edges a lane in flight. Traffic 4 bytes an edge, coalesced, and a scattered byte.
+// Geometry  one warp a row, 8 rows a block, four edges a lane in flight.
+// Traffic   4 bytes an edge, coalesced, and a scattered byte.
 __global__ void frontier_mark(uint8_t* wider, Csr a, RowList rows) {
   const int lane = int(threadIdx.x) % kWarp;
   const int64_t n = rows.n(), warps = int64_t(gridDim.x) * kRowsPerBlock;
@@ -72,7 +77,8 @@ __global__ void frontier_mark(uint8_t* wider, Csr a, RowList rows) {
 }
 
 // The set bytes of a mask as an ascending list. Geometry, traffic: compact.h, 16 bytes a thread.
-__global__ void __launch_bounds__(kCompactThreads) frontier_list(RowList out, const uint8_t* mask, int64_t N, int32_t* fault) {
+__global__ void __launch_bounds__(kCompactThreads)
+    frontier_list(RowList out, const uint8_t* mask, int64_t N, int32_t* fault) {
   const auto bits = [&](int64_t chunk) {
     const int64_t at = chunk * kBytes;
     unsigned b = 0;
@@ -100,11 +106,14 @@ struct Layers {
   const float* p[kMaxLayers];
 };
 
-// E_l = A E_{l-1} on the listed rows. The last layer and the mean are one pass: H = (E_0 + .. + E_{L-1} + its own row) / (L+1).
-// Geometry  sparse_row.h. Traffic per edge 8 bytes and one row of E_{l-1}; a row out; in the last layer L rows more in and one out, and its own only
-//           where it is kept.
+// E_l = A E_{l-1} on the listed rows. The last layer and the mean are one pass: H = (E_0 + .. + E_{L-1} + its own row)
+// / (L+1).
+// Geometry  sparse_row.h.
+// Traffic   per edge 8 bytes and one row of E_{l-1}; a row out; in the last layer L rows more in and one out, and its
+//           own only where it is kept.
 template <int V, bool Last>
-__global__ void propagate_layer(Mat e_l, Csr a, const float* before, RowList rows, Mat h, CMat e0, Layers e, int layers, float share) {
+__global__ void propagate_layer(Mat e_l, Csr a, const float* before, RowList rows, Mat h, CMat e0, Layers e, int layers,
+                                float share) {
   rows_in_turn<V>(
       a, before, e0.cols, rows, nullptr, [](int64_t, int64_t) { return 0.0f; },
       [&](int64_t r, int64_t j, float sum) {
@@ -121,7 +130,8 @@ __global__ void propagate_layer(Mat e_l, Csr a, const float* before, RowList row
 }
 
 // H = (E_0 + .. + E_L) / (L+1) where the layers were computed apart, in the order of propagate_layer.
-// Geometry  one thread an element. Traffic 4 (L+2) bytes each, coalesced.
+// Geometry  one thread an element.
+// Traffic   4 (L+2) bytes each, coalesced.
 __global__ void propagate_mean(Mat h, CMat e0, Layers e, int layers, float share) {
   const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (at >= h.size()) return;
@@ -132,17 +142,20 @@ __global__ void propagate_mean(Mat h, CMat e0, Layers e, int layers, float share
   h.p[at] = total * share;
 }
 
-// out[r] = scale (G[r] + sum over edges to rows of the mask of val * before[col]) on the listed rows; G[r] is zero where `given` is 0.
-// Geometry  sparse_row.h. Traffic per edge 9 bytes and, where the mask allows it, one row of `before`; one or two rows a row.
+// out[r] = scale (G[r] + sum over edges to rows of the mask of val * before[col]) on the listed rows; G[r] is zero
+// where `given` is 0.
+// Geometry  sparse_row.h.
+// Traffic   per edge 9 bytes and, where the mask allows it, one row of `before`; one or two rows a row.
 template <int V>
-__global__ void propagate_backward_layer(Mat out, Csr a_t, const float* before, const uint8_t* mask, RowList rows, CMat g, const uint8_t* given,
-                                         float scale) {
+__global__ void propagate_backward_layer(Mat out, Csr a_t, const float* before, const uint8_t* mask, RowList rows,
+                                         CMat g, const uint8_t* given, float scale) {
   rows_in_turn<V>(
       a_t, before, out.cols, rows, mask, [&](int64_t r, int64_t j) { return !given || given[r] ? g.row(r)[j] : 0.0f; },
       [&](int64_t r, int64_t j, float sum) { out.row(r)[j] = sum * scale; });
 }
 
-// What Z_l[r] is without the layer above it: G_l[r] + G[r]/(L+1), zero where no gradient is given, whatever the memory holds there.
+// What Z_l[r] is without the layer above it: G_l[r] + G[r]/(L+1), zero where no gradient is given, whatever the memory
+// holds there.
 struct OwnGradient {
   CMat g_l, g;           // empty: zero
   const uint8_t* given;  // null: every row
@@ -155,7 +168,8 @@ struct OwnGradient {
 };
 
 // Z_L on the listed rows.
-// Geometry  one warp a row, 8 rows a block, which take turns; lane l owns columns l, l+32, ... Traffic three rows a row, coalesced.
+// Geometry  one warp a row, 8 rows a block, which take turns; lane l owns columns l, l+32, ...
+// Traffic   three rows a row, coalesced.
 __global__ void propagate_backward_top(Mat z, RowList rows, OwnGradient own) {
   const int64_t n = rows.n(), warps = int64_t(gridDim.x) * kRowsPerBlock;
   for (int64_t i = int64_t(blockIdx.x) * kRowsPerBlock + threadIdx.x / kWarp; i < n; i += warps) {
@@ -165,9 +179,11 @@ __global__ void propagate_backward_top(Mat z, RowList rows, OwnGradient own) {
 }
 
 // Z_l = own + sum over edges to rows of the mask of val * Z_(l+1)[col] on the listed rows.
-// Geometry  sparse_row.h. Traffic per edge 9 bytes and, where the mask allows it, one row of Z_(l+1); one to three rows a row.
+// Geometry  sparse_row.h.
+// Traffic   per edge 9 bytes and, where the mask allows it, one row of Z_(l+1); one to three rows a row.
 template <int V>
-__global__ void propagate_backward_own(Mat z, Csr a_t, const float* above, const uint8_t* mask, RowList rows, OwnGradient own) {
+__global__ void propagate_backward_own(Mat z, Csr a_t, const float* above, const uint8_t* mask, RowList rows,
+                                       OwnGradient own) {
   rows_in_turn<V>(
       a_t, above, z.cols, rows, mask, [&](int64_t r, int64_t j) { return own.at(r, j); },
       [&](int64_t r, int64_t j, float sum) { z.row(r)[j] = sum; });
@@ -186,10 +202,12 @@ void frontier(Ctx& ctx, Frontier& f, const Csr& a, const Csr&, RowList seed) {
   }
   Masks masks;
   std::copy_n(f.mask, kMaxLayers + 1, masks.p);
-  launch(frontier_start, std::max(int64_t(1), blocks_for(N, 128 * kBytes)), 128, 0, ctx, masks, L + 1, N, f.rows[L], seed, ctx.fault);
+  launch(frontier_start, std::max(int64_t(1), blocks_for(N, 128 * kBytes)), 128, 0, ctx, masks, L + 1, N, f.rows[L],
+         seed, ctx.fault);
   for (int l = L; l >= 1; --l) {
     launch(frontier_mark, list_blocks(f.rows[l]), kRowsPerBlock * kWarp, 0, ctx, f.mask[l - 1], a, f.rows[l]);
-    launch(frontier_list, compact_blocks(N, kBytes), kCompactThreads, 0, ctx, f.rows[l - 1], f.mask[l - 1], N, ctx.fault);
+    launch(frontier_list, compact_blocks(N, kBytes), kCompactThreads, 0, ctx, f.rows[l - 1], f.mask[l - 1], N,
+           ctx.fault);
   }
 }
 
@@ -204,7 +222,8 @@ void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat
   const float share = float(1.0 / double(L + 1));
   Layers e{};
   for (int l = 1; l <= L; ++l) e.p[l - 1] = work[l - 1].p;
-  if (!f.rows[L].idx && !f.rows[L].count && by_cusparse(ctx, a, e0.cols)) {  // all rows: then every list is the identity
+  if (!f.rows[L].idx && !f.rows[L].count &&
+      by_cusparse(ctx, a, e0.cols)) {  // all rows: then every list is the identity
     CHECK_SHAPE(work[L - 1], a.rows, e0.cols);
     for (int l = 1; l <= L; ++l) spmm(ctx, work[l - 1], a, l == 1 ? e0 : CMat(work[l - 2]), false);
     launch(propagate_mean, blocks_for(h.size(), 256), 256, 0, ctx, h, e0, e, L, share);
@@ -217,9 +236,11 @@ void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat
     const auto run = [&](auto last) {
       const int64_t grid = list_blocks(f.rows[l]);
       if (two_columns(before))
-        launch((propagate_layer<2, last()>), grid, kRowsPerBlock * kWarp, 0, ctx, e_l, a, before.p, f.rows[l], h, e0, e, L, share);
+        launch((propagate_layer<2, last()>), grid, kRowsPerBlock * kWarp, 0, ctx, e_l, a, before.p, f.rows[l], h, e0, e,
+               L, share);
       else
-        launch((propagate_layer<1, last()>), grid, kRowsPerBlock * kWarp, 0, ctx, e_l, a, before.p, f.rows[l], h, e0, e, L, share);
+        launch((propagate_layer<1, last()>), grid, kRowsPerBlock * kWarp, 0, ctx, e_l, a, before.p, f.rows[l], h, e0, e,
+               L, share);
     };
     if (l == L)
       run(std::true_type{});
@@ -245,16 +266,17 @@ void propagate_backward(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a_t, const Fro
     const Mat out = k == L ? g_e0 : work[k - 1];
     const RowList rows = f.rows[L - k];
     if (two_columns(before))
-      launch(propagate_backward_layer<2>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a_t, before.p, f.mask[L - k + 1], rows, g, f.mask[L],
-             scale);
+      launch(propagate_backward_layer<2>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a_t, before.p,
+             f.mask[L - k + 1], rows, g, f.mask[L], scale);
     else
-      launch(propagate_backward_layer<1>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a_t, before.p, f.mask[L - k + 1], rows, g, f.mask[L],
-             scale);
+      launch(propagate_backward_layer<1>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, out, a_t, before.p,
+             f.mask[L - k + 1], rows, g, f.mask[L], scale);
   }
 }
 
 // Z_L = G_L + G/(L+1);  Z_l = G_l + G/(L+1) + A^T Z_(l+1). Z_l lives on rows[l] in work[l-1], Z_0 in g_e0.
-void propagate_backward_layers(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a_t, const Frontier& f, CMat g, const CMat* g_layer) {
+void propagate_backward_layers(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a_t, const Frontier& f, CMat g,
+                               const CMat* g_layer) {
   const int L = f.layers;
   const int64_t N = g_e0.rows, d = g_e0.cols;
   const float share = float(1.0 / double(L + 1));
@@ -270,9 +292,11 @@ void propagate_backward_layers(Ctx& ctx, Mat g_e0, Mat* work, const Csr& a_t, co
     const CMat above = z(l + 1);
     const RowList rows = f.rows[l];
     if (two_columns(above))
-      launch(propagate_backward_own<2>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, z(l), a_t, above.p, f.mask[l + 1], rows, own(l));
+      launch(propagate_backward_own<2>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, z(l), a_t, above.p,
+             f.mask[l + 1], rows, own(l));
     else
-      launch(propagate_backward_own<1>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, z(l), a_t, above.p, f.mask[l + 1], rows, own(l));
+      launch(propagate_backward_own<1>, list_blocks(rows), kRowsPerBlock * kWarp, 0, ctx, z(l), a_t, above.p,
+             f.mask[l + 1], rows, own(l));
   }
 }
 

@@ -10,8 +10,10 @@ namespace {
 constexpr int kPruneBlock = 256;
 
 // When edge e arrives, -log(1-u)/w_e: not negative, so the bits order as the times do.
-// Geometry  one thread an edge. Traffic 4 bytes read, 8 written.
-__global__ void prune_arrivals(uint32_t* time, int32_t* index, const float* weight, int64_t n, Stream stream, const Late* late) {
+// Geometry  one thread an edge.
+// Traffic   4 bytes read, 8 written.
+__global__ void prune_arrivals(uint32_t* time, int32_t* index, const float* weight, int64_t n, Stream stream,
+                               const Late* late) {
   const int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (e >= n) return;
   const float u = uniform01(draw(resolved(stream, late), uint32_t(e)).v[0]);
@@ -20,9 +22,12 @@ __global__ void prune_arrivals(uint32_t* time, int32_t* index, const float* weig
   index[e] = int32_t(e);
 }
 
-// The two ends of each kept edge, and the users' half of the columns: kept edges are in the order of (user, item), which is that half's.
-// Geometry  one thread a kept edge. Traffic 4 bytes read in order, 8 in ascending jumps, 12 written.
-__global__ void prune_ends(int32_t* user, uint32_t* item, int32_t* col, const int32_t* kept, EdgeList edges, int64_t n_keep) {
+// The two ends of each kept edge, and the users' half of the columns: kept edges are in the order of (user, item),
+// which is that half's.
+// Geometry  one thread a kept edge.
+// Traffic   4 bytes read in order, 8 in ascending jumps, 12 written.
+__global__ void prune_ends(int32_t* user, uint32_t* item, int32_t* col, const int32_t* kept, EdgeList edges,
+                           int64_t n_keep) {
   const int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (j >= n_keep) return;
   const int64_t e = kept ? kept[j] : j;
@@ -46,19 +51,25 @@ __device__ inline int64_t weights_below(const T* v, int64_t n, int64_t x) {
 }
 
 // Row v of the graph starts behind the ends of all lower rows.
-// Geometry  one thread a row, and one for the end. Traffic two searches' log2(n_keep) reads, mostly from cache, and 8 bytes written: neither counters
-//           nor a scan of them is needed, since both halves are sorted.
-__global__ void prune_row_starts(int64_t* row_ptr, const int32_t* user, const uint32_t* item_sorted, int64_t n_keep, int64_t U, int64_t N) {
+// Geometry  one thread a row, and one for the end.
+// Traffic   two searches' log2(n_keep) reads, mostly from cache, and 8 bytes written: neither counters nor a scan of
+//           them is needed, since both halves are sorted.
+__global__ void prune_row_starts(int64_t* row_ptr, const int32_t* user, const uint32_t* item_sorted, int64_t n_keep,
+                                 int64_t U, int64_t N) {
   const int64_t v = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (v > N) return;
   row_ptr[v] = v < U ? weights_below(user, n_keep, v) : n_keep + weights_below(item_sorted, n_keep, v - U);
 }
 
-__device__ inline double root_of_degree(const int64_t* row_ptr, int64_t v) { return 1.0 / std::sqrt(double(row_ptr[v + 1] - row_ptr[v]) + 1e-7); }
+__device__ inline double root_of_degree(const int64_t* row_ptr, int64_t v) {
+  return 1.0 / std::sqrt(double(row_ptr[v + 1] - row_ptr[v]) + 1e-7);
+}
 
 // val = deg_u^(-1/2) deg_i^(-1/2) in double: the CPU's operations one for one, so that the bits agree.
-// Geometry  one thread an entry of either half. Traffic 8 bytes read in order, two pairs of row starts, 4 written.
-__global__ void prune_values(MutableCsr out, const int32_t* user, const uint32_t* item, const uint32_t* item_sorted, int64_t n_keep, int64_t U) {
+// Geometry  one thread an entry of either half.
+// Traffic   8 bytes read in order, two pairs of row starts, 4 written.
+__global__ void prune_values(MutableCsr out, const int32_t* user, const uint32_t* item, const uint32_t* item_sorted,
+                             int64_t n_keep, int64_t U) {
   const int64_t k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (k >= 2 * n_keep) return;
   const int64_t u = k < n_keep ? user[k] : out.col[k];
@@ -76,7 +87,8 @@ const int32_t* earliest(Ctx& ctx, const EdgeList& edges, int64_t n_keep, Stream 
   auto* kept = static_cast<int32_t*>(ctx.scratch(4, size_t(n_keep) * sizeof(int32_t)));
   launch(prune_arrivals, blocks_for(E, kPruneBlock), kPruneBlock, 0, ctx, time, index, edges.weight, E, s, ctx.late);
   library::sort_pairs(ctx, time_sorted, by_time, time, index, E);
-  library::sort_keys(ctx, reinterpret_cast<uint32_t*>(kept), reinterpret_cast<const uint32_t*>(by_time), n_keep, bits_below(E));
+  library::sort_keys(ctx, reinterpret_cast<uint32_t*>(kept), reinterpret_cast<const uint32_t*>(by_time), n_keep,
+                     bits_below(E));
   return kept;
 }
 
@@ -93,10 +105,13 @@ void prune(Ctx& ctx, const MutableCsr& out, const EdgeList& edges, double rho, S
   auto* item = static_cast<uint32_t*>(ctx.scratch(6, size_t(n_keep) * sizeof(uint32_t)));
   auto* item_sorted = static_cast<uint32_t*>(ctx.scratch(7, size_t(n_keep) * sizeof(uint32_t)));
   launch(prune_ends, blocks_for(n_keep, kPruneBlock), kPruneBlock, 0, ctx, user, item, out.col, kept, edges, n_keep);
-  // The items' half is the kept edges by item, users ascending within one: a stable sort leaves them so, and its values are the columns.
+  // The items' half is the kept edges by item, users ascending within one: a stable sort leaves them so, and its values
+  // are the columns.
   library::sort_pairs(ctx, item_sorted, out.col + n_keep, item, user, n_keep, bits_below(edges.items));
-  launch(prune_row_starts, blocks_for(N + 1, kPruneBlock), kPruneBlock, 0, ctx, out.row_ptr, user, item_sorted, n_keep, U, N);
-  launch(prune_values, blocks_for(2 * n_keep, kPruneBlock), kPruneBlock, 0, ctx, out, user, item, item_sorted, n_keep, U);
+  launch(prune_row_starts, blocks_for(N + 1, kPruneBlock), kPruneBlock, 0, ctx, out.row_ptr, user, item_sorted, n_keep,
+         U, N);
+  launch(prune_values, blocks_for(2 * n_keep, kPruneBlock), kPruneBlock, 0, ctx, out, user, item, item_sorted, n_keep,
+         U);
 }
 
 void prune_scratch(ScratchPlan& p, int64_t edges, int64_t kept, int64_t) {

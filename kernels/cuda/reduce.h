@@ -1,7 +1,8 @@
 // Rows dealt to teams of lanes, and sums whose order is fixed by the shapes alone. Private to kernels/cuda.
 //
-// A team is 2^shift neighbouring lanes of one warp and owns one row. Its lanes own V columns each, then the next V 2^shift columns, and so on. A
-// block of kTeamThreads is 256 >> shift teams. At d = 64 and V = 4 a team is 16 lanes: a row is one access of 256 bytes.
+// A team is 2^shift neighbouring lanes of one warp and owns one row. Its lanes own V columns each, then the next V
+// 2^shift columns, and so on. A block of kTeamThreads is 256 >> shift teams. At d = 64 and V = 4 a team is 16 lanes: a
+// row is one access of 256 bytes.
 #pragma once
 #include <initializer_list>
 
@@ -17,7 +18,9 @@ inline int team_shift(int64_t pieces) {  // a lane for every piece of a row, at 
   return shift;
 }
 inline int64_t team_blocks(int64_t rows, int shift) { return blocks_for(rows, kTeamThreads >> shift); }
-__device__ inline int64_t team_row(int shift) { return int64_t(blockIdx.x) * (kTeamThreads >> shift) + (threadIdx.x >> shift); }
+__device__ inline int64_t team_row(int shift) {
+  return int64_t(blockIdx.x) * (kTeamThreads >> shift) + (threadIdx.x >> shift);
+}
 __device__ inline int team_lane(int shift) { return int(threadIdx.x) & ((1 << shift) - 1); }
 
 // V = 4 needs rows that start at multiples of 16 bytes.
@@ -62,8 +65,8 @@ __device__ inline T team_sum(T v, int shift) {
   return v;
 }
 
-// The sum over the threads of a block, the same on each: warps by team_sum, then in order. Once a kernel: its shared memory is not guarded for a
-// second.
+// The sum over the threads of a block, the same on each: warps by team_sum, then in order. Once a kernel: its shared
+// memory is not guarded for a second.
 __device__ inline double block_sum(double v) {
   SHARED(double, of_warp, [32]);
   v = team_sum(v, 5);

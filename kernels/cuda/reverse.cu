@@ -1,4 +1,5 @@
-// The reverse process (kernels/estimator.h) in one launch after the constants: every item from noise to e_0 in the registers of 16 lanes.
+// The reverse process (kernels/estimator.h) in one launch after the constants: every item from noise to e_0 in the
+// registers of 16 lanes.
 #include "kernels/cuda/estimator.h"
 
 namespace ccdrec::cuda {
@@ -34,24 +35,28 @@ __device__ inline Row<N> normal_row(Stream stream, int64_t item, int d, int q) {
   return z;
 }
 
-// Shared memory of a warp, in floats: a stage for the rows of a product, x and y of its items' modality tokens, attention.
+// Shared memory of a warp, in floats: a stage for the rows of a product, x and y of its items' modality tokens,
+// attention.
 template <class S>
 CCDREC_HD int64_t chain_warp_floats(int M) {
   return 2 * S::I * S::kStride + int64_t(2) * M * S::I * S::N * 4 * kWarp + Attention<2 * S::I>::floats(M + 2);
 }
 
-// All steps of an item. Per step: x_e = LayerNorm(e), y_e = x_e G, the 4 (M+1) scores that x_e and the time token take part in, softmax, s, x0 = s
-// W_v, e = A x0 + B e + sigma z. Geometry  a warp takes 2 I items (I = 4 for d <= 128), I a group of 16 lanes, and keeps e, x_e, y_e in registers;
-// nothing but the copy of the
-//           weights is shared between warps, so there is no barrier in the loop, and one warp's normals run beside another's products. The modality
-//           tokens' x and y lie in shared memory as each lane wrote them. The host picks the number of warps a block.
+// All steps of an item. Per step: x_e = LayerNorm(e), y_e = x_e G, the 4 (M+1) scores that x_e and the time token take
+// part in, softmax, s, x0 = s W_v, e = A x0 + B e + sigma z.
+// Geometry  a warp takes 2 I items (I = 4 for d <= 128), I a group of 16 lanes, and keeps e, x_e, y_e in registers;
+//           nothing but the copy of the weights is shared between warps, so there is no barrier in the loop, and one
+//           warp's normals run beside another's products. The modality tokens' x and y lie in shared memory as each
+//           lane wrote them. The host picks the number of warps a block.
 // Traffic   q, h and the pools, once; 512 bytes of time tokens a step from L1.
-// Limits    4 d^2 flop and d normals (about 60 operations each) an item and step. A product reads 8 floats for 16 multiply-adds of a lane: the shared
-//           memory is about as busy as the multipliers during products, and free during normals.
+// Limits    4 d^2 flop and d normals (about 60 operations each) an item and step. A product reads 8 floats for 16
+//           multiply-adds of a lane: the shared memory is about as busy as the multipliers during products, and free
+//           during normals.
 template <class S>
 __global__ void __launch_bounds__(S::kMostWarps* kWarp) reverse_chain(Chain in) {
   constexpr int I = S::I, N = S::N, R = 2 * I;
-  const int lane = int(threadIdx.x) % kWarp, group = lane % 2, q = lane / 2, warp = int(threadIdx.x) / kWarp, warps = int(blockDim.x) / kWarp;
+  const int lane = int(threadIdx.x) % kWarp, group = lane % 2, q = lane / 2, warp = int(threadIdx.x) / kWarp,
+            warps = int(blockDim.x) / kWarp;
   const int d = int(in.q.cols), depth = depth_of(d), M = in.modalities, K = M + 2, T = in.schedule.steps;
   const int64_t n = in.q.rows;
   float* shared = dynamic_shared<float>();
@@ -70,7 +75,9 @@ __global__ void __launch_bounds__(S::kMostWarps* kWarp) reverse_chain(Chain in) 
     return x;
   };
   const Gathered<I> part(q);
-  const auto put_score = [&](int r, int c, float sum) { attention.score[attention.at(r, c, group * I + part.i)] = sum; };
+  const auto put_score = [&](int r, int c, float sum) {
+    attention.score[attention.at(r, c, group * I + part.i)] = sum;
+  };
   const float scale = 1.0f / sqrtf(float(d));
   const uint32_t epoch = late_epoch(in.epoch, in.late);
 
@@ -145,8 +152,10 @@ __global__ void __launch_bounds__(S::kMostWarps* kWarp) reverse_chain(Chain in) 
 
 #pragma unroll 1
   for (int t = T; t >= 1; --t) {
-    const Row<N> x_tau = padded_row<N>(weights.x_tau + int64_t(t - 1) * S::W, q), y_tau = padded_row<N>(weights.y_tau + int64_t(t - 1) * S::W, q);
-    const float a = in.schedule.a[t - 1], b = in.schedule.b[t - 1], sigma = in.schedule.sigma[t - 1];  // used last, read in good time
+    const Row<N> x_tau = padded_row<N>(weights.x_tau + int64_t(t - 1) * S::W, q),
+                 y_tau = padded_row<N>(weights.y_tau + int64_t(t - 1) * S::W, q);
+    const float a = in.schedule.a[t - 1], b = in.schedule.b[t - 1],
+                sigma = in.schedule.sigma[t - 1];  // used last, read in good time
     Row<N> x[I], y[I] = {};
     float rstd[I];
 #pragma unroll
@@ -213,16 +222,19 @@ __global__ void __launch_bounds__(S::kMostWarps* kWarp) reverse_chain(Chain in) 
         const float4 old = e[i].at[k];
         e[i].at[k] = fma4(a, x0[i].at[k], make_float4(b * old.x, b * old.y, b * old.z, b * old.w));
       }
-      if (t > 1) add(e[i], sigma, normal_row<N>(Stream{in.seed, Use::reverse_noise, epoch, uint32_t(t)}, item[i], d, q));
+      if (t > 1)
+        add(e[i], sigma, normal_row<N>(Stream{in.seed, Use::reverse_noise, epoch, uint32_t(t)}, item[i], d, q));
     }
     snapshot(e, T - t + 1);
   }
 }
 
-// Warps a block: the fewest warps on the busiest multiprocessor; of equals the largest block, which copies the weights least often.
+// Warps a block: the fewest warps on the busiest multiprocessor; of equals the largest block, which copies the weights
+// least often.
 template <class S>
 int chain_warps(int64_t items, int M) {
-  const int64_t room = (chip().shared - S::kWeightFloats * int64_t(sizeof(float))) / (chain_warp_floats<S>(M) * int64_t(sizeof(float)));
+  const int64_t room =
+      (chip().shared - S::kWeightFloats * int64_t(sizeof(float))) / (chain_warp_floats<S>(M) * int64_t(sizeof(float)));
   const int most = int(std::min<int64_t>(S::kMostWarps, room));
   CHECK_THAT(most >= 1);
   int best = 0;
@@ -236,8 +248,8 @@ int chain_warps(int64_t items, int M) {
 
 }  // namespace
 
-void reverse_process(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const EstimatorParams& params,
-                     const Schedule& schedule, uint32_t seed, uint32_t epoch) {
+void reverse_process(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau,
+                     const EstimatorParams& params, const Schedule& schedule, uint32_t seed, uint32_t epoch) {
   const int64_t n = q.rows, d = q.cols;
   const int M = modalities, T = schedule.steps;
   CHECK_THAT(M >= 1 && M <= kMaxModalities && T >= 1);

@@ -9,17 +9,23 @@ namespace {
 // ---- lists
 
 // Ids outside [0, limit) are a fault, and taken as the nearest inside, so that nothing that follows leaves its bounds.
-__device__ inline uint32_t key_of(int32_t id, int64_t limit) { return uint32_t(id < 0 ? 0 : id < limit ? id : limit - 1); }
+__device__ inline uint32_t key_of(int32_t id, int64_t limit) {
+  return uint32_t(id < 0 ? 0 : id < limit ? id : limit - 1);
+}
 
 constexpr int kRankThreads = 256, kRankWarps = kRankThreads / kWarp;
-constexpr int kRankSlots = 64;           // of one block: two a lane
-constexpr int kRankTile = 1024;          // keys in shared memory
-constexpr int64_t kMostCounted = 12288;  // slots up to which counting beats a radix sort's seven launches; to be measured
+constexpr int kRankSlots = 64;   // of one block: two a lane
+constexpr int kRankTile = 1024;  // keys in shared memory
+constexpr int64_t kMostCounted =
+    12288;  // slots up to which counting beats a radix sort's seven launches; to be measured
 
 // The place of slot s in the stable order by key: the keys below its own, and the equal ones of earlier slots.
-// Geometry  64 slots a block, lane l of every warp has slots l and l+32; the eight warps share the keys compared with and add up at the end.
-// Traffic   n^2 compare-and-adds, 4n keys a block from L2. n = 8192: 134 million adds, about 5 us; four keys a shared-memory read.
-__global__ void group_rank_by_counting(uint32_t* sorted, int32_t* slot, const int32_t* ids, int n, int64_t limit, int32_t* fault) {
+// Geometry  64 slots a block, lane l of every warp has slots l and l+32; the eight warps share the keys compared with
+//           and add up at the end.
+// Traffic   n^2 compare-and-adds, 4n keys a block from L2. n = 8192: 134 million adds, about 5 us; four keys a
+//           shared-memory read.
+__global__ void group_rank_by_counting(uint32_t* sorted, int32_t* slot, const int32_t* ids, int n, int64_t limit,
+                                       int32_t* fault) {
   SHARED(uint4, tile, [kRankTile / 4]);
   SHARED(int, part, [kRankWarps][kRankSlots]);
   uint32_t* const key = reinterpret_cast<uint32_t*>(tile);
@@ -28,7 +34,8 @@ __global__ void group_rank_by_counting(uint32_t* sorted, int32_t* slot, const in
   for (int k = 0; k < 2; ++k) mine[k] = first + lane + 32 * k < n ? key_of(ids[first + lane + 32 * k], limit) : 0;
   int below[2] = {0, 0};
   for (int t0 = 0; t0 < n; t0 += kRankTile) {
-    for (int i = int(threadIdx.x); i < kRankTile; i += kRankThreads) key[i] = t0 + i < n ? key_of(ids[t0 + i], limit) : 0xffffffffu;  // above all
+    for (int i = int(threadIdx.x); i < kRankTile; i += kRankThreads)
+      key[i] = t0 + i < n ? key_of(ids[t0 + i], limit) : 0xffffffffu;  // above all
     __syncthreads();
     for (int g = warp; g < kRankTile / kRankSlots && t0 + g * kRankSlots < n; g += kRankWarps) {
       const int s0 = t0 + g * kRankSlots;
@@ -60,7 +67,8 @@ __global__ void group_rank_by_counting(uint32_t* sorted, int32_t* slot, const in
   if (id < 0 || id >= limit) atomicMax(fault, int(kIdOutOfRange));
 }
 
-// What the radix sort of long lists takes. Geometry one thread a slot.
+// What the radix sort of long lists takes.
+// Geometry  one thread a slot.
 __global__ void group_keys(uint32_t* key, int32_t* slot, const int32_t* ids, int64_t n, int64_t limit, int32_t* fault) {
   const int64_t s = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (s >= n) return;
@@ -68,8 +76,8 @@ __global__ void group_keys(uint32_t* key, int32_t* slot, const int32_t* ids, int
   if (ids[s] < 0 || ids[s] >= limit) atomicMax(fault, int(kIdOutOfRange));
 }
 
-// The distinct of the a.n() + b.n() ascending keys; where each starts to `ptr` if given, and their end. Keys have room for a multiple of four.
-// Geometry, traffic: compact.h, four keys a thread.
+// The distinct of the a.n() + b.n() ascending keys; where each starts to `ptr` if given, and their end. Keys have room
+// for a multiple of four. Geometry, traffic: compact.h, four keys a thread.
 __global__ void __launch_bounds__(kCompactThreads)
     rows_distinct(RowList out, int32_t* ptr, const uint32_t* sorted, RowList a, RowList b, int32_t* fault) {
   const int64_t n = a.n() + b.n();
@@ -77,7 +85,8 @@ __global__ void __launch_bounds__(kCompactThreads)
     const int64_t p = 4 * c;
     const uint4 k = reinterpret_cast<const uint4*>(sorted)[c];
     const uint32_t left = p > 0 ? sorted[p - 1] : ~k.x;
-    const unsigned bits = unsigned(k.x != left) | unsigned(k.y != k.x) << 1 | unsigned(k.z != k.y) << 2 | unsigned(k.w != k.z) << 3;
+    const unsigned bits =
+        unsigned(k.x != left) | unsigned(k.y != k.x) << 1 | unsigned(k.z != k.y) << 2 | unsigned(k.w != k.z) << 3;
     return p + 4 <= n ? bits : bits & ((1u << (n - p)) - 1);
   };
   const auto write = [&](int64_t j, int64_t p) {
@@ -91,7 +100,8 @@ __global__ void __launch_bounds__(kCompactThreads)
   });
 }
 void write_distinct(Ctx& ctx, RowList out, int32_t* ptr, const uint32_t* sorted, RowList a, RowList b) {
-  launch(rows_distinct, compact_blocks(a.capacity + b.capacity, 4), kCompactThreads, 0, ctx, out, ptr, sorted, a, b, ctx.fault);
+  launch(rows_distinct, compact_blocks(a.capacity + b.capacity, 4), kCompactThreads, 0, ctx, out, ptr, sorted, a, b,
+         ctx.fault);
 }
 uint32_t* keys_room(Ctx& ctx, int slot, int64_t n) {
   return static_cast<uint32_t*>(ctx.scratch(slot, size_t(blocks_for(n, 4)) * 4 * sizeof(uint32_t)));
@@ -124,8 +134,10 @@ __device__ inline int64_t warp_count_below(const RowList& rows, int64_t n, int64
   return lo;
 }
 
-// Both lists in one ascending sequence, equal entries side by side: an entry's place is its own index and the entries of the other list before it.
-// Geometry  one thread an entry. Traffic 4 bytes in, 4 out, and a binary search in L2.
+// Both lists in one ascending sequence, equal entries side by side: an entry's place is its own index and the entries
+// of the other list before it.
+// Geometry  one thread an entry.
+// Traffic   4 bytes in, 4 out, and a binary search in L2.
 __global__ void merge_by_rank(uint32_t* both, RowList a, RowList b) {
   const int64_t k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, na = a.n(), nb = b.n();
   if (k < na) {
@@ -137,7 +149,8 @@ __global__ void merge_by_rank(uint32_t* both, RowList a, RowList b) {
   }
 }
 
-// Geometry  one thread an entry; every warp finds the cut for itself. Traffic 8 bytes an entry.
+// Geometry  one thread an entry; every warp finds the cut for itself.
+// Traffic   8 bytes an entry.
 __global__ void split_at(RowList users, RowList items, RowList nodes, int64_t n_users, int32_t* fault) {
   const int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, n = nodes.n();
   if (int64_t(blockIdx.x) * blockDim.x >= n && blockIdx.x > 0) return;
@@ -154,7 +167,9 @@ __global__ void split_at(RowList users, RowList items, RowList nodes, int64_t n_
 
 template <class T>
 __global__ void gather_by_tile(float* y, const float* x, const int32_t* ids, int64_t n, int64_t width) {
-  each_element(n, width, [&](int64_t s, int64_t c) { reinterpret_cast<T*>(y)[s * width + c] = reinterpret_cast<const T*>(x)[ids[s] * width + c]; });
+  each_element(n, width, [&](int64_t s, int64_t c) {
+    reinterpret_cast<T*>(y)[s * width + c] = reinterpret_cast<const T*>(x)[ids[s] * width + c];
+  });
 }
 
 template <class T>
@@ -175,7 +190,8 @@ __global__ void zero_by_tile(float* y, RowList rows, int64_t width) {
 constexpr int kRowGroups = 8;
 constexpr int kSlotChunk = 128;  // slots of a long group that one warp adds up
 
-// The rows of the slots that lanes e .. e+kReads-1 hold, in order: all are asked for before the first is used, with no branch between the reads.
+// The rows of the slots that lanes e .. e+kReads-1 hold, in order: all are asked for before the first is used, with no
+// branch between the reads.
 template <int kReads, int V>
 __device__ inline void add_next_slots(float (&sum)[V], int32_t mine, int e, const float* x_c, int64_t cols) {
   float x_s[kReads][V];
@@ -194,10 +210,11 @@ __device__ inline void add_next_slots(float (&sum)[V], int32_t mine, int e, cons
     for (int v = 0; v < V; ++v) sum[v] += x_s[k][v];
 }
 
-// The rows of slots first .. last-1 in order, columns c .. c+V-1. The sum starts from -0, which changes no bit of what is added to it. A lane past the
-// row's end adds up its beginning, for nothing.
+// The rows of slots first .. last-1 in order, columns c .. c+V-1. The sum starts from -0, which changes no bit of what
+// is added to it. A lane past the row's end adds up its beginning, for nothing.
 template <int V>
-__device__ inline void add_slots(float (&sum)[V], const int32_t* slot, int32_t first, int32_t last, CMat x, int64_t c, bool in_row) {
+__device__ inline void add_slots(float (&sum)[V], const int32_t* slot, int32_t first, int32_t last, CMat x, int64_t c,
+                                 bool in_row) {
   const int lane = int(threadIdx.x) % kWarp;
   const float* const x_c = x.p + (in_row ? c : 0);
   for (int v = 0; v < V; ++v) sum[v] = -0.0f;
@@ -212,10 +229,11 @@ __device__ inline void add_slots(float (&sum)[V], const int32_t* slot, int32_t f
 }
 
 // Y[row of j] = or += sum over the slots of group j, in order.
-// Geometry  one warp a group, 8 groups a block; lane l owns columns 2l, 2l+1 of each 64 where rows allow it, else l of each 32.
+// Geometry  one warp a group, 8 groups a block; lane l owns columns 2l, 2l+1 of each 64 where rows allow it, else l of
+//           each 32.
 // Traffic   4 bytes of slot and one coalesced row a slot, one row a group.
-// Limits    a group of more than 128 slots is shared by the block's warps in chunks of 128, whose sums are added in order; shorter ones have the
-//           CPU's bits. One with 10,000 slots is ten rounds of one block.
+// Limits    a group of more than 128 slots is shared by the block's warps in chunks of 128, whose sums are added in
+//           order; shorter ones have the CPU's bits. One with 10,000 slots is ten rounds of one block.
 template <int V>
 __global__ void segment_sum_warp_per_group(Mat y, CMat x, Groups g, bool by_row, bool accumulate, int32_t* fault) {
   SHARED(float, part, [kRowGroups][kWarp * V]);
@@ -272,7 +290,8 @@ void group(Ctx& ctx, Groups& out, const int32_t* ids, int64_t n, int64_t limit) 
   const RowList slots{nullptr, nullptr, n}, none;
   uint32_t* const sorted = keys_room(ctx, 0, n);
   if (n <= kMostCounted) {
-    launch(group_rank_by_counting, blocks_for(n, kRankSlots), kRankThreads, 0, ctx, sorted, out.slot, ids, int(n), limit, ctx.fault);
+    launch(group_rank_by_counting, blocks_for(n, kRankSlots), kRankThreads, 0, ctx, sorted, out.slot, ids, int(n),
+           limit, ctx.fault);
   } else {
     uint32_t* const keys = keys_room(ctx, 1, n);
     int32_t* const values = static_cast<int32_t*>(ctx.scratch(2, size_t(n) * sizeof(int32_t)));
@@ -310,7 +329,8 @@ void segment_sum(Ctx& ctx, Mat y, CMat x, const Groups& g, bool by_row, bool acc
 }
 
 void split_rows(Ctx& ctx, RowList users, RowList items, RowList nodes, int64_t n_users) {
-  const int64_t blocks = std::max(int64_t(1), blocks_for(nodes.capacity, 256));  // an empty list has counts to write as well
+  const int64_t blocks =
+      std::max(int64_t(1), blocks_for(nodes.capacity, 256));  // an empty list has counts to write as well
   launch(split_at, blocks, 256, 0, ctx, users, items, nodes, n_users, ctx.fault);
 }
 

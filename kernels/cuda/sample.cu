@@ -7,10 +7,13 @@
 namespace ccdrec::cuda {
 namespace {
 
-constexpr int kSampleBlock = 256, kUnseenBlock = 64;  // a batch of 2,048 is only 64 warps: small blocks spread them over more multiprocessors
+constexpr int kSampleBlock = 256,
+              kUnseenBlock =
+                  64;  // a batch of 2,048 is only 64 warps: small blocks spread them over more multiprocessors
 
 // A 64-bit key and its row's number.
-// Geometry  one thread a row. Traffic 12 bytes a row written.
+// Geometry  one thread a row.
+// Traffic   12 bytes a row written.
 __global__ void shuffle_keys(uint64_t* key, int32_t* index, int64_t n, Stream stream, const Late* late) {
   const int64_t r = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (r >= n) return;
@@ -19,7 +22,8 @@ __global__ void shuffle_keys(uint64_t* key, int32_t* index, int64_t n, Stream st
   index[r] = int32_t(r);
 }
 
-// Geometry  one thread a candidate. Traffic 4 bytes each written.
+// Geometry  one thread a candidate.
+// Traffic   4 bytes each written.
 __global__ void candidates_draw(uint32_t* drawn, int64_t count, uint32_t n_items, Stream stream, const Late* late) {
   const int64_t j = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (j < count) drawn[j] = below(draw(resolved(stream, late), uint32_t(j)).v[0], n_items);
@@ -27,10 +31,11 @@ __global__ void candidates_draw(uint32_t* drawn, int64_t count, uint32_t n_items
 
 // out[k*batch + b] = an item that users[b] lacks, drawn at row (first_row + b)*n_neg + k: by rejection, then exactly.
 // Geometry  one thread an entry; the entries that 64 draws left open are settled one after another by their whole warp.
-// Traffic   8 bytes an entry, coalesced; each draw reads one item and the log2(row) nodes of a search in the user's row, mostly from cache.
+// Traffic   8 bytes an entry, coalesced; each draw reads one item and the log2(row) nodes of a search in the user's
+//           row, mostly from cache.
 // Limits    a user who has nearly all items reads the item list twice: n_items/32 steps of a warp.
-__global__ void unseen_thread_per_entry(int32_t* out, const int32_t* users, int64_t batch, int64_t n_neg, int64_t first_row, Csr train, Choice from,
-                                        Stream stream, const Late* late) {
+__global__ void unseen_thread_per_entry(int32_t* out, const int32_t* users, int64_t batch, int64_t n_neg,
+                                        int64_t first_row, Csr train, Choice from, Stream stream, const Late* late) {
   const int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   const Stream s = resolved(stream, late);
   const bool here = e < n_neg * batch;
@@ -40,11 +45,11 @@ __global__ void unseen_thread_per_entry(int32_t* out, const int32_t* users, int6
   if (here) out[e] = item;
 }
 
-void launch_unseen(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int64_t n_neg, int64_t first_row, const Csr& train, Choice from,
-                   Stream s) {
+void launch_unseen(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int64_t n_neg, int64_t first_row,
+                   const Csr& train, Choice from, Stream s) {
   CHECK_THAT(batch == 0 || from.n > 0);
-  launch(unseen_thread_per_entry, blocks_for(n_neg * batch, kUnseenBlock), kUnseenBlock, 0, ctx, out, users, batch, n_neg, first_row, train, from, s,
-         ctx.late);
+  launch(unseen_thread_per_entry, blocks_for(n_neg * batch, kUnseenBlock), kUnseenBlock, 0, ctx, out, users, batch,
+         n_neg, first_row, train, from, s, ctx.late);
 }
 
 }  // namespace
@@ -59,20 +64,22 @@ void shuffle(Ctx& ctx, int32_t* order, int64_t n, Stream s) {
   library::sort_pairs(ctx, sorted, order, key, index, n);
 }
 
-void negatives(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int n_neg, int64_t first_row, const Csr& train, const int32_t* items,
-               int64_t n_items, Stream s) {
+void negatives(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, int n_neg, int64_t first_row,
+               const Csr& train, const int32_t* items, int64_t n_items, Stream s) {
   CHECK_THAT(batch == 0 || items != nullptr);
   launch_unseen(ctx, out, users, batch, n_neg, first_row, train, Choice{items, n_items}, s);
 }
 
-void unseen_items(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, const Csr& train, int64_t n_items, Stream s) {
+void unseen_items(Ctx& ctx, int32_t* out, const int32_t* users, int64_t batch, const Csr& train, int64_t n_items,
+                  Stream s) {
   launch_unseen(ctx, out, users, batch, 1, 0, train, Choice{nullptr, n_items}, s);
 }
 
 void candidates(Ctx& ctx, int32_t* out, int64_t count, int64_t n_items, Stream s) {
   CHECK_THAT(count == 0 || n_items > 0);
   auto* drawn = static_cast<uint32_t*>(ctx.scratch(0, size_t(count) * sizeof(uint32_t)));
-  launch(candidates_draw, blocks_for(count, kSampleBlock), kSampleBlock, 0, ctx, drawn, count, uint32_t(n_items), s, ctx.late);
+  launch(candidates_draw, blocks_for(count, kSampleBlock), kSampleBlock, 0, ctx, drawn, count, uint32_t(n_items), s,
+         ctx.late);
   library::sort_keys(ctx, reinterpret_cast<uint32_t*>(out), drawn, count, bits_below(n_items));
 }
 

@@ -5,14 +5,19 @@
 #include "kernels/cuda/ordered.h"
 #include "kernels/sample.h"
 
-// The rank to be found is known before any similarity: it depends on the number of admissible candidates only, which are integers. So the (B,C)
-// matrix need not exist. Up to most_in_shared() candidates, the similarities of eight rows stay in shared memory and the rank is selected there: one
-// launch. Beyond that, three launches:
-//   similar_negative_in_shared  on every stride-th candidate brackets the wanted entry, 4.5 standard deviations of the sampled rank to either side
-//   similar_negative_bracket    the product over all candidates, counting what is above the bracket and keeping what is in it: a few per cent
-//   similar_negative_finish     takes the excluded candidates out again (they are few, so the product knows nothing of them) and selects.
-//                               A row whose bracket missed is found exactly there by products into histograms of ever narrower intervals.
-// Entries are (similarity, position) in one integer, so ties need no care; the drawn negative does not depend on the sample.
+// The rank to be found is known before any similarity: it depends on the number of admissible candidates only, which
+// are integers. So the (B,C) matrix need not exist. Up to most_in_shared() candidates, the similarities of eight rows
+// stay in shared memory and the rank is selected there: one launch. Beyond that, three launches:
+//   similar_negative_in_shared  on every stride-th candidate brackets the wanted entry, 4.5 standard deviations of the
+//                               sampled rank to either side
+//   similar_negative_bracket    the product over all candidates, counting what is above the bracket and keeping what is
+//                               in it: a few per cent
+//   similar_negative_finish     takes the excluded candidates out again (they are few, so the product knows nothing of
+//                               them) and selects.
+//                               A row whose bracket missed is found exactly there by products into histograms of ever
+//                               narrower intervals.
+// Entries are (similarity, position) in one integer, so ties need no care; the drawn negative does not depend on the
+// sample.
 namespace ccdrec::cuda {
 namespace {
 
@@ -20,7 +25,9 @@ using Strip = TileShape<8, 512, 8, 2, 1>;    // eight positives, all candidates:
 using Square = TileShape<64, 128, 8, 8, 4>;  // the large product
 
 constexpr int kRows = Strip::kM;
-constexpr int kBinBits = 9, kBins = 1 << kBinBits;  // of a row's histogram in the exact search: twice as many would not fit the smallest chip
+constexpr int
+    kBinBits = 9,
+    kBins = 1 << kBinBits;  // of a row's histogram in the exact search: twice as many would not fit the smallest chip
 constexpr float kDeviations = 4.5f;
 
 struct NegativeProblem {  // the operation's arguments
@@ -70,9 +77,12 @@ struct Bracket {  // of one row: the wanted entry should lie in lo..hi
   int32_t above, found;  // candidates above hi, and in the bracket; excluded ones are counted too
 };
 
-// S[b,c] = pool[positives[b]] . pool[cand[c]] (/ |pool[cand[c]]|) for every stride-th candidate, in keys; the drawn rank's entry, or a bracket of it.
-// Geometry  256 threads own 8 rows and stream the candidates in tiles of 512, 8 x 2 products a thread; then one warp a row.
-// Traffic   every block reads all its candidates' rows, 4 C d bytes, from L2: B C d / 2 bytes in all. Shared memory 32 bytes a candidate and 68 KB.
+// S[b,c] = pool[positives[b]] . pool[cand[c]] (/ |pool[cand[c]]|) for every stride-th candidate, in keys; the drawn
+// rank's entry, or a bracket of it.
+// Geometry  256 threads own 8 rows and stream the candidates in tiles of 512, 8 x 2 products a thread; then one warp a
+//           row.
+// Traffic   every block reads all its candidates' rows, 4 C d bytes, from L2: B C d / 2 bytes in all. Shared memory 32
+//           bytes a candidate and 68 KB.
 // Limits    most_in_shared() keys a row; 64 blocks at B = 512.
 template <bool kCosine>
 __global__ void __launch_bounds__(Strip::kThreads, 2)
@@ -85,8 +95,8 @@ __global__ void __launch_bounds__(Strip::kThreads, 2)
   const int rows = int(p.batch - b0 < kRows ? p.batch - b0 : kRows);
 
   tile_products<Strip, kCosine>(
-      tiles, p.pool, rows, [&](int r) { return p.positives[b0 + r]; }, p.pool, sampled, [&](int64_t s) { return p.cand[s * stride + stride / 2]; }, 0,
-      int((sampled + Strip::kN - 1) / Strip::kN), 1,
+      tiles, p.pool, rows, [&](int r) { return p.positives[b0 + r]; }, p.pool, sampled,
+      [&](int64_t s) { return p.cand[s * stride + stride / 2]; }, 0, int((sampled + Strip::kN - 1) / Strip::kN), 1,
       [&](int64_t s0, const auto& acc, const float* inv) {
         bool nan = false;
         for (int j = 0; j < Strip::kTN; ++j) {
@@ -109,7 +119,8 @@ __global__ void __launch_bounds__(Strip::kThreads, 2)
   int64_t excluded = 0, excluded_here = 0;
   p.for_excluded(b, [&](int32_t, int64_t from, int64_t to) {
     excluded += to - from;
-    for (int64_t s = from < stride / 2 ? 0 : (from - stride / 2 + stride - 1) / stride; s < sampled && s * stride + stride / 2 < to; ++s)
+    for (int64_t s = from < stride / 2 ? 0 : (from - stride / 2 + stride - 1) / stride;
+         s < sampled && s * stride + stride / 2 < to; ++s)
       key[s] = kExcludedKey, ++excluded_here;
   });
   excluded = warp_sum(excluded), excluded_here = warp_sum(excluded_here);
@@ -124,8 +135,9 @@ __global__ void __launch_bounds__(Strip::kThreads, 2)
     if (lane == 0) p.out[b] = p.fallback[b];
     return;
   }
-  const int rank =
-      admissible ? int(below(draw(resolved(p.stream, p.late), uint32_t(b)).v[0], uint32_t(p.k_top < admissible ? p.k_top : admissible))) : 0;
+  const int rank = admissible ? int(below(draw(resolved(p.stream, p.late), uint32_t(b)).v[0],
+                                          uint32_t(p.k_top < admissible ? p.k_top : admissible)))
+                              : 0;
   if (!bracket) {
     const uint64_t wanted = select(rank);
     if (lane == 0) p.out[b] = p.cand[entry_place(wanted)];
@@ -143,19 +155,23 @@ __global__ void __launch_bounds__(Strip::kThreads, 2)
   if (lane == 0) bracket[b] = r;
 }
 
-// The value from which on (or below which) a float comparison settles where an entry lies; what is equal is compared as entries.
+// The value from which on (or below which) a float comparison settles where an entry lies; what is equal is compared as
+// entries.
 __device__ inline float bound_value(uint64_t entry) {
   const uint32_t key = entry_key(entry);
   if (key <= kNanKey) return -INFINITY;
   return key >= ordered_key(INFINITY) ? INFINITY : key_value(key);
 }
 
-// Counts the candidates above each row's bracket and lists those in it: found[b][0 .. bracket[b].found), in no order, `room` at most.
-// Geometry  128 threads a tile of 64 rows and 128 candidates, 8 x 8 products a thread; blockIdx.x the rows, blockIdx.y every gridDim.y-th tile. Each
-//           warp then looks through 16 rows of the tile, four candidates a lane, first counting, then listing: one round of atomics a tile.
+// Counts the candidates above each row's bracket and lists those in it: found[b][0 .. bracket[b].found), in no order,
+// `room` at most.
+// Geometry  128 threads a tile of 64 rows and 128 candidates, 8 x 8 products a thread; blockIdx.x the rows, blockIdx.y
+//           every gridDim.y-th tile. Each warp then looks through 16 rows of the tile, four candidates a lane, first
+//           counting, then listing: one round of atomics a tile.
 // Traffic   (64 + 128) d words of L2 a tile for 64 * 128 * d fmaf; 8 bytes for each candidate listed.
 template <bool kCosine>
-__global__ void __launch_bounds__(Square::kThreads, 3) similar_negative_bracket(NegativeProblem p, Bracket* bracket, uint64_t* found, int64_t room) {
+__global__ void __launch_bounds__(Square::kThreads, 3)
+    similar_negative_bracket(NegativeProblem p, Bracket* bracket, uint64_t* found, int64_t room) {
   SHARED(float, low, [Square::kM]);
   SHARED(float, high, [Square::kM]);
   constexpr int kMine = Square::kRowsPerWarp;
@@ -163,8 +179,10 @@ __global__ void __launch_bounds__(Square::kThreads, 3) similar_negative_bracket(
   float* const scores = dynamic_shared<float>();
   const int64_t b0 = int64_t(blockIdx.x) * Square::kM;
   const int rows = int(p.batch - b0 < Square::kM ? p.batch - b0 : Square::kM);
-  for (int r = int(threadIdx.x); r < rows; r += Square::kThreads) low[r] = bound_value(bracket[b0 + r].lo), high[r] = bound_value(bracket[b0 + r].hi);
-  const int lane = int(threadIdx.x) % kWarp, r0 = int(threadIdx.x) / kWarp * kMine, mine = rows - r0 < kMine ? rows - r0 : kMine;
+  for (int r = int(threadIdx.x); r < rows; r += Square::kThreads)
+    low[r] = bound_value(bracket[b0 + r].lo), high[r] = bound_value(bracket[b0 + r].hi);
+  const int lane = int(threadIdx.x) % kWarp, r0 = int(threadIdx.x) / kWarp * kMine,
+            mine = rows - r0 < kMine ? rows - r0 : kMine;
 
   enum Place { kBelow, kInside, kAbove };
   const auto place = [&](int r, int64_t c, float x) {
@@ -178,8 +196,9 @@ __global__ void __launch_bounds__(Square::kThreads, 3) similar_negative_bracket(
   };
   int above = 0;  // of row r0 + lane
   tile_products<Square, kCosine>(
-      scores + Square::kM * Square::kScoresLd, p.pool, rows, [&](int r) { return p.positives[b0 + r]; }, p.pool, p.count,
-      [&](int64_t c) { return p.cand[c]; }, int(blockIdx.y), int((p.count + Square::kN - 1) / Square::kN), int(gridDim.y),
+      scores + Square::kM * Square::kScoresLd, p.pool, rows, [&](int r) { return p.positives[b0 + r]; }, p.pool,
+      p.count, [&](int64_t c) { return p.cand[c]; }, int(blockIdx.y), int((p.count + Square::kN - 1) / Square::kN),
+      int(gridDim.y),
       [&](int64_t c0, const auto& acc, const float* inv) {
         put_scores<Square>(scores, acc, inv);
         __syncthreads();
@@ -215,11 +234,12 @@ __global__ void __launch_bounds__(Square::kThreads, 3) similar_negative_bracket(
   if (above) atomicAdd(&bracket[b0 + r0 + lane].above, above);
 }
 
-// Selects from what the bracket caught; where it missed, or more was in it than there was room for, searches anew over all candidates: each
-// pass counts into 512 parts of the interval the entry must lie in, up to six passes.
+// Selects from what the bracket caught; where it missed, or more was in it than there was room for, searches anew over
+// all candidates: each pass counts into 512 parts of the interval the entry must lie in, up to six passes.
 // Geometry  256 threads own 8 rows: one warp a row, and the block together for the rows that missed.
 // Traffic   the listed entries, a few times (L2), and a train row; a pass of the search reads all candidates' rows.
-// Limits    a single missed row keeps its block for up to six products of 8 rows on one multiprocessor: milliseconds at C = 100,000 (an estimate).
+// Limits    a single missed row keeps its block for up to six products of 8 rows on one multiprocessor: milliseconds at
+//           C = 100,000 (an estimate).
 template <bool kCosine>
 __global__ void __launch_bounds__(Strip::kThreads, 2)
     similar_negative_finish(NegativeProblem p, const Bracket* bracket, uint64_t* found, int64_t room) {
@@ -263,10 +283,11 @@ __global__ void __launch_bounds__(Strip::kThreads, 2)
   }
   if (lane == 0) searched[warp] = missed;
   while (__syncthreads_or(missed)) {
-    for (int c = int(threadIdx.x); c < kRows * kBins; c += Strip::kThreads) histogram[c] = 0;  // a barrier comes before the first product
+    for (int c = int(threadIdx.x); c < kRows * kBins; c += Strip::kThreads)
+      histogram[c] = 0;  // a barrier comes before the first product
     tile_products<Strip, kCosine>(
-        tiles, p.pool, rows, [&](int r) { return p.positives[b0 + r]; }, p.pool, p.count, [&](int64_t c) { return p.cand[c]; }, 0,
-        int((p.count + Strip::kN - 1) / Strip::kN), 1,
+        tiles, p.pool, rows, [&](int r) { return p.positives[b0 + r]; }, p.pool, p.count,
+        [&](int64_t c) { return p.cand[c]; }, 0, int((p.count + Strip::kN - 1) / Strip::kN), 1,
         [&](int64_t c0, const auto& acc, const float* inv) {
 #pragma unroll
           for (int i = 0; i < Strip::kTM; ++i) {
@@ -306,9 +327,11 @@ __global__ void __launch_bounds__(Strip::kThreads, 2)
   }
 }
 
-// What a block has room for beside its tiles; no more than 4,096, with which a sample of 100,000 brackets a rank well. (99 KB of shared memory: 992.)
+// What a block has room for beside its tiles; no more than 4,096, with which a sample of 100,000 brackets a rank well.
+// (99 KB of shared memory: 992.)
 int64_t most_in_shared() {
-  return std::min<int64_t>(4096, (chip().shared - int64_t(Strip::kSharedBytes)) / (kRows * int64_t(sizeof(uint32_t))) / 4 * 4);
+  return std::min<int64_t>(
+      4096, (chip().shared - int64_t(Strip::kSharedBytes)) / (kRows * int64_t(sizeof(uint32_t))) / 4 * 4);
 }
 struct Sample {  // of the candidates, and what a row's bracket may hold; stride 1: all of them, and no bracket
   int64_t stride, sampled, room;
@@ -335,22 +358,25 @@ void choose(Ctx& ctx, const NegativeProblem& p) {
   Bracket* const bracket = static_cast<Bracket*>(ctx.scratch(0, size_t(p.batch) * sizeof(Bracket)));
   uint64_t* const found = static_cast<uint64_t*>(ctx.scratch(1, size_t(p.batch * room) * sizeof(uint64_t)));
   launch(similar_negative_in_shared<kCosine>, strips, Strip::kThreads, shared, ctx, p, stride, sampled, bracket);
-  constexpr int64_t kEnoughBlocks = 4096;  // a tenth of them run at a time; two tiles each at least, so that one loads while the other multiplies
+  constexpr int64_t kEnoughBlocks =
+      4096;  // a tenth of them run at a time; two tiles each at least, so that one loads while the other multiplies
   const int64_t squares = blocks_for(p.batch, Square::kM), tiles = blocks_for(p.count, Square::kN);
   const int64_t splits = std::clamp<int64_t>(kEnoughBlocks / std::max<int64_t>(squares, 1), 1, tiles / 2);
-  launch(similar_negative_bracket<kCosine>, Grid(squares, splits), Square::kThreads, Square::kScoresBytes + Square::kSharedBytes, ctx, p, bracket,
-         found, room);
-  launch(similar_negative_finish<kCosine>, strips, Strip::kThreads, Strip::kSharedBytes + size_t(kRows * kBins) * sizeof(uint32_t), ctx, p, bracket,
-         found, room);
+  launch(similar_negative_bracket<kCosine>, Grid(squares, splits), Square::kThreads,
+         Square::kScoresBytes + Square::kSharedBytes, ctx, p, bracket, found, room);
+  launch(similar_negative_finish<kCosine>, strips, Strip::kThreads,
+         Strip::kSharedBytes + size_t(kRows * kBins) * sizeof(uint32_t), ctx, p, bracket, found, room);
 }
 
 }  // namespace
 
-void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, const int32_t* positives, const int32_t* users, int64_t batch,
-                      const int32_t* cand, int64_t count, const Csr& train, int64_t k_top, bool cosine, const int32_t* fallback, Stream s) {
+void similar_negative(Ctx& ctx, int32_t* out, int32_t* nan_flag, CMat pool, const int32_t* positives,
+                      const int32_t* users, int64_t batch, const int32_t* cand, int64_t count, const Csr& train,
+                      int64_t k_top, bool cosine, const int32_t* fallback, Stream s) {
   CHECK_THAT(k_top >= 1);
   CHECK_THAT(count >= 0 && count < (int64_t(1) << 31));
-  const NegativeProblem p{pool, positives, users, batch, cand, count, train, k_top, fallback, s, ctx.late, out, nan_flag};
+  const NegativeProblem p{pool,  positives, users, batch,    cand, count,   train,
+                          k_top, fallback,  s,     ctx.late, out,  nan_flag};
   cosine ? choose<true>(ctx, p) : choose<false>(ctx, p);
 }
 

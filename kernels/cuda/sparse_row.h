@@ -4,15 +4,18 @@
 
 namespace ccdrec::cuda {
 
-constexpr int kRowsPerBlock = 8;       // one warp each
-constexpr int64_t kMostBlocks = 4096;  // more take turns: most lists are far shorter than their capacity, and empty blocks are not free
-constexpr int kAhead = 8;              // reads of X's rows that a warp has under way
-constexpr int kChunk = 256;            // edges of a long row that one warp adds up before partial sums are joined
+constexpr int kRowsPerBlock = 8;  // one warp each
+constexpr int64_t kMostBlocks =
+    4096;  // more take turns: most lists are far shorter than their capacity, and empty blocks are not free
+constexpr int kAhead = 8;    // reads of X's rows that a warp has under way
+constexpr int kChunk = 256;  // edges of a long row that one warp adds up before partial sums are joined
 
-// The next kReads of the `left` wanted edges, which are taken off `wanted`: all their rows are asked for before the first is used, with no branch
-// between the reads. Past the last edge it is that one's row again, which is not added. `mine`: this lane's edge, weight above column.
+// The next kReads of the `left` wanted edges, which are taken off `wanted`: all their rows are asked for before the
+// first is used, with no branch between the reads. Past the last edge it is that one's row again, which is not added.
+// `mine`: this lane's edge, weight above column.
 template <int kReads, int V>
-__device__ inline void add_next(float (&acc)[V], uint64_t mine, unsigned& wanted, int left, const float* x_j, int width) {
+__device__ inline void add_next(float (&acc)[V], uint64_t mine, unsigned& wanted, int left, const float* x_j,
+                                int width) {
   float w[kReads], x_c[kReads][V];
 #pragma unroll
   for (int k = 0; k < kReads; ++k) {
@@ -32,12 +35,12 @@ __device__ inline void add_next(float (&acc)[V], uint64_t mine, unsigned& wanted
     for (int v = 0; v < V; ++v) acc[v] = k < left ? fmaf(w[k], x_c[k][v], acc[v]) : acc[v];
 }
 
-// acc[v] += sum over edges first .. last-1, in order, of val[e] * X[col[e], j + v]; columns whose mask byte is 0 are not read.
-// A warp reads 32 edges at once (coalesced) and passes the wanted ones round; a row of X is one coalesced read, and kAhead of them are under way. A lane
-// past the row's end reads its beginning, for nothing.
+// acc[v] += sum over edges first .. last-1, in order, of val[e] * X[col[e], j + v]; columns whose mask byte is 0 are
+// not read. A warp reads 32 edges at once (coalesced) and passes the wanted ones round; a row of X is one coalesced
+// read, and kAhead of them are under way. A lane past the row's end reads its beginning, for nothing.
 template <int V>
-__device__ inline void add_edges(float (&acc)[V], const int32_t* col, const float* val, int64_t first, int64_t last, const float* x, int64_t d,
-                                 int64_t j, bool in_row, const uint8_t* mask) {
+__device__ inline void add_edges(float (&acc)[V], const int32_t* col, const float* val, int64_t first, int64_t last,
+                                 const float* x, int64_t d, int64_t j, bool in_row, const uint8_t* mask) {
   const int lane = int(threadIdx.x) % kWarp, width = int(d);
   const float* const x_j = x + (in_row ? j : 0);
   for (int64_t base = first; base < last; base += kWarp) {
@@ -51,24 +54,28 @@ __device__ inline void add_edges(float (&acc)[V], const int32_t* col, const floa
   }
 }
 
-// The rows of one block: warp w sums row list[8 blockIdx.x + w]; then start(r, j, v) gives what the sum of column j starts from and
-// store(r, j, sum) takes it. A row of more than kChunk edges is summed by all eight warps in chunks; the partial sums are added in order of the
-// chunks. V columns a lane. Every thread of the block must call it.
+// The rows of one block: warp w sums row list[8 blockIdx.x + w]; then start(r, j, v) gives what the sum of column j
+// starts from and store(r, j, sum) takes it. A row of more than kChunk edges is summed by all eight warps in chunks;
+// the partial sums are added in order of the chunks. V columns a lane. Every thread of the block must call it.
 template <int V, class Start, class Store>
-__device__ inline void rows_of_block(const Csr& a, const float* x, int64_t d, RowList rows, const uint8_t* mask, Start&& start, Store&& store) {
+__device__ inline void rows_of_block(const Csr& a, const float* x, int64_t d, RowList rows, const uint8_t* mask,
+                                     Start&& start, Store&& store) {
   SHARED(float, part, [kRowsPerBlock][kWarp * 2]);
   const int warp = int(threadIdx.x) / kWarp, lane = int(threadIdx.x) % kWarp;
   const int64_t n = rows.n(), first = int64_t(blockIdx.x) * kRowsPerBlock;
   if (first >= n) return;  // the whole block
-  // Lane l knows row l of the block: one load each, and which rows are long, in place of a walk over all of them by every warp.
+  // Lane l knows row l of the block: one load each, and which rows are long, in place of a walk over all of them by
+  // every warp.
   int64_t r_of = 0, from = 0, to = 0;
-  if (lane < kRowsPerBlock && first + lane < n) r_of = rows.at(first + lane), from = a.row_ptr[r_of], to = a.row_ptr[r_of + 1];
+  if (lane < kRowsPerBlock && first + lane < n)
+    r_of = rows.at(first + lane), from = a.row_ptr[r_of], to = a.row_ptr[r_of + 1];
   const unsigned longs = __ballot_sync(kAll, to - from > kChunk);
   for (int64_t j0 = 0; j0 < d; j0 += kWarp * V) {
     const int64_t j = j0 + lane * V;
     const bool in_row = j < d;
     if (first + warp < n) {
-      const int64_t r = __shfl_sync(kAll, r_of, warp), e0 = __shfl_sync(kAll, from, warp), e1 = __shfl_sync(kAll, to, warp);
+      const int64_t r = __shfl_sync(kAll, r_of, warp), e0 = __shfl_sync(kAll, from, warp),
+                    e1 = __shfl_sync(kAll, to, warp);
       if (e1 - e0 <= kChunk) {
         float acc[V] = {};
         for (int v = 0; v < V && in_row; ++v) acc[v] = start(r, j + v);
@@ -99,9 +106,11 @@ __device__ inline void rows_of_block(const Csr& a, const float* x, int64_t d, Ro
 
 // rows_of_block for every row of the list, by a grid that need not cover its capacity: list_blocks(rows) blocks.
 template <int V, class Start, class Store>
-__device__ inline void rows_in_turn(const Csr& a, const float* x, int64_t d, RowList rows, const uint8_t* mask, Start&& start, Store&& store) {
+__device__ inline void rows_in_turn(const Csr& a, const float* x, int64_t d, RowList rows, const uint8_t* mask,
+                                    Start&& start, Store&& store) {
   const int64_t n = rows.n();
-  for (int64_t skip = 0; skip < n; skip += int64_t(gridDim.x) * kRowsPerBlock) {  // once, where the list is the identity
+  for (int64_t skip = 0; skip < n;
+       skip += int64_t(gridDim.x) * kRowsPerBlock) {  // once, where the list is the identity
     int64_t left = n - skip;
     rows_of_block<V>(a, x, d, RowList{rows.idx ? rows.idx + skip : nullptr, &left, left}, mask, start, store);
   }

@@ -6,9 +6,11 @@ namespace ccdrec::cuda {
 namespace {
 
 // Y[r] = or += (A X)[r] for the listed rows.
-// Geometry  one warp a row, 8 rows a block, the grid no larger than a list needs; lane l owns columns 2l, 2l+1 of each 64 (d even), else l of
-// each 32. Traffic   per edge 8 coalesced bytes of (col, val) and one coalesced 4d-byte row of X. Limits    a row of more than 256 edges is shared by
-// the 8 warps of its block: a row with a million edges is still one block's loop.
+// Geometry  one warp a row, 8 rows a block, the grid no larger than a list needs; lane l owns columns 2l, 2l+1 of each
+//           64 (d even), else l of each 32.
+// Traffic   per edge 8 coalesced bytes of (col, val) and one coalesced 4d-byte row of X.
+// Limits    a row of more than 256 edges is shared by the 8 warps of its block: a row with a million edges is still one
+//           block's loop.
 template <int V>
 __global__ void spmm_warp_per_row(Mat y, Csr a, const float* x, RowList rows, const uint8_t* mask, bool accumulate) {
   rows_in_turn<V>(
@@ -16,7 +18,9 @@ __global__ void spmm_warp_per_row(Mat y, Csr a, const float* x, RowList rows, co
       [&](int64_t r, int64_t j, float sum) { y.row(r)[j] = sum; });
 }
 
-// Row pointers in 32 bits, for cuSPARSE. Geometry one thread a pointer. Traffic 12 bytes each.
+// Row pointers in 32 bits, for cuSPARSE.
+// Geometry  one thread a pointer.
+// Traffic   12 bytes each.
 __global__ void spmm_narrow_row_ptr(int32_t* out, const int64_t* row_ptr, int64_t n) {
   const int64_t k = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (k < n) out[k] = int32_t(row_ptr[k]);
@@ -61,7 +65,9 @@ void spmm(Ctx& ctx, Mat y, const Csr& a, CMat x, bool accumulate) {
 }
 
 void spmm_scratch(ScratchPlan& p, int64_t rows, int64_t nnz, bool cusparse) {
-  if (cusparse) p.need(0, (rows + 1) * 4), p.need(8, rows + nnz);  // the latter as the emulator's; cuSPARSE says its own only when it is asked
+  if (cusparse)
+    p.need(0, (rows + 1) * 4),
+        p.need(8, rows + nnz);  // the latter as the emulator's; cuSPARSE says its own only when it is asked
 }
 
 }  // namespace ccdrec::cuda

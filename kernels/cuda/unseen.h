@@ -1,4 +1,5 @@
-// Items that a user lacks, drawn by rejection: negatives, unseen_items, the candidates of hardest_negative. Private to kernels/cuda.
+// Items that a user lacks, drawn by rejection: negatives, unseen_items, the candidates of hardest_negative. Private to
+// kernels/cuda.
 #pragma once
 #include "kernels/cuda/device.h"
 #include "kernels/interacted.h"
@@ -11,7 +12,8 @@ struct Choice {         // what is drawn from
   __device__ int32_t at(int64_t j) const { return item ? item[j] : int32_t(j); }
 };
 
-// Uniform over the items the user lacks, by x; any item for a user who has them all. The whole warp counts, 32 items at a time, and gets the result.
+// Uniform over the items the user lacks, by x; any item for a user who has them all. The whole warp counts, 32 items at
+// a time, and gets the result.
 __device__ inline int32_t choose_exactly(uint32_t x, const Interacted& seen, const Choice& from) {
   const int lane = int(threadIdx.x) % kWarp;
   uint32_t lacks = 0;
@@ -28,14 +30,16 @@ __device__ inline int32_t choose_exactly(uint32_t x, const Interacted& seen, con
       left -= uint32_t(__popc(here));
       continue;
     }
-    const bool chosen = lacked && uint32_t(__popc(here & ((1u << lane) - 1))) == left;  // `left` lacked items of these 32 come before it
+    const bool chosen = lacked && uint32_t(__popc(here & ((1u << lane) - 1))) ==
+                                      left;  // `left` lacked items of these 32 come before it
     return __shfl_sync(kAll, i, __ffs(int(__ballot_sync(kAll, chosen))) - 1);
   }
 }
 
-// One draw a lane, at `row` of the stream, for the lanes that are `wanted` (others get 0). The whole warp calls it: draws that rejection leaves open are
-// settled one after another by all lanes.
-__device__ inline int32_t draw_unseen(Stream s, bool wanted, uint32_t row, int32_t user, const Csr& train, const Choice& from) {
+// One draw a lane, at `row` of the stream, for the lanes that are `wanted` (others get 0). The whole warp calls it:
+// draws that rejection leaves open are settled one after another by all lanes.
+__device__ inline int32_t draw_unseen(Stream s, bool wanted, uint32_t row, int32_t user, const Csr& train,
+                                      const Choice& from) {
   bool open = wanted;
   int32_t item = 0;
   if (open) {

@@ -25,7 +25,8 @@ TEST(Adding, ThePageShowsTheFilesThatAreTested) {
     if (name.empty()) continue;  // the folder
     const size_t block = page.find("```", last), begin = page.find('\n', block) + 1, end = page.find("```\n", begin);
     ASSERT_NE(end, std::string::npos) << name;
-    EXPECT_EQ(page.substr(begin, end - begin), text_of(docs / "adding" / name)) << "docs/adding.md shows an old docs/adding/" << name;
+    EXPECT_EQ(page.substr(begin, end - begin), text_of(docs / "adding" / name))
+        << "docs/adding.md shows an old docs/adding/" << name;
     shown.insert(name);
   }
   std::set<std::string> files;

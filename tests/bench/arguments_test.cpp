@@ -38,7 +38,8 @@ std::optional<int> parse(Values& v, std::vector<std::string> words) {
 
 TEST(Arguments, FillTheValuesAndLeaveTheRest) {
   Values v;
-  EXPECT_EQ(parse(v, {"--models", "LightGCN,BPR", "--set", "a=[1,2]", "--set", "b=3", "--steps", "5000000000", "--scale", "0.5", "--fresh"}),
+  EXPECT_EQ(parse(v, {"--models", "LightGCN,BPR", "--set", "a=[1,2]", "--set", "b=3", "--steps", "5000000000",
+                      "--scale", "0.5", "--fresh"}),
             std::nullopt);
   EXPECT_EQ(v.models, (std::vector<std::string>{"LightGCN", "BPR"}));
   EXPECT_EQ(v.sets, (std::vector<std::string>{"a=[1,2]", "b=3"}));

@@ -14,7 +14,8 @@ Report on_gpu(double epoch) {
   r.gpu = "a chip", r.precision = "fp32", r.with_targets = true;
   CaseResult c;
   c.name = "CCDRec", c.setting = "B 512, T 20", c.steps = 232, c.epochs = 5;
-  c.phases = {{"prune", seconds(2e-3)}, {"forward", seconds(1)}, {"reverse", seconds(10e-3)}, {"epoch", seconds(epoch)}};
+  c.phases = {
+      {"prune", seconds(2e-3)}, {"forward", seconds(1)}, {"reverse", seconds(10e-3)}, {"epoch", seconds(epoch)}};
   r.cases = {c};
   return r;
 }
@@ -29,7 +30,8 @@ TEST(EpochReport, TargetsAreOfBabyInWholeEpochs) {
 }
 
 TEST(EpochReport, AGpusTargetIsOfTheTrainingSteps) {
-  const std::string met = report_markdown(on_gpu(90e-3)), stretch = report_markdown(on_gpu(71e-3)), missed = report_markdown(on_gpu(93e-3));
+  const std::string met = report_markdown(on_gpu(90e-3)), stretch = report_markdown(on_gpu(71e-3)),
+                    missed = report_markdown(on_gpu(93e-3));
   EXPECT_NE(met.find("| 80 ms | 60 ms | 78 ms | met |"), std::string::npos) << met;
   EXPECT_NE(stretch.find("| 80 ms | 60 ms | 59 ms | stretch met |"), std::string::npos) << stretch;
   EXPECT_NE(missed.find("| 80 ms | 60 ms | 81 ms | **missed** |"), std::string::npos) << missed;
@@ -61,7 +63,8 @@ TEST(EpochReport, TheWorkOfAPhaseIsShownInTurnAndItsLargestPartBeside) {
   c.name = "CCDRec", c.phases = {{"epoch", {5.6, 5, 6, 30e9, 20e9, 0.5e9}}};  // 0.3 s, 2 s, 0.5 s
   r.cases = {c};
   const std::string s = report_markdown(r);
-  EXPECT_NE(s.find("| epoch | 5.600 | 5.000 | 6.000 | 2.800 | 2.0 | 2.000 | 30.0 | 20.00 | 0.50 |"), std::string::npos) << s;
+  EXPECT_NE(s.find("| epoch | 5.600 | 5.000 | 6.000 | 2.800 | 2.0 | 2.000 | 30.0 | 20.00 | 0.50 |"), std::string::npos)
+      << s;
   EXPECT_EQ(s.find("floor"), std::string::npos);
   const nlohmann::json phase = report_json(r)["cases"][0]["phases"][0];
   EXPECT_DOUBLE_EQ(phase["in_turn_s"], 2.8);

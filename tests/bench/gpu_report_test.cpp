@@ -38,7 +38,8 @@ TEST(GpuReport, AShareIsBoundFromBelowTimeFromAbove) {
   EXPECT_EQ(judged(Goal::times, 2.1, 2), "**missed**");
   EXPECT_EQ(judged(Goal::times, 1.2, 2, 1.5), "stretch met");
   EXPECT_EQ(judged(Goal::share, 0.9, 0), "");
-  for (const Goal::Kind kind : {Goal::share, Goal::seconds, Goal::times}) EXPECT_EQ(judged(kind, NAN, 1, 1), "**missed**");
+  for (const Goal::Kind kind : {Goal::share, Goal::seconds, Goal::times})
+    EXPECT_EQ(judged(kind, NAN, 1, 1), "**missed**");
 }
 
 TEST(GpuReport, EveryGoalHasItsRow) {
@@ -49,10 +50,11 @@ TEST(GpuReport, EveryGoalHasItsRow) {
   r.lines[1].more = 2e9;
   r.lines[1].within_floors(kChip, 2).at_least("copy", 0.6, 0.25, 0.5);
   const std::string s = gpu_report_markdown(r);
-  for (const char* row : {"| reverse_process Baby | the clock (set for an H200) | 0.4 ms | at most 0.5 ms |  | met |",
-                          "| reverse_process Baby | its floor | 2.0 x |  |  |  |",
-                          "| reverse_process Baby | its floor, normals included | 2.5 x | at most 2.0 x |  | **missed** |",
-                          "| reverse_process Baby | copy | 60 % | at least 25 % | at least 50 % | stretch met |"})
+  for (const char* row :
+       {"| reverse_process Baby | the clock (set for an H200) | 0.4 ms | at most 0.5 ms |  | met |",
+        "| reverse_process Baby | its floor | 2.0 x |  |  |  |",
+        "| reverse_process Baby | its floor, normals included | 2.5 x | at most 2.0 x |  | **missed** |",
+        "| reverse_process Baby | copy | 60 % | at least 25 % | at least 50 % | stretch met |"})
     EXPECT_NE(s.find(row), std::string::npos) << row << "\n" << s;
   const nlohmann::json j = nlohmann::json::parse(gpu_report_json(r));
   EXPECT_EQ(j["operations"][0]["goals"][0]["kind"], "seconds");
@@ -89,7 +91,8 @@ TEST(Noted, AnOperationLeftOutAndAnExcuseNotNeededAreFound) {
   EXPECT_EQ(gaps(called, {{"align", "a reason"}}).size(), 1u);
   EXPECT_EQ(gaps(called, {{"align", "a reason"}, {"spmm", "a reason"}}).size(), 0u);
   called.insert("align"), called.insert("spmm");
-  EXPECT_EQ(gaps(called, {{"align", "a reason"}}), std::vector<std::string>{"align is excused without need (bench/gpu/noted.cpp)"});
+  EXPECT_EQ(gaps(called, {{"align", "a reason"}}),
+            std::vector<std::string>{"align is excused without need (bench/gpu/noted.cpp)"});
   EXPECT_EQ(gaps(called, {{"no_such_operation", "a reason"}}).size(), 1u);
 }
 

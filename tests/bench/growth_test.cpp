@@ -36,8 +36,10 @@ TEST(Growth, TimeThatGrowsFasterThanTheDataIsReported) {
   EXPECT_TRUE(too_steep(grown(series("data"), 1.04, 1, 1)).empty());
   const auto steep = too_steep(grown(series("data"), 1.07, 1.07, 1));  // here no excuse counts
   ASSERT_EQ(steep.size(), 1u);
-  EXPECT_NE(steep[0].find("time grows with exponent 1.07 in interactions, at most 1.05"), std::string::npos) << steep[0];
-  EXPECT_NE(growth_markdown(grown(series("data"), 1.07, 1.07, 1)).find("**Missed:**\n\n- " + steep[0]), std::string::npos);
+  EXPECT_NE(steep[0].find("time grows with exponent 1.07 in interactions, at most 1.05"), std::string::npos)
+      << steep[0];
+  EXPECT_NE(growth_markdown(grown(series("data"), 1.07, 1.07, 1)).find("**Missed:**\n\n- " + steep[0]),
+            std::string::npos);
   EXPECT_EQ(growth_markdown(grown(series("data"), 1.04, 1, 1)).find("Missed"), std::string::npos);
 }
 
@@ -55,7 +57,8 @@ TEST(Growth, ANonFiniteTimeIsReported) { EXPECT_FALSE(too_steep(grown(series("da
 
 TEST(Growth, RandomRowsAreShownBesideWhatIsMadeOfThem) {
   GrowthReport r = grown(series("data"), 1.2, 1, 1);
-  EXPECT_EQ(growth_markdown(r).find("random rows alone"), std::string::npos);  // a report of a program that did not measure them
+  EXPECT_EQ(growth_markdown(r).find("random rows alone"),
+            std::string::npos);  // a report of a program that did not measure them
   for (const int scale : series("data").scales) r.row_ns.push_back(5 * std::pow(scale, 0.25));
   EXPECT_NE(growth_markdown(r).find("| random rows alone | 1.25 |"), std::string::npos) << growth_markdown(r);
   EXPECT_EQ(growth_markdown(growth_from_json(growth_json(r))), growth_markdown(r));
@@ -69,7 +72,8 @@ TEST(Growth, PointsThatMetTheCoresApartAreNamed) {
   r.points[1].core_ns = 69;
   EXPECT_EQ(growth_markdown(r).find("line of cache"), std::string::npos);
   r.points[1].core_ns = 165;
-  EXPECT_NE(growth_markdown(r).find("FREEDOM: a line of cache took 35, 165, 35, 35 ns"), std::string::npos) << growth_markdown(r);
+  EXPECT_NE(growth_markdown(r).find("FREEDOM: a line of cache took 35, 165, 35, 35 ns"), std::string::npos)
+      << growth_markdown(r);
   EXPECT_EQ(growth_markdown(growth_from_json(growth_json(r))), growth_markdown(r));
 }
 
@@ -79,7 +83,8 @@ TEST(Growth, AReportSurvivesItsFile) {
   EXPECT_EQ(growth_svg(back), growth_svg(r));
   GrowthReport elsewhere = r;
   elsewhere.machine["cpu"] = "another processor";  // not the one that shows the report
-  EXPECT_NE(growth_markdown(growth_from_json(growth_json(elsewhere))).find("Machine: another processor"), std::string::npos);
+  EXPECT_NE(growth_markdown(growth_from_json(growth_json(elsewhere))).find("Machine: another processor"),
+            std::string::npos);
   EXPECT_TRUE(back.find("FREEDOM", size_of(series("items"), "FREEDOM", 4)));
 }
 
@@ -91,9 +96,11 @@ TEST(Growth, TheWorkIsShownInTurnAndItsLargestPartBeside) {
 }
 
 TEST(Growth, AFileThatIsNoReportIsOneSentenceWithItsName) {
-  nlohmann::json report = growth_json(grown(series("data"), 1, 1, 1)), renamed = report, nothing = nlohmann::json::array();
+  nlohmann::json report = growth_json(grown(series("data"), 1, 1, 1)), renamed = report,
+                 nothing = nlohmann::json::array();
   report["machine"].erase("cpu"), renamed["points"][0]["flop"] = "many";
-  for (const std::string& text : {std::string(), std::string("{\"points\": ["), report.dump(), renamed.dump(), nothing.dump()}) {
+  for (const std::string& text :
+       {std::string(), std::string("{\"points\": ["), report.dump(), renamed.dump(), nothing.dump()}) {
     try {
       growth_from_text(text, "some/growth.json");
       ADD_FAILURE() << text;

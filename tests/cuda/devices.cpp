@@ -13,9 +13,10 @@
 
 namespace {
 
-// Memory for everything that `new` gives: pieces of pinned host memory, which both sides reach under one address, in sizes of powers of two, kept in
-// lists. Before main, and for what the CUDA runtime itself asks for meanwhile, malloc. CCDREC_TEST_POOL=0: pieces of 1 KB and more are allocations
-// of their own, so that compute-sanitizer sees an access outside them.
+// Memory for everything that `new` gives: pieces of pinned host memory, which both sides reach under one address, in
+// sizes of powers of two, kept in lists. Before main, and for what the CUDA runtime itself asks for meanwhile, malloc.
+// CCDREC_TEST_POOL=0: pieces of 1 KB and more are allocations of their own, so that compute-sanitizer sees an access
+// outside them.
 class Pinned {
  public:
   void start() {
@@ -62,7 +63,8 @@ class Pinned {
     Kind kind;
     uint32_t size_class;
   };
-  static constexpr size_t kHeader = 256, kLargest = size_t(1) << 20, kBlock = size_t(64) << 20;  // alignment of any vector load
+  static constexpr size_t kHeader = 256, kLargest = size_t(1) << 20,
+                          kBlock = size_t(64) << 20;  // alignment of any vector load
 
   static Header& header(void* p) { return *reinterpret_cast<Header*>(static_cast<char*>(p) - kHeader); }
   static void* after(void* block, Header h) {

@@ -1,5 +1,5 @@
-// A GPU as devices of the operation tests. The tests hand vectors to the operations, so in this program `new` gives pinned host memory, which
-// both sides reach; each operation is waited for before it returns.
+// A GPU as devices of the operation tests. The tests hand vectors to the operations, so in this program `new` gives
+// pinned host memory, which both sides reach; each operation is waited for before it returns.
 #pragma once
 #include <vector>
 

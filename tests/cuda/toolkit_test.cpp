@@ -1,5 +1,6 @@
-// Needs the CUDA toolkit and no GPU: every function of cuBLAS and cuSPARSE that is loaded on demand (kernels/cuda/toolkit/delayed.cu) is there, a call
-// reaches it, and each answer of the runtime that rules a GPU out has its sentence.
+// Needs the CUDA toolkit and no GPU: every function of cuBLAS and cuSPARSE that is loaded on demand
+// (kernels/cuda/toolkit/delayed.cu) is there, a call reaches it, and each answer of the runtime that rules a GPU out
+// has its sentence.
 #include <cublas_v2.h>
 
 #include <cstdio>
@@ -39,7 +40,8 @@ void reasons() {
   g.toolkit = "13.0", g.driver = "none", g.name = "NVIDIA T4", g.major = 7, g.minor = 5, g.built_for = "80";
   expect_says(cuda::why_no_gpu(g, cudaErrorInsufficientDriver, 0), "no NVIDIA driver was found");
   g.driver = "12.4";
-  expect_says(cuda::why_no_gpu(g, cudaErrorInsufficientDriver, 0), "serves CUDA 12.4, this build needs 13.0; update the driver");
+  expect_says(cuda::why_no_gpu(g, cudaErrorInsufficientDriver, 0),
+              "serves CUDA 12.4, this build needs 13.0; update the driver");
   expect_says(cuda::why_no_gpu(g, cudaErrorNoDevice, 0), "no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES may hide it)");
   expect_says(cuda::why_no_gpu(g, cudaSuccess, 0), "no NVIDIA GPU is visible");
   expect_says(cuda::why_no_gpu(g, cudaErrorUnknown, 1), "the CUDA runtime answers: ");
@@ -47,8 +49,10 @@ void reasons() {
   const int64_t enough = cuda::kLeastShared;
   expect_says(cuda::why_not_this_gpu(g, cudaErrorNoKernelImageForDevice, enough),
               "(NVIDIA T4, compute capability 7.5) is not among those this build is for (80)");
-  expect_says(cuda::why_not_this_gpu(g, cudaErrorUnsupportedPtxVersion, enough), "the NVIDIA driver, which serves CUDA 12.4, is too old");
-  expect_says(cuda::why_not_this_gpu(g, cudaSuccess, enough - 1024), "offers a block 98 KB of shared memory, and the kernels need 99");
+  expect_says(cuda::why_not_this_gpu(g, cudaErrorUnsupportedPtxVersion, enough),
+              "the NVIDIA driver, which serves CUDA 12.4, is too old");
+  expect_says(cuda::why_not_this_gpu(g, cudaSuccess, enough - 1024),
+              "offers a block 98 KB of shared memory, and the kernels need 99");
   expect_says(cuda::why_not_this_gpu(g, cudaSuccess, enough), "");
 }
 

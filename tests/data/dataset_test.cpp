@@ -64,11 +64,12 @@ TEST(Dataset, ReadsTheSameRowsFromEveryUsualForm) {
       {"no newline at the end", plain.substr(0, plain.size() - 1)},
       {"blank lines", replaced(plain, "\n", "\n\n") + "\n\n"},
       {"byte order mark", "\xEF\xBB\xBF" + plain},
-      {"typed header",
-       replaced(plain, "userID\titemID\trating\ttimestamp\tx_label", "user_id:token\titem_id:token\trating:float\ttimestamp:float\tx_label:float")},
+      {"typed header", replaced(plain, "userID\titemID\trating\ttimestamp\tx_label",
+                                "user_id:token\titem_id:token\trating:float\ttimestamp:float\tx_label:float")},
       {"typed, MMRec's names", replaced(plain, "userID\titemID", "userID:token\titemID:token")},
       {"short names", replaced(plain, "userID\titemID", "user\titem")},
-      {"other order, more columns", "x_label\tnote\titemID\tuserID\n0\ta\t0\t0\n1\t\t1\t0\n2\tx y\t2\t0\n0\t\t2\t1\tmore\n0\t\t0\t1\n"},
+      {"other order, more columns",
+       "x_label\tnote\titemID\tuserID\n0\ta\t0\t0\n1\t\t1\t0\n2\tx y\t2\t0\n0\t\t2\t1\tmore\n0\t\t0\t1\n"},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);
@@ -99,7 +100,9 @@ TEST(Dataset, GzipAndFieldsOfAnyName) {
 
 TEST(Dataset, NamesAreNumberedAndKept) {
   const Folder dir;
-  const Dataset d = load_text(dir, "userID\titemID:token\tx_label\nann\t0005019281\t0\nann\tB00X\t1\nann\t7\t2\nbob\t7\t0\nbob\t0005019281\t0\n");
+  const Dataset d = load_text(
+      dir,
+      "userID\titemID:token\tx_label\nann\t0005019281\t0\nann\tB00X\t1\nann\t7\t2\nbob\t7\t0\nbob\t0005019281\t0\n");
   expect_plain(d);
   EXPECT_EQ(d.users.raw(1), "bob");
   EXPECT_EQ(d.items.raw(0), "0005019281");
@@ -108,7 +111,8 @@ TEST(Dataset, NamesAreNumberedAndKept) {
   EXPECT_EQ(d.users.find("eve"), -1);
 
   const Folder typed;  // one name among numbers makes a typed column names
-  const Dataset t = load_text(typed, "user_id:token\titem_id:token\tx_label\n17\t900\t0\n17\t901\t1\n17\tx\t2\n-3\tx\t0\n-3\t900\t0\n");
+  const Dataset t = load_text(
+      typed, "user_id:token\titem_id:token\tx_label\n17\t900\t0\n17\t901\t1\n17\tx\t2\n-3\tx\t0\n-3\t900\t0\n");
   expect_plain(t);
   EXPECT_EQ(t.users.raw(0), "17");
   EXPECT_EQ(t.users.raw(1), "-3");
@@ -116,7 +120,9 @@ TEST(Dataset, NamesAreNumberedAndKept) {
 
   const Folder sparse;  // large numbers under a typed header are names too
   const Dataset s =
-      load_text(sparse, "user_id:token\titem_id:token\tx_label\n1000000\t0\t0\n1000000\t1\t1\n1000000\t2\t2\n2000000000\t2\t0\n2000000000\t0\t0\n");
+      load_text(sparse,
+                "user_id:token\titem_id:token\tx_"
+                "label\n1000000\t0\t0\n1000000\t1\t1\n1000000\t2\t2\n2000000000\t2\t0\n2000000000\t0\t0\n");
   expect_plain(s);
   EXPECT_EQ(s.users.raw(1), "2000000000");
   EXPECT_TRUE(s.items.dense());
@@ -133,7 +139,8 @@ TEST(Dataset, MappingsNameTheRows) {
   EXPECT_EQ(d.items.find("B3"), 3);
   EXPECT_TRUE(warned(d, "1 of 4 items have no interactions (first: item B3)"));
   // the same rows by name
-  const Dataset n = load_text(dir, "userID\titemID\tx_label\nA1X\tB0\t0\nA1X\tB1\t1\nA1X\tB2\t2\nA2X\tB2\t0\nA2X\tB0\t0\n");
+  const Dataset n =
+      load_text(dir, "userID\titemID\tx_label\nA1X\tB0\t0\nA1X\tB1\t1\nA1X\tB2\t2\nA2X\tB2\t0\nA2X\tB0\t0\n");
   EXPECT_EQ(pairs(n.train), pairs(d.train));
   EXPECT_EQ(n.items.raw(3), "B3");
 
@@ -143,8 +150,12 @@ TEST(Dataset, MappingsNameTheRows) {
   };
   const std::string header = "userID\titemID\tx_label\n";
   const Case cases[] = {
-      {header + "0\t4\t0\n", "asin\titemID\nB0\t0\nB1\t1\n", {"toy.inter", "line 2", "itemID is 4", "lists only 2 ids"}},
-      {header + "0\tB9\t0\n", "asin\titemID\nB0\t0\n", {"toy.inter", "line 2", "'B9'", "is not in", "i_id_mapping.csv"}},
+      {header + "0\t4\t0\n",
+       "asin\titemID\nB0\t0\nB1\t1\n",
+       {"toy.inter", "line 2", "itemID is 4", "lists only 2 ids"}},
+      {header + "0\tB9\t0\n",
+       "asin\titemID\nB0\t0\n",
+       {"toy.inter", "line 2", "'B9'", "is not in", "i_id_mapping.csv"}},
       {plain, "asin\titemID\nB0\t0\nB0\t1\n", {"i_id_mapping.csv", "line 3", "'B0'", "line 2"}},
       {plain, "asin\titemID\nB0\t0\nB1\t0\n", {"i_id_mapping.csv", "line 3", "index 0", "line 2"}},
       {plain, "asin\titemID\nB0\t0\nB1\t2\n", {"i_id_mapping.csv", "no line for index 1"}},
@@ -152,9 +163,13 @@ TEST(Dataset, MappingsNameTheRows) {
       {plain, "asin\titemID\n\t0\n", {"i_id_mapping.csv", "line 2", "raw id is empty"}},
       {plain, "asin\titemID\nB\xE9\t0\n", {"i_id_mapping.csv", "line 2", "'B?' is not UTF-8"}},
       {plain, "asin itemID\rB0 0\r", {"i_id_mapping.csv", "CR alone"}},
-      {plain, "asin\ttitle\tnumber\nB0\tx\t0\n", {"i_id_mapping.csv", "line 1", "none of its 3 columns is called itemID", "asin, title, number"}},
+      {plain,
+       "asin\ttitle\tnumber\nB0\tx\t0\n",
+       {"i_id_mapping.csv", "line 1", "none of its 3 columns is called itemID", "asin, title, number"}},
       {plain, "7\t0\n8\t1\n9\t2\n", {"i_id_mapping.csv", "line 1", "expected a heading"}},
-      {plain, "first\nB0\nB1\n", {"i_id_mapping.csv", "line 1", "'first' may be a heading or the first raw id", "write itemID"}},
+      {plain,
+       "first\nB0\nB1\n",
+       {"i_id_mapping.csv", "line 1", "'first' may be a heading or the first raw id", "write itemID"}},
       {plain, "asin\nB0\n\nB2\n", {"i_id_mapping.csv", "line 3", "raw id is empty"}},
       {plain, "asin\titemID\nB0\tzero\n", {"i_id_mapping.csv", "line 2", "index from 0"}},
       {plain, "asin\titemID\n", {"i_id_mapping.csv", "lists no ids"}},
@@ -177,26 +192,39 @@ TEST(Dataset, EveryBadInterHasItsSentence) {
       {"empty", "", {"is empty", "userID, itemID, x_label"}},
       {"blank lines only", "\n\n\n", {"is empty"}},
       {"header only", h, {"no interactions"}},
-      {"no label column", "userID\titemID\trating\n0\t0\t1\n", {"no column 'x_label'", "userID, itemID, rating", "line 1"}},
+      {"no label column",
+       "userID\titemID\trating\n0\t0\t1\n",
+       {"no column 'x_label'", "userID, itemID, rating", "line 1"}},
       {"no item column", "userID\tasin\tx_label\n0\t0\t1\n", {"no column 'itemID'", "userID, asin, x_label"}},
       {"blanks", "userID  itemID x_label\n0 0 0\n", {"line 1", "separated by blanks, expected tabs", "sed -E"}},
       {"CR alone", "userID\titemID\tx_label\r0\t0\t0\r", {"lines end in CR alone", "tr '\\r' '\\n'"}},
       {"UTF-16", std::string("\xFF\xFEu\0s\0", 6), {"is UTF-16, expected UTF-8"}},
-      {"a comma too many", "userID,itemID,title,x_label\n0,0,a,0\n0,1,a, b,0\n", {"line 3", "more columns than the 4 of the header", "quote"}},
-      {"row names without a heading", "\"userID\"\t\"itemID\"\t\"x_label\"\n\"1\"\t0\t1\t0\n", {"line 2", "more columns than the 3"}},
+      {"a comma too many",
+       "userID,itemID,title,x_label\n0,0,a,0\n0,1,a, b,0\n",
+       {"line 3", "more columns than the 4 of the header", "quote"}},
+      {"row names without a heading",
+       "\"userID\"\t\"itemID\"\t\"x_label\"\n\"1\"\t0\t1\t0\n",
+       {"line 2", "more columns than the 3"}},
       {"many columns", "a\tb\tc\td\te\tf\tg\n", {"a, b, c, d, e and 2 more"}},
       {"no split",
        "userID\titemID\trating\n0\t0\t1\n",
-       {"no column 'x_label'", "a split has to be made", "0 (training), 1 (validation) or 2 (test)", "bench/resplit.py", "inter_splitting_label"}},
-      {"no split, commas", "user_id,item_id,rating\n0,0,1\n", {"no column 'x_label'", "separated by commas", "a split has to be made"}},
+       {"no column 'x_label'", "a split has to be made", "0 (training), 1 (validation) or 2 (test)", "bench/resplit.py",
+        "inter_splitting_label"}},
+      {"no split, commas",
+       "user_id,item_id,rating\n0,0,1\n",
+       {"no column 'x_label'", "separated by commas", "a split has to be made"}},
       {"no header", ok + ok, {"no column 'userID'", "columns found"}},
-      {"word among integers", h + ok + "0\tx\t0\n", {"line 3", "itemID is 'x'", "'0' on line 2", "integer from 0", "itemID:token"}},
+      {"word among integers",
+       h + ok + "0\tx\t0\n",
+       {"line 3", "itemID is 'x'", "'0' on line 2", "integer from 0", "itemID:token"}},
       {"negative id", h + ok + "-1\t0\t0\n", {"line 3", "userID is '-1'", "integer from 0"}},
       {"negative id at once", h + "-1\t0\t0\n", {"line 2", "userID is '-1'"}},
       {"fraction", h + "1.5\t0\t0\n", {"line 2", "userID is '1.5'"}},
       {"beyond 31 bits", h + "2147483647\t0\t0\n", {"line 2", "2147483646"}},
       {"empty id", h + "\t0\t0\n", {"line 2", "userID is empty"}},
-      {"empty id of a typed column", "user_id:token\titem_id:token\tx_label\n1\t1\t0\n\t2\t0\n", {"line 3", "user_id:token is empty"}},
+      {"empty id of a typed column",
+       "user_id:token\titem_id:token\tx_label\n1\t1\t0\n\t2\t0\n",
+       {"line 3", "user_id:token is empty"}},
       {"blanks for an id", h + " \t0\t0\n", {"line 2", "userID is empty"}},
       {"Latin-1", h + "0\tcaf\xE9\t0\n", {"line 2", "itemID 'caf?' is not UTF-8"}},
       {"Latin-1 later", h + ok + "0\t\xE9\t0\n", {"line 3", "itemID '?' is not UTF-8"}},
@@ -225,7 +253,8 @@ TEST(Dataset, EveryBadInterHasItsSentence) {
   }
 }
 
-// What gives rows of features to other items: integers that are numbered by appearance because of a few among them, or of how they are written.
+// What gives rows of features to other items: integers that are numbered by appearance because of a few among them, or
+// of how they are written.
 TEST(Dataset, IntegersAreNeverNumberedByAppearanceUnderAPlainHeader) {
   struct Case {
     const char* name;
@@ -266,10 +295,12 @@ TEST(Dataset, IntegersAreNeverNumberedByAppearanceUnderAPlainHeader) {
       parts.push_back((users ? "userID:token" : "itemID:token") + std::string(" in the header, which means names"));
       EXPECT_TRUE(says(refusal([&] { load_text(dir, text); }), parts));
     }
-  const Folder dir;  // a heading that says so makes any of them names, but for one stray blank that would renumber all integers
+  const Folder
+      dir;  // a heading that says so makes any of them names, but for one stray blank that would renumber all integers
   EXPECT_EQ(load_text(dir, "userID\titemID:token\tx_label\n0\t0 \t0\n0\t5 \t0\n").items.raw(1), "5 ");
   EXPECT_EQ(load_text(dir, "userID\titemID:token\tx_label\n0\t002\t0\n0\t000\t0\n").items.raw(0), "002");
-  EXPECT_TRUE(says(refusal([&] { load_text(dir, "userID\titemID:token\tx_label\n0\t1\t0\n0\t0 \t0\n"); }), {"line 3", "'0 '", "'1' on line 2"}));
+  EXPECT_TRUE(says(refusal([&] { load_text(dir, "userID\titemID:token\tx_label\n0\t1\t0\n0\t0 \t0\n"); }),
+                   {"line 3", "'0 '", "'1' on line 2"}));
   // Names that look like numbers, too large to be places of rows; and quotes, which are no part of an integer.
   EXPECT_EQ(load_text(dir, "userID\titemID\tx_label\n0\t0108775015\t0\n0\t0110065001\t0\n").items.raw(1), "0110065001");
   EXPECT_TRUE(load_text(dir, "\"userID\"\t\"itemID\"\t\"x_label\"\n\"0\"\t\"1\"\t\"0\"\n").items.dense());
@@ -295,7 +326,9 @@ TEST(Dataset, SeparatorsAreRecognisedAndNoted) {
       {with(',', ""), "separated by commas"},
       {with(';', ""), "separated by semicolons"},
       {with(',', " "), "separated by commas"},
-      {"\"userID\",\"itemID\",\"title\",\"x_label\"\n\"0\",\"0\",\"a, \"\"b\"\"\",0\n0,1,x,1\n0,2,,2\n1,2,\"\",0\n1,0,y,0\n", "separated by commas"},
+      {"\"userID\",\"itemID\",\"title\",\"x_label\"\n\"0\",\"0\",\"a, "
+       "\"\"b\"\"\",0\n0,1,x,1\n0,2,,2\n1,2,\"\",0\n1,0,y,0\n",
+       "separated by commas"},
       {",userID,itemID,x_label\n0,0,0,0\n1,0,1,1\n2,0,2,2\n3,1,2,0\n4,1,0,0\n", "separated by commas"}};
   for (const Case& c : cases) {
     SCOPED_TRACE(c.text);
@@ -360,7 +393,8 @@ TEST(Dataset, FoldersWithoutADataSet) {
   std::ofstream(dir / "evil.inter") << plain;
   for (const std::string& name : {std::string("../evil"), dir / "evil"}) {
     const std::string path = sentence(dir / "inner", name);
-    EXPECT_TRUE(says(path, {"dataset = ", "is a path, expected the name of an .inter file in ", "name the folder with -d"}));
+    EXPECT_TRUE(
+        says(path, {"dataset = ", "is a path, expected the name of an .inter file in ", "name the folder with -d"}));
   }
   std::filesystem::create_directory(dir / "c.inter");
   EXPECT_TRUE(says(sentence(dir.path(), "c"), {"c.inter", "is a directory"}));
@@ -390,9 +424,11 @@ TEST(Dataset, AFileNamedIsTheFileRead) {
     EXPECT_EQ(d.name, "toys-v4");
   }
   EXPECT_EQ(load("toys", "toys.inter").n_users, 2);
-  EXPECT_TRUE(says(refusal([&] { load("", "toys-v5.inter"); }), {folder, "no toys-v5.inter in it", "inter_file_name", "toys, toys-v4"}));
+  EXPECT_TRUE(says(refusal([&] { load("", "toys-v5.inter"); }),
+                   {folder, "no toys-v5.inter in it", "inter_file_name", "toys, toys-v4"}));
   for (const char* name : {"toys", "games"})
-    EXPECT_TRUE(says(refusal([&] { load(name, "toys-v4.inter"); }), {name, "toys-v4.inter", "two files", "leave one"})) << name;
+    EXPECT_TRUE(says(refusal([&] { load(name, "toys-v4.inter"); }), {name, "toys-v4.inter", "two files", "leave one"}))
+        << name;
   std::filesystem::remove(folder + "/toys.inter");  // now `toys` can only mean the folder
   EXPECT_EQ(load("toys", "toys-v4.inter").n_users, 1);
   EXPECT_TRUE(says(refusal([&] { load("games", "toys-v4.inter"); }), {"two files"}));
@@ -407,9 +443,10 @@ TEST(Dataset, AFileNamedIsTheFileRead) {
 
 TEST(Dataset, WarningsAreCountedAndNamed) {
   const Folder dir;
-  const Dataset d = load_text(dir,
-                              "userID\titemID\tx_label\n0\t0\t0\n0\t0\t0\n0\t1\t0\n0\t1\t2\n"
-                              "2\t1\t1\n2\t3\t2\n3\t1\t2\n");  // users 2 and 3 have no training row; user 1 and item 2 do not occur
+  const Dataset d =
+      load_text(dir,
+                "userID\titemID\tx_label\n0\t0\t0\n0\t0\t0\n0\t1\t0\n0\t1\t2\n"
+                "2\t1\t1\n2\t3\t2\n3\t1\t2\n");  // users 2 and 3 have no training row; user 1 and item 2 do not occur
   EXPECT_EQ(d.n_users, 4);
   EXPECT_EQ(d.n_items, 4);
   EXPECT_EQ(pairs(d.train), (Pairs{{0, 0}, {0, 0}, {0, 1}}));  // kept as training samples
@@ -439,8 +476,8 @@ TEST(Dataset, FeaturesByNameImageFirst) {
   EXPECT_TRUE(warned(d, "image: 2 of 3 feature rows are all zero (first: item 0)"));
   EXPECT_TRUE(warned(d, "audio: 1 of 3 feature rows are all zero (first: item 1)"));
   const std::string text = describe(d);
-  for (const char* part : {"users 2, items 3, interactions 5", "training 3 (60.0 %)", "image_feat.npy: 3 x 2, <f4", "zero rows 2",
-                           "cold items (no training row): 1 of 3", "2 warnings", "fingerprint"})
+  for (const char* part : {"users 2, items 3, interactions 5", "training 3 (60.0 %)", "image_feat.npy: 3 x 2, <f4",
+                           "zero rows 2", "cold items (no training row): 1 of 3", "2 warnings", "fingerprint"})
     EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
 
   LoadOptions o;
@@ -472,7 +509,8 @@ TEST(Dataset, BadFeaturesAreRefused) {
     const std::string s = refusal([&] { load_dataset(dir.path()); });
     EXPECT_TRUE(says(s, c.says));
     EXPECT_EQ(s.find(dir / "text_feat.npy"), 0u) << s;
-    EXPECT_EQ(load_dataset(dir.path(), no_features).features.size(), 0u);  // not opened: a model without features does not mind
+    EXPECT_EQ(load_dataset(dir.path(), no_features).features.size(),
+              0u);  // not opened: a model without features does not mind
   }
   const Folder dir;
   dir.write("toy.inter", plain);
@@ -488,18 +526,21 @@ TEST(Dataset, FeaturesOfIdsThatBeginAtOne) {
     dir.write("text_feat.npy", npy_floats(std::vector<float>(rows, 1.0f), rows, 1));
     return load_dataset(dir.path());
   };
-  EXPECT_TRUE(says(refusal([&] { with_rows(3); }), {"text_feat.npy: has 3 rows", "1 to 3", "subtract 1", "put a row in front"}));
+  EXPECT_TRUE(says(refusal([&] { with_rows(3); }),
+                   {"text_feat.npy: has 3 rows", "1 to 3", "subtract 1", "put a row in front"}));
   EXPECT_TRUE(says(refusal([&] { with_rows(2); }), {"has 2 rows", "names item 3", "subtract 1"}));
   EXPECT_TRUE(says(refusal([&] { with_rows(5); }), {"has 5 rows, expected 4", "subtract 1"}));
-  EXPECT_TRUE(warned(with_rows(4), "no line names item 0, to which row 0 of the features belongs"));  // a row in front, or one too many at the end
+  EXPECT_TRUE(warned(
+      with_rows(4),
+      "no line names item 0, to which row 0 of the features belongs"));  // a row in front, or one too many at the end
   dir.write("toy.inter", plain);
   EXPECT_TRUE(with_rows(3).warnings.empty());
 }
 
 TEST(Dataset, NamesOfTablesAreNoModalities) {
   const std::string rows3 = npy_floats({1, 2, 3}, 3, 1), rows2 = npy_floats({1, 2}, 2, 1);
-  for (const char* name :
-       {"user", "item_id", "id", "adam", "adam.m.image", "adam.v.user", "final.user", "pool.0", "state.losses", "a,b", "a\x1b[31m", "a\xFF"}) {
+  for (const char* name : {"user", "item_id", "id", "adam", "adam.m.image", "adam.v.user", "final.user", "pool.0",
+                           "state.losses", "a,b", "a\x1b[31m", "a\xFF"}) {
     SCOPED_TRACE(name);
     const Folder dir;
     dir.write("toy.inter", plain);
@@ -527,7 +568,8 @@ TEST(Dataset, NamesOfTablesAreNoModalities) {
   LoadOptions o;
   o.modalities = {"user"};
   EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path(), o); }), {"'user' is the name of tables"}));
-  for (const char* fine : {"image", "item", "clip.v1", "user_reviews", "adamant", "ton-\xC3\xA4"}) EXPECT_EQ(unusable_modality(fine), "") << fine;
+  for (const char* fine : {"image", "item", "clip.v1", "user_reviews", "adamant", "ton-\xC3\xA4"})
+    EXPECT_EQ(unusable_modality(fine), "") << fine;
   EXPECT_NE(unusable_modality("../x"), "");
   EXPECT_NE(unusable_modality(""), "");
 }
@@ -544,7 +586,8 @@ TEST(Dataset, NothingThatATerminalObeysIsShown) {
     EXPECT_EQ(s.find(longer), std::string::npos);
   };
   for (const std::string& id : {evil, longer}) {
-    const std::string text = "userID\titemID\tx_label\n" + id + "\t" + id + "\t0\n" + id + "\t" + id + "\t0\n" + id + "\t" + id + "\t1\nb\tc\t1\n";
+    const std::string text = "userID\titemID\tx_label\n" + id + "\t" + id + "\t0\n" + id + "\t" + id + "\t0\n" + id +
+                             "\t" + id + "\t1\nb\tc\t1\n";
     dir.write("toy.inter", text);
     dir.write("text_feat.npy", npy_floats({0, 1}, 2, 1));
     const Dataset d = load_dataset(dir.path());
@@ -554,7 +597,8 @@ TEST(Dataset, NothingThatATerminalObeysIsShown) {
     std::string statistics = describe(d);
     std::replace(statistics.begin(), statistics.end(), '\n', ' ');
     clean(statistics);
-    for (const std::string& bad : {text + id + "\tc\t" + id + "\n", "userID\t" + id + "\t" + id + "\n", text + "b\t1\t0\n"})
+    for (const std::string& bad :
+         {text + id + "\tc\t" + id + "\n", "userID\t" + id + "\t" + id + "\n", text + "b\t1\t0\n"})
       clean(refusal([&] { load_text(dir, bad); }));
     dir.write("i_id_mapping.csv", "asin\titemID\n" + id + "\t0\n" + id + "\t1\n");
     clean(refusal([&] { load_dataset(dir.path(), no_features); }));
@@ -565,7 +609,8 @@ TEST(Dataset, NothingThatATerminalObeysIsShown) {
   dir.write(evil + ".inter", plain);
   clean(refusal([&] { load_dataset(dir.path(), no_features); }));
   std::filesystem::remove(dir / "toy.inter");
-  EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path(), no_features); }), {"its name holds characters that cannot be printed"}));
+  EXPECT_TRUE(says(refusal([&] { load_dataset(dir.path(), no_features); }),
+                   {"its name holds characters that cannot be printed"}));
 }
 
 TEST(Dataset, TheLowestBadRowIsNamedOnManyTiles) {
@@ -605,7 +650,8 @@ TEST(Dataset, IdMapFindsOnlyWhatItGives) {
   EXPECT_EQ(m.size(), 12);
   EXPECT_EQ(m.raw(11), "11");
   EXPECT_EQ(m.find("11"), 11);
-  for (const char* no : {"12", "", "-1", "007", "1.0", " 1", "99999999999999999999", "x"}) EXPECT_EQ(m.find(no), -1) << no;
+  for (const char* no : {"12", "", "-1", "007", "1.0", " 1", "99999999999999999999", "x"})
+    EXPECT_EQ(m.find(no), -1) << no;
   const IdMap n = IdMap::of({"b", "a", "007"});
   EXPECT_EQ(n.find("007"), 2);
   EXPECT_EQ(n.find("2"), -1);
@@ -626,7 +672,8 @@ TEST(Dataset, SurvivesDamage) {
     try {
       const Dataset d = load_text(dir, text);
       for (const auto* split : {&d.train, &d.valid, &d.test})
-        for (const Pair& p : *split) ASSERT_TRUE(p.user >= 0 && p.user < d.n_users && p.item >= 0 && p.item < d.n_items);
+        for (const Pair& p : *split)
+          ASSERT_TRUE(p.user >= 0 && p.user < d.n_users && p.item >= 0 && p.item < d.n_items);
       ++read;
     } catch (const UserError&) { ++refused; }
   }

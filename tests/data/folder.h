@@ -23,11 +23,14 @@ std::string refusal(F&& f) {
   return "";
 }
 
-// Does the sentence hold every one of these parts? Written for messages: the file, the place, what was expected, what to do.
+// Does the sentence hold every one of these parts? Written for messages: the file, the place, what was expected, what
+// to do.
 inline ::testing::AssertionResult says(const std::string& sentence, const std::vector<std::string>& parts) {
   for (const std::string& p : parts)
-    if (sentence.find(p) == std::string::npos) return ::testing::AssertionFailure() << "'" << p << "' is missing in: " << sentence;
-  if (sentence.find('\n') != std::string::npos) return ::testing::AssertionFailure() << "more than one line: " << sentence;
+    if (sentence.find(p) == std::string::npos)
+      return ::testing::AssertionFailure() << "'" << p << "' is missing in: " << sentence;
+  if (sentence.find('\n') != std::string::npos)
+    return ::testing::AssertionFailure() << "more than one line: " << sentence;
   return ::testing::AssertionSuccess();
 }
 

@@ -17,8 +17,9 @@ struct Case {
   int users, items, pairs;
   bool repeated;
 };
-const Case cases[] = {{"no pairs", 3, 2, 0, false},   {"one of each", 1, 1, 1, false},     {"one user", 1, 30, 12, true},
-                      {"one item", 30, 1, 12, true},  {"small, repeated", 7, 5, 60, true}, {"cold rows", 400, 300, 90, false},
+const Case cases[] = {{"no pairs", 3, 2, 0, false},        {"one of each", 1, 1, 1, false},
+                      {"one user", 1, 30, 12, true},       {"one item", 30, 1, 12, true},
+                      {"small, repeated", 7, 5, 60, true}, {"cold rows", 400, 300, 90, false},
                       {"denser", 120, 80, 3000, true}};
 
 std::vector<Pair> random_pairs(Draw& g, const Case& c) {
@@ -54,7 +55,8 @@ void expect_dense(const HostCsr& a, const std::vector<double>& want, double tol)
     for (int64_t e = a.row_ptr[size_t(r)]; e < a.row_ptr[size_t(r) + 1]; ++e)
       got[size_t(r * a.cols + a.col[size_t(e)])] += a.val.empty() ? 1.0 : double(a.val[size_t(e)]);
   for (size_t e = 0; e < want.size(); ++e)
-    ASSERT_TRUE(std::fabs(got[e] - want[e]) <= tol * std::fabs(want[e])) << "element " << e << ": " << got[e] << " for " << want[e];
+    ASSERT_TRUE(std::fabs(got[e] - want[e]) <= tol * std::fabs(want[e]))
+        << "element " << e << ": " << got[e] << " for " << want[e];
 }
 
 TEST(Graph, PairsAndUserItemGraphMatchDenseReference) {
@@ -71,7 +73,8 @@ TEST(Graph, PairsAndUserItemGraphMatchDenseReference) {
     const int N = c.users + c.items;
     std::vector<double> degree(size_t(N), 0.0), a(size_t(N * N), 0.0);
     for (int u = 0; u < c.users; ++u)
-      for (int i = 0; i < c.items; ++i) degree[size_t(u)] += r[size_t(u * c.items + i)], degree[size_t(c.users + i)] += r[size_t(u * c.items + i)];
+      for (int i = 0; i < c.items; ++i)
+        degree[size_t(u)] += r[size_t(u * c.items + i)], degree[size_t(c.users + i)] += r[size_t(u * c.items + i)];
     for (int u = 0; u < c.users; ++u)
       for (int i = 0; i < c.items; ++i)
         if (r[size_t(u * c.items + i)] > 0)
@@ -79,7 +82,8 @@ TEST(Graph, PairsAndUserItemGraphMatchDenseReference) {
               1 / std::sqrt((degree[size_t(u)] + 1e-7) * (degree[size_t(c.users + i)] + 1e-7));
     const HostCsr graph = user_item_graph(train);
     expect_well_formed(graph);
-    expect_dense(graph, a, 1.2e-7);  // half a unit in the last place of a float, and the order of two roundings in double
+    expect_dense(graph, a,
+                 1.2e-7);  // half a unit in the last place of a float, and the order of two roundings in double
 
     const std::vector<float> w = edge_weights(train);
     ASSERT_EQ(w.size(), size_t(train.nnz()));
@@ -104,7 +108,8 @@ TEST(Graph, TransposeIsTheAdjoint) {
     EXPECT_EQ(back.col, a.col);
     EXPECT_EQ(back.val, a.val);
     const auto x = g.floats(a.cols), y = g.floats(a.rows);
-    const auto form = [](const HostCsr& m, const std::vector<float>& left, const std::vector<float>& right) {  // left . (m right)
+    const auto form = [](const HostCsr& m, const std::vector<float>& left,
+                         const std::vector<float>& right) {  // left . (m right)
       double s = 0;
       for (int64_t r = 0; r < m.rows; ++r)
         for (int64_t e = m.row_ptr[size_t(r)]; e < m.row_ptr[size_t(r) + 1]; ++e)
@@ -226,7 +231,8 @@ TEST(KnnLists, AreKeptUnderWhatTheyDependOn) {
   knn_lists(ctx, ops, {"text", NpyMatrix(dir / "c_feat.npy")}, 5, false, 3, cache);
   EXPECT_EQ(calls, 7);
 
-  for (int64_t k : {int64_t(0), int64_t(41)}) EXPECT_TRUE(says(refusal([&] { knn_lists(ctx, ops, f, k, false, 3, cache); }), {"knn_k", "1 to 40"}));
+  for (int64_t k : {int64_t(0), int64_t(41)})
+    EXPECT_TRUE(says(refusal([&] { knn_lists(ctx, ops, f, k, false, 3, cache); }), {"knn_k", "1 to 40"}));
 }
 
 TEST(KnnLists, DamagedFilesAreRebuilt) {
@@ -238,7 +244,8 @@ TEST(KnnLists, DamagedFilesAreRebuilt) {
   const Feature f{"text", NpyMatrix(dir / "text_feat.npy")};
   std::filesystem::create_directory(dir / "cache");
   const std::vector<int32_t> want = knn_lists(ctx, ops, f, 4, true, 1, dir / "cache").idx;
-  const std::string name = "cache/" + std::filesystem::directory_iterator(dir / "cache")->path().filename().string(), good = dir.read(name);
+  const std::string name = "cache/" + std::filesystem::directory_iterator(dir / "cache")->path().filename().string(),
+                    good = dir.read(name);
   calls = 0;
   int expected = 0;
   for (int round = 0; round < 300; ++round) {

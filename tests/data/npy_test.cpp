@@ -52,7 +52,8 @@ TEST(Npy, EveryVersionTypeAndOrderReadsTheSame) {
     for (const char* dtype : {"<f2", "<f4", "<f8"})
       for (bool fortran : {false, true}) {
         SCOPED_TRACE(testing::Message() << "version " << version << ' ' << dtype << (fortran ? " Fortran" : " C"));
-        const NpyMatrix m(dir.write("x_feat.npy", npy_bytes(version, npy_dict(dtype, fortran, "(3, 4)"), stored(dtype, fortran))));
+        const NpyMatrix m(
+            dir.write("x_feat.npy", npy_bytes(version, npy_dict(dtype, fortran, "(3, 4)"), stored(dtype, fortran))));
         ASSERT_EQ(m.rows(), 3);
         ASSERT_EQ(m.cols(), 4);
         EXPECT_EQ(m.dtype(), dtype);
@@ -74,7 +75,8 @@ TEST(Npy, VectorsAndOldShapesAreMatrices) {
     EXPECT_EQ(m.cols(), 1) << shape;
   }
   const NpyMatrix wide(
-      dir.write("b.npy", npy_bytes(1, "{\"shape\": (1, 3), \"fortran_order\": False, \"descr\": \"<f4\"}   ", data)));  // other order, other quotes
+      dir.write("b.npy", npy_bytes(1, "{\"shape\": (1, 3), \"fortran_order\": False, \"descr\": \"<f4\"}   ",
+                                   data)));  // other order, other quotes
   EXPECT_EQ(wide.cols(), 3);
   const NpyMatrix none(dir.write("c.npy", npy_bytes(1, npy_dict("<f4", false, "(0, 5)"), "")));
   EXPECT_EQ(none.rows(), 0);
@@ -122,20 +124,28 @@ TEST(Npy, EveryBadFileHasItsSentence) {
       {"data cut short", good.substr(0, good.size() - 1), {"truncated", "copy or create"}},
       {"no data", npy_bytes(1, text, ""), {"truncated"}},
       {"version 9", npy_bytes(9, text, six), {"version 9", "expected 1, 2 or 3"}},
-      {"objects", npy_bytes(1, npy_dict("|O", false, "(2, 3)"), six), {"Python objects", "pickle", "run code", "numpy.save"}},
+      {"objects",
+       npy_bytes(1, npy_dict("|O", false, "(2, 3)"), six),
+       {"Python objects", "pickle", "run code", "numpy.save"}},
       {"big-endian", npy_bytes(1, npy_dict(">f4", false, "(2, 3)"), six), {"big-endian", ">f4", "astype('<f4')"}},
       {"integers", npy_bytes(1, npy_dict("<i8", false, "(1, 3)"), six), {"holds <i8", "astype('<f4')"}},
-      {"records", npy_bytes(1, "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (6,), }", six), {"records", "float32"}},
+      {"records",
+       npy_bytes(1, "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (6,), }", six),
+       {"records", "float32"}},
       {"three dimensions", npy_bytes(1, npy_dict("<f4", false, "(1, 2, 3)"), six), {"3 dimensions", "expected 2"}},
       {"a scalar", npy_bytes(1, npy_dict("<f4", false, "()"), six), {"0 dimensions", "expected 2"}},
       {"no columns", npy_bytes(1, npy_dict("<f4", false, "(2, 0)"), six), {"no columns"}},
       {"a shape beyond memory", npy_bytes(1, npy_dict("<f8", false, "(2147483647, 2147483647)"), six), {"truncated"}},
-      {"a shape beyond 64 bits", npy_bytes(1, npy_dict("<f8", false, "(99999999999999999999, 2)"), six), {"npy header"}},
+      {"a shape beyond 64 bits",
+       npy_bytes(1, npy_dict("<f8", false, "(99999999999999999999, 2)"), six),
+       {"npy header"}},
       {"a shape beyond 31 bits", npy_bytes(1, npy_dict("<f8", false, "(4294967297, 2)"), six), {"4294967297"}},
       {"negative shape", npy_bytes(1, npy_dict("<f4", false, "(-2, 3)"), six), {"npy header"}},
       {"not a dictionary", npy_bytes(1, "import os; os.system('x')", six), {"npy header"}},
       {"missing key", npy_bytes(1, "{'descr': '<f4', 'shape': (2, 3), }", six), {"npy header"}},
-      {"unknown key", npy_bytes(1, "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), 'x': 1}", six), {"npy header"}},
+      {"unknown key",
+       npy_bytes(1, "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), 'x': 1}", six),
+       {"npy header"}},
       {"text after it", npy_bytes(1, text + " + 1", six), {"npy header"}},
   };
   for (const Case& c : cases) {
@@ -151,9 +161,12 @@ TEST(Npy, EveryBadFileHasItsSentence) {
       EXPECT_TRUE(says(refusal([&] { NpyMatrix m(dir.write(name, good.substr(0, length))); }),
                        {dir / name + ": is truncated (" + std::to_string(length) + " bytes"}));
     const std::string path = dir.write(name, npy_bytes(1, npy_dict("<i8", false, "(1, 3)"), six));
-    EXPECT_TRUE(says(refusal([&] { NpyMatrix m(path); }), {path + ": holds <i8", "astype('<f4'))\" " + shell_word(path)}));
+    EXPECT_TRUE(
+        says(refusal([&] { NpyMatrix m(path); }), {path + ": holds <i8", "astype('<f4'))\" " + shell_word(path)}));
   }
-  EXPECT_TRUE(says(refusal([&] { NpyMatrix m(dir.write("x.npy", npy_bytes(1, npy_dict("\x1b[31m", false, "(1, 3)"), six))); }), {"holds ?[31m"}));
+  EXPECT_TRUE(
+      says(refusal([&] { NpyMatrix m(dir.write("x.npy", npy_bytes(1, npy_dict("\x1b[31m", false, "(1, 3)"), six))); }),
+           {"holds ?[31m"}));
   EXPECT_TRUE(says(refusal([&] { NpyMatrix m(dir / "absent.npy"); }), {"absent.npy", "No such file"}));
   std::filesystem::create_directory(dir / "folder_feat.npy");
   EXPECT_TRUE(says(refusal([&] { NpyMatrix m(dir / "folder_feat.npy"); }), {"is a directory", "one row per item"}));
@@ -170,7 +183,8 @@ TEST(Npy, NonFiniteValuesAreNamed) {
     EXPECT_TRUE(says(refusal([&] { m.read_rows(out.data(), 2, 3); }), {"x.npy", "row 3, column 1", "finite"}));
     m.read_rows(out.data(), 0, 3);  // the rows before are fine
   }
-  const NpyMatrix big(dir.write("y.npy", npy_bytes(1, npy_dict("<f8", false, "(1, 2)"), raw_bytes(std::vector<double>{1, 1e300}))));
+  const NpyMatrix big(
+      dir.write("y.npy", npy_bytes(1, npy_dict("<f8", false, "(1, 2)"), raw_bytes(std::vector<double>{1, 1e300}))));
   std::vector<float> out(2);
   EXPECT_TRUE(says(refusal([&] { big.read_rows(out.data(), 0, 1); }), {"column 1", "float32"}));
 }
@@ -187,9 +201,11 @@ TEST(Npy, WritesWhatItReadsAndLeavesNothingBehind) {
   EXPECT_EQ(out, v);
   EXPECT_EQ(m.rows(), 7);
   EXPECT_EQ((dir.read("w.npy").size() - 35 * 4) % 64, 0u);  // data aligned as NumPy's
-  EXPECT_TRUE(says(refusal([&] { write_npy(dir / "no/such/w.npy", v.data(), 7, 5); }), {"no/such/w.npy", "cannot be created"}));
+  EXPECT_TRUE(
+      says(refusal([&] { write_npy(dir / "no/such/w.npy", v.data(), 7, 5); }), {"no/such/w.npy", "cannot be created"}));
   std::filesystem::create_directory(dir / "taken.npy");
-  EXPECT_TRUE(says(refusal([&] { write_npy(dir / "taken.npy", v.data(), 7, 5); }), {"taken.npy", "cannot be put in place"}));
+  EXPECT_TRUE(
+      says(refusal([&] { write_npy(dir / "taken.npy", v.data(), 7, 5); }), {"taken.npy", "cannot be put in place"}));
   EXPECT_EQ(dir.names(), (std::vector<std::string>{"taken.npy", "w.npy"}));
 }
 
@@ -197,14 +213,16 @@ TEST(Npy, WritesWhatItReadsAndLeavesNothingBehind) {
 TEST(Npy, SurvivesDamage) {
   const Folder dir;
   Draw g;
-  const std::vector<std::string> seeds{npy_floats(g.floats(24), 6, 4), npy_bytes(2, npy_dict("<f8", true, "(3, 4)"), stored("<f8", true)),
+  const std::vector<std::string> seeds{npy_floats(g.floats(24), 6, 4),
+                                       npy_bytes(2, npy_dict("<f8", true, "(3, 4)"), stored("<f8", true)),
                                        npy_bytes(3, npy_dict("<f2", false, "(3, 4)"), stored("<f2", false))};
   int read = 0, refused = 0;
   for (int round = 0; round < 2000; ++round) {
     std::string bytes = seeds[size_t(g.below(3))];
     const int flips = g.below(4);
     for (int f = 0; f < flips; ++f) {
-      const size_t reach = g.below(2) ? bytes.size() : std::min<size_t>(bytes.size(), 80);  // half of them in the header
+      const size_t reach =
+          g.below(2) ? bytes.size() : std::min<size_t>(bytes.size(), 80);  // half of them in the header
       char& c = bytes[size_t(g.below(int32_t(reach)))];
       c = g.below(2) ? char(c ^ (1 << g.below(8))) : "0123456789(),'{}: <>|fO"[g.below(23)];
     }
@@ -224,7 +242,8 @@ TEST(Npy, SurvivesDamage) {
 TEST(Sha256, KnownAnswers) {  // FIPS 180-4 examples
   EXPECT_EQ(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   EXPECT_EQ(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  EXPECT_EQ(sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"), "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  EXPECT_EQ(sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
   const std::string million(1000000, 'a');
   EXPECT_EQ(sha256(million), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
   const Folder dir;
@@ -237,7 +256,8 @@ TEST(Hash, EveryByteAndThePlaceOfItCount) {
   std::string s((size_t(2) << 20) + 13, 'x');
   const uint64_t base = hash_bytes(s.data(), s.size());
   EXPECT_EQ(base, hash_bytes(s.data(), s.size()));
-  for (size_t at : {size_t(0), size_t(31), size_t(32), (size_t(1) << 20) - 1, size_t(1) << 20, s.size() - 14, s.size() - 1}) {
+  for (size_t at :
+       {size_t(0), size_t(31), size_t(32), (size_t(1) << 20) - 1, size_t(1) << 20, s.size() - 14, s.size() - 1}) {
     s[at] ^= 1;
     EXPECT_NE(base, hash_bytes(s.data(), s.size())) << at;
     s[at] ^= 1;

@@ -104,7 +104,8 @@ TEST(SafeFile, TemporaryFilesAreMadeThroughNoLinkAndOverNoFile) {
   EXPECT_EQ(dir.names(), (std::vector<std::string>{"a", temporary, temporary + "-2", "victim"}));
   EXPECT_EQ(writer_of_temporary(temporary, "a"), ::getpid());
   EXPECT_EQ(writer_of_temporary(temporary + "-2", "a"), ::getpid());
-  for (const char* name : {"a", "a.tmp-", "a.tmp-0", "a.tmp-x", "a.tmp-3x", "a.tmp-3-", "a.tmp-3-1", "a.tmp-3-2-2", "ab.tmp-3", "a.tmp--3"})
+  for (const char* name : {"a", "a.tmp-", "a.tmp-0", "a.tmp-x", "a.tmp-3x", "a.tmp-3-", "a.tmp-3-1", "a.tmp-3-2-2",
+                           "ab.tmp-3", "a.tmp--3"})
     EXPECT_EQ(writer_of_temporary(name, "a"), 0) << name;
 }
 

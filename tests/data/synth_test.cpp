@@ -49,7 +49,8 @@ int64_t quantile(std::vector<int64_t> v, double q) {
 double gini(std::vector<int64_t> v) {
   std::sort(v.begin(), v.end());
   double g = 0, s = 0;
-  for (size_t i = 0; i < v.size(); ++i) g += double(v[i]) * (2.0 * double(i + 1) - double(v.size()) - 1), s += double(v[i]);
+  for (size_t i = 0; i < v.size(); ++i)
+    g += double(v[i]) * (2.0 * double(i + 1) - double(v.size()) - 1), s += double(v[i]);
   return g / (s * double(v.size()));
 }
 
@@ -73,7 +74,8 @@ std::map<int64_t, std::vector<int64_t>> neighbours(const Feature& f, Draw& g, in
   for (int64_t e = 0; e < I * F; ++e) mean[size_t(e % F)] += x[size_t(e)] / float(I);
   for (int64_t i = 0; i < I; ++i) {
     float n = 0;
-    for (int64_t j = 0; j < F; ++j) x[size_t(i * F + j)] -= mean[size_t(j)], n += x[size_t(i * F + j)] * x[size_t(i * F + j)];
+    for (int64_t j = 0; j < F; ++j)
+      x[size_t(i * F + j)] -= mean[size_t(j)], n += x[size_t(i * F + j)] * x[size_t(i * F + j)];
     for (int64_t j = 0; j < F; ++j) x[size_t(i * F + j)] /= std::sqrt(n);
   }
   std::map<int64_t, std::vector<int64_t>> out;
@@ -81,7 +83,8 @@ std::map<int64_t, std::vector<int64_t>> neighbours(const Feature& f, Draw& g, in
   for (int s = 0; s < sample; ++s) {
     const int64_t i = g.below(int32_t(I));
     for (int64_t j = 0; j < I; ++j)
-      order[size_t(j)] = {i == j ? 9.0f : -std::inner_product(&x[size_t(i * F)], &x[size_t(i * F)] + F, &x[size_t(j * F)], 0.0f), j};
+      order[size_t(j)] = {
+          i == j ? 9.0f : -std::inner_product(&x[size_t(i * F)], &x[size_t(i * F)] + F, &x[size_t(j * F)], 0.0f), j};
     std::partial_sort(order.begin(), order.begin() + 10, order.end());
     for (int k = 0; k < 10; ++k) out[i].push_back(order[size_t(k)].second);
   }
@@ -163,7 +166,8 @@ TEST(SlowSynth, BabyHasTheMeasuredTails) {
     double q;
     int64_t user, item;
   };
-  for (const Want& q : {Want{.05, 5, 5}, Want{.25, 5, 7}, Want{.5, 6, 11}, Want{.75, 9, 23}, Want{.95, 17, 78}, Want{.99, 31, 184}}) {
+  for (const Want& q :
+       {Want{.05, 5, 5}, Want{.25, 5, 7}, Want{.5, 6, 11}, Want{.75, 9, 23}, Want{.95, 17, 78}, Want{.99, 31, 184}}) {
     EXPECT_NEAR(double(quantile(w.users, q.q)), double(q.user), 0.1 * double(q.user) + 0.5) << q.q;
     EXPECT_NEAR(double(quantile(w.items, q.q)), double(q.item), 0.1 * double(q.item) + 0.5) << q.q;
   }
@@ -215,8 +219,8 @@ TEST(Synth, OddSizesStillComeOutExactly) {
   struct Case {
     int64_t users, items, interactions, least;
   };
-  for (const Case& c :
-       {Case{4, 6, 12, 3}, Case{2, 9, 10, 5}, Case{50, 20, 300, 5}, Case{3, 500, 500, 5}, Case{300, 5000, 5200, 5}, Case{40, 30, 400, 10}}) {
+  for (const Case& c : {Case{4, 6, 12, 3}, Case{2, 9, 10, 5}, Case{50, 20, 300, 5}, Case{3, 500, 500, 5},
+                        Case{300, 5000, 5200, 5}, Case{40, 30, 400, 10}}) {
     SCOPED_TRACE(testing::Message() << c.users << " users, " << c.items << " items, " << c.interactions);
     SynthParams p = synth_preset("tiny");
     p.users = c.users, p.items = c.items, p.interactions = c.interactions, p.min_per_user = c.least;
@@ -232,8 +236,10 @@ TEST(Synth, OddSizesStillComeOutExactly) {
 
 TEST(Synth, RefusalsLeaveNothingBehind) {
   EXPECT_EQ(synth_presets(), (std::vector<std::string>{"tiny", "demo", "baby", "sports", "clothing", "elec"}));
-  EXPECT_TRUE(says(refusal([] { synth_preset("clothnig"); }), {"'clothnig'", "did you mean clothing?", "tiny, demo, baby"}));
-  EXPECT_EQ(refusal([] { synth_preset("shoes"); }), "'shoes' is no preset of the generator (presets: tiny, demo, baby, sports, clothing, elec)");
+  EXPECT_TRUE(
+      says(refusal([] { synth_preset("clothnig"); }), {"'clothnig'", "did you mean clothing?", "tiny, demo, baby"}));
+  EXPECT_EQ(refusal([] { synth_preset("shoes"); }),
+            "'shoes' is no preset of the generator (presets: tiny, demo, baby, sports, clothing, elec)");
   EXPECT_EQ(synth_preset("elec").interactions, 1689188);
   const Folder dir;
   const SynthParams good = synth_preset("tiny");
@@ -242,14 +248,16 @@ TEST(Synth, RefusalsLeaveNothingBehind) {
     void (*spoil)(SynthParams&);
   };
   const Case cases[] = {
-      {"interactions is 999, expected 1000 to 12000 with 200 users (of 5 to 60 items each) and 120 items, or at most 199 users",
+      {"interactions is 999, expected 1000 to 12000 with 200 users (of 5 to 60 items each) and 120 items, or at most "
+       "199 users",
        [](SynthParams& p) { p.interactions = 999; }},
       {"expected 1000 to 12000 with 200 users (of 5 to 60 items each) and 120 items, or at least 1666667 users",
        [](SynthParams& p) { p.interactions = 100000000; }},
       {"interactions is 4294967297", [](SynthParams& p) { p.interactions = 4294967297; }},
       {"items is 4, expected 5 to", [](SynthParams& p) { p.items = 4; }},
       {"users is 2000000000, expected 1 to 429496729", [](SynthParams& p) { p.users = 2000000000; }},
-      {"2 users of at most 60 items each cannot own all of 121 items; expected at least 3 users", [](SynthParams& p) { p.users = 2, p.items = 121; }},
+      {"2 users of at most 60 items each cannot own all of 121 items; expected at least 3 users",
+       [](SynthParams& p) { p.users = 2, p.items = 121; }},
       {"min_per_user", [](SynthParams& p) { p.min_per_user = 2; }},
       {"users is 0, expected 1 to", [](SynthParams& p) { p.users = 0; }},
       {"expected 2001 to 200000 with 200 users", [](SynthParams& p) { p.items = 2001; }},
@@ -272,7 +280,8 @@ TEST(Synth, RefusalsLeaveNothingBehind) {
   std::filesystem::create_directories(dir / "taken/text_feat.npy");
   EXPECT_TRUE(says(refusal([&] { write_synth(dir / "taken", good); }), {"text_feat.npy", "cannot be put in place"}));
   EXPECT_EQ(dir.names(), (std::vector<std::string>{"file", "taken"}));
-  for (const auto& e : std::filesystem::directory_iterator(dir / "taken")) EXPECT_EQ(e.path().filename(), "text_feat.npy");
+  for (const auto& e : std::filesystem::directory_iterator(dir / "taken"))
+    EXPECT_EQ(e.path().filename(), "text_feat.npy");
 }
 
 // Whatever sizes are asked for: they are written as they are, or the sentence names a range that is then written.
@@ -294,14 +303,16 @@ TEST(Synth, SizesFitOrTheSentenceSaysWhatDoes) {
         const size_t at = said.find("interactions is ");
         if (at != std::string::npos) {
           long long least = 0, most = 0;
-          ASSERT_EQ(std::sscanf(said.c_str() + said.find("expected"), "expected %lld to %lld", &least, &most), 2) << said;
+          ASSERT_EQ(std::sscanf(said.c_str() + said.find("expected"), "expected %lld to %lld", &least, &most), 2)
+              << said;
           ASSERT_LE(least, most) << said;
           for (const long long n : {least, most}) {
             p.interactions = n;
             EXPECT_NO_THROW(write_synth(dir.path(), p)) << said;
           }
         } else if (!said.empty()) {
-          EXPECT_TRUE(said.find("items is 4") != std::string::npos || said.find("cannot own all") != std::string::npos) << said;
+          EXPECT_TRUE(said.find("items is 4") != std::string::npos || said.find("cannot own all") != std::string::npos)
+              << said;
         }
       }
   EXPECT_GE(fit, 12);
@@ -320,7 +331,8 @@ TEST(Synth, StoppedAnywhereItLeavesNothingBehind) {
     EXPECT_EQ(dir.names(), (std::vector<std::string>{"whole"})) << at;
     EXPECT_THROW(write_synth(dir / "whole", p, [&] { return n++ >= at; }), SynthStopped);
   }
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir / "whole"), {}), 3) << "a folder that was there stays as it was";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir / "whole"), {}), 3)
+      << "a folder that was there stays as it was";
 }
 
 }  // namespace

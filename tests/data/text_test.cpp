@@ -98,7 +98,8 @@ TEST(Text, WhatIsShownIsHarmless) {
   EXPECT_EQ(shown(umlauts), forty + "...") << "cut between characters";
   EXPECT_EQ(shown(forty), forty);
   EXPECT_TRUE(valid_utf8("") && valid_utf8("plain text of more than eight") && valid_utf8(umlauts));
-  for (const char* bad : {"\xC3", "a\xFF", "\xC0\xAF", "\xED\xA0\x80", "0123456789\x80"}) EXPECT_FALSE(valid_utf8(bad)) << bad;
+  for (const char* bad : {"\xC3", "a\xFF", "\xC0\xAF", "\xED\xA0\x80", "0123456789\x80"})
+    EXPECT_FALSE(valid_utf8(bad)) << bad;
   EXPECT_EQ(listed(std::vector<std::string>{"a", "b\x1b", "c", "d", "e"}), "a, b?, c, d, e");
   EXPECT_EQ(listed(std::vector<std::string>{"a", "b", "c", "d", "e", "f", "g"}), "a, b, c, d, e and 2 more");
   EXPECT_EQ(shell_word("runs/a-b_1.2"), "runs/a-b_1.2");
@@ -134,7 +135,8 @@ TEST(Path, AnswersOrSaysWhyItCannot) {
   EXPECT_TRUE(is_folder(dir.path()));
   EXPECT_FALSE(path_exists(dir / "absent"));
   EXPECT_FALSE(path_exists(dir / "file/below")) << "nothing lies below a file";
-  EXPECT_TRUE(says(refusal([&] { path_exists(dir / std::string(300, 'n')); }), {"nnn: cannot be looked at", "too long"}));
+  EXPECT_TRUE(
+      says(refusal([&] { path_exists(dir / std::string(300, 'n')); }), {"nnn: cannot be looked at", "too long"}));
   std::filesystem::create_symlink("round", dir / "round");
   EXPECT_TRUE(says(refusal([&] { is_folder(dir / "round"); }), {"round: cannot be looked at"}));
   EXPECT_EQ(absolute_path("/a/./b/../c//"), "/a/c");

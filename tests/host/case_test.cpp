@@ -45,13 +45,16 @@ const Named case_models[] = {
      [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.sampler = "dns", s.top_m = 2, s.n_neg = 2; }},
     {"BPR, MixGCF", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.sampler = "mixgcf"; }},
     {"LightGCN, MixGCF", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3, s.sampler = "mixgcf"; }},
-    {"FREEDOM, MixGCF", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.n_mm_layers = 2, s.sampler = "mixgcf"; }},
+    {"FREEDOM, MixGCF",
+     [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.n_mm_layers = 2, s.sampler = "mixgcf"; }},
     {"DMA, DNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "dns"; }},
     {"DMA, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "mixgcf"; }},
     {"MixGCF without weight", [](Settings& s) { s.model = "LightGCN", s.sampler = "mixgcf", s.omega = 0; }},
     {"BPR, Mirror Gradient", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.use_mg = true; }},
     {"FREEDOM, MixGCF, Mirror Gradient",
-     [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.sampler = "mixgcf", s.use_mg = true, s.alpha1 = 0.5, s.alpha2 = 0.3; }},
+     [](Settings& s) {
+       s.model = "FREEDOM", s.reg_weight = 1e-2, s.sampler = "mixgcf", s.use_mg = true, s.alpha1 = 0.5, s.alpha2 = 0.3;
+     }},
     {"CCDRec, Mirror Gradient", [](Settings& s) { s.use_mg = true; }},
     {"DMA+NDI, Mirror Gradient", [](Settings& s) { s.cns = false, s.use_mg = true; }},
 };
@@ -61,10 +64,12 @@ const Named& model_named(const std::string& name) {
   throw std::runtime_error(name);
 }
 
-// 195 pairs in batches of 24: nine steps an epoch, the last of three rows. Curriculum: epochs 0 random, 1 to 3 three pools, then the model's own.
+// 195 pairs in batches of 24: nine steps an epoch, the last of three rows. Curriculum: epochs 0 random, 1 to 3 three
+// pools, then the model's own.
 Settings case_settings(const Named& m) {
   Settings s;
-  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 6, s.knn_k = 3, s.seed = 11, s.threads = 1, s.learning_rate = 5e-3;
+  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 6, s.knn_k = 3, s.seed = 11, s.threads = 1,
+  s.learning_rate = 5e-3;
   s.dropout = 0.3, s.dtau = 1, s.tau_end = 3, s.timesteps = 8, s.candidate_ratio = 0.5;
   s.n_candidates = 5, s.beta = 4;  // steps 0, 4 and 8 are mirrored
   m.set(s);
@@ -100,8 +105,8 @@ Taken take_step(const Settings& s, const Dataset& data, Position at) {
   return out;
 }
 
-// The arithmetic is the same, so the bits are: every product and sum over a step's rows has an order that does not depend on what else a graph or a
-// table holds.
+// The arithmetic is the same, so the bits are: every product and sum over a step's rows has an order that does not
+// depend on what else a graph or a table holds.
 void expect_case_computes_the_step(const Settings& s, const Dataset& data, Position at, const Folder& dir) {
   SCOPED_TRACE("epoch " + std::to_string(at.epoch) + ", step " + std::to_string(at.step));
   std::vector<TensorFile> cases, results;  // a pass each
@@ -113,7 +118,8 @@ void expect_case_computes_the_step(const Settings& s, const Dataset& data, Posit
     write_case(t, s, mirrored, dir / "case.safetensors");
     parts.assign(t.model().model().losses().begin(), t.model().model().losses().end());
     run_step_case(dir / "case.safetensors", dir / "result.safetensors", s.device, 2);
-    cases.push_back(read_safetensors(dir / "case.safetensors")), results.push_back(read_safetensors(dir / "result.safetensors"));
+    cases.push_back(read_safetensors(dir / "case.safetensors")),
+        results.push_back(read_safetensors(dir / "result.safetensors"));
   }
   const Taken want = take_step(s, data, at);
   ASSERT_EQ(want.losses.size(), parts.size());
@@ -126,7 +132,8 @@ void expect_case_computes_the_step(const Settings& s, const Dataset& data, Posit
     EXPECT_EQ(std::stoi(cases[1].metadata.at("t")), std::stoi(cases[0].metadata.at("t")) + 1);
     EXPECT_EQ(std::stof(cases[1].metadata.at("gradient")), float(-s.alpha2));
     for (const auto& [name, values] : want.parameters)
-      EXPECT_TRUE(results[0].tensors.at("new." + name).bytes == cases[1].tensors.at("param." + name).bytes) << name << " between the passes";
+      EXPECT_TRUE(results[0].tensors.at("new." + name).bytes == cases[1].tensors.at("param." + name).bytes)
+          << name << " between the passes";
   }
   const TensorFile &given = cases.back(), &got = results.back();
   for (const auto& [name, values] : want.parameters) {
@@ -148,7 +155,8 @@ TEST(Case, StepComputesWhatTrainingDid) {
   for (const Named& m : case_models) {
     SCOPED_TRACE(m.name);
     const Settings s = case_settings(m);
-    for (const Position at : {Position{0, 0}, {0, 8}, {1, 0}, {2, 4}, {5, 8}}) expect_case_computes_the_step(s, data, at, dir);
+    for (const Position at : {Position{0, 0}, {0, 8}, {1, 0}, {2, 4}, {5, 8}})
+      expect_case_computes_the_step(s, data, at, dir);
   }
 }
 
@@ -205,7 +213,8 @@ TEST(Case, HoldsTheArraysOfItsStep) {
   EXPECT_EQ(second.tensors.at("batch.curricular").shape, std::vector<int64_t>{24});
   EXPECT_EQ(frozen.tensors.at("batch.frozen").shape, (std::vector<int64_t>{24, 16}));
   EXPECT_EQ(second.metadata.at("modalities"), "[\"image\",\"text\"]");
-  EXPECT_NE(second.metadata.at("settings").find("\"lambda_dm\":1"), std::string::npos) << second.metadata.at("settings");
+  EXPECT_NE(second.metadata.at("settings").find("\"lambda_dm\":1"), std::string::npos)
+      << second.metadata.at("settings");
   EXPECT_EQ(bpr.tensors.count("graph.user_item.index"), 0u);
   EXPECT_EQ(bpr.metadata.at("settings").find("omega"), std::string::npos) << "a key of other models";
   // pruned: floor(195 * 0.7) edges both ways
@@ -231,7 +240,8 @@ TEST(Case, ShowsHowCurricularNegativesWereFound) {
         std::vector<std::pair<float, int64_t>> order;  // most similar first, then by place
         for (int64_t k = 0; k < C; ++k) {
           const int32_t item = c.tensors.at("cns.candidates").i32()[k], user = c.tensors.at("batch.users").i32()[b];
-          const bool seen = std::any_of(data.train.begin(), data.train.end(), [&](const Pair& p) { return p.user == user && p.item == item; });
+          const bool seen = std::any_of(data.train.begin(), data.train.end(),
+                                        [&](const Pair& p) { return p.user == user && p.item == item; });
           EXPECT_EQ(excluded.i32()[b * C + k] != 0, seen);
           if (!seen) order.emplace_back(-similarity.f32()[b * C + k], k);
         }
@@ -239,7 +249,9 @@ TEST(Case, ShowsHowCurricularNegativesWereFound) {
         const int32_t rank = c.tensors.at("cns.rank").i32()[b];
         ASSERT_GE(rank, 0);
         ASSERT_LT(rank, std::min<int64_t>(4, int64_t(order.size())));
-        EXPECT_EQ(c.tensors.at("cns.candidates").i32()[order[size_t(rank)].second], c.tensors.at("batch.curricular").i32()[b]) << "row " << b;
+        EXPECT_EQ(c.tensors.at("cns.candidates").i32()[order[size_t(rank)].second],
+                  c.tensors.at("batch.curricular").i32()[b])
+            << "row " << b;
       }
     }
 }
@@ -264,7 +276,8 @@ TEST(Case, ReverseComputesThePoolsOfTheRun) {
         const std::vector<float> want = pool_of(t.device(), t.model(), k);
         const TensorData& pool = got.tensors.at("pool." + std::to_string(k));
         ASSERT_EQ(pool.bytes.size(), want.size() * sizeof(float));
-        for (size_t j = 0; j < want.size(); ++j) EXPECT_NEAR(pool.f32()[j], want[j], 2e-6f * (1 + std::fabs(want[j]))) << "pool " << k << ", " << j;
+        for (size_t j = 0; j < want.size(); ++j)
+          EXPECT_NEAR(pool.f32()[j], want[j], 2e-6f * (1 + std::fabs(want[j]))) << "pool " << k << ", " << j;
       }
     }
   Settings s = case_settings(model_named("FREEDOM"));

@@ -1,4 +1,5 @@
-// Runs that are stopped, killed and taken up again: what is on the disk then, and that a resumed run equals an unbroken one bit for bit.
+// Runs that are stopped, killed and taken up again: what is on the disk then, and that a resumed run equals an unbroken
+// one bit for bit.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -28,10 +29,11 @@ TEST(Cli, ResumeEqualsNeverHavingStopped) {
     const char *name, *model;
     std::vector<std::string> more;
   };
-  const Resumed all[] = {{"BPR", "BPR", {}},
-                         {"CCDRec", "CCDRec", {}},
-                         {"MG+DNS", "LightGCN", {"--set", "use_mg=true", "--set", "sampler=dns", "--set", "n_candidates=8"}},
-                         {"MixGCF", "FREEDOM", {"--set", "sampler=mixgcf", "--set", "omega=0.7"}}};
+  const Resumed all[] = {
+      {"BPR", "BPR", {}},
+      {"CCDRec", "CCDRec", {}},
+      {"MG+DNS", "LightGCN", {"--set", "use_mg=true", "--set", "sampler=dns", "--set", "n_candidates=8"}},
+      {"MixGCF", "FREEDOM", {"--set", "sampler=mixgcf", "--set", "omega=0.7"}}};
   for (const Resumed& m : all) {
     const std::string whole = dir / (std::string(m.name) + "-whole"), parts = dir / (std::string(m.name) + "-parts");
     const auto trained = [&](const std::string& folder, const char* epochs) {
@@ -123,7 +125,8 @@ TEST(Cli, AKilledRunIsNotLockedOut) {
   const std::string metrics = read_text(killed + "/metrics.jsonl");
   EXPECT_EQ(std::count(metrics.begin(), metrics.end(), '\n'), 4);
 
-  remains({"last.safetensors", "summary.json", "best.safetensors"});  // before the end of the first epoch: nothing to lose
+  remains(
+      {"last.safetensors", "summary.json", "best.safetensors"});  // before the end of the first epoch: nothing to lose
   const Result anew = run(train_words("LightGCN", killed, {"--set", "epochs=2"}));
   ASSERT_EQ(anew.code, 0) << anew.err;
   EXPECT_TRUE(has(anew.out, "takes its place")) << anew.out;
@@ -172,7 +175,8 @@ class KilledRun : public ::testing::Test {
     return (dir / name) + "/run";
   }
   static void put(const std::string& from, const std::string& file, const std::string& to, const std::string& as = "") {
-    std::filesystem::copy_file(from + "/" + file, to + "/" + (as.empty() ? file : as), std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::copy_file(from + "/" + file, to + "/" + (as.empty() ? file : as),
+                               std::filesystem::copy_options::overwrite_existing);
   }
   Result resume(int epochs) { return run({"train", "--resume", killed, "--set", "epochs=" + std::to_string(epochs)}); }
   int best() const { return best_epoch_of(killed + "/best.safetensors"); }
@@ -199,7 +203,8 @@ TEST_F(KilledRun, TheBestModelOfTheStateIsKeptUntilABetterOneIsThere) {
     put(ahead, "best.safetensors", killed);
     if (best_of_last) put(before, "best.safetensors", killed, best_of_last);
   };
-  // Killed after a better model was written, before the state was: the state's own comes back, also where the run ends before the better one comes.
+  // Killed after a better model was written, before the state was: the state's own comes back, also where the run ends
+  // before the better one comes.
   back("best-of-last.safetensors");
   Result r = resume(stop);
   ASSERT_EQ(r.code, 0) << r.err;
@@ -216,11 +221,14 @@ TEST_F(KilledRun, TheBestModelOfTheStateIsKeptUntilABetterOneIsThere) {
   put(ahead, "metrics.jsonl", killed);
   ASSERT_EQ(resume(30).code, 0);
   expect_same_run(whole, killed);
-  // An earlier program kept nothing: the better model stays until the run has come to its epoch again, and a note says so.
+  // An earlier program kept nothing: the better model stays until the run has come to its epoch again, and a note says
+  // so.
   back(nullptr);
   r = resume(stop);
   ASSERT_EQ(r.code, 0) << r.err;
-  EXPECT_TRUE(has(r.out, "best.safetensors is of epoch " + std::to_string(later) + ", not of epoch " + std::to_string(first))) << r.out;
+  EXPECT_TRUE(
+      has(r.out, "best.safetensors is of epoch " + std::to_string(later) + ", not of epoch " + std::to_string(first)))
+      << r.out;
   EXPECT_EQ(best(), later) << "nothing is deleted that is not replaced";
   ASSERT_EQ(resume(30).code, 0);
   expect_same_run(whole, killed);
@@ -235,7 +243,8 @@ TEST_F(KilledRun, AMissingBestModelIsSaidWhereNothingIsLeftToDo) {
   EXPECT_TRUE(has(r.err, "note: best.safetensors is not there")) << r.err;
 }
 
-// epochs=5, eval_step=7: evaluated at its end for its own sake. The longer run does not make that evaluation, and shows none.
+// epochs=5, eval_step=7: evaluated at its end for its own sake. The longer run does not make that evaluation, and shows
+// none.
 TEST_F(KilledRun, TheEvaluationOfAShorterRunLeavesNoLine) {
   const std::string whole = trained("whole", 9, {"--set", "eval_step=7"});
   killed = trained("killed", 5, {"--set", "eval_step=7"});
@@ -244,11 +253,13 @@ TEST_F(KilledRun, TheEvaluationOfAShorterRunLeavesNoLine) {
   expect_same_run(whole, killed);
 }
 
-// The folder of a run that was killed before it had saved anything is begun again with other data and killed again: two sets have left their ids.
+// The folder of a run that was killed before it had saved anything is begun again with other data and killed again: two
+// sets have left their ids.
 TEST_F(KilledRun, IdsAreThoseOfTheDataThatIsTrained) {
   killed = trained("killed", 2);
   const std::string users = read_text(killed + "/users.tsv"), items = read_text(killed + "/items.tsv");
-  for (const char* file : {"last.safetensors", "best.safetensors", "summary.json"}) std::filesystem::remove(killed + "/" + file);
+  for (const char* file : {"last.safetensors", "best.safetensors", "summary.json"})
+    std::filesystem::remove(killed + "/" + file);
   std::ofstream(killed + "/users.tsv") << "0\tanother\n";
   std::ofstream(killed + "/items.tsv") << "0\tanother\n";
   ASSERT_EQ(resume(2).code, 0);
@@ -261,7 +272,10 @@ TEST_F(KilledRun, ABestModelOfOtherDataIsRefused) {
   killed = trained("killed", 2);
   for (const char* file : {"last.safetensors", "summary.json"}) std::filesystem::remove(killed + "/" + file);
   const std::string ids = read_text(killed + "/users.tsv"), log = read_text(killed + "/metrics.jsonl");
-  ASSERT_EQ(run({"synth", "tiny", "--out", dir / "other", "--users", "60", "--items", "40", "--interactions", "600", "--seed", "4"}).code, 0);
+  ASSERT_EQ(run({"synth", "tiny", "--out", dir / "other", "--users", "60", "--items", "40", "--interactions", "600",
+                 "--seed", "4"})
+                .code,
+            0);
   const Result r = run({"train", "--resume", killed, "-d", dir / "other"});
   EXPECT_EQ(r.code, 2);
   EXPECT_TRUE(has(r.err, "best.safetensors: the data folder has changed since this run")) << r.err;
@@ -279,8 +293,9 @@ TEST_F(KilledRun, LeftOverTemporaryFilesGo) {
   }();
   const std::string dead = std::to_string(gone), alive = std::to_string(::getppid());
   const auto name = [&](const std::string& file) { return killed + "/" + file; };
-  for (const std::string& file : {"best.safetensors.tmp-" + dead, "last.safetensors.tmp-" + dead + "-2", "last.safetensors.tmp-" + alive,
-                                  "notes.tmp-" + dead, "best.safetensors.tmp-" + dead + "x"})
+  for (const std::string& file :
+       {"best.safetensors.tmp-" + dead, "last.safetensors.tmp-" + dead + "-2", "last.safetensors.tmp-" + alive,
+        "notes.tmp-" + dead, "best.safetensors.tmp-" + dead + "x"})
     std::ofstream(name(file)) << "half";
   ASSERT_EQ(resume(3).code, 0);
   EXPECT_FALSE(std::filesystem::exists(name("best.safetensors.tmp-" + dead)));
@@ -292,9 +307,12 @@ TEST_F(KilledRun, LeftOverTemporaryFilesGo) {
 
 TEST_F(KilledRun, SettingsThatDifferAreNamedWithBothValues) {
   killed = trained("killed", 2);
-  const Result given = run({"train", "--resume", killed, "--set", "learning_rate=0.25", "--set", "epochs=3", "--seed", "5"});
+  const Result given =
+      run({"train", "--resume", killed, "--set", "learning_rate=0.25", "--set", "epochs=3", "--seed", "5"});
   EXPECT_EQ(given.code, 2);
-  EXPECT_TRUE(has(given.err, "run: learning_rate is 0.001 and would be 0.25, seed is 999 and would be 5; that cannot change")) << given.err;
+  EXPECT_TRUE(
+      has(given.err, "run: learning_rate is 0.001 and would be 0.25, seed is 999 and would be 5; that cannot change"))
+      << given.err;
   std::string yaml = read_text(killed + "/config.yaml");
   const auto change = [&](const std::string& from, const std::string& to) {
     const size_t at = yaml.find("\n" + from);
@@ -307,7 +325,9 @@ TEST_F(KilledRun, SettingsThatDifferAreNamedWithBothValues) {
   for (const char* file : {"last.safetensors", "best.safetensors"}) {
     const Result r = resume(3);
     EXPECT_EQ(r.code, 2);
-    EXPECT_TRUE(has(r.err, "learning_rate = 0.001 there and 0.25 in this run, n_ui_layers = 2 there and 3 in this run;")) << file << ": " << r.err;
+    EXPECT_TRUE(
+        has(r.err, "learning_rate = 0.001 there and 0.25 in this run, n_ui_layers = 2 there and 3 in this run;"))
+        << file << ": " << r.err;
     EXPECT_FALSE(has(r.err, "embedding_size")) << r.err;
     EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
     std::filesystem::remove(killed + "/summary.json");
@@ -315,10 +335,12 @@ TEST_F(KilledRun, SettingsThatDifferAreNamedWithBothValues) {
   }
 }
 
-// Hard negatives and Mirror Gradient decide the course of a run: a state says which it had, one of before them that it had none.
+// Hard negatives and Mirror Gradient decide the course of a run: a state says which it had, one of before them that it
+// had none.
 TEST_F(KilledRun, AnotherSamplerIsNamed) {
   killed = trained("killed", 2);
-  const Result given = run({"train", "--resume", killed, "--set", "sampler=dns", "--set", "use_mg=true", "--set", "epochs=3"});
+  const Result given =
+      run({"train", "--resume", killed, "--set", "sampler=dns", "--set", "use_mg=true", "--set", "epochs=3"});
   EXPECT_EQ(given.code, 2);
   EXPECT_TRUE(has(given.err, "sampler is none and would be dns")) << given.err;
   EXPECT_TRUE(has(given.err, "use_mg is false and would be true")) << given.err;
@@ -327,7 +349,8 @@ TEST_F(KilledRun, AnotherSamplerIsNamed) {
   const Result r = resume(3);
   EXPECT_EQ(r.code, 2);
   EXPECT_TRUE(has(r.err,
-                  "use_mg = false there and true in this run, beta = 3 there and 4 in this run, sampler = none there and dns in this run, "
+                  "use_mg = false there and true in this run, beta = 3 there and 4 in this run, sampler = none there "
+                  "and dns in this run, "
                   "top_m = 1 there and 2 in this run;"))
       << r.err;
 }
@@ -349,8 +372,8 @@ TEST_F(KilledRun, NumbersOfAStateAreChecked) {
     EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
   };
   for (const char* key : {"epoch", "next_step", "failures", "t"})
-    for (const char* value : {"-1", "-3", "-2147483648", "2147483647", "4294967296", "1000000", "4611686018427387904", "99999999999999999999", "3abc",
-                              "", " 3", "+3", "0x3", "3.0", "1e3", "nan", "\x1b[31m"}) {
+    for (const char* value : {"-1", "-3", "-2147483648", "2147483647", "4294967296", "1000000", "4611686018427387904",
+                              "99999999999999999999", "3abc", "", " 3", "+3", "0x3", "3.0", "1e3", "nan", "\x1b[31m"}) {
       auto metadata = good.metadata;
       metadata[key] = value;
       written(metadata);
@@ -364,8 +387,8 @@ TEST_F(KilledRun, NumbersOfAStateAreChecked) {
   }
   const auto summary = nlohmann::json::parse(good.metadata.at("summary"));
   for (const auto& [key, unused] : summary.items())
-    for (const char* value :
-         {"1e300", "-1e300", "-2", "3000000000", "18446744073709551615", "\"2\"", "null", "[1]", "{\"recall@20\":1e300}", "true"}) {
+    for (const char* value : {"1e300", "-1e300", "-2", "3000000000", "18446744073709551615", "\"2\"", "null", "[1]",
+                              "{\"recall@20\":1e300}", "true"}) {
       auto changed = summary;
       changed[key] = nlohmann::json::parse(value);
       auto metadata = good.metadata;
@@ -385,8 +408,11 @@ TEST_F(KilledRun, NumbersOfAStateAreChecked) {
 TEST_F(KilledRun, NumbersOfASummaryAreChecked) {
   killed = trained("killed", 2);
   const nlohmann::json good = RunFolder::open(killed).summary();
-  for (const auto& [key, value] :
-       {std::pair{"epochs_run", "1e300"}, {"epochs_run", "-1"}, {"best_epoch", "4294967296"}, {"best_epoch", "\"1\""}, {"stopped", "3"}}) {
+  for (const auto& [key, value] : {std::pair{"epochs_run", "1e300"},
+                                   {"epochs_run", "-1"},
+                                   {"best_epoch", "4294967296"},
+                                   {"best_epoch", "\"1\""},
+                                   {"stopped", "3"}}) {
     auto changed = good;
     changed[key] = nlohmann::json::parse(value);
     write_text(killed + "/summary.json", changed.dump());
@@ -406,7 +432,8 @@ TEST(Cli, AFolderThatHoldsNoRunIsLeftAlone) {
     EXPECT_EQ(r.code, 2) << r.out;
     EXPECT_TRUE(has(r.err, sentence)) << r.err;
   };
-  refused(train_words("LightGCN", dir / "mine"), "mine: is not empty and holds no run of this program (it has items.tsv)");
+  refused(train_words("LightGCN", dir / "mine"),
+          "mine: is not empty and holds no run of this program (it has items.tsv)");
   dir.write("mine/config.yaml", "model: LightGCN\nepochs: 2\n");  // settings, as -c takes them
   refused(train_words("LightGCN", dir / "mine"), "mine: is not empty and holds no run");
   refused({"train", "--resume", dir / "mine", "-d", data_folder()}, "mine: no run has begun in it");
@@ -456,7 +483,8 @@ TEST(Cli, CtrlCSavesTheStateAndEndsWith130) {
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     if (std::filesystem::exists(folder + "/metrics.jsonl") && !ended) std::raise(SIGINT);
   });
-  const Result r = run(train_words("LightGCN", folder, {"--set", "epochs=1000000", "--set", "stopping_step=1000000", "--set", "eval_step=1000000"}));
+  const Result r = run(train_words(
+      "LightGCN", folder, {"--set", "epochs=1000000", "--set", "stopping_step=1000000", "--set", "eval_step=1000000"}));
   ended = true;
   hand.join();
   EXPECT_EQ(r.code, 130) << r.err;
@@ -512,7 +540,8 @@ TEST(Cli, AReaderThatLeavesIsAnInterruption) {
     ASSERT_EQ(::pipe2(out, O_CLOEXEC), 0);
     ASSERT_EQ(::pipe2(err, O_CLOEXEC), 0);
     const std::string folder = dir / "run";
-    Process p(train_words("LightGCN", folder, {"--set", "epochs=1000000", "--set", "stopping_step=1000000"}), out[1], err[1]);
+    Process p(train_words("LightGCN", folder, {"--set", "epochs=1000000", "--set", "stopping_step=1000000"}), out[1],
+              err[1]);
     ::close(out[1]), ::close(err[1]);
     std::string text;
     char byte = 0;
@@ -525,19 +554,23 @@ TEST(Cli, AReaderThatLeavesIsAnInterruption) {
     while (::read(err[0], &byte, 1) == 1) said += byte;
     ::close(err[0]);
     EXPECT_EQ(p.wait(), 130);
-    EXPECT_TRUE(has(said, "the program that read the output has ended; state saved; continue with: ccdrec train --resume " + folder)) << said;
+    EXPECT_TRUE(
+        has(said,
+            "the program that read the output has ended; state saved; continue with: ccdrec train --resume " + folder))
+        << said;
     const int done = RunFolder::open(folder).summary().at("epochs_run");
     EXPECT_EQ(run({"train", "--resume", folder, "--set", "epochs=" + std::to_string(done + 2)}).code, 0);
   }
 }
 
-// What evaluate and recommend find after a kill: a whole model that gives the metrics it was saved with. And what a resume needs: the model of the
-// state's best epoch.
+// What evaluate and recommend find after a kill: a whole model that gives the metrics it was saved with. And what a
+// resume needs: the model of the state's best epoch.
 void expect_usable(const std::string& folder, const Settings& s) {
   const std::string best = folder + "/best.safetensors", last = folder + "/last.safetensors";
   if (std::filesystem::exists(last))
     if (const int want = saved_run(last, s).saved_best; want >= 0) {
-      EXPECT_TRUE(best_epoch_of(best) == want || best_epoch_of(folder + "/best-of-last.safetensors") == want) << "the best model of epoch " << want;
+      EXPECT_TRUE(best_epoch_of(best) == want || best_epoch_of(folder + "/best-of-last.safetensors") == want)
+          << "the best model of epoch " << want;
     }
   if (!std::filesystem::exists(best)) return;
   const std::vector<std::string> none;
@@ -547,8 +580,9 @@ void expect_usable(const std::string& folder, const Settings& s) {
   EXPECT_EQ(nlohmann::json::parse(r.out).at("valid"), saved.at("best_valid"));
 }
 
-// A hundred kills: at any time, and while a checkpoint is being written; now and then Ctrl-C leaves a state in the middle of an epoch. `epochs` grows
-// from run to run. What comes of it in the end is what a run gives that was never stopped.
+// A hundred kills: at any time, and while a checkpoint is being written; now and then Ctrl-C leaves a state in the
+// middle of an epoch. `epochs` grows from run to run. What comes of it in the end is what a run gives that was never
+// stopped.
 TEST(SlowResume, AHundredKillsLeaveWhatAnUnbrokenRunLeaves) {
   constexpr int kEpochs = 48, kKills = 34;
   const Folder dir;
@@ -560,7 +594,8 @@ TEST(SlowResume, AHundredKillsLeaveWhatAnUnbrokenRunLeaves) {
     const std::string each = "save_every=" + std::to_string(save_every);
     const auto words = [&](const std::string& folder, int epochs) {
       std::vector<std::string> w = train_words("LightGCN", folder, {"--set", each, "--set", "stopping_step=1000"});
-      w.insert(w.end(), {"--set", "epochs=" + std::to_string(epochs), "--set", "learning_rate=0.0003", "--set", "valid_metric=Recall@5"});
+      w.insert(w.end(), {"--set", "epochs=" + std::to_string(epochs), "--set", "learning_rate=0.0003", "--set",
+                         "valid_metric=Recall@5"});
       return w;
     };
     const std::string whole = (dir / "whole") + std::to_string(save_every) + "/run";
@@ -581,7 +616,9 @@ TEST(SlowResume, AHundredKillsLeaveWhatAnUnbrokenRunLeaves) {
         const std::string suffix = ".tmp-" + std::to_string(p.pid());
         const char* const files[] = {"best.safetensors", "last.safetensors", "metrics.jsonl"};
         const int kind = below(6);  // 0 1 2: when that file is being written; else at any time
-        const std::string watched = kind < 3 ? folder + "/" + files[kind] + suffix : kind == 3 ? folder + "/best-of-last.safetensors" : "";
+        const std::string watched = kind < 3    ? folder + "/" + files[kind] + suffix
+                                    : kind == 3 ? folder + "/best-of-last.safetensors"
+                                                : "";
         const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(below(120000));
         bool seen = false;
         while (!p.ended() && !seen && std::chrono::steady_clock::now() < end) {

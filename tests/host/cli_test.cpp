@@ -18,7 +18,8 @@ namespace ccdrec::test {
 namespace {
 
 TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
-  for (const char* command : {"synth", "train", "evaluate", "recommend", "export", "info", "check", "compare", "case", "step"}) {
+  for (const char* command :
+       {"synth", "train", "evaluate", "recommend", "export", "info", "check", "compare", "case", "step"}) {
     const Result r = run({command, "--help"});
     EXPECT_EQ(r.code, 0) << command;
     EXPECT_TRUE(has(run({"--help"}).out, command));
@@ -49,16 +50,22 @@ TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
       {{"check", "/no/such/folder"}, "no such data folder"},
       {{"train", "--resume", "/no/such/run", "--record", "x"}, "leave --resume away"},
       {{"train", "-d", data_folder(), "--record", "x", "--set", "epochs=100000"}, "--set epochs=3"},
-      {{"train", "-d", data_folder(), "--record", "/no/such/folder/run", "--set", "epochs=1"}, "check that the folder exists"},
+      {{"train", "-d", data_folder(), "--record", "/no/such/folder/run", "--set", "epochs=1"},
+       "check that the folder exists"},
       {{"case", "-d", data_folder()}, "--epoch is required"},
       {{"case", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null"}, "--step K"},
       {{"case", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--step", "0", "--reverse"}, "--reverse"},
-      {{"case", "-m", "LightGCN", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--reverse"}, "no diffusion"},
-      {{"case", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--reverse", "--pass", "1"}, "--pass is one of a step"},
-      {{"case", "-m", "BPR", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--step", "0", "--pass", "1"}, "a step has one pass, 0"},
+      {{"case", "-m", "LightGCN", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--reverse"},
+       "no diffusion"},
+      {{"case", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--reverse", "--pass", "1"},
+       "--pass is one of a step"},
+      {{"case", "-m", "BPR", "-d", data_folder(), "--epoch", "0", "--out", "/dev/null", "--step", "0", "--pass", "1"},
+       "a step has one pass, 0"},
       {{"step", "--in", "/no/such/case"}, "--print"},
-      {{"case", "-d", data_folder(), "--epoch", "1000", "--step", "0", "--out", "/dev/null"}, "the run has epochs 0 to 999"},
-      {{"case", "-d", data_folder(), "--epoch", "0", "--step", "0", "--out", "/no/such/folder/case"}, "check that the folder exists"},
+      {{"case", "-d", data_folder(), "--epoch", "1000", "--step", "0", "--out", "/dev/null"},
+       "the run has epochs 0 to 999"},
+      {{"case", "-d", data_folder(), "--epoch", "0", "--step", "0", "--out", "/no/such/folder/case"},
+       "check that the folder exists"},
       {{"case", "-d", "/no/such/folder", "--epoch", "0", "--step", "0", "--out", "/dev/null"}, "no such data folder"},
       {{"synth", "tinny", "--out", "x"}, "tiny"},
       {{"synth", "tiny", "--preset", "demo", "--out", "x"}, "tiny and --preset demo name two presets; give one"},
@@ -68,9 +75,13 @@ TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
       {{"evaluate", "--recs", "x", "-d", data_folder() + "/tiny.inter"}, "is a file, expected the folder"},
       {{"train", "-d", data_folder(), "--set", "inter_file_name=absent.inter"}, "no absent.inter in it"},
       {{"check", data_folder(), "--set", "inter_file_name=absent.inter"}, "no absent.inter in it"},
-      {{"case", "-d", data_folder(), "--epoch", "0", "--step", "0", "--out", "/dev/null", "--set", "inter_file_name=a.inter"}, "no a.inter in it"},
-      {{"train", "-d", data_folder(), "--set", "mu=[0.1, 0.2]", "--set", "hyper_parameters=[mu]"}, "choose with, say, --set mu=0.1"},
-      {{"case", "-d", data_folder(), "--epoch", "0", "--step", "0", "--out", "/dev/null", "--set", "mu=[0.1, 0.2]", "--set", "hyper_parameters=[mu]"},
+      {{"case", "-d", data_folder(), "--epoch", "0", "--step", "0", "--out", "/dev/null", "--set",
+        "inter_file_name=a.inter"},
+       "no a.inter in it"},
+      {{"train", "-d", data_folder(), "--set", "mu=[0.1, 0.2]", "--set", "hyper_parameters=[mu]"},
+       "choose with, say, --set mu=0.1"},
+      {{"case", "-d", data_folder(), "--epoch", "0", "--step", "0", "--out", "/dev/null", "--set", "mu=[0.1, 0.2]",
+        "--set", "hyper_parameters=[mu]"},
        "choose with, say, --set mu=0.1"},
   };
   for (const Case& c : cases) {
@@ -86,21 +97,22 @@ TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
 
 // The parser's own checks answer with the largest double, in 309 digits, and take some numbers that are none.
 TEST(Cli, NumbersOutOfRangeAreToldTheRangeInShort) {
-  const std::vector<std::vector<std::string>> options = {{"recommend", "run", "--top"},
-                                                         {"recommend", "run", "-k"},
-                                                         {"recommend", "run", "--threads"},
-                                                         {"evaluate", "run", "--threads"},
-                                                         {"synth", "-o", "x", "--users"},
-                                                         {"synth", "-o", "x", "--items"},
-                                                         {"synth", "-o", "x", "--interactions"},
-                                                         {"synth", "-o", "x", "--seed"},
-                                                         {"step", "--in", "x", "--threads"},
-                                                         {"reverse", "--in", "x", "--threads"},
-                                                         {"case", "--out", "x", "--epoch"},
-                                                         {"case", "--out", "x", "--epoch", "0", "--step"},
-                                                         {"train", "--threads"},
-                                                         {"train", "--seed"},
-                                                         {"case", "--epoch", "0", "--step", "0", "--out", "x", "--threads"}};
+  const std::vector<std::vector<std::string>> options = {
+      {"recommend", "run", "--top"},
+      {"recommend", "run", "-k"},
+      {"recommend", "run", "--threads"},
+      {"evaluate", "run", "--threads"},
+      {"synth", "-o", "x", "--users"},
+      {"synth", "-o", "x", "--items"},
+      {"synth", "-o", "x", "--interactions"},
+      {"synth", "-o", "x", "--seed"},
+      {"step", "--in", "x", "--threads"},
+      {"reverse", "--in", "x", "--threads"},
+      {"case", "--out", "x", "--epoch"},
+      {"case", "--out", "x", "--epoch", "0", "--step"},
+      {"train", "--threads"},
+      {"train", "--seed"},
+      {"case", "--epoch", "0", "--step", "0", "--out", "x", "--threads"}};
   for (const std::vector<std::string>& option : options)
     for (const char* value : {"-1", "1e3", "2.5", "x", "", "0x10", "99999999999999999999"}) {
       std::vector<std::string> words = option;
@@ -114,8 +126,10 @@ TEST(Cli, NumbersOutOfRangeAreToldTheRangeInShort) {
       EXPECT_LT(r.err.size(), 160u) << r.err;
       EXPECT_TRUE(has(r.err, option.back() == "-k" ? "--top" : option.back())) << words.back() << ": " << r.err;
     }
-  EXPECT_EQ(run({"recommend", "run", "-k", "0"}).err, "ccdrec: --top: '0' is no whole number from 1 to 2147483647 (see `ccdrec recommend --help`)\n");
-  EXPECT_TRUE(has(run({"synth", "tiny", "--users", "0", "-o", "d"}).err, "--users: '0' is no whole number from 1 to 2147483646"));
+  EXPECT_EQ(run({"recommend", "run", "-k", "0"}).err,
+            "ccdrec: --top: '0' is no whole number from 1 to 2147483647 (see `ccdrec recommend --help`)\n");
+  EXPECT_TRUE(has(run({"synth", "tiny", "--users", "0", "-o", "d"}).err,
+                  "--users: '0' is no whole number from 1 to 2147483646"));
 }
 
 // What was read is in config.yaml: the same file is read again, and by every command.
@@ -130,7 +144,8 @@ TEST(Cli, ARunReadsTheFileOfInteractionsItWasTrainedOn) {
   const std::string file = dir / "toys.yaml";
   std::ofstream(file) << "USER_ID_FIELD: userID\nITEM_ID_FIELD: itemID\ninter_file_name: 'toys-v4.inter'\n";
   const auto trained = [&](const std::string& name, std::vector<std::string> more) {
-    std::vector<std::string> words = {"train", "-m", "BPR", "-d", data, "--threads", "1", "--set", "epochs=1", "--run-dir", dir / name};
+    std::vector<std::string> words = {"train", "-m",    "BPR",      "-d",        data,      "--threads",
+                                      "1",     "--set", "epochs=1", "--run-dir", dir / name};
     words.insert(words.end(), more.begin(), more.end());
     return run(words);
   };
@@ -208,7 +223,8 @@ TEST(Cli, SynthReplacesNoDataSetUnasked) {
   const Folder dir;
   std::filesystem::create_directories(dir / "mine");
   std::ofstream((dir / "mine") + "/audio_feat.npy") << "mine";
-  const std::vector<std::string> words = {"synth", "tiny", "--out", dir / "mine", "--users", "60", "--items", "40", "--interactions", "600"};
+  const std::vector<std::string> words = {"synth", "tiny",    "--out", dir / "mine",     "--users",
+                                          "60",    "--items", "40",    "--interactions", "600"};
   const Result refused = run(words);
   EXPECT_EQ(refused.code, 2);
   EXPECT_TRUE(has(refused.err, "--force")) << refused.err;
@@ -228,7 +244,8 @@ TEST(Cli, CtrlCInSynthLeavesNothingBehind) {
     while (!ended && !std::filesystem::exists(folder)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (!ended) std::raise(SIGINT);
   });
-  const Result r = run({"synth", "baby", "--out", folder});  // seconds of work, a megabyte before the first key could be pressed
+  const Result r =
+      run({"synth", "baby", "--out", folder});  // seconds of work, a megabyte before the first key could be pressed
   ended = true;
   hand.join();
   EXPECT_EQ(r.code, 130) << r.err << r.out;
@@ -244,7 +261,8 @@ TEST(Cli, PrintConfigShowsValueAndOrigin) {
     std::istringstream words(line);
     std::string key, value, rest;
     words >> key >> value, std::getline(words, rest);
-    origin[key + "=" + value] = rest.substr(rest.find_first_not_of(' ') == std::string::npos ? 0 : rest.find_first_not_of(' '));
+    origin[key + "=" + value] =
+        rest.substr(rest.find_first_not_of(' ') == std::string::npos ? 0 : rest.find_first_not_of(' '));
   }
   EXPECT_EQ(origin["model=FREEDOM"], "-m");
   EXPECT_EQ(origin["seed=7"], "--seed");
@@ -277,21 +295,23 @@ TEST(Cli, CheckReadsWhatIsThereAndSaysWhatItIgnores) {
   EXPECT_FALSE(has(r.err, "USER_ID_FIELD has")) << r.err;
   EXPECT_TRUE(has(r.out, "usable, with 1 note\n")) << r.out;
   std::ofstream((dir / "bare") + "/image_feat.npy") << "no matrix";
-  EXPECT_EQ(run({"check", dir / "bare", "--set", "USER_ID_FIELD=who"}).code, 2) << "features that are there are looked at";
+  EXPECT_EQ(run({"check", dir / "bare", "--set", "USER_ID_FIELD=who"}).code, 2)
+      << "features that are there are looked at";
 }
 
 TEST(Cli, TrainLeavesOneCompleteFolderThatEveryCommandReads) {
   const Folder dir;
   const std::string folder = dir / "run";
-  const Result r =
-      run(train_words("CCDRec", folder, {"--set", "epochs=3", "--set", "topk=[2,5]", "--set", "valid_metric=Recall@5", "--set", "timesteps=4"}));
+  const Result r = run(train_words(
+      "CCDRec", folder,
+      {"--set", "epochs=3", "--set", "topk=[2,5]", "--set", "valid_metric=Recall@5", "--set", "timesteps=4"}));
   ASSERT_EQ(r.code, 0) << r.err;
-  for (const char* part : {"memory plan", "  total", "epoch 0 training [time: ", "s, train loss: ", "epoch 2 evaluating [time: ", "s, valid_score: ",
-                           "best epoch", "run folder: "})
+  for (const char* part : {"memory plan", "  total", "epoch 0 training [time: ", "s, train loss: ",
+                           "epoch 2 evaluating [time: ", "s, valid_score: ", "best epoch", "run folder: "})
     EXPECT_TRUE(has(r.out, part)) << part;
   EXPECT_FALSE(has(r.out + r.err, "\x1b")) << "no terminal, no escape sequences";
-  for (const char* file :
-       {"config.yaml", "train.log", "metrics.jsonl", "best.safetensors", "last.safetensors", "users.tsv", "items.tsv", "summary.json"})
+  for (const char* file : {"config.yaml", "train.log", "metrics.jsonl", "best.safetensors", "last.safetensors",
+                           "users.tsv", "items.tsv", "summary.json"})
     EXPECT_TRUE(std::filesystem::exists(folder + "/" + file)) << file;
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 8);
   const auto summary = RunFolder::open(folder).summary();
@@ -328,7 +348,8 @@ struct HandMade {
   std::string folder = dir / "run";
   HandMade() {
     std::filesystem::create_directories(dir / "set");
-    std::ofstream((dir / "set") + "/set.inter") << "userID\titemID\tx_label\nA\ti1\t0\nA\ti2\t1\nA\ti3\t2\nB\ti4\t0\nB\ti1\t2\n";
+    std::ofstream((dir / "set") + "/set.inter")
+        << "userID\titemID\tx_label\nA\ti1\t0\nA\ti2\t1\nA\ti3\t2\nB\ti4\t0\nB\ti1\t2\n";
     const RunFolder run_folder = RunFolder::create(folder);
     LoadOptions options;
     options.need_features = false;
@@ -338,15 +359,17 @@ struct HandMade {
     c.settings.data_path = dir / "set";
     write_text(run_folder.path("config.yaml"), config_yaml(c));
     const float hu[] = {1, 1}, hi[] = {4, 3, 2, 1};  // everybody likes i1 best, then i2, ...
-    write_safetensors(run_folder.path("best.safetensors"), {{"final.user", "F32", {2, 1}, hu}, {"final.item", "F32", {4, 1}, hi}}, {});
+    write_safetensors(run_folder.path("best.safetensors"),
+                      {{"final.user", "F32", {2, 1}, hu}, {"final.item", "F32", {4, 1}, hi}}, {});
   }
 };
 
 // The last step of an epoch, taken by `step`, leaves the state that training saves.
 TEST(Cli, CaseAndStepTakeTheStepThatTrainingTakes) {
   const Folder dir;
-  const std::vector<std::string> same = {"-m",    "CCDRec",           "-d",    data_folder(),         "--threads", "2",
-                                         "--set", "embedding_size=8", "--set", "train_batch_size=64", "--set",     "epochs=1"};
+  const std::vector<std::string> same = {
+      "-m",    "CCDRec",           "-d",    data_folder(),         "--threads", "2",
+      "--set", "embedding_size=8", "--set", "train_batch_size=64", "--set",     "epochs=1"};
   std::vector<std::string> words = {"case", "--epoch", "0", "--step", "7", "--out", dir / "case"};
   words.insert(words.end(), same.begin(), same.end());
   const Result made = run(words);
@@ -366,12 +389,14 @@ TEST(Cli, CaseAndStepTakeTheStepThatTrainingTakes) {
   EXPECT_EQ(compared, 11);
 }
 
-// The last of eight steps is a mirror batch: after its second pass training has what a run that ended with it would have.
+// The last of eight steps is a mirror batch: after its second pass training has what a run that ended with it would
+// have.
 TEST(Cli, CaseOfASecondPass) {
   const Folder dir;
-  const std::vector<std::string> same = {"-m",    "LightGCN",         "-d",    data_folder(),         "--threads", "2",
-                                         "--set", "embedding_size=8", "--set", "train_batch_size=64", "--set",     "epochs=1",
-                                         "--set", "sampler=dns",      "--set", "use_mg=true",         "--set",     "beta=7"};
+  const std::vector<std::string> same = {
+      "-m",    "LightGCN",         "-d",    data_folder(),         "--threads", "2",
+      "--set", "embedding_size=8", "--set", "train_batch_size=64", "--set",     "epochs=1",
+      "--set", "sampler=dns",      "--set", "use_mg=true",         "--set",     "beta=7"};
   const auto of = [&](std::vector<std::string> words) {
     words.insert(words.end(), same.begin(), same.end());
     return run(words);
@@ -387,7 +412,8 @@ TEST(Cli, CaseOfASecondPass) {
 
   const Result none = of({"case", "--epoch", "0", "--step", "6", "--pass", "1", "--out", dir / "none"});
   EXPECT_EQ(none.code, 2);
-  EXPECT_TRUE(has(none.err, "--pass 1: this step has pass 0 alone; steps 0, 7, 14, .. have two (beta = 7)\n")) << none.err;
+  EXPECT_TRUE(has(none.err, "--pass 1: this step has pass 0 alone; steps 0, 7, 14, .. have two (beta = 7)\n"))
+      << none.err;
   EXPECT_EQ(std::count(none.err.begin(), none.err.end(), '\n'), 1) << none.err;
   EXPECT_FALSE(std::filesystem::exists(dir / "none"));
 }
@@ -397,7 +423,8 @@ TEST(Cli, HardnessIsInTheLinesOfTheRun) {
   const Folder dir;
   for (const std::string rows : {"1024", "0"}) {
     const std::string folder = dir / rows;
-    const Result r = run(train_words("LightGCN", folder, {"--set", "epochs=2", "--set", "sampler=mixgcf", "--set", "negative_stats=" + rows}));
+    const Result r = run(train_words(
+        "LightGCN", folder, {"--set", "epochs=2", "--set", "sampler=mixgcf", "--set", "negative_stats=" + rows}));
     ASSERT_EQ(r.code, 0) << r.err;
     const std::string metrics = read_text(folder + "/metrics.jsonl"), log = read_text(folder + "/train.log");
     EXPECT_EQ(has(metrics, "\"hardness\":"), rows != "0") << metrics;
@@ -421,7 +448,8 @@ TEST(Cli, RecordIsWrittenWhenTheRunEnds) {
   EXPECT_TRUE(has(r.out, "record: at most ")) << r.out;
   const TensorFile record = read_safetensors(dir / "record"), state = read_safetensors(dir / "run/last.safetensors");
   EXPECT_EQ(record.metadata.at("format"), "ccdrec-run");
-  EXPECT_EQ(record.tensors.at("final.item_id_embedding.weight").bytes, state.tensors.at("item_id_embedding.weight").bytes);
+  EXPECT_EQ(record.tensors.at("final.item_id_embedding.weight").bytes,
+            state.tensors.at("item_id_embedding.weight").bytes);
   EXPECT_TRUE(record.tensors.count("epoch.1.curricular"));
 }
 
@@ -436,14 +464,16 @@ TEST(Cli, RecommendMasksSeenItemsByOption) {
   EXPECT_EQ(list({"--keep-seen", "-k", "1"}).out, "userID\titemID\tscore\nA\ti1\t4\n");
   EXPECT_EQ(list({"--mask-valid"}).out, "userID\titemID\tscore\nA\ti3\t2\nA\ti4\t1\n");
   EXPECT_EQ(list({"--mask-valid", "--mask-test"}).out, "userID\titemID\tscore\nA\ti4\t1\n");
-  EXPECT_EQ(list({"-k", "1", "--format", "jsonl"}).out, "{\"user\":\"A\",\"items\":[{\"item\":\"i2\",\"score\":3.0}]}\n");
+  EXPECT_EQ(list({"-k", "1", "--format", "jsonl"}).out,
+            "{\"user\":\"A\",\"items\":[{\"item\":\"i2\",\"score\":3.0}]}\n");
   EXPECT_EQ(list({"--user", "B", "-k", "1"}).out, "userID\titemID\tscore\nA\ti2\t3\nB\ti1\t4\n");
   EXPECT_EQ(list({"--format", "xml"}).code, 2);
   const Result unknown = list({"--user", "C"});
   EXPECT_EQ(unknown.code, 2);
   EXPECT_TRUE(has(unknown.err, "user 'C' does not occur"));
   std::ofstream(h.dir / "who") << "B\r\n\nA\n";
-  EXPECT_EQ(run({"recommend", h.folder, "--users-file", h.dir / "who", "-k", "1"}).out, "userID\titemID\tscore\nB\ti1\t4\nA\ti2\t3\n");
+  EXPECT_EQ(run({"recommend", h.folder, "--users-file", h.dir / "who", "-k", "1"}).out,
+            "userID\titemID\tscore\nB\ti1\t4\nA\ti2\t3\n");
   EXPECT_EQ(run({"recommend", h.folder, "-k", "1"}).out, "userID\titemID\tscore\nA\ti2\t3\nB\ti1\t4\n");
 }
 
@@ -470,7 +500,8 @@ TEST(Cli, AnotherDataSetOrADamagedCheckpointIsRefused) {
 
   const HandMade nan;
   const float hu[] = {1, std::nanf("")}, hi[] = {4, 3, 2, 1};
-  write_safetensors(nan.folder + "/best.safetensors", {{"final.user", "F32", {2, 1}, hu}, {"final.item", "F32", {4, 1}, hi}}, {});
+  write_safetensors(nan.folder + "/best.safetensors",
+                    {{"final.user", "F32", {2, 1}, hu}, {"final.item", "F32", {4, 1}, hi}}, {});
   EXPECT_TRUE(has(run({"recommend", nan.folder}).err, "holds nan in row 1"));
   std::filesystem::resize_file(nan.folder + "/best.safetensors", 40);
   EXPECT_EQ(run({"evaluate", nan.folder}).code, 2);
@@ -487,8 +518,8 @@ TEST(Cli, WithoutValidationRowsTheLastModelIsKept) {
   for (std::string line; std::getline(from, line);)
     if (!line.ends_with("\t1")) to << line << '\n';
   to.close();
-  const Result r = run({"train", "-m", "LightGCN", "-d", dir / "set", "--run-dir", dir / "run", "--set", "embedding_size=8", "--set", "epochs=5",
-                        "--set", "stopping_step=1", "--set", "eval_step=2"});
+  const Result r = run({"train", "-m", "LightGCN", "-d", dir / "set", "--run-dir", dir / "run", "--set",
+                        "embedding_size=8", "--set", "epochs=5", "--set", "stopping_step=1", "--set", "eval_step=2"});
   ASSERT_EQ(r.code, 0) << r.err;
   EXPECT_TRUE(has(r.out, "note: no validation rows")) << r.out;
   EXPECT_FALSE(has(r.out, "best so far")) << r.out;
@@ -504,7 +535,8 @@ TEST(Cli, WithoutValidationRowsTheLastModelIsKept) {
 TEST(Cli, WhatTheItemGraphHasToSayIsShown) {
   const Folder dir;
   std::ofstream(dir / "file") << "x";
-  const Result r = run(train_words("FREEDOM", dir / "run", {"--set", "epochs=1", "--set", "graph_cache=" + (dir / "file")}));
+  const Result r =
+      run(train_words("FREEDOM", dir / "run", {"--set", "epochs=1", "--set", "graph_cache=" + (dir / "file")}));
   EXPECT_EQ(r.code, 0) << r.err;
   EXPECT_TRUE(has(r.out, "note: kNN lists could not be kept")) << r.out;
   EXPECT_TRUE(has(r.out, "note: item graph: weights image 0.1, text 0.9\n")) << r.out;
@@ -514,15 +546,19 @@ TEST(Cli, SaysWhoseSparseProductsAreUsed) {
   const Folder dir;
   const Result wrong = run(train_words("LightGCN", dir / "run", {"--set", "spmm=cusprase"}));
   EXPECT_EQ(wrong.code, 2);
-  EXPECT_TRUE(has(wrong.err, "spmm = cusprase is not one of auto | own | cusparse; did you mean cusparse?")) << wrong.err;
+  EXPECT_TRUE(has(wrong.err, "spmm = cusprase is not one of auto | own | cusparse; did you mean cusparse?"))
+      << wrong.err;
   EXPECT_FALSE(std::filesystem::exists(dir / "run"));
-  const Result idle = run(train_words("BPR", dir / "bpr", {"--device", "cpu", "--set", "epochs=1", "--set", "spmm=cusparse"}));
+  const Result idle =
+      run(train_words("BPR", dir / "bpr", {"--device", "cpu", "--set", "epochs=1", "--set", "spmm=cusparse"}));
   EXPECT_EQ(idle.code, 0) << idle.err;
   EXPECT_TRUE(has(idle.out + idle.err, "spmm has no influence on BPR")) << idle.out << idle.err;
-  EXPECT_TRUE(has(run({"train", "--help-keys"}).out, "choice auto | own | cusparse; default auto; LightGCN, FREEDOM, CCDRec only"));
+  EXPECT_TRUE(has(run({"train", "--help-keys"}).out,
+                  "choice auto | own | cusparse; default auto; LightGCN, FREEDOM, CCDRec only"));
   EXPECT_TRUE(has(run({"info"}).out, gpu_info().built ? kSpmmRule : "no CUDA operations")) << run({"info"}).out;
   if (!gpu_info().usable) return;
-  const Result r = run(train_words("LightGCN", dir / "gpu", {"--device", "cuda", "--set", "epochs=1", "--set", "spmm=cusparse"}));
+  const Result r =
+      run(train_words("LightGCN", dir / "gpu", {"--device", "cuda", "--set", "epochs=1", "--set", "spmm=cusparse"}));
   if (gpu_info().cusparse) {
     EXPECT_EQ(r.code, 0) << r.err;
     EXPECT_TRUE(has(r.out, "sparse products of whole graphs by cuSPARSE")) << r.out;
@@ -535,14 +571,18 @@ TEST(Cli, SaysWhoseSparseProductsAreUsed) {
 
 TEST(Cli, SaysWherePrecisionHasNoInfluence) {
   const Folder dir;
-  const Result on_cpu = run(train_words("CCDRec", dir / "cpu", {"--device", "cpu", "--set", "epochs=1", "--set", "precision=tf32"}));
+  const Result on_cpu =
+      run(train_words("CCDRec", dir / "cpu", {"--device", "cpu", "--set", "epochs=1", "--set", "precision=tf32"}));
   EXPECT_EQ(on_cpu.code, 0) << on_cpu.err;
-  EXPECT_TRUE(has(on_cpu.out + on_cpu.err, "precision = tf32 has no influence here: it concerns a GPU")) << on_cpu.out << on_cpu.err;
+  EXPECT_TRUE(has(on_cpu.out + on_cpu.err, "precision = tf32 has no influence here: it concerns a GPU"))
+      << on_cpu.out << on_cpu.err;
   const Result none = run(train_words("BPR", dir / "bpr", {"--set", "epochs=1", "--set", "precision=bf16"}));
   EXPECT_EQ(none.code, 0) << none.err;
-  EXPECT_TRUE(has(none.out + none.err, "precision = bf16 has no influence here: this model has no large products")) << none.out << none.err;
+  EXPECT_TRUE(has(none.out + none.err, "precision = bf16 has no influence here: this model has no large products"))
+      << none.out << none.err;
   if (!gpu_info().usable) return;
-  const Result on_gpu = run(train_words("CCDRec", dir / "gpu", {"--device", "cuda", "--set", "epochs=1", "--set", "precision=tf32"}));
+  const Result on_gpu =
+      run(train_words("CCDRec", dir / "gpu", {"--device", "cuda", "--set", "epochs=1", "--set", "precision=tf32"}));
   EXPECT_EQ(on_gpu.code, 0) << on_gpu.err;
   EXPECT_FALSE(has(on_gpu.out + on_gpu.err, "no influence")) << on_gpu.out << on_gpu.err;
   EXPECT_TRUE(has(on_gpu.out, "large products in tf32")) << on_gpu.out;
@@ -553,11 +593,12 @@ TEST(Cli, WhatCannotTrainIsRefusedBeforeTheFolderIsMade) {
   if (gpu_info().usable) {  // a row wider than a warp's registers
     const Result r = run(train_words("CCDRec", dir / "run", {"--device", "cuda", "--set", "embedding_size=516"}));
     EXPECT_EQ(r.code, 2) << r.out;
-    EXPECT_TRUE(has(r.err, "embedding_size is 516, expected at most 512 on a GPU with the estimator attention")) << r.err;
+    EXPECT_TRUE(has(r.err, "embedding_size is 516, expected at most 512 on a GPU with the estimator attention"))
+        << r.err;
     EXPECT_FALSE(std::filesystem::exists(dir / "run"));
   }
-  for (const char* set : {"mm_weights=[1.0]", "estimator_heads=3", "estimator_heads=32", "n_mm_layers=0", "n_mm_layers=9", "n_ui_layers=9",
-                          "knn_k=41", "modalities=[audio]", "estimator_layers=5"}) {
+  for (const char* set : {"mm_weights=[1.0]", "estimator_heads=3", "estimator_heads=32", "n_mm_layers=0",
+                          "n_mm_layers=9", "n_ui_layers=9", "knn_k=41", "modalities=[audio]", "estimator_layers=5"}) {
     const Result r = run(train_words("CCDRec", dir / "run", {"--set", "estimator=transformer", "--set", set}));
     EXPECT_EQ(r.code, 2) << set << r.out;
     EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
@@ -589,7 +630,10 @@ TEST(Cli, CompareGroupsBySeedAndMarksTheBest) {
     const Config c = resolve_config({}, list);
     write_text(folder.path("config.yaml"), config_yaml(c));
     Dataset data;
-    data.name = "set", data.interactions = "rows", data.checksum = *model == 'B' ? "rows" : *name == 'e' ? "other features" : "features";
+    data.name = "set", data.interactions = "rows",
+    data.checksum = *model == 'B'  ? "rows"
+                    : *name == 'e' ? "other features"
+                                   : "features";
     data.train = data.valid = data.test = {{0, 0}};
     TrainSummary s;
     s.best_epoch = 3, s.epochs_run = 24, s.train_seconds = 10, s.reason = StopReason::early;
@@ -598,7 +642,8 @@ TEST(Cli, CompareGroupsBySeedAndMarksTheBest) {
     folder.write_summary(c, data, s);
     return dir / name;
   };
-  const std::vector<std::string> runs = {make("a", "BPR", "1", 0.01, ""), make("b", "BPR", "2", 0.03, ""), make("c", "CCDRec", "1", 0.05, ""),
+  const std::vector<std::string> runs = {make("a", "BPR", "1", 0.01, ""), make("b", "BPR", "2", 0.03, ""),
+                                         make("c", "CCDRec", "1", 0.05, ""),
                                          make("d", "CCDRec", "1", 0.04, "omega=0.5")};
   std::vector<std::string> words = {"compare"};
   words.insert(words.end(), runs.begin(), runs.end());
@@ -609,9 +654,12 @@ TEST(Cli, CompareGroupsBySeedAndMarksTheBest) {
   EXPECT_TRUE(has(r.out, "CCDRec omega=0.5")) << r.out;
   EXPECT_TRUE(has(r.out, "0.0500*")) << r.out;
   EXPECT_FALSE(has(r.out, "0.0400*")) << r.out;
-  EXPECT_EQ(r.out.find("set, test metrics"), r.out.rfind("set, test metrics")) << "one table, whether a model reads features or not";
+  EXPECT_EQ(r.out.find("set, test metrics"), r.out.rfind("set, test metrics"))
+      << "one table, whether a model reads features or not";
   const Result features = run({"compare", runs[2], make("e", "CCDRec", "2", 0.06, "")});
-  EXPECT_TRUE(has(features.out, "CCDRec data=other features")) << "not one line's second seed: computed from other features\n" << features.out;
+  EXPECT_TRUE(has(features.out, "CCDRec data=other features"))
+      << "not one line's second seed: computed from other features\n"
+      << features.out;
   words.push_back("--valid");
   EXPECT_TRUE(has(run(words).out, "0.9800 ± 0.0141*"));
   words.back() = "--markdown";

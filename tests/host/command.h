@@ -29,15 +29,28 @@ inline bool has(const std::string& text, const std::string& part) { return text.
 inline const std::string& data_folder() {
   static const Folder dir;
   static const std::string folder = [] {
-    const Result r = run({"synth", "tiny", "--out", dir / "tiny", "--users", "60", "--items", "40", "--interactions", "600", "--seed", "3"});
+    const Result r = run({"synth", "tiny", "--out", dir / "tiny", "--users", "60", "--items", "40", "--interactions",
+                          "600", "--seed", "3"});
     EXPECT_EQ(r.code, 0) << r.err;
     return dir / "tiny";
   }();
   return folder;
 }
-inline std::vector<std::string> train_words(const std::string& model, const std::string& run_dir, std::vector<std::string> more = {}) {
-  std::vector<std::string> words = {
-      "train", "-m", model, "-d", data_folder(), "--run-dir", run_dir, "--threads", "2", "--set", "embedding_size=8", "--set", "train_batch_size=64"};
+inline std::vector<std::string> train_words(const std::string& model, const std::string& run_dir,
+                                            std::vector<std::string> more = {}) {
+  std::vector<std::string> words = {"train",
+                                    "-m",
+                                    model,
+                                    "-d",
+                                    data_folder(),
+                                    "--run-dir",
+                                    run_dir,
+                                    "--threads",
+                                    "2",
+                                    "--set",
+                                    "embedding_size=8",
+                                    "--set",
+                                    "train_batch_size=64"};
   words.insert(words.end(), more.begin(), more.end());
   return words;
 }

@@ -67,7 +67,8 @@ TEST(Config, DefaultsBelongToTheModelWhoeverNamesIt) {
   EXPECT_EQ(c.settings.train_batch_size, 512);
   EXPECT_DOUBLE_EQ(c.settings.learning_rate, 5e-4);
   EXPECT_EQ(of({"model=freedom"}).settings.model, "FREEDOM");  // spelled as MMRec's users spell
-  EXPECT_EQ(of({"model=BPR"}, {file_with(dir, "n.yaml", "model: FREEDOM\nreg_weight: 0.5\n")}).settings.reg_weight, 0.5);
+  EXPECT_EQ(of({"model=BPR"}, {file_with(dir, "n.yaml", "model: FREEDOM\nreg_weight: 0.5\n")}).settings.reg_weight,
+            0.5);
 }
 
 TEST(Config, NumbersAsYamlWritersWriteThem) {
@@ -84,13 +85,16 @@ TEST(Config, NumbersAsYamlWritersWriteThem) {
                         {"[1e-03]", 1e-3},
                         {"\"0.25\"", 0.25},
                         {"7", 7}})
-    EXPECT_DOUBLE_EQ(of({std::string("model=FREEDOM"), std::string("reg_weight=") + c.text}).settings.reg_weight, c.value) << c.text;
+    EXPECT_DOUBLE_EQ(of({std::string("model=FREEDOM"), std::string("reg_weight=") + c.text}).settings.reg_weight,
+                     c.value)
+        << c.text;
   EXPECT_EQ(of({"seed=[999]"}).settings.seed, 999u);
   EXPECT_EQ(of({"seed=4294967295"}).settings.seed, 4294967295u);
   EXPECT_EQ(of({"topk=[20, 5, 10]"}).settings.topk, (std::vector<int>{5, 10, 20}));
   EXPECT_EQ(of({"topk=20"}).settings.topk, (std::vector<int>{20}));
   EXPECT_EQ(of({"topk=[2147483647, 20]"}).settings.topk, (std::vector<int>{20, 2147483647}));
-  for (const char* yes : {"true", "True", "yes", "on", "1"}) EXPECT_TRUE(of({std::string("knn_center=") + yes}).settings.knn_center);
+  for (const char* yes : {"true", "True", "yes", "on", "1"})
+    EXPECT_TRUE(of({std::string("knn_center=") + yes}).settings.knn_center);
 }
 
 TEST(Config, ValuesOutOfRangeNameKeyValueAndExpectation) {
@@ -142,7 +146,8 @@ TEST(Config, ValuesOutOfRangeNameKeyValueAndExpectation) {
   for (const Case& c : cases) {
     const std::string got = sentence([&] { of({c.assignment}); });
     EXPECT_NE(got.find(c.expected), std::string::npos) << c.assignment << ": " << got;
-    EXPECT_NE(got.find(std::string(c.assignment).substr(0, std::string(c.assignment).find('='))), std::string::npos) << got;
+    EXPECT_NE(got.find(std::string(c.assignment).substr(0, std::string(c.assignment).find('='))), std::string::npos)
+        << got;
   }
 }
 
@@ -150,12 +155,15 @@ TEST(Config, UnknownKeysNameTheNearest) {
   const Folder dir;
   EXPECT_NE(sentence([&] { of({"learing_rate=1"}); }).find("did you mean 'learning_rate'?"), std::string::npos);
   EXPECT_NE(sentence([&] { of({"lambd_dm=1"}); }).find("did you mean 'lambda_dm'?"), std::string::npos);
-  EXPECT_NE(sentence([&] { of({"cl_weight=1"}); }).find("unknown key 'cl_weight'; `ccdrec train --help-keys`"), std::string::npos)
+  EXPECT_NE(sentence([&] { of({"cl_weight=1"}); }).find("unknown key 'cl_weight'; `ccdrec train --help-keys`"),
+            std::string::npos)
       << "reg_weight is three edits away: no hint";
-  EXPECT_NE(sentence([&] { of({"nu=1"}); }).find("--help-keys"), std::string::npos) << "a word of two letters has no neighbours";
+  EXPECT_NE(sentence([&] { of({"nu=1"}); }).find("--help-keys"), std::string::npos)
+      << "a word of two letters has no neighbours";
   EXPECT_NE(sentence([&] { of({"zzzzzzzzzzzzzzzzzzzzzzzz=1"}); }).find("--help-keys"), std::string::npos);
   const std::string file = file_with(dir, "a.yaml", "model: BPR\n\nembeding_size: 64\n");
-  EXPECT_EQ(sentence([&] { of({}, {file}); }), file + ":3: unknown key 'embeding_size'; did you mean 'embedding_size'?");
+  EXPECT_EQ(sentence([&] { of({}, {file}); }),
+            file + ":3: unknown key 'embeding_size'; did you mean 'embedding_size'?");
   EXPECT_NE(sentence([&] { of({"novalue"}); }).find("key=value"), std::string::npos);
   EXPECT_NE(sentence([&] { of({"hyper_parameters=[dropuot]"}); }).find("did you mean 'dropout'?"), std::string::npos);
 }
@@ -163,37 +171,57 @@ TEST(Config, UnknownKeysNameTheNearest) {
 TEST(Config, FilesThatAreNoConfigurationAreRefusedWithTheirLine) {
   const Folder dir;
   EXPECT_NE(sentence([&] { of({}, {dir / "absent.yaml"}); }).find("cannot be opened"), std::string::npos);
-  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "list.yaml", "- a\n- b\n")}); }).find("key: value"), std::string::npos);
-  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "twice.yaml", "mu: 0.1\nmu: 0.2\n")}); }).find("twice.yaml:2"), std::string::npos);
-  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "broken.yaml", "mu: 0.1\ntopk: [1, 2\n")}); }).find("not valid YAML"), std::string::npos);
-  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "deep.yaml", "topk: [[1], [2]]\n")}); }).find("nested"), std::string::npos);
+  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "list.yaml", "- a\n- b\n")}); }).find("key: value"),
+            std::string::npos);
+  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "twice.yaml", "mu: 0.1\nmu: 0.2\n")}); }).find("twice.yaml:2"),
+            std::string::npos);
+  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "broken.yaml", "mu: 0.1\ntopk: [1, 2\n")}); }).find("not valid YAML"),
+            std::string::npos);
+  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "deep.yaml", "topk: [[1], [2]]\n")}); }).find("nested"),
+            std::string::npos);
   EXPECT_EQ(of({}, {file_with(dir, "empty.yaml", "")}).settings.model, "CCDRec");
   EXPECT_NE(sentence([&] { of({}, {dir.path()}); }).find("is a directory"), std::string::npos);
-  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "two.yaml", "mu: 0.1\n---\nomega: 0.2\n")}); }).find("two.yaml:2: not valid YAML"),
+  EXPECT_NE(sentence([&] {
+              of({}, {file_with(dir, "two.yaml", "mu: 0.1\n---\nomega: 0.2\n")});
+            }).find("two.yaml:2: not valid YAML"),
             std::string::npos)
       << "a second document would be ignored";
 }
 
-// The keys of MMRec's overall.yaml that no setting stands behind, with values of its kind; and files of a data set and of the three models.
+// The keys of MMRec's overall.yaml that no setting stands behind, with values of its kind; and files of a data set and
+// of the three models.
 const char* const kInert =
-    "NEG_PREFIX: neg__\nTIME_FIELD: 'timestamp:float'\ncheckpoint_dir: saved\nend2end: False\neval_batch_size: 4096\nfield_separator: \"\\t\"\n"
-    "filter_out_cod_start_users: True\ngpu_id: 0\nhidden_dropout_prob: 0.1\nhidden_size: 4\nis_multimodal_model: True\nlayer_norm_eps: 1e-12\n"
-    "learner: adam\nlearning_rate_scheduler: [1.0, 50]\nmax_img_size: 256\nmax_position_embeddings: 512\nmax_txt_len: 32\nmetrics: [\"Recall\", "
+    "NEG_PREFIX: neg__\nTIME_FIELD: 'timestamp:float'\ncheckpoint_dir: saved\nend2end: False\neval_batch_size: "
+    "4096\nfield_separator: \"\\t\"\n"
+    "filter_out_cod_start_users: True\ngpu_id: 0\nhidden_dropout_prob: 0.1\nhidden_size: 4\nis_multimodal_model: "
+    "True\nlayer_norm_eps: 1e-12\n"
+    "learner: adam\nlearning_rate_scheduler: [1.0, 50]\nmax_img_size: 256\nmax_position_embeddings: 512\nmax_txt_len: "
+    "32\nmetrics: [\"Recall\", "
     "\"MAP\"]\n"
-    "pad_token_id: 0\nrecommend_topk: recommend_topk/\nreq_training: True\nsave_recommended_topk: True\ntraining_neg_sample_num: 1\n"
-    "type_vocab_size: 2\nuse_full_sampling: False\nuse_gpu: True\nuse_neg_sampling: True\nuse_raw_features: False\nvocab_size: 30522\nweight_decay: "
+    "pad_token_id: 0\nrecommend_topk: recommend_topk/\nreq_training: True\nsave_recommended_topk: "
+    "True\ntraining_neg_sample_num: 1\n"
+    "type_vocab_size: 2\nuse_full_sampling: False\nuse_gpu: True\nuse_neg_sampling: True\nuse_raw_features: "
+    "False\nvocab_size: 30522\nweight_decay: "
     "0.0\n";
 const char* const kOverall =
-    "USER_ID_FIELD: 'user_id:token'\nITEM_ID_FIELD: 'item_id:token'\ndata_path: '../data/'\nembedding_size: 64\nepochs: 1000\neval_step: 1\n"
-    "hyper_parameters: [\"seed\"]\nseed: [999]\nstopping_step: 20\ntopk: [5, 10, 20, 50]\ntrain_batch_size: 2048\nvalid_metric: Recall@20\n";
+    "USER_ID_FIELD: 'user_id:token'\nITEM_ID_FIELD: 'item_id:token'\ndata_path: '../data/'\nembedding_size: "
+    "64\nepochs: 1000\neval_step: 1\n"
+    "hyper_parameters: [\"seed\"]\nseed: [999]\nstopping_step: 20\ntopk: [5, 10, 20, 50]\ntrain_batch_size: "
+    "2048\nvalid_metric: Recall@20\n";
 const char* const kDataFile =
-    "USER_ID_FIELD: userID\nITEM_ID_FIELD: itemID\ninter_file_name: 'toys.inter'\nvision_feature_file: 'image_feat.npy'\n"
+    "USER_ID_FIELD: userID\nITEM_ID_FIELD: itemID\ninter_file_name: 'toys.inter'\nvision_feature_file: "
+    "'image_feat.npy'\n"
     "text_feature_file: 'text_feat.npy'\nuser_graph_dict_file: 'user_graph_dict.npy'\n";
 const char* const kModelFiles[][2] = {
-    {"BPR", "embedding_size: 64\nreg_weight: [2.0, 1e-01, 1e-05]\nis_multimodal_model: False\nhyper_parameters: [\"reg_weight\"]\n"},
-    {"LightGCN", "embedding_size: 64\nn_layers: [1, 2]\nreg_weight: [1e-02, 1e-06]\nhyper_parameters: [\"n_layers\", \"reg_weight\"]\n"},
+    {"BPR",
+     "embedding_size: 64\nreg_weight: [2.0, 1e-01, 1e-05]\nis_multimodal_model: False\nhyper_parameters: "
+     "[\"reg_weight\"]\n"},
+    {"LightGCN",
+     "embedding_size: 64\nn_layers: [1, 2]\nreg_weight: [1e-02, 1e-06]\nhyper_parameters: [\"n_layers\", "
+     "\"reg_weight\"]\n"},
     {"FREEDOM",
-     "embedding_size: 64\nfeat_embed_dim: 64\nweight_size: [64, 64]\nlambda_coeff: 0.9\nreg_weight: [0.0, 1e-05]\nn_mm_layers: 1\nn_ui_layers: 2\n"
+     "embedding_size: 64\nfeat_embed_dim: 64\nweight_size: [64, 64]\nlambda_coeff: 0.9\nreg_weight: [0.0, "
+     "1e-05]\nn_mm_layers: 1\nn_ui_layers: 2\n"
      "knn_k: 10\nmm_image_weight: 0.1\ndropout: [0.8, 0.9]\nhyper_parameters: [\"dropout\", \"reg_weight\"]\n"}};
 
 std::vector<std::string> words_of(const std::string& list) {
@@ -205,7 +233,8 @@ std::vector<std::string> words_of(const std::string& list) {
 
 TEST(Config, FilesOfMmrecAreTakenAsTheyAre) {
   const Folder dir;
-  const std::string overall = file_with(dir, "overall.yaml", std::string(kInert) + kOverall), data = file_with(dir, "toys.yaml", kDataFile);
+  const std::string overall = file_with(dir, "overall.yaml", std::string(kInert) + kOverall),
+                    data = file_with(dir, "toys.yaml", kDataFile);
   for (const auto& [model, text] : kModelFiles) {
     SCOPED_TRACE(model);
     const std::vector<std::string> files = {overall, data, file_with(dir, std::string(model) + ".yaml", text)};
@@ -225,7 +254,8 @@ TEST(Config, FilesOfMmrecAreTakenAsTheyAre) {
     EXPECT_EQ(c.settings.inter_file_name, "toys.inter");
     EXPECT_EQ(c.settings.user_id_field, "userID");
     const bool features = find_system(model)->has & kFeatures;
-    EXPECT_EQ(c.settings.modalities, features ? (std::vector<std::string>{"image", "text"}) : std::vector<std::string>{});
+    EXPECT_EQ(c.settings.modalities,
+              features ? (std::vector<std::string>{"image", "text"}) : std::vector<std::string>{});
     EXPECT_EQ(std::count(listed.begin(), listed.end(), "vision_feature_file"), features ? 0 : 1);
 
     // The grid is shown, and what would choose is named.
@@ -261,7 +291,10 @@ TEST(Config, OnlyNamedKeysHoldGridsAndEveryValueOfOneIsHeldToItsRange) {
   EXPECT_DOUBLE_EQ(c.settings.mu, 0.3);
   EXPECT_EQ(c.settings.topk, (std::vector<int>{5, 20}));
   EXPECT_EQ(c.settings.seed, 7u);
-  EXPECT_NE(sentence([&] { shown({"hyper_parameters=[model]", "model=[BPR, FREEDOM]"}); }).find("model holds 2 values"), std::string::npos);
+  EXPECT_NE(sentence([&] {
+              shown({"hyper_parameters=[model]", "model=[BPR, FREEDOM]"});
+            }).find("model holds 2 values"),
+            std::string::npos);
 }
 
 TEST(Config, AKeyWithoutInfluenceAloneIsToldItsReason) {
@@ -272,32 +305,40 @@ TEST(Config, AKeyWithoutInfluenceAloneIsToldItsReason) {
 
 TEST(Config, WhatOtherFilesAskForIsComparedAsNumbers) {
   for (const char* taken :
-       {"learning_rate_scheduler=[1.0, 50]", "learning_rate_scheduler=[1.00, 10]", "learning_rate_scheduler=[1, 0.5]", "learning_rate_scheduler=1e0",
-        "learning_rate_scheduler=[+1.0]", "learning_rate_scheduler=", "weight_decay=0.00", "weight_decay=0e-5", "weight_decay=[0.0]",
-        "training_neg_sample_num=1.0", "use_full_sampling=no", "use_full_sampling=0", "req_training=on", "clip_grad_norm=None",
+       {"learning_rate_scheduler=[1.0, 50]", "learning_rate_scheduler=[1.00, 10]", "learning_rate_scheduler=[1, 0.5]",
+        "learning_rate_scheduler=1e0", "learning_rate_scheduler=[+1.0]", "learning_rate_scheduler=",
+        "weight_decay=0.00", "weight_decay=0e-5", "weight_decay=[0.0]", "training_neg_sample_num=1.0",
+        "use_full_sampling=no", "use_full_sampling=0", "req_training=on", "clip_grad_norm=None",
         "clip_grad_norm=", "feat_embed_dim=64.0", "cf_model=LightGCN", "field_separator=\"\\t\"", "learner=Adam"})
     EXPECT_EQ(of({taken}).notes.size(), 1u) << taken;
-  for (const char* refused : {"learning_rate_scheduler=[50, 50]", "learning_rate_scheduler=[0.96, 50]", "learning_rate_scheduler=[0.999999, 1]",
-                              "learning_rate_scheduler=[-1, 50]", "weight_decay=1e-9", "weight_decay=[0, 1e-4]", "training_neg_sample_num=2",
-                              "use_full_sampling=yes", "use_full_sampling=1", "feat_embed_dim=65", "cf_model=ngcf", "end2end=maybe"})
+  for (const char* refused :
+       {"learning_rate_scheduler=[50, 50]", "learning_rate_scheduler=[0.96, 50]",
+        "learning_rate_scheduler=[0.999999, 1]", "learning_rate_scheduler=[-1, 50]", "weight_decay=1e-9",
+        "weight_decay=[0, 1e-4]", "training_neg_sample_num=2", "use_full_sampling=yes", "use_full_sampling=1",
+        "feat_embed_dim=65", "cf_model=ngcf", "end2end=maybe"})
     EXPECT_NE(sentence([&] { of({refused}); }).find(" is not possible here: "), std::string::npos) << refused;
-  for (const char* nonsense : {"learning_rate_scheduler=[1.0, often]", "learning_rate_scheduler=[nan, 50]", "learning_rate_scheduler=constant"})
-    EXPECT_NE(sentence([&] { of({nonsense}); }).find("is not [gamma, epochs], two numbers"), std::string::npos) << nonsense;
+  for (const char* nonsense : {"learning_rate_scheduler=[1.0, often]", "learning_rate_scheduler=[nan, 50]",
+                               "learning_rate_scheduler=constant"})
+    EXPECT_NE(sentence([&] { of({nonsense}); }).find("is not [gamma, epochs], two numbers"), std::string::npos)
+        << nonsense;
   EXPECT_EQ(of({"feat_embed_dim=32", "embedding_size=32"}).notes.size(), 1u);
 }
 
 TEST(Config, OtherNamesOfSettings) {
   const Folder dir;
-  const Config c = of({"beta_sche=cosine", "w=0.3", "weight=0.6", "diff_weight=2", "sample_k=0.2", "lr=0.01", "batch_size=100", "recdim=32"});
+  const Config c = of({"beta_sche=cosine", "w=0.3", "weight=0.6", "diff_weight=2", "sample_k=0.2", "lr=0.01",
+                       "batch_size=100", "recdim=32"});
   EXPECT_EQ(c.settings.noise_schedule, "cosine");
-  EXPECT_EQ((std::vector<double>{c.settings.mu, c.settings.omega, c.settings.lambda, c.settings.kappa, c.settings.learning_rate}),
+  EXPECT_EQ((std::vector<double>{c.settings.mu, c.settings.omega, c.settings.lambda, c.settings.kappa,
+                                 c.settings.learning_rate}),
             (std::vector<double>{0.3, 0.6, 2, 0.2, 0.01}));
   EXPECT_EQ(c.settings.train_batch_size, 100);
   EXPECT_EQ(c.settings.embedding_size, 32);
   EXPECT_EQ(c.origin.at("mu"), "--set (as w)");
   ASSERT_EQ(c.notes.size(), 1u);
   EXPECT_EQ(c.notes[0],
-            "recdim is taken for embedding_size, sample_k for kappa, diff_weight for lambda_dm, lr for learning_rate, w for mu, beta_sche for "
+            "recdim is taken for embedding_size, sample_k for kappa, diff_weight for lambda_dm, lr for learning_rate, "
+            "w for mu, beta_sche for "
             "noise_schedule, weight for omega, batch_size for train_batch_size");
   EXPECT_EQ(of({"device=gpu"}).settings.device, "cuda");
   EXPECT_EQ(of({"device=GPU"}).settings.device, "cuda");
@@ -305,9 +346,15 @@ TEST(Config, OtherNamesOfSettings) {
   const std::string file = file_with(dir, "a.yaml", "lr: 0.1\n");
   EXPECT_DOUBLE_EQ(of({"learning_rate=0.2"}, {file}).settings.learning_rate, 0.2);
   EXPECT_DOUBLE_EQ(of({"lr=0.3"}, {file_with(dir, "b.yaml", "learning_rate: 0.1\n")}).settings.learning_rate, 0.3);
-  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "c.yaml", "lr: 0.1\nlearning_rate: 0.2\n")}); }).find("name the same setting"), std::string::npos);
+  EXPECT_NE(sentence([&] {
+              of({}, {file_with(dir, "c.yaml", "lr: 0.1\nlearning_rate: 0.2\n")});
+            }).find("name the same setting"),
+            std::string::npos);
   EXPECT_NE(sentence([&] { of({"w=7"}); }).find("--set: w = 7 is not a number in [0, 1]"), std::string::npos);
-  EXPECT_NE(sentence([] { check_resumable({{"lr", "1", "--set"}}); }).find("cannot change when a run continues"), std::string::npos);
+  EXPECT_NE(sentence([] {
+              check_resumable({{"lr", "1", "--set"}});
+            }).find("cannot change when a run continues"),
+            std::string::npos);
 }
 
 TEST(Config, FeatureFilesAreModalities) {
@@ -320,15 +367,24 @@ TEST(Config, FeatureFilesAreModalities) {
             (std::vector<std::string>{"image", "text"}));
   EXPECT_TRUE(with({"vision_feature_file=image_feat.npy"}).notes.empty());
   EXPECT_EQ(with({"text_feature_file=title_feat.npy"}).settings.modalities, (std::vector<std::string>{"title"}));
-  EXPECT_EQ(with({"text_feature_file=text_feat.npy", "modalities=[image]"}).settings.modalities, (std::vector<std::string>{"image"}));
+  EXPECT_EQ(with({"text_feature_file=text_feat.npy", "modalities=[image]"}).settings.modalities,
+            (std::vector<std::string>{"image"}));
   EXPECT_TRUE(of({"model=BPR", "text_feature_file=absent"}).settings.modalities.empty());
-  for (const char* bad : {"vision_feature_file=v.npy", "vision_feature_file=../image_feat.npy", "text_feature_file=_feat.npy"})
+  for (const char* bad :
+       {"vision_feature_file=v.npy", "vision_feature_file=../image_feat.npy", "text_feature_file=_feat.npy"})
     EXPECT_NE(sentence([&] { with({bad}); }).find("is not NAME_feat.npy"), std::string::npos) << bad;
-  EXPECT_NE(sentence([&] { with({"vision_feature_file=a_feat.npy", "text_feature_file=a_feat.npy"}); }).find("another file"), std::string::npos);
+  EXPECT_NE(sentence([&] {
+              with({"vision_feature_file=a_feat.npy", "text_feature_file=a_feat.npy"});
+            }).find("another file"),
+            std::string::npos);
   // mm_image_weight is the first modality's: it may not come to weigh text.
-  const std::string order = sentence([&] { with({"vision_feature_file=vision_feat.npy", "text_feature_file=text_feat.npy"}); });
+  const std::string order = sentence([&] {
+    with({"vision_feature_file=vision_feat.npy", "text_feature_file=text_feat.npy"});
+  });
   EXPECT_NE(order.find("call the file image_feat.npy, or give mm_weights"), std::string::npos) << order;
-  EXPECT_EQ(with({"vision_feature_file=vision_feat.npy", "text_feature_file=text_feat.npy", "mm_weights=[0.9, 0.1]"}).settings.modalities.size(), 2u);
+  EXPECT_EQ(with({"vision_feature_file=vision_feat.npy", "text_feature_file=text_feat.npy", "mm_weights=[0.9, 0.1]"})
+                .settings.modalities.size(),
+            2u);
 }
 
 // The parser would read the first of these without end; what it would read as several documents is refused as well.
@@ -377,16 +433,20 @@ TEST(Config, EveryTextIsOneDocumentAndEnds) {
   for (int i = 1; i < 30; ++i) laughs += fmt::format("a{0}: &a{0} [*a{1}, *a{1}, *a{1}, *a{1}]\n", i, i - 1);
   EXPECT_NE(sentence([&] { of({}, {file_with(dir, "laughs.yaml", laughs)}); }).find("nested value"), std::string::npos);
   EXPECT_EQ(sentence([&] { of({"learning_rate=,001"}); }),
-            "--set: learning_rate = ,001 is not valid YAML: a comma where a value should begin (the decimal sign is a point)");
+            "--set: learning_rate = ,001 is not valid YAML: a comma where a value should begin (the decimal sign is a "
+            "point)");
   const std::string comma = file_with(dir, "comma.yaml", "# first\n,\n");
-  EXPECT_EQ(sentence([&] { of({}, {comma}); }), comma + ":2: not valid YAML: a comma where a value should begin (the decimal sign is a point)");
+  EXPECT_EQ(sentence([&] { of({}, {comma}); }),
+            comma + ":2: not valid YAML: a comma where a value should begin (the decimal sign is a point)");
   // More than any configuration holds is not read to its end.
   const std::string most = "65,536 bytes";
   EXPECT_NE(sentence([&] { of({}, {"/dev/zero"}); }).find(most), std::string::npos);
-  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "long.yaml", "mu: 0.1\n#" + std::string(70000, 'x'))}); }).find(most), std::string::npos);
+  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "long.yaml", "mu: 0.1\n#" + std::string(70000, 'x'))}); }).find(most),
+            std::string::npos);
   EXPECT_NE(sentence([&] { of({"mu=0.1 #" + std::string(70000, 'x')}); }).find(most), std::string::npos);
   EXPECT_DOUBLE_EQ(of({}, {file_with(dir, "fits.yaml", "mu: 0.1\n#" + std::string(60000, 'x'))}).settings.mu, 0.1);
-  EXPECT_DOUBLE_EQ(of({}, {file_with(dir, "anchor.yaml", "---\nmu: &half 0.5\nomega: *half\n...\n")}).settings.omega, 0.5);
+  EXPECT_DOUBLE_EQ(of({}, {file_with(dir, "anchor.yaml", "---\nmu: &half 0.5\nomega: *half\n...\n")}).settings.omega,
+                   0.5);
 }
 
 TEST(Config, NamesFromFilesReachNoTerminalAsTheyAre) {
@@ -395,9 +455,9 @@ TEST(Config, NamesFromFilesReachNoTerminalAsTheyAre) {
     return std::none_of(text.begin(), text.end(), [](unsigned char c) { return (c < 32 && c != '\n') || c == 127; }) &&
            text.find("\xC2\x9B") == std::string::npos;
   };
-  for (const char* text :
-       {"\"\\e[31mx\": 1\n", "mu: \"\\e[31m\"\n", "mu: {\"\\e\": 1}\n", "\"a\\e\": [[1]]\n", "model: \"\\e[2J\"\n", "topk: [\"\\a\"]\n",
-        "hyper_parameters: [\"\\e\"]\n", "inter_file_name: \"\\e/\"\n", "weight_decay: \"\\e\"\n", "valid_metric: \"\\e@5\"\n"}) {
+  for (const char* text : {"\"\\e[31mx\": 1\n", "mu: \"\\e[31m\"\n", "mu: {\"\\e\": 1}\n", "\"a\\e\": [[1]]\n",
+                           "model: \"\\e[2J\"\n", "topk: [\"\\a\"]\n", "hyper_parameters: [\"\\e\"]\n",
+                           "inter_file_name: \"\\e/\"\n", "weight_decay: \"\\e\"\n", "valid_metric: \"\\e@5\"\n"}) {
     const std::string said = sentence([&] { of({}, {file_with(dir, "a.yaml", text)}); });
     EXPECT_TRUE(clean(said)) << text;
     EXPECT_NE(said, "(no error)") << text;
@@ -409,7 +469,9 @@ TEST(Config, NamesFromFilesReachNoTerminalAsTheyAre) {
   EXPECT_TRUE(clean(print_config(c)));
   EXPECT_TRUE(clean(config_yaml(c)));
   EXPECT_EQ(of({}, {file_with(dir, "c.yaml", config_yaml(c))}).settings.dataset, c.settings.dataset);
-  EXPECT_NE(sentence([&] { of({}, {file_with(dir, "zero.yaml", "data_path: \"a\\0b\"\n")}); }).find("without zero bytes"), std::string::npos);
+  EXPECT_NE(
+      sentence([&] { of({}, {file_with(dir, "zero.yaml", "data_path: \"a\\0b\"\n")}); }).find("without zero bytes"),
+      std::string::npos);
 }
 
 // config.yaml of a run that does not use the key is what it was before there was the key.
@@ -421,7 +483,8 @@ TEST(Config, TheFileOfInteractionsIsWrittenWhereItIsNamed) {
   EXPECT_NE(text.find("inter_file_name: toys-v4.inter "), std::string::npos) << text;
   EXPECT_EQ(of({}, {file_with(dir, "config.yaml", text)}).settings.inter_file_name, "toys-v4.inter");
   for (const char* path : {"a/b.inter", "../b.inter", "..", "."})
-    EXPECT_NE(sentence([&] { of({std::string("inter_file_name=") + path}); }).find("without a path"), std::string::npos) << path;
+    EXPECT_NE(sentence([&] { of({std::string("inter_file_name=") + path}); }).find("without a path"), std::string::npos)
+        << path;
 }
 
 // Runs without them are written as they were before there were any.
@@ -467,17 +530,20 @@ TEST(Config, OmegaHasAnotherDefaultWithASampler) {
 }
 
 TEST(Config, ASamplerBesideCurricularNegativesIsOneSentence) {
-  for (const std::vector<std::string>& more : std::vector<std::vector<std::string>>{{}, {"ndi=false"}, {"cns=false"}, {"dma=false"}}) {
+  for (const std::vector<std::string>& more :
+       std::vector<std::vector<std::string>>{{}, {"ndi=false"}, {"cns=false"}, {"dma=false"}}) {
     std::vector<std::string> set = {"model=CCDRec", "sampler=dns"};
     set.insert(set.end(), more.begin(), more.end());
     EXPECT_EQ(sentence([&] { of(set); }),
-              "sampler = dns (--set): NDI and CNS give CCDRec its hard negatives; switch both off (ndi: false, cns: false), or leave it away");
+              "sampler = dns (--set): NDI and CNS give CCDRec its hard negatives; switch both off (ndi: false, cns: "
+              "false), or leave it away");
   }
   EXPECT_EQ(of({"model=CCDRec", "ndi=false", "cns=false", "sampler=dns"}).settings.sampler, "dns");
   Settings s;
   s.sampler = "mixgcf";
   EXPECT_EQ(sentence([&] { check_ranges(s); }),
-            "sampler = mixgcf (settings): NDI and CNS give CCDRec its hard negatives; switch both off (ndi: false, cns: false), or leave it away");
+            "sampler = mixgcf (settings): NDI and CNS give CCDRec its hard negatives; switch both off (ndi: false, "
+            "cns: false), or leave it away");
   s.ndi = s.cns = false;
   EXPECT_NO_THROW(check_ranges(s));
   s.beta = 0;
@@ -493,37 +559,39 @@ TEST(Config, KeysOfOtherModelsAreNotedNotSilent) {
   EXPECT_TRUE(of({"model=CCDRec", "kappa=0.7"}).notes.empty());
 }
 
-// Keys of the model that other settings switch off: named with the reason, and only when a value was asked for that is not taken anyway.
+// Keys of the model that other settings switch off: named with the reason, and only when a value was asked for that is
+// not taken anyway.
 TEST(Config, KeysThatOtherSettingsSwitchOffAreNoted) {
   struct Case {
     std::vector<std::string> set;
     const char *key, *why;
   };
-  const Case cases[] = {{{"backbone=LightGCN", "dropout=0.5"}, "dropout", "FREEDOM prunes"},
-                        {{"backbone=LightGCN", "knn_k=5"}, "knn_k", "FREEDOM"},
-                        {{"backbone=LightGCN", "reg_weight=0.1"}, "reg_weight", "FREEDOM"},
-                        {{"backbone=BPR", "n_ui_layers=3"}, "n_ui_layers", "propagates nothing"},
-                        {{"cns=false", "kappa=0.2"}, "kappa", "cns is off"},
-                        {{"cns=false", "candidate_ratio=0.2"}, "candidate_ratio", "cns is off"},
-                        {{"cns=false", "dtau=7"}, "dtau", "cns is off"},
-                        {{"ndi=false", "tau_end=7"}, "tau_end", "ndi is off"},
-                        {{"ndi_negative=index"}, "ndi_negative", "ndi without cns"},
-                        {{"dma=false", "mu=0.7"}, "mu", "dma is off"},
-                        {{"dma=false", "ndi=false", "lambda_dm=2"}, "lambda_dm", "no diffusion"},
-                        {{"ndi=false", "cns=false", "omega=0.5"}, "omega", "no hard negatives"},
-                        {{"model=LightGCN", "omega=0.5"}, "omega", "no hard negatives"},
-                        {{"model=LightGCN", "n_candidates=8"}, "n_candidates", "dns and mixgcf"},
-                        {{"model=LightGCN", "sampler=mixgcf", "top_m=8"}, "top_m", "sampler dns"},
-                        {{"model=LightGCN", "sampler=dns", "popularity_power=1"}, "popularity_power", "sampler popularity"},
-                        {{"model=BPR", "alpha2=0.1"}, "alpha2", "use_mg is off"},
-                        {{"model=BPR", "beta=2"}, "beta", "use_mg is off"},
-                        {{"estimator_layers=2"}, "estimator_layers", "attention"},
-                        {{"estimator_heads=2"}, "estimator_heads", "attention"},
-                        {{"mm_image_weight=0.3", "mm_weights=[0.5, 0.5]"}, "mm_image_weight", "mm_weights overrides"},
-                        {{"model=FREEDOM", "train_features=false"}, "train_features", "item graph alone"},
-                        {{"device=cpu", "spmm=cusparse"}, "spmm", "concerns a GPU"},
-                        {{"backbone=BPR", "spmm=cusparse"}, "spmm", "propagates nothing"},
-                        {{"save_last=false", "save_every=3"}, "save_every", "save_last is off"}};
+  const Case cases[] = {
+      {{"backbone=LightGCN", "dropout=0.5"}, "dropout", "FREEDOM prunes"},
+      {{"backbone=LightGCN", "knn_k=5"}, "knn_k", "FREEDOM"},
+      {{"backbone=LightGCN", "reg_weight=0.1"}, "reg_weight", "FREEDOM"},
+      {{"backbone=BPR", "n_ui_layers=3"}, "n_ui_layers", "propagates nothing"},
+      {{"cns=false", "kappa=0.2"}, "kappa", "cns is off"},
+      {{"cns=false", "candidate_ratio=0.2"}, "candidate_ratio", "cns is off"},
+      {{"cns=false", "dtau=7"}, "dtau", "cns is off"},
+      {{"ndi=false", "tau_end=7"}, "tau_end", "ndi is off"},
+      {{"ndi_negative=index"}, "ndi_negative", "ndi without cns"},
+      {{"dma=false", "mu=0.7"}, "mu", "dma is off"},
+      {{"dma=false", "ndi=false", "lambda_dm=2"}, "lambda_dm", "no diffusion"},
+      {{"ndi=false", "cns=false", "omega=0.5"}, "omega", "no hard negatives"},
+      {{"model=LightGCN", "omega=0.5"}, "omega", "no hard negatives"},
+      {{"model=LightGCN", "n_candidates=8"}, "n_candidates", "dns and mixgcf"},
+      {{"model=LightGCN", "sampler=mixgcf", "top_m=8"}, "top_m", "sampler dns"},
+      {{"model=LightGCN", "sampler=dns", "popularity_power=1"}, "popularity_power", "sampler popularity"},
+      {{"model=BPR", "alpha2=0.1"}, "alpha2", "use_mg is off"},
+      {{"model=BPR", "beta=2"}, "beta", "use_mg is off"},
+      {{"estimator_layers=2"}, "estimator_layers", "attention"},
+      {{"estimator_heads=2"}, "estimator_heads", "attention"},
+      {{"mm_image_weight=0.3", "mm_weights=[0.5, 0.5]"}, "mm_image_weight", "mm_weights overrides"},
+      {{"model=FREEDOM", "train_features=false"}, "train_features", "item graph alone"},
+      {{"device=cpu", "spmm=cusparse"}, "spmm", "concerns a GPU"},
+      {{"backbone=BPR", "spmm=cusparse"}, "spmm", "propagates nothing"},
+      {{"save_last=false", "save_every=3"}, "save_every", "save_last is off"}};
   for (const Case& c : cases) {
     const Config got = of(c.set);
     ASSERT_EQ(got.notes.size(), 1u) << c.key;
@@ -574,13 +642,17 @@ TEST(Config, KeysOfAModelHaveItsOwnMeaningsAndDefaults) {
 TEST(Config, LayersOfLightGcn) {
   EXPECT_EQ(of({"model=LightGCN", "n_layers=3"}).settings.n_ui_layers, 3);
   EXPECT_NE(sentence([&] { of({"model=FREEDOM", "n_layers=3"}); }).find("LightGCN's key"), std::string::npos);
-  EXPECT_NE(sentence([&] { of({"model=LightGCN", "n_layers=3", "n_ui_layers=2"}); }).find("same setting"), std::string::npos);
+  EXPECT_NE(sentence([&] {
+              of({"model=LightGCN", "n_layers=3", "n_ui_layers=2"});
+            }).find("same setting"),
+            std::string::npos);
 }
 
 TEST(Config, WhatARunWritesReadsBackTheSame) {
   const Folder dir;
   for (const std::string& model : system_names()) {
-    Config c = of({std::string("model=") + model, "learning_rate=0.1234567890123456789", "seed=4000000000", "topk=[3,20]", "run_dir=true"});
+    Config c = of({std::string("model=") + model, "learning_rate=0.1234567890123456789", "seed=4000000000",
+                   "topk=[3,20]", "run_dir=true"});
     c.settings.dataset = "a: b # c", c.settings.data_path = "/x y/ü\"z";
     c.settings.mm_weights = {0.25, 0.75};
     c.settings.modalities = {"image", "null"};
@@ -607,9 +679,15 @@ TEST(Config, ARunThatGoesOnKeepsTheLinesThatStillHold) {
 
 TEST(Config, OnlyHarmlessKeysChangeOnResume) {
   EXPECT_NO_THROW(check_resumable({{"epochs", "5", "--set"}, {"threads", "1", "--threads"}}));
-  EXPECT_NE(sentence([] { check_resumable({{"learning_rate", "1", "--set"}}); }).find("cannot change when a run continues"), std::string::npos);
+  EXPECT_NE(sentence([] {
+              check_resumable({{"learning_rate", "1", "--set"}});
+            }).find("cannot change when a run continues"),
+            std::string::npos);
   EXPECT_NE(sentence([] { check_resumable({{"seed", "1", "--seed"}}); }).find("seed"), std::string::npos);
-  EXPECT_NE(sentence([] { check_resumable({{"epohcs", "1", "--set"}}); }).find("did you mean 'epochs'?"), std::string::npos);
+  EXPECT_NE(sentence([] {
+              check_resumable({{"epohcs", "1", "--set"}});
+            }).find("did you mean 'epochs'?"),
+            std::string::npos);
 }
 
 TEST(Config, EveryShippedFileResolvesWithoutNotes) {
@@ -626,7 +704,8 @@ TEST(Config, EveryShippedFileResolvesWithoutNotes) {
   EXPECT_GE(files, 4);
 }
 
-// The stages of the released runs, and those of the paper's formula (one epoch earlier), which the built-in settings follow.
+// The stages of the released runs, and those of the paper's formula (one epoch earlier), which the built-in settings
+// follow.
 TEST(Config, ShippedCurriculaHaveTheReleasedStages) {
   const auto stages = [](const Settings& s) {  // where each pool begins
     std::vector<int> first;
@@ -634,7 +713,9 @@ TEST(Config, ShippedCurriculaHaveTheReleasedStages) {
       if (epoch == 0 || pool_of_epoch(s, epoch) != pool_of_epoch(s, epoch - 1)) first.push_back(epoch);
     return first;
   };
-  const auto shipped = [&](const char* name) { return stages(of({}, {std::string(CCDREC_SOURCE_DIR) + "/configs/" + name}).settings); };
+  const auto shipped = [&](const char* name) {
+    return stages(of({}, {std::string(CCDREC_SOURCE_DIR) + "/configs/" + name}).settings);
+  };
   EXPECT_EQ(shipped("ccdrec.yaml"), (std::vector<int>{0, 1, 6, 11, 16, 31}));
   EXPECT_EQ(shipped("ccdrec-sports.yaml"), (std::vector<int>{0, 1, 6, 16, 26, 76}));
   EXPECT_EQ(stages(of({}).settings), (std::vector<int>{0, 1, 5, 10, 15, 31}));
@@ -642,7 +723,8 @@ TEST(Config, ShippedCurriculaHaveTheReleasedStages) {
 
 TEST(Config, ReferenceNamesEveryKeyAndItsDefaults) {
   const std::string text = key_reference();
-  for (const auto& [key, value] : config_values(Settings{})) EXPECT_NE(text.find("  " + key + " "), std::string::npos) << key;
+  for (const auto& [key, value] : config_values(Settings{}))
+    EXPECT_NE(text.find("  " + key + " "), std::string::npos) << key;
   EXPECT_NE(text.find("default 2048, CCDRec 512"), std::string::npos);
   EXPECT_NE(text.find("eval_batch_size"), std::string::npos);
   EXPECT_NE(text.find("  diff_weight            lambda_dm\n"), std::string::npos);

@@ -1,5 +1,5 @@
-// A GPU with too little memory: one sentence with the call, what it asked for and what is free, exit code 3, and all that was taken given back. (What
-// the plan foresees is refused before: plan_test.cpp.)
+// A GPU with too little memory: one sentence with the call, what it asked for and what is free, exit code 3, and all
+// that was taken given back. (What the plan foresees is refused before: plan_test.cpp.)
 #include "kernels/device_memory.h"
 
 #include <gtest/gtest.h>
@@ -14,15 +14,18 @@ namespace ccdrec::test {
 namespace {
 
 TEST(DeviceMemory, TheErrorSaysWhatItKnows) {
-  EXPECT_STREQ(DeviceOutOfMemory("cudaMalloc", 5000, 70).what(), "cudaMalloc of 5000 bytes failed, 70 bytes are free on the GPU");
-  EXPECT_STREQ(DeviceOutOfMemory("cublasCreate(&b.blas)", 0, 70).what(), "cublasCreate(&b.blas) found no memory, 70 bytes are free on the GPU");
+  EXPECT_STREQ(DeviceOutOfMemory("cudaMalloc", 5000, 70).what(),
+               "cudaMalloc of 5000 bytes failed, 70 bytes are free on the GPU");
+  EXPECT_STREQ(DeviceOutOfMemory("cublasCreate(&b.blas)", 0, 70).what(),
+               "cublasCreate(&b.blas) found no memory, 70 bytes are free on the GPU");
   const DeviceOutOfMemory long_name(std::string(1000, 'x').c_str(), 1, 2);
   EXPECT_EQ(std::string(long_name.call()), std::string(127, 'x'));
 }
 
 #if defined(CCDREC_TEST_SIMT)
 
-// An emulated GPU that has so many bytes free once it is opened, which takes two pieces of 256: the late values and the fault.
+// An emulated GPU that has so many bytes free once it is opened, which takes two pieces of 256: the late values and the
+// fault.
 struct Free {
   explicit Free(size_t bytes) { simt::default_config().memory = simt::memory_held() + 512 + bytes; }
   ~Free() { simt::default_config() = {}; }
@@ -60,7 +63,8 @@ TEST(DeviceMemory, WhatIsAskedAndFreeIsCounted) {
 // Wherever it happens, from the first scratch block to the last array; then, in the same folder, the run.
 TEST(DeviceMemory, TooLittleForARunIsOneSentence) {
   const Folder dir;
-  const std::vector<std::string> words = train_words("CCDRec", dir / "run", {"--device", "cuda", "--set", "epochs=1", "--set", "timesteps=2"});
+  const std::vector<std::string> words =
+      train_words("CCDRec", dir / "run", {"--device", "cuda", "--set", "epochs=1", "--set", "timesteps=2"});
   const size_t before = simt::memory_held();
   int refused = 0;
   for (size_t free = 1000;; free = free * 3 / 2) {
@@ -75,7 +79,10 @@ TEST(DeviceMemory, TooLittleForARunIsOneSentence) {
     ASSERT_NE(at, std::string::npos) << r.err;
     const std::string said = r.err.substr(at);
     EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
-    EXPECT_TRUE(has(said, "B are free; free the GPU of other programs, lower train_batch_size or embedding_size, or use --device cpu")) << said;
+    EXPECT_TRUE(has(
+        said,
+        "B are free; free the GPU of other programs, lower train_batch_size or embedding_size, or use --device cpu"))
+        << said;
     EXPECT_TRUE(has(said, "`ccdrec train --plan`")) << said;
     EXPECT_EQ(has(said, " and 1.0 kB are free;"), free == 1000) << said;
   }

@@ -1,5 +1,6 @@
-// tests/golden: cases that an independent program (bench/pytorch, float64 and automatic differentiation) wrote and answered. `ccdrec step` and
-// `ccdrec reverse` must give its intermediates, losses, gradients and updated parameters, on every device.
+// tests/golden: cases that an independent program (bench/pytorch, float64 and automatic differentiation) wrote and
+// answered. `ccdrec step` and `ccdrec reverse` must give its intermediates, losses, gradients and updated parameters,
+// on every device.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <zlib.h>
@@ -31,7 +32,8 @@ std::vector<std::string> golden_names(const std::string& prefix_or_all) {
   for (const auto& file : fs::directory_iterator(kGolden)) {
     const std::string name = file.path().filename().string();
     const bool reverse = name.rfind("reverse", 0) == 0;
-    if (name.ends_with(end) && reverse == (prefix_or_all == "reverse")) names.insert(name.substr(0, name.size() - end.size()));
+    if (name.ends_with(end) && reverse == (prefix_or_all == "reverse"))
+      names.insert(name.substr(0, name.size() - end.size()));
   }
   return {names.begin(), names.end()};
 }
@@ -47,11 +49,13 @@ std::vector<double> values(const TensorData& t) {
   return v;
 }
 
-// Relative to the mass of the sums, which the answer holds row by row. What Adam makes of a gradient: the step's relative error is the gradient's,
-// and a gradient below 1e-6 of its mass is rounding, whose step is not compared.
-void expect_equal(const std::string& name, const TensorFile& case_file, const TensorFile& want_file, const TensorFile& got_file, double rate) {
+// Relative to the mass of the sums, which the answer holds row by row. What Adam makes of a gradient: the step's
+// relative error is the gradient's, and a gradient below 1e-6 of its mass is rounding, whose step is not compared.
+void expect_equal(const std::string& name, const TensorFile& case_file, const TensorFile& want_file,
+                  const TensorFile& got_file, double rate) {
   SCOPED_TRACE(name);
-  if (!got_file.tensors.count(name)) {  // only what the model does not read at all may be left out, a parameter whose gradient is zero
+  if (!got_file.tensors.count(
+          name)) {  // only what the model does not read at all may be left out, a parameter whose gradient is zero
     const bool of_parameter = name.rfind("grad.", 0) == 0 || name.rfind("new.", 0) == 0;
     const std::string parameter = name.substr(name.find('.') + 1);
     ASSERT_TRUE(of_parameter && case_file.tensors.count("param." + parameter)) << "is missing";
@@ -73,7 +77,8 @@ void expect_equal(const std::string& name, const TensorFile& case_file, const Te
     const double m = mass.empty() ? std::fabs(want[k]) : mass[k * mass.size() / want.size()];
     double limit = (is_grad ? 1e-5 : 1e-6) * m + 1e-9;
     if (is_new) {
-      // The betas are the floats nearest to 0.9 and 0.999 (kernels/adam.h): 1 - b2^t is 1.3e-5 from what it is in double.
+      // The betas are the floats nearest to 0.9 and 0.999 (kernels/adam.h): 1 - b2^t is 1.3e-5 from what it is in
+      // double.
       limit = 3e-7 * std::fabs(want[k]) + 1e-5 * std::fabs(want[k] - before[k]) + 1e-9;
       if (!grad.empty() && m > 0) {
         if (std::fabs(grad[k]) < 1e-6 * m) continue;
@@ -81,13 +86,15 @@ void expect_equal(const std::string& name, const TensorFile& case_file, const Te
       }
     }
     if (!(std::fabs(got[k] - want[k]) <= limit) && bad++ < 3)
-      ADD_FAILURE() << "[" << k << "] is " << got[k] << ", want " << want[k] << ", within " << limit << " (mass " << m << ")";
+      ADD_FAILURE() << "[" << k << "] is " << got[k] << ", want " << want[k] << ", within " << limit << " (mass " << m
+                    << ")";
   }
   EXPECT_EQ(bad, 0) << "of " << want.size();
 }
 
 // Of the cases named so the answer holds every array there is.
-void expect_all_equal(const std::string& name, const TensorFile& case_file, const TensorFile& want, const TensorFile& got, double rate) {
+void expect_all_equal(const std::string& name, const TensorFile& case_file, const TensorFile& want,
+                      const TensorFile& got, double rate) {
   for (const auto& [array, t] : want.tensors)
     if (array.rfind("mass.", 0) != 0) expect_equal(array, case_file, want, got, rate);
   if (!name.ends_with("_everything")) return;
@@ -102,7 +109,8 @@ std::vector<std::string> gpu_and_cpu() {
 
 TEST(Golden, StepsAgreeWithTheIndependentProgram) {
   const std::vector<std::string> names = golden_names("step");
-  for (const std::string must : {"ccdrec_everything", "freedom_everything"}) ASSERT_TRUE(std::count(names.begin(), names.end(), must)) << must;
+  for (const std::string must : {"ccdrec_everything", "freedom_everything"})
+    ASSERT_TRUE(std::count(names.begin(), names.end(), must)) << must;
   const Folder dir;
   for (const std::string& device : gpu_and_cpu())
     for (const std::string& name : names) {
@@ -131,8 +139,9 @@ TEST(Golden, ReverseProcessAgreesWithTheIndependentProgram) {
     }
 }
 
-// The operation that training runs, the whole chain in one call, against the same answers. It draws its normals itself and these are given, so it is
-// asked for one step at a time: at all others it leaves e as it is (0 x0 + 1 e + 0 z), and sigma z is added here.
+// The operation that training runs, the whole chain in one call, against the same answers. It draws its normals itself
+// and these are given, so it is asked for one step at a time: at all others it leaves e as it is (0 x0 + 1 e + 0 z),
+// and sigma z is added here.
 struct Chain {
   TensorFile given;
   nlohmann::json settings;
@@ -141,21 +150,25 @@ struct Chain {
   std::vector<float> tau, q, weight[3];
   std::vector<std::vector<float>> h;
 
-  explicit Chain(const std::string& path) : given(read_safetensors(path)), settings(nlohmann::json::parse(given.metadata.at("settings"))) {
+  explicit Chain(const std::string& path)
+      : given(read_safetensors(path)), settings(nlohmann::json::parse(given.metadata.at("settings"))) {
     const TensorData& table = given.tensors.at("param.item_id_embedding.weight");
     I = table.shape[0], d = table.shape[1], T = settings.value("timesteps", 20), tau = time_embedding(T, d);
     q.assign(table.f32(), table.f32() + I * d);
     for (int w = 0; w < 3; ++w) {
-      const float* stored = given.tensors.at(std::string("param.estimator.w_") + "qkv"[w] + ".weight").f32();  // (out,in), as PyTorch has it
+      const float* stored = given.tensors.at(std::string("param.estimator.w_") + "qkv"[w] + ".weight")
+                                .f32();  // (out,in), as PyTorch has it
       for (int64_t k = 0; k < d * d; ++k) weight[w].push_back(stored[k % d * d + k / d]);
     }
     for (const std::string m : nlohmann::json::parse(given.metadata.at("modalities"))) {
       const TensorData& x = given.tensors.at("param." + m + "_embedding.weight");
-      const float *w = given.tensors.at("param." + m + "_trs.weight").f32(), *b = given.tensors.at("param." + m + "_trs.bias").f32();
+      const float *w = given.tensors.at("param." + m + "_trs.weight").f32(),
+                  *b = given.tensors.at("param." + m + "_trs.bias").f32();
       h.emplace_back();
       for (int64_t k = 0; k < I * d; ++k) {
         double sum = b[k % d];
-        for (int64_t f = 0; f < x.shape[1]; ++f) sum += double(x.f32()[k / d * x.shape[1] + f]) * w[k % d * x.shape[1] + f];
+        for (int64_t f = 0; f < x.shape[1]; ++f)
+          sum += double(x.f32()[k / d * x.shape[1] + f]) * w[k % d * x.shape[1] + f];
         h.back().push_back(float(sum));
       }
     }
@@ -173,7 +186,8 @@ struct Chain {
     return next;
   }
   std::vector<std::vector<float>> pools(const Device& dev) const {
-    const HostSchedule s = make_schedule(settings.value("noise_schedule", "linear"), T, settings.value("noise_prediction_form", false));
+    const HostSchedule s =
+        make_schedule(settings.value("noise_schedule", "linear"), T, settings.value("noise_prediction_form", false));
     const float *start = given.tensors.at("noise.start").f32(), *noise = given.tensors.at("noise.steps").f32();
     std::vector<float> e(q.size());
     for (size_t k = 0; k < e.size(); ++k) e[k] = std::fma(s.sqrt_abar.back(), q[k], s.sqrt_1m_abar.back() * start[k]);
@@ -182,7 +196,8 @@ struct Chain {
       const int t = T - done + 1;
       if (done > 0) {
         e = step(dev, e, t, s.a[size_t(t - 1)], s.b[size_t(t - 1)]);
-        for (size_t k = 0; k < e.size() && t > 1; ++k) e[k] = std::fma(s.sigma[size_t(t - 1)], noise[size_t(t - 1) * e.size() + k], e[k]);
+        for (size_t k = 0; k < e.size() && t > 1; ++k)
+          e[k] = std::fma(s.sigma[size_t(t - 1)], noise[size_t(t - 1) * e.size() + k], e[k]);
       }
       const int at[] = {T / 4, T / 2, 3 * T / 4, T};
       for (size_t p = 0; p < 4; ++p)
@@ -230,11 +245,13 @@ struct Selection {  // similar_negative.safetensors (bench/pytorch/golden_cases.
   std::vector<int32_t> run(const Device& dev, const std::string& of, int64_t B, int64_t C, Stream s) const {
     DeviceCtx ctx(dev);
     const TensorData& pool = file.tensors.at(of + "pool");
-    const Csr train{int64_t(row_ptr.size()) - 1, pool.shape[0], row_ptr.data(), col.data(), nullptr, int64_t(col.size())};
+    const Csr train{int64_t(row_ptr.size()) - 1, pool.shape[0], row_ptr.data(), col.data(), nullptr,
+                    int64_t(col.size())};
     std::vector<int32_t> out(size_t(B), -1);
     Cell<int32_t> nan_flag = 0;
-    dev.ops->similar_negative(ctx, out.data(), &nan_flag, {pool.f32(), pool.shape[0], pool.shape[1]}, ints("batch.positives"), ints("batch.users"), B,
-                              ints("candidates"), C, train, k(), !of.empty(), ints("batch.negatives"), s);
+    dev.ops->similar_negative(ctx, out.data(), &nan_flag, {pool.f32(), pool.shape[0], pool.shape[1]},
+                              ints("batch.positives"), ints("batch.users"), B, ints("candidates"), C, train, k(),
+                              !of.empty(), ints("batch.negatives"), s);
     EXPECT_EQ(nan_flag, 0);
     return out;
   }
@@ -257,10 +274,13 @@ TEST(Golden, CurricularSelectionAgreesWithTheIndependentProgram) {
           const int32_t *const row = order.i32() + b * C, admissible = int32_t(std::find(row, row + C, -1) - row);
           const uint32_t among = uint32_t(std::min<int64_t>(x.k(), admissible));
           const uint32_t rank = among ? below(draw(s, uint32_t(b)).v[0], among) : 0;
-          ASSERT_EQ(got[size_t(b)], among ? row[rank] : x.ints("batch.negatives")[b]) << "row " << b << ", rank " << rank << " of " << among;
+          ASSERT_EQ(got[size_t(b)], among ? row[rank] : x.ints("batch.negatives")[b])
+              << "row " << b << ", rank " << rank << " of " << among;
           ranks[size_t(b)].insert(rank);
           most = std::max<int64_t>(most, among), none += among == 0;
-          if (step == 59) { EXPECT_EQ(ranks[size_t(b)].size(), std::max(among, 1u)) << "row " << b << ": a rank never drawn"; }
+          if (step == 59) {
+            EXPECT_EQ(ranks[size_t(b)].size(), std::max(among, 1u)) << "row " << b << ": a rank never drawn";
+          }
         }
       }
     }

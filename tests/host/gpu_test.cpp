@@ -1,5 +1,5 @@
-// Whole models on a GPU: the real one of this program, or the emulated one of tests/simt. They must train as the CPU does, whether a step runs
-// directly or is replayed, and on the emulator under any schedule.
+// Whole models on a GPU: the real one of this program, or the emulated one of tests/simt. They must train as the CPU
+// does, whether a step runs directly or is replayed, and on the emulator under any schedule.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -30,7 +30,8 @@ const Named kModels[] = {
     {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3, s.n_mm_layers = 2; }},
     {"FREEDOM, no modality terms", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0, s.dropout = 0.8; }},
     {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 2; }},
-    {"CCDRec, features kept", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 2, s.train_features = false, s.cns_cosine = true; }},
+    {"CCDRec, features kept",
+     [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 2, s.train_features = false, s.cns_cosine = true; }},
     {"CCDRec on LightGCN", [](Settings& s) { s.backbone = "LightGCN", s.dtau = 1, s.tau_end = 2; }},
     {"DMA", [](Settings& s) { s.dropout = 0.3, s.ndi = s.cns = false; }},
     {"DMA+NDI", [](Settings& s) { s.dropout = 0.3, s.cns = false; }},
@@ -42,7 +43,8 @@ const Named kModels[] = {
 
 Settings small(const Named& m, const char* device) {
   Settings s;
-  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 4, s.knn_k = 3, s.seed = 11, s.threads = 1, s.learning_rate = 5e-3, s.timesteps = 6;
+  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 4, s.knn_k = 3, s.seed = 11, s.threads = 1,
+  s.learning_rate = 5e-3, s.timesteps = 6;
   s.candidate_ratio = 0.5, s.kappa = 0.3;
   m.set(s);
   s.device = device;
@@ -83,11 +85,13 @@ TEST(Gpu, TrainsAsTheCpuDoes) {
     ASSERT_EQ(cpu.loss.size(), gpu.loss.size());
     for (size_t e = 0; e < cpu.loss.size(); ++e) {
       EXPECT_LE(std::fabs(gpu.loss[e] - cpu.loss[e]), 2e-5 * std::fabs(cpu.loss[e])) << "epoch " << e;
-      EXPECT_LE(std::fabs(gpu.valid[e] - cpu.valid[e]), 1.01 / 39) << "epoch " << e;  // at most one user's list differs by a near-tie
+      EXPECT_LE(std::fabs(gpu.valid[e] - cpu.valid[e]), 1.01 / 39)
+          << "epoch " << e;  // at most one user's list differs by a near-tie
     }
     ASSERT_EQ(cpu.tensors.size(), gpu.tensors.size());
     for (const auto& [name, want] : cpu.tensors) {
-      if (name.find("w_k.bias") != std::string::npos) continue;  // softmax is blind to it: its gradient is rounding, which Adam turns into steps
+      if (name.find("w_k.bias") != std::string::npos)
+        continue;  // softmax is blind to it: its gradient is rounding, which Adam turns into steps
       const std::vector<float>& got = gpu.tensors.at(name);
       ASSERT_EQ(got.size(), want.size()) << name;
       double most = 0, norm = 0, off = 0;
@@ -101,8 +105,8 @@ TEST(Gpu, TrainsAsTheCpuDoes) {
   }
 }
 
-// precision = tf32 and bf16: the run says so, models without large products are those of fp32 bit for bit, and the losses of the others move, but by no
-// more than the mantissas say.
+// precision = tf32 and bf16: the run says so, models without large products are those of fp32 bit for bit, and the
+// losses of the others move, but by no more than the mantissas say.
 TEST(SlowGpu, PrecisionLowersTheLargeProductsAndNothingElse) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
   for (const Named& m : {kModels[0], kModels[2], kModels[4]}) {
@@ -126,7 +130,8 @@ TEST(SlowGpu, PrecisionLowersTheLargeProductsAndNothingElse) {
       const char* const precision = half ? "bf16" : "tf32";
       const auto lowered = losses(precision);
       ASSERT_EQ(lowered.size(), fp32.size());
-      for (size_t e = 0; e < fp32.size(); ++e) bench::keep_worst(moved[half], std::fabs(lowered[e] - fp32[e]) / fp32[e]);
+      for (size_t e = 0; e < fp32.size(); ++e)
+        bench::keep_worst(moved[half], std::fabs(lowered[e] - fp32[e]) / fp32[e]);
       if (!outline_of(small(m, "cuda")).projects) {  // no large products
         EXPECT_EQ(lowered, fp32) << precision;
         continue;
@@ -138,7 +143,8 @@ TEST(SlowGpu, PrecisionLowersTheLargeProductsAndNothingElse) {
   }
 }
 
-// spmm = own against cusparse: the products of whole graphs, which evaluation runs, are equal to rounding; a step's, of listed rows, are the same.
+// spmm = own against cusparse: the products of whole graphs, which evaluation runs, are equal to rounding; a step's, of
+// listed rows, are the same.
 TEST(SlowGpu, EvaluatesByCusparseAsByOwnProducts) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
   if (!gpu_info().cusparse) GTEST_SKIP() << "built without cuSPARSE";
@@ -152,9 +158,12 @@ TEST(SlowGpu, EvaluatesByCusparseAsByOwnProducts) {
       Settings s = small(m, "cuda");
       s.spmm = library ? "cusparse" : "own";
       Trainer t(s, data);
-      EXPECT_NE(t.notes()[0].find(library ? "of whole graphs by cuSPARSE" : "by own kernels"), std::string::npos) << t.notes()[0];
+      EXPECT_NE(t.notes()[0].find(library ? "of whole graphs by cuSPARSE" : "by own kernels"), std::string::npos)
+          << t.notes()[0];
       TrainHooks log;
-      log.on_epoch = [&](const EpochReport& r) { loss[library].push_back(r.loss), valid[library].push_back(r.valid.at("recall@20")); };
+      log.on_epoch = [&](const EpochReport& r) {
+        loss[library].push_back(r.loss), valid[library].push_back(r.valid.at("recall@20"));
+      };
       t.run(log);
       CMat hu, hi;
       t.model().represent(hu, hi);
@@ -162,7 +171,8 @@ TEST(SlowGpu, EvaluatesByCusparseAsByOwnProducts) {
       t.device().ops.download(t.device().ctx, items[library].data(), hi.p, items[library].size() * sizeof(float));
 #if defined(CCDREC_TEST_SIMT)
       const int64_t asked = static_cast<const simt::Backend*>(t.device().ctx.backend)->sparse_products;
-      EXPECT_EQ(asked, library ? 9 * (outline_of(s).layers + outline_of(s).item_layers) : 0) << "four evaluations, four measurements and one more";
+      EXPECT_EQ(asked, library ? 9 * (outline_of(s).layers + outline_of(s).item_layers) : 0)
+          << "four evaluations, four measurements and one more";
 #endif
     }
     ASSERT_EQ(loss[0].size(), 4u);
@@ -173,7 +183,8 @@ TEST(SlowGpu, EvaluatesByCusparseAsByOwnProducts) {
     }
     double norm = 0, off = 0;
     for (size_t i = 0; i < items[0].size(); ++i)
-      norm += double(items[0][i]) * items[0][i], off += (double(items[1][i]) - items[0][i]) * (double(items[1][i]) - items[0][i]);
+      norm += double(items[0][i]) * items[0][i],
+          off += (double(items[1][i]) - items[0][i]) * (double(items[1][i]) - items[0][i]);
     EXPECT_GT(norm, 0);
     EXPECT_LE(std::sqrt(off), 1e-6 * std::sqrt(norm));
   }
@@ -193,7 +204,8 @@ TEST(Gpu, WhoseSparseProductsIsASetting) {
     return "";
   };
   EXPECT_EQ(sentence([&] { spmm_choice("cusparse", without); }),
-            "spmm is cusparse, but this program was built without it (libcusparse with its header was not found); use spmm auto or own");
+            "spmm is cusparse, but this program was built without it (libcusparse with its header was not found); use "
+            "spmm auto or own");
   EXPECT_EQ(sentence([&] { spmm_choice("cusp", with); }), "spmm is 'cusp', expected auto, own or cusparse");
   std::string note;
   EXPECT_EQ(make_device("cpu", 1, note, "fp32", "cusparse")->ctx.spmm, SpmmBy::automatic) << "the CPU has one";
@@ -208,7 +220,9 @@ TEST(Gpu, TheRunSaysWhereTheEnvironmentOverridesItsPrecision) {
   make_device("cuda", 1, overridden, "fp32", "own");
   unsetenv("NVIDIA_TF32_OVERRIDE");
   EXPECT_NE(plain.find("large products in fp32, sparse"), std::string::npos) << plain;
-  EXPECT_NE(overridden.find("fp32 (unless NVIDIA_TF32_OVERRIDE=1, set in the environment, has cuBLAS do otherwise), sparse"), std::string::npos)
+  EXPECT_NE(
+      overridden.find("fp32 (unless NVIDIA_TF32_OVERRIDE=1, set in the environment, has cuBLAS do otherwise), sparse"),
+      std::string::npos)
       << overridden;
 }
 
@@ -236,11 +250,14 @@ TEST(SlowGpu, ReplayedStepsAreTheDirectOnes) {
       if (direct) {
         EXPECT_EQ(model.recordings(), 0);
       } else {
-        // What comes twice is recorded. Full batches of six stages (no pool yet, four pools, the model's own), last batches of those four that take two
-        // epochs; without the sampler, of both with a pool and full ones before. With Mirror Gradient steps 0 and 2 of the four are of another kind than
-        // 1 and the last: the full ones of all stages, and 1 of those four.
+        // What comes twice is recorded. Full batches of six stages (no pool yet, four pools, the model's own), last
+        // batches of those four that take two epochs; without the sampler, of both with a pool and full ones before.
+        // With Mirror Gradient steps 0 and 2 of the four are of another kind than 1 and the last: the full ones of all
+        // stages, and 1 of those four.
         const int64_t of_stages = s.use_mg ? 14 : 10, plain = s.use_mg ? 3 : 2;
-        EXPECT_EQ(model.recordings(), outline_of(s).searches ? of_stages : std::string(m.name) == "DMA+NDI" ? 3 : plain);
+        EXPECT_EQ(model.recordings(), outline_of(s).searches             ? of_stages
+                                      : std::string(m.name) == "DMA+NDI" ? 3
+                                                                         : plain);
       }
       states.push_back(state_bytes(t, dir));
     }
@@ -282,8 +299,9 @@ TEST(SlowGpu, NoScheduleChangesABit) {
   for (const Named& m : {kModels[2], kModels[4]}) {
     SCOPED_TRACE(m.name);
     std::vector<std::vector<unsigned char>> states;
-    for (const simt::Config& c : {simt::Config{simt::Order::ascending, 0xff, 1}, simt::Config{simt::Order::descending, 0x55, 1},
-                                  simt::Config{simt::Order::random, 0xff, 3}}) {
+    for (const simt::Config& c :
+         {simt::Config{simt::Order::ascending, 0xff, 1}, simt::Config{simt::Order::descending, 0x55, 1},
+          simt::Config{simt::Order::random, 0xff, 3}}) {
       simt::default_config() = c;
       Trainer t(small(m, "cuda"), data);
       simt::default_config() = {};

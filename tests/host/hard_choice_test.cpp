@@ -1,5 +1,5 @@
-// tests/golden/hard_choice.safetensors: what an independent program chooses as hard negatives, and its shares of popularity
-// (bench/pytorch/golden_hard.py). Its scores are exact in float and double: equal scores are equal in both.
+// tests/golden/hard_choice.safetensors: what an independent program chooses as hard negatives, and its shares of
+// popularity (bench/pytorch/golden_hard.py). Its scores are exact in float and double: equal scores are equal in both.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -49,8 +49,9 @@ struct HardChoice : ::testing::Test {
     LayerTables here = v;
     for (int l = 0; l < v.n; ++l) here.layer[l].p = floats.data() + l * I * d;
     std::vector<int32_t> out(size_t(v.n), -1);
-    dev.ops->hardest_negative(ctx, out.data(), cmat(h_u, 1, d), user.data(), 1, b, here, {1, I, row_ptr.data(), owned.data(), nullptr}, items.data(),
-                              int64_t(items.size()), 512, 1, Stream{1, Use::hard}, Stream{1, Use::hard_rank});
+    dev.ops->hardest_negative(ctx, out.data(), cmat(h_u, 1, d), user.data(), 1, b, here,
+                              {1, I, row_ptr.data(), owned.data(), nullptr}, items.data(), int64_t(items.size()), 512,
+                              1, Stream{1, Use::hard}, Stream{1, Use::hard_rank});
     return out;
   }
 };
@@ -61,12 +62,14 @@ TEST_F(HardChoice, OfTheGivenCandidatesIsTheWinner) {
     const int64_t N = at("choice.candidates").shape[1];
     for (const Device& dev : fast_devices())
       for (int64_t b = 0; b < B; ++b) {
-        const std::vector<int32_t> given(at("choice.candidates").i32() + b * N, at("choice.candidates").i32() + (b + 1) * N);
+        const std::vector<int32_t> given(at("choice.candidates").i32() + b * N,
+                                         at("choice.candidates").i32() + (b + 1) * N);
         const auto got = chosen(dev, v, b, given, {});
         for (int l = 0; l < v.n; ++l) {
           const int32_t want = at(of + ".items").i32()[l * B + b];
           EXPECT_NE(std::find(given.begin(), given.end(), got[size_t(l)]), given.end());
-          EXPECT_EQ(score(v, l, b, got[size_t(l)]), score(v, l, b, want)) << of << ", row " << b << ", table " << l << " on " << dev.name;
+          EXPECT_EQ(score(v, l, b, got[size_t(l)]), score(v, l, b, want))
+              << of << ", row " << b << ", table " << l << " on " << dev.name;
         }
       }
   }
@@ -84,7 +87,8 @@ TEST_F(HardChoice, OfAllAdmissibleItemsIsTheBest) {
         std::set<int32_t> best;  // those that score as the first does
         for (int64_t k = 0; k < I && at("all.order").i32()[row + k] >= 0; ++k)
           if (at("all.score").f32()[row + k] == at("all.score").f32()[row]) best.insert(at("all.order").i32()[row + k]);
-        EXPECT_EQ(best.count(got[size_t(l)]), 1u) << "row " << b << ", table " << l << ": " << got[size_t(l)] << " on " << dev.name;
+        EXPECT_EQ(best.count(got[size_t(l)]), 1u)
+            << "row " << b << ", table " << l << ": " << got[size_t(l)] << " on " << dev.name;
       }
     }
 }

@@ -60,7 +60,8 @@ std::vector<Include> includes_under(const fs::path& root) {
       }
     }
   }
-  std::sort(all.begin(), all.end(), [](const Include& a, const Include& b) { return std::tie(a.from, a.line) < std::tie(b.from, b.line); });
+  std::sort(all.begin(), all.end(),
+            [](const Include& a, const Include& b) { return std::tie(a.from, a.line) < std::tie(b.from, b.line); });
   return all;
 }
 

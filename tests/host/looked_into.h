@@ -45,14 +45,16 @@ inline std::vector<float> pool_of(ccdrec::Device& dev, Recommender& model, int k
   std::vector<Kept> kept;
   model.model().kept(kept);
   for (const Kept& x : kept)
-    if (x.name == "pool." + std::to_string(k)) return host_copy(dev, {static_cast<const float*>(x.device), x.shape[0], x.shape[1]});
+    if (x.name == "pool." + std::to_string(k))
+      return host_copy(dev, {static_cast<const float*>(x.device), x.shape[0], x.shape[1]});
   return {};
 }
 inline void put_pool(ccdrec::Device& dev, Recommender& model, int k, const std::vector<float>& rows) {
   std::vector<Kept> kept;
   model.model().kept(kept);
   for (const Kept& x : kept)
-    if (x.name == "pool." + std::to_string(k)) dev.ops.upload(dev.ctx, x.device, rows.data(), x.bytes), *x.filled = true;
+    if (x.name == "pool." + std::to_string(k))
+      dev.ops.upload(dev.ctx, x.device, rows.data(), x.bytes), *x.filled = true;
 }
 
 // Of a step after forward_backward. Gradients of parameters as those lie in memory.

@@ -31,7 +31,8 @@ TEST(Metrics, TheExampleOfTheSpecification) {  // hits at ranks 1 and 3, three h
 }
 
 TEST(Metrics, UsersCountEquallyAndShortListsCountAsMisses) {
-  const HeldOut held = held_out({{7, 1}, {3, 5}, {7, 2}, {3, 5}});  // order of first appearance: 7, 3; a repeated row counts once
+  const HeldOut held =
+      held_out({{7, 1}, {3, 5}, {7, 2}, {3, 5}});  // order of first appearance: 7, 3; a repeated row counts once
   ASSERT_EQ(held.users, (std::vector<int32_t>{7, 3}));
   const int32_t top[] = {1, 2, -1, -1, 9, 5, -1, -1};
   const Metrics m = ranking_metrics(held, top, 4, {1, 4, 10});
@@ -49,15 +50,18 @@ TEST(Metrics, RoundsToFourDecimalsAndNamesUnknownMetrics) {
   EXPECT_EQ(metric_key("Recall@20"), "recall@20");
   EXPECT_EQ(metric_key("NDCG@5"), "ndcg@5");
   EXPECT_EQ(metric_cutoff(metric_key("MAP@2147483647")), 2147483647);
-  for (const char* bad : {"Recall", "Recall@", "AUC@5", "Recall@x", "@5", "Recall@0", "Recall@-1", "Recall@5x", "Recall@2147483648"})
+  for (const char* bad :
+       {"Recall", "Recall@", "AUC@5", "Recall@x", "@5", "Recall@0", "Recall@-1", "Recall@5x", "Recall@2147483648"})
     EXPECT_THROW(metric_key(bad), UserError) << bad;
 }
 
 TEST(Metrics, WhichMetricsCanTellModelsApart) {
-  // Of 6 items user 0 has trained on 2 (4 candidates), user 1 on none (6), user 2 on 5 (1 candidate), user 3 validates what it trained on.
+  // Of 6 items user 0 has trained on 2 (4 candidates), user 1 on none (6), user 2 on 5 (1 candidate), user 3 validates
+  // what it trained on.
   const HostCsr train = pairs_by_user({{0, 0}, {0, 1}, {2, 0}, {2, 1}, {2, 2}, {2, 3}, {2, 4}, {3, 0}}, 4, 6);
   const HeldOut two = held_out({{0, 2}, {1, 2}}), four = held_out({{0, 2}, {1, 2}, {2, 5}, {3, 0}});
-  const auto is = [&](const char* metric, const HeldOut& held, int64_t fixed, int64_t is_short, int64_t most, int64_t fewest) {
+  const auto is = [&](const char* metric, const HeldOut& held, int64_t fixed, int64_t is_short, int64_t most,
+                      int64_t fewest) {
     const Selects s = selects(metric_key(metric), held, train);
     EXPECT_EQ(s.fixed_users, fixed) << metric;
     EXPECT_EQ(s.short_users, is_short) << metric;
@@ -86,9 +90,11 @@ TEST(Metrics, WhichMetricsCanTellModelsApart) {
     for (size_t u = 0; u < alone.size(); ++u) {
       std::vector<int32_t> list;
       for (const int32_t item : order)
-        if (!std::binary_search(train.col.begin() + train.row_ptr[u], train.col.begin() + train.row_ptr[u + 1], item)) list.push_back(item);
+        if (!std::binary_search(train.col.begin() + train.row_ptr[u], train.col.begin() + train.row_ptr[u + 1], item))
+          list.push_back(item);
       list.resize(6, -1);
-      for (const auto& [key, value] : ranking_metrics(alone[u], list.data(), 6, ks)) seen[key + " of " + std::to_string(u)].insert(value);
+      for (const auto& [key, value] : ranking_metrics(alone[u], list.data(), 6, ks))
+        seen[key + " of " + std::to_string(u)].insert(value);
     }
   } while (std::next_permutation(order.begin(), order.end()));
   ASSERT_EQ(seen.size(), alone.size() * ks.size() * kMetricStems);
@@ -96,7 +102,8 @@ TEST(Metrics, WhichMetricsCanTellModelsApart) {
     for (const int k : ks)
       for (size_t u = 0; u < alone.size(); ++u) {
         const std::string key = stem + std::to_string(k);
-        EXPECT_EQ(selects(key, alone[u], train).fixed_users == 1, seen.at(key + " of " + std::to_string(u)).size() == 1) << key << " of user " << u;
+        EXPECT_EQ(selects(key, alone[u], train).fixed_users == 1, seen.at(key + " of " + std::to_string(u)).size() == 1)
+            << key << " of user " << u;
       }
 }
 
@@ -145,7 +152,8 @@ TEST(Metrics, BatchesOfUsersChangeNoBitAndWaitOnceEach) {
   }
 }
 
-// Any k: those up to the number of items rank as many, those beyond it all there are. Item i scores p(i), a permutation, for user 0 and -p(i) for user 1.
+// Any k: those up to the number of items rank as many, those beyond it all there are. Item i scores p(i), a
+// permutation, for user 0 and -p(i) for user 1.
 TEST(Metrics, ListsAreAsLongAsIsAskedUpToAllItems) {
   constexpr int32_t I = 10500;
   std::vector<float> hu = {1, -1}, hi;
@@ -160,7 +168,8 @@ TEST(Metrics, ListsAreAsLongAsIsAskedUpToAllItems) {
   for (const Device& dev : fast_devices()) {
     SCOPED_TRACE(dev.name);
     DeviceCtx ctx(dev);
-    const EvalResult r = evaluate(ctx, *dev.ops, cmat(hu, 2, 1), cmat(hi, I, 1), mask, valid, test, {10000, 10001, I - 1, I, I + 1, kMost});
+    const EvalResult r = evaluate(ctx, *dev.ops, cmat(hu, 2, 1), cmat(hi, I, 1), mask, valid, test,
+                                  {10000, 10001, I - 1, I, I + 1, kMost});
     EXPECT_EQ(r.valid.at("recall@10000"), 0.5);
     EXPECT_EQ(r.valid.at("recall@10001"), 1.0);
     EXPECT_NEAR(r.valid.at("ndcg@10001"), (1 + 1 / std::log2(10002.0)) / 2, 1e-12);
@@ -191,13 +200,15 @@ TEST(Metrics, CutoffsAreThoseAskedForAndLongerListsAreNamed) {
 
 // Training and the commands agree, on either device: no k is refused from 1 on, and one beyond the items is said to be.
 TEST(Metrics, AnyKFromOneOnInTrainingAndEvaluation) {
-  const std::string note = "note: topk 50, 20000: there are 40 items, and a longer list holds all of them; Precision@k still divides by k\n";
+  const std::string note =
+      "note: topk 50, 20000: there are 40 items, and a longer list holds all of them; Precision@k still divides by k\n";
   for (const std::string device : {"cpu", "cuda"}) {
     if (device == "cuda" && !gpu_info().usable) continue;
     SCOPED_TRACE(device);
     const Folder dir;
-    const Result t = run(train_words(
-        "BPR", dir / "run", {"--device", device, "--set", "epochs=1", "--set", "topk=[5,40,50,20000]", "--set", "valid_metric=Recall@20000"}));
+    const Result t = run(train_words("BPR", dir / "run",
+                                     {"--device", device, "--set", "epochs=1", "--set", "topk=[5,40,50,20000]", "--set",
+                                      "valid_metric=Recall@20000"}));
     ASSERT_EQ(t.code, 0) << t.err;
     EXPECT_TRUE(has(t.out, note)) << t.out;
     const auto trained = nlohmann::json::parse(read_text(dir / "run/summary.json"))["best_test"];
@@ -211,9 +222,11 @@ TEST(Metrics, AnyKFromOneOnInTrainingAndEvaluation) {
     EXPECT_EQ(evaluated.at("recall@20000"), evaluated.at("recall@40"));
     const Result more = run({"evaluate", dir / "run", "--device", device, "--topk", "20000,2147483647"});
     EXPECT_TRUE(has(more.out, "@2147483647")) << more.out << more.err;
-    EXPECT_EQ(run({"evaluate", dir / "run", "--topk", "40"}).err, "") << "as many as there are items is no more than that";
+    EXPECT_EQ(run({"evaluate", dir / "run", "--topk", "40"}).err, "")
+        << "as many as there are items is no more than that";
     EXPECT_EQ(run({"recommend", dir / "run", "--device", device, "-k", "20000", "-o", dir / "lists.tsv"}).code, 0);
-    const Result lists = run({"evaluate", "--recs", dir / "lists.tsv", "-d", data_folder(), "--topk", "5,2147483647", "--json"});
+    const Result lists =
+        run({"evaluate", "--recs", dir / "lists.tsv", "-d", data_folder(), "--topk", "5,2147483647", "--json"});
     ASSERT_EQ(lists.code, 0) << lists.err;
     EXPECT_TRUE(has(lists.err, "note: topk 2147483647: there are 40 items")) << lists.err;
     EXPECT_EQ(nlohmann::json::parse(lists.out)["test"]["recall@2147483647"], 1.0);

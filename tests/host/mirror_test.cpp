@@ -1,5 +1,5 @@
-// Mirror Gradient (spec baselines 10): which batches have two passes, what a pass draws anew and what it keeps, and that the passes are the two steps
-// of one Adam.
+// Mirror Gradient (spec baselines 10): which batches have two passes, what a pass draws anew and what it keeps, and
+// that the passes are the two steps of one Adam.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -16,14 +16,21 @@ namespace {
 
 const Named mirrored[] = {
     {"BPR", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01; }},
-    {"LightGCN+DNS", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3, s.sampler = "dns", s.n_candidates = 8; }},
-    {"FREEDOM+MixGCF", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3, s.sampler = "mixgcf", s.n_candidates = 8; }},
-    {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 1, s.timesteps = 6; }}};  // random, a pool, the model's own
+    {"LightGCN+DNS",
+     [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3, s.sampler = "dns", s.n_candidates = 8; }},
+    {"FREEDOM+MixGCF",
+     [](Settings& s) {
+       s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3, s.sampler = "mixgcf", s.n_candidates = 8;
+     }},
+    {"CCDRec", [](Settings& s) {
+       s.dropout = 0.3, s.dtau = 1, s.tau_end = 1, s.timesteps = 6;
+     }}};  // random, a pool, the model's own
 
 // 195 rows in batches of 25: eight an epoch, as in the specification.
 Settings mirror_settings(const Named& m) {
   Settings s;
-  s.embedding_size = 8, s.train_batch_size = 25, s.epochs = 3, s.knn_k = 3, s.seed = 11, s.threads = 1, s.learning_rate = 0.02;
+  s.embedding_size = 8, s.train_batch_size = 25, s.epochs = 3, s.knn_k = 3, s.seed = 11, s.threads = 1,
+  s.learning_rate = 0.02;
   s.use_mg = true, s.alpha1 = 0.7, s.alpha2 = 0.3;
   m.set(s);
   return s;
@@ -123,7 +130,8 @@ TEST(Mirror, WithoutAWayBackAdamStillTakesMoreSteps) {
   Trainer plain(s, data.rows);
   mirror.run({}), plain.run({});
   const auto of = [](Trainer& t, const char* name) { return values_of(window_of(t.model(), name)); };
-  for (const char* name : {"user_embedding.weight", "item_id_embedding.weight"}) EXPECT_NE(of(mirror, name), of(plain, name)) << name;
+  for (const char* name : {"user_embedding.weight", "item_id_embedding.weight"})
+    EXPECT_NE(of(mirror, name), of(plain, name)) << name;
 }
 
 struct Drawn {
@@ -145,8 +153,8 @@ TEST(Mirror, TheSecondPassKeepsTheBatchAndDrawsTheRestAnew) {
       t.model().draws(w);
       const auto reals = [&](const char* name) { return w.find(name) ? w.find(name)->floats : std::vector<float>(); };
       passes[pass].push_back({w.ids("batch.users"), w.ids("batch.positives"), w.ids("batch.negatives"),
-                              w.ids(s.sampler == "none" ? "batch.curricular" : "hard.items"), w.ids("cns.candidates"), w.ids("diffusion.t"),
-                              reals("hard.alpha"), reals("diffusion.noise")});
+                              w.ids(s.sampler == "none" ? "batch.curricular" : "hard.items"), w.ids("cns.candidates"),
+                              w.ids("diffusion.t"), reals("hard.alpha"), reals("diffusion.noise")});
     };
     t.run({});
     ASSERT_EQ(passes[0].size(), 24u);
@@ -159,7 +167,8 @@ TEST(Mirror, TheSecondPassKeepsTheBatchAndDrawsTheRestAnew) {
       EXPECT_EQ(first.negatives, second.negatives);
       EXPECT_EQ(first.hard.size(), second.hard.size());
       with_hard += !second.hard.empty();
-      same_hard += first.hard == second.hard, same_candidates += first.candidates == second.candidates, same_t += first.t == second.t;
+      same_hard += first.hard == second.hard, same_candidates += first.candidates == second.candidates,
+          same_t += first.t == second.t;
       same_alpha += first.alpha == second.alpha, same_noise += first.noise == second.noise;
     }
     const int hard = !o.hard ? 0 : o.curricular ? 6 : 9;  // batches; CNS has none in its first epoch
@@ -175,7 +184,8 @@ TEST(Mirror, TheSecondPassKeepsTheBatchAndDrawsTheRestAnew) {
   }
 }
 
-// The second pass's loss is not reported, and looked at all the same: one batch, whose first step throws the parameters far away.
+// The second pass's loss is not reported, and looked at all the same: one batch, whose first step throws the parameters
+// far away.
 TEST(Mirror, ASecondPassWithoutAFiniteLossIsNoticed) {
   const Data data;
   Settings s = mirror_settings(mirrored[0]);

@@ -82,7 +82,9 @@ struct RefModel {
       for (size_t k = 0; k < h.v.size(); ++k) h.v[k] += layer.v[k] / double(v.size());
     return h;
   }
-  Dense propagated(const Dense& graph, const Dense& start, const Dense& hhat) const { return mean(layers(graph, start, hhat)); }
+  Dense propagated(const Dense& graph, const Dense& start, const Dense& hhat) const {
+    return mean(layers(graph, start, hhat));
+  }
   // What evaluation ranks with: the whole graph, and ehat_0 of every item fused in (spec ccdrec 3.4, 6). e0_hat null:
   // not fused.
   Dense evaluated(const Dense& whole_graph, const Dense* e0_hat) const {
@@ -148,7 +150,9 @@ struct RefModel {
     const int M = int(X.size());
     const auto [h, v, proj, align] = forward(batch);
     double total = align;
-    const auto f = [&](double x) { return eps_form() ? -std::log(1e-10 + 1 / (1 + std::exp(-x))) : std::log1p(std::exp(-x)); };
+    const auto f = [&](double x) {
+      return eps_form() ? -std::log(1e-10 + 1 / (1 + std::exp(-x))) : std::log1p(std::exp(-x));
+    };
     const auto dot = [&](const Dense& a, int64_t r, const Dense& c, int64_t q) {
       double sum = 0;
       for (int64_t j = 0; j < d; ++j) sum += a(r, j) * c(q, j);
@@ -254,7 +258,8 @@ inline std::vector<double> RefModel::encode(Dense z) const {
   };
   for (size_t at = 0; at < enc.size(); at += 16) {
     const Dense* p = &enc[at];
-    const Dense n1 = norm(z, p[0], p[1]), q = linear(n1, p[2], p[3]), k = linear(n1, p[4], p[5]), v = linear(n1, p[6], p[7]);
+    const Dense n1 = norm(z, p[0], p[1]), q = linear(n1, p[2], p[3]), k = linear(n1, p[4], p[5]),
+                v = linear(n1, p[6], p[7]);
     Dense o(K, d);
     for (int64_t h = 0; h < H; ++h)
       for (int64_t r = 0; r < K; ++r) {
@@ -297,7 +302,8 @@ inline Dense dense_of(const Csr& a) {  // CPU device
 // A reference with the model's own parameters and graphs.
 inline RefModel reference_of(ccdrec::Device& dev, Recommender& model, const Settings& s) {
   RefModel ref;
-  ref.U = model.users(), ref.I = model.items(), ref.d = s.embedding_size, ref.n_neg = s.n_neg, ref.s = s, ref.outline = outline_of(s);
+  ref.U = model.users(), ref.I = model.items(), ref.d = s.embedding_size, ref.n_neg = s.n_neg, ref.s = s,
+  ref.outline = outline_of(s);
   Watch shown(dev);
   model.model().graphs(shown);
   for (const ShownGraph& g : shown.graphs) (g.name == "graph.user_item" ? ref.A : ref.S) = dense_of(g.graph.view());
@@ -318,7 +324,8 @@ inline RefModel reference_of(ccdrec::Device& dev, Recommender& model, const Sett
       for (const Window& w : windows_of(model))
         if (w.name.starts_with("estimator.")) ref.enc.push_back(dense_of(values_of(w), w.rows, w.cols));
     } else {
-      ref.Wq = param("estimator.w_q.weight"), ref.Wk = param("estimator.w_k.weight"), ref.Wv = param("estimator.w_v.weight");
+      ref.Wq = param("estimator.w_q.weight"), ref.Wk = param("estimator.w_k.weight"),
+      ref.Wv = param("estimator.w_v.weight");
     }
   }
   return ref;

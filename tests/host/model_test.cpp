@@ -1,4 +1,5 @@
-// Every model against a double-precision reference: the loss, and every gradient by finite differences; and the published golden numbers.
+// Every model against a double-precision reference: the loss, and every gradient by finite differences; and the
+// published golden numbers.
 #include <gtest/gtest.h>
 
 #include "data/graph.h"
@@ -34,7 +35,10 @@ const Case cases[] = {
     {"CCDRec", [](Settings&) {}, {6, 3}, true},
     {"CCDRec pruned, one modality", [](Settings& s) { s.dropout = 0.5; }, {5}, true},
     {"CCDRec three modalities, T = 1", [](Settings& s) { s.timesteps = 1; }, {6, 3, 4}, true},
-    {"CCDRec two item layers, modality terms, T = 5", [](Settings& s) { s.timesteps = 5, s.n_mm_layers = 2, s.reg_weight = 0.3; }, {6, 3}, true},
+    {"CCDRec two item layers, modality terms, T = 5",
+     [](Settings& s) { s.timesteps = 5, s.n_mm_layers = 2, s.reg_weight = 0.3; },
+     {6, 3},
+     true},
     {"CCDRec features frozen", [](Settings& s) { s.train_features = false; }, {6, 3}, true},
     {"CCDRec two negatives", [](Settings& s) { s.n_neg = 2; }, {6, 3}, true},
     {"DMA alone", [](Settings& s) { s.ndi = s.cns = false, s.n_neg = 2; }, {6, 3}, false},
@@ -42,14 +46,28 @@ const Case cases[] = {
     {"DMA and NDI, index only", [](Settings& s) { s.cns = false, s.ndi_negative = "index"; }, {6, 3}, true},
     {"NDI and CNS without DMA", [](Settings& s) { s.dma = false; }, {6, 3}, true},
     {"CNS alone", [](Settings& s) { s.dma = s.ndi = false; }, {6, 3}, true},
-    {"CCDRec with a Transformer encoder", [](Settings& s) { s.estimator = "transformer", s.estimator_heads = 2; }, {6, 3}, true},
-    {"CCDRec with two encoder layers", [](Settings& s) { s.estimator = "transformer", s.estimator_layers = 2, s.estimator_heads = 1; }, {5}, true},
+    {"CCDRec with a Transformer encoder",
+     [](Settings& s) { s.estimator = "transformer", s.estimator_heads = 2; },
+     {6, 3},
+     true},
+    {"CCDRec with two encoder layers",
+     [](Settings& s) { s.estimator = "transformer", s.estimator_layers = 2, s.estimator_heads = 1; },
+     {5},
+     true},
     {"CCDRec on LightGCN", [](Settings& s) { s.backbone = "LightGCN"; }, {6, 3}, true},
     {"CCDRec on BPR-MF", [](Settings& s) { s.backbone = "BPR"; }, {6, 3}, true},
     {"BPR + DNS", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.1, s.sampler = "dns"; }, {}, false, true},
     {"BPR + MixGCF", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.1, s.sampler = "mixgcf"; }, {}, false, true},
-    {"LightGCN + DNS, two negatives", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 0.1, s.n_neg = 2, s.sampler = "dns"; }, {}, false, true},
-    {"LightGCN + MixGCF, three layers", [](Settings& s) { s.model = "LightGCN", s.n_ui_layers = 3, s.sampler = "mixgcf"; }, {}, false, true},
+    {"LightGCN + DNS, two negatives",
+     [](Settings& s) { s.model = "LightGCN", s.reg_weight = 0.1, s.n_neg = 2, s.sampler = "dns"; },
+     {},
+     false,
+     true},
+    {"LightGCN + MixGCF, three layers",
+     [](Settings& s) { s.model = "LightGCN", s.n_ui_layers = 3, s.sampler = "mixgcf"; },
+     {},
+     false,
+     true},
     {"FREEDOM + MixGCF, two item layers, modality terms",
      [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0.4, s.n_mm_layers = 2, s.sampler = "mixgcf"; },
      {6, 3},
@@ -58,14 +76,26 @@ const Case cases[] = {
     {"FREEDOM + MixGCF, pruned, the mixture alone",
      [](Settings& s) { s.model = "FREEDOM", s.dropout = 0.4, s.omega = 1, s.sampler = "mixgcf"; },
      {6, 3}},
-    {"FREEDOM + popularity", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0.4, s.sampler = "popularity"; }, {6, 3}, false, true},
+    {"FREEDOM + popularity",
+     [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0.4, s.sampler = "popularity"; },
+     {6, 3},
+     false,
+     true},
     {"DMA + DNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "dns"; }, {6, 3}, false, true},
-    {"DMA on BPR-MF + MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.backbone = "BPR", s.sampler = "mixgcf"; }, {6, 3}, false, true},
+    {"DMA on BPR-MF + MixGCF",
+     [](Settings& s) { s.ndi = s.cns = false, s.backbone = "BPR", s.sampler = "mixgcf"; },
+     {6, 3},
+     false,
+     true},
     {"DMA + MixGCF, two item layers",
      [](Settings& s) { s.ndi = s.cns = false, s.n_mm_layers = 2, s.reg_weight = 0.3, s.sampler = "mixgcf"; },
      {6, 3}},
-    {"LightGCN + MixGCF without layers", [](Settings& s) { s.model = "LightGCN", s.n_ui_layers = 0, s.sampler = "mixgcf"; }, {}},
-    {"FREEDOM + MixGCF without layers", [](Settings& s) { s.model = "FREEDOM", s.n_ui_layers = 0, s.sampler = "mixgcf"; }, {6, 3}},
+    {"LightGCN + MixGCF without layers",
+     [](Settings& s) { s.model = "LightGCN", s.n_ui_layers = 0, s.sampler = "mixgcf"; },
+     {}},
+    {"FREEDOM + MixGCF without layers",
+     [](Settings& s) { s.model = "FREEDOM", s.n_ui_layers = 0, s.sampler = "mixgcf"; },
+     {6, 3}},
     {"omega 0 leaves no hard negative", [](Settings& s) { s.model = "LightGCN", s.omega = 0, s.sampler = "dns"; }, {}},
 };
 
@@ -75,7 +105,8 @@ std::vector<const char*> devices_of(const Case& c) {
   return {"cpu"};
 }
 
-// Gradients of a float32 model against central differences in double: rounding of both is far below 2e-5 of the tensor's largest gradient.
+// Gradients of a float32 model against central differences in double: rounding of both is far below 2e-5 of the
+// tensor's largest gradient.
 void expect_gradient(const std::string& what, const Dense& want, const std::vector<float>& got) {
   ASSERT_EQ(want.v.size(), got.size()) << what;
   double top = 0;
@@ -103,7 +134,8 @@ void give_hard(RefBatch& batch, Arrays& given, const Outline& o) {
   }
   std::vector<float> alpha;
   for (size_t k = 0; k < size_t(o.layers + 1) * B; ++k)
-    batch.mixed.push_back(int32_t((3 + 5 * k + k / B) % 11)), alpha.push_back(k == 1 ? 0.0f : float(std::fmod(0.37 * double(k) + 0.11, 1.0)));
+    batch.mixed.push_back(int32_t((3 + 5 * k + k / B) % 11)),
+        alpha.push_back(k == 1 ? 0.0f : float(std::fmod(0.37 * double(k) + 0.11, 1.0)));
   batch.mixed[2] = batch.p[2];  // an item may be positive and chosen at once
   batch.alpha.assign(alpha.begin(), alpha.end());
   given.ids["hard.items"] = batch.mixed, given.reals["hard.alpha"] = alpha;
@@ -128,7 +160,8 @@ void expect_reference(const Case& c, const char* device) {
   // A batch with repeated users, items that are positive and negative at once, and an item without interactions.
   RefBatch batch;
   batch.u = {0, 2, 2, 5, 1, 0};
-  batch.p = {data.train[0].item, data.train[6].item, data.train[7].item, data.train[15].item, data.train[3].item, data.train[1].item};
+  batch.p = {data.train[0].item,  data.train[6].item, data.train[7].item,
+             data.train[15].item, data.train[3].item, data.train[1].item};
   batch.r = {4, 10, batch.p[0], 7, 4, 1};
   if (s.n_neg == 2) batch.r.insert(batch.r.end(), {9, 9, 0, 2, 10, 3});
   if (c.curricular) batch.c = {3, 3, 10, 8, 5, 0};
@@ -161,7 +194,8 @@ void expect_reference(const Case& c, const char* device) {
   const double want = ref.loss(batch);
   EXPECT_NEAR(got, want, 2e-6 * std::fabs(want));
 
-  // Dropping L_dm's pull on Q when DMA is off is the definition of that ablation, so Q's reference gradient leaves the term out there.
+  // Dropping L_dm's pull on Q when DMA is off is the definition of that ablation, so Q's reference gradient leaves the
+  // term out there.
   const bool free_of_align = outline.diffusion && !s.dma;
   RefModel for_q = ref;
   if (free_of_align) for_q.s.lambda = 0;
@@ -200,7 +234,8 @@ double largest_difference(const Dense& a, const Dense& b) {
   return top;
 }
 
-// What users and items are ranked by: the whole graph, not that of the epoch, and with DMA the ehat_0 of every item fused in.
+// What users and items are ranked by: the whole graph, not that of the epoch, and with DMA the ehat_0 of every item
+// fused in.
 TEST(Model, EvaluationMatchesTheDoubleReference) {
   const Case evaluated[] = {
       {"BPR", [](Settings& s) { s.model = "BPR"; }, {}, false},
@@ -219,7 +254,8 @@ TEST(Model, EvaluationMatchesTheDoubleReference) {
     const Folder dir;
     const Dataset data = random_data(dir, U, I, 4, c.widths);
     Settings s;
-    s.embedding_size = 8, s.train_batch_size = 8, s.epochs = 2, s.knn_k = 3, s.dropout = 0.5, s.seed = 4, s.threads = 2, s.learning_rate = 0.05;
+    s.embedding_size = 8, s.train_batch_size = 8, s.epochs = 2, s.knn_k = 3, s.dropout = 0.5, s.seed = 4, s.threads = 2,
+    s.learning_rate = 0.05;
     s.timesteps = 6, s.mu = 0.4;
     c.set(s);
     Trainer trainer(s, data);
@@ -235,7 +271,8 @@ TEST(Model, EvaluationMatchesTheDoubleReference) {
       std::copy(hi.p, hi.p + hi.size(), h.v.begin() + hu.size());
       return h;
     };
-    EXPECT_LT(largest_difference(ranked_by(), reference_of(trainer.device(), model, s).evaluated(whole, nullptr)), 1e-6) << "no ehat_0 yet";
+    EXPECT_LT(largest_difference(ranked_by(), reference_of(trainer.device(), model, s).evaluated(whole, nullptr)), 1e-6)
+        << "no ehat_0 yet";
     for (int epoch = 0; epoch < 2; ++epoch) {
       model.begin_epoch(epoch);
       for (int64_t step = 0; step < model.steps_per_epoch(); ++step) model.step(epoch, step);
@@ -245,14 +282,16 @@ TEST(Model, EvaluationMatchesTheDoubleReference) {
       if (outline.fuses) e0_hat = dense_of(pool_of(trainer.device(), model, 3), I, s.embedding_size);
       const Dense got = ranked_by();
       EXPECT_LT(largest_difference(got, ref.evaluated(whole, outline.fuses ? &e0_hat : nullptr)), 2e-6);
-      if (outline.fuses) { EXPECT_GT(largest_difference(got, ref.evaluated(whole, nullptr)), 1e-2) << "the test would not see the fusion"; }
+      if (outline.fuses) {
+        EXPECT_GT(largest_difference(got, ref.evaluated(whole, nullptr)), 1e-2) << "the test would not see the fusion";
+      }
     }
   }
 }
 
-// Whole batches as training draws them, at every stage of the curriculum. The reference knows the addresses of the draws, ranks the candidates in
-// double by the pool of the stage (or, after tau_end, by its own h_i of this step) and takes the most similar; its loss is that of the model only
-// if that was the pool, and the choice.
+// Whole batches as training draws them, at every stage of the curriculum. The reference knows the addresses of the
+// draws, ranks the candidates in double by the pool of the stage (or, after tau_end, by its own h_i of this step) and
+// takes the most similar; its loss is that of the model only if that was the pool, and the choice.
 TEST(Model, CurricularNegativesComeFromThePoolOfTheStage) {
   const int32_t U = 20, I = 30;
   const int64_t d = 8, step = 1;
@@ -262,8 +301,10 @@ TEST(Model, CurricularNegativesComeFromThePoolOfTheStage) {
   for (const int epoch : {0, 1, 2, 3, 4, 5, 6}) {  // random, four pools, the last again, the model's own
     SCOPED_TRACE(epoch);
     Settings s;
-    s.embedding_size = int(d), s.train_batch_size = 24, s.epochs = 9, s.knn_k = 3, s.dropout = 0, s.seed = 6, s.threads = 2, s.timesteps = 5;
-    s.first_stage = 2, s.dtau = 1, s.tau_end = 5, s.candidate_ratio = 1, s.kappa = 0.03;  // one stands for election: the most similar
+    s.embedding_size = int(d), s.train_batch_size = 24, s.epochs = 9, s.knn_k = 3, s.dropout = 0, s.seed = 6,
+    s.threads = 2, s.timesteps = 5;
+    s.first_stage = 2, s.dtau = 1, s.tau_end = 5, s.candidate_ratio = 1,
+    s.kappa = 0.03;  // one stands for election: the most similar
     Trainer trainer(s, data);
     Recommender& model = trainer.model();
     ccdrec::Device& dev = trainer.device();
@@ -308,7 +349,8 @@ TEST(Model, CurricularNegativesComeFromThePoolOfTheStage) {
     const auto most_similar = [&](const Dense& pool) {
       std::vector<int32_t> chosen;
       for (size_t b = 0; b < batch.u.size(); ++b) {
-        const auto row = train.col.begin() + train.row_ptr[size_t(batch.u[b])], end = train.col.begin() + train.row_ptr[size_t(batch.u[b]) + 1];
+        const auto row = train.col.begin() + train.row_ptr[size_t(batch.u[b])],
+                   end = train.col.begin() + train.row_ptr[size_t(batch.u[b]) + 1];
         double top = -INFINITY;
         chosen.push_back(batch.r[b]);
         for (const int32_t j : cand) {
@@ -329,9 +371,13 @@ TEST(Model, CurricularNegativesComeFromThePoolOfTheStage) {
     double got = 0;
     for (const double x : model.losses()) got += x;
     EXPECT_NEAR(got, want, 2e-6 * std::fabs(want)) << model.model().negatives(epoch);
-    EXPECT_STREQ(model.model().negatives(epoch), epoch == 0 ? "random" : epoch == 6 ? "model" : pool_name(Pool(int(Pool::stage0) + stage)));
+    EXPECT_STREQ(model.model().negatives(epoch), epoch == 0   ? "random"
+                                                 : epoch == 6 ? "model"
+                                                              : pool_name(Pool(int(Pool::stage0) + stage)));
     for (int k = 0; k < 4; ++k)  // the test sees it when another pool is taken
-      if (k != stage || epoch == 6) { EXPECT_GT(std::fabs(loss_with(most_similar(pools[k])) - want), 1e-4 * std::fabs(want)) << k; }
+      if (k != stage || epoch == 6) {
+        EXPECT_GT(std::fabs(loss_with(most_similar(pools[k])) - want), 1e-4 * std::fabs(want)) << k;
+      }
     if (epoch != 6) { EXPECT_GT(std::fabs(loss_with(most_similar(own)) - want), 1e-4 * std::fabs(want)); }
   }
 }
@@ -357,7 +403,8 @@ TEST(Model, HardNegativesAreTheHardestOfTheirDraws) {
     const Dataset data = random_data(dir, U, I, 5, c.widths);
     const HostCsr train = pairs_by_user(data.train, U, I);
     Settings s;
-    s.embedding_size = int(d), s.train_batch_size = int(B), s.epochs = 3, s.knn_k = 3, s.dropout = 0.3, s.seed = 6, s.threads = 2, s.timesteps = 5;
+    s.embedding_size = int(d), s.train_batch_size = int(B), s.epochs = 3, s.knn_k = 3, s.dropout = 0.3, s.seed = 6,
+    s.threads = 2, s.timesteps = 5;
     s.n_candidates = int(N), s.omega = 0.6;
     c.set(s);
     Trainer trainer(s, data);
@@ -371,7 +418,8 @@ TEST(Model, HardNegativesAreTheHardestOfTheirDraws) {
     RefBatch batch;
     batch.u = drawn.ids("batch.users"), batch.p = drawn.ids("batch.positives"), batch.r = drawn.ids("batch.negatives"),
     batch.t = drawn.ids("diffusion.t");
-    if (const Shown* const eps = drawn.find("diffusion.noise")) batch.eps.assign(eps->floats.begin(), eps->floats.end());
+    if (const Shown* const eps = drawn.find("diffusion.noise"))
+      batch.eps.assign(eps->floats.begin(), eps->floats.end());
     const RefModel ref = reference_of(trainer.device(), model, s);
     const RefModel::Forward f = ref.forward(batch);
     std::vector<Dense> tables = f.v;
@@ -384,12 +432,14 @@ TEST(Model, HardNegativesAreTheHardestOfTheirDraws) {
     std::sort(occur.begin(), occur.end());
     occur.erase(std::unique(occur.begin(), occur.end()), occur.end());
     std::vector<float> alpha(tables.size() * size_t(B), 0.0f);
-    if (mixes) cpu::draw_mixing(ctx, {alpha.data(), int64_t(tables.size()), B}, B * step, Stream{s.seed, Use::mix, epoch, uint32_t(step)});
+    if (mixes)
+      cpu::draw_mixing(ctx, {alpha.data(), int64_t(tables.size()), B}, B * step,
+                       Stream{s.seed, Use::mix, epoch, uint32_t(step)});
     std::vector<int32_t> want(alpha.size());
     for (int64_t b = 0; b < B; ++b) {
       const std::vector<int32_t> user(size_t(N), batch.u[size_t(b)]);
-      cpu::negatives(ctx, candidates.data(), user.data(), N, 1, (B * step + b) * N, train.view(), occur.data(), int64_t(occur.size()),
-                     Stream{s.seed, Use::hard, epoch, uint32_t(step)});
+      cpu::negatives(ctx, candidates.data(), user.data(), N, 1, (B * step + b) * N, train.view(), occur.data(),
+                     int64_t(occur.size()), Stream{s.seed, Use::hard, epoch, uint32_t(step)});
       for (size_t l = 0; l < tables.size(); ++l) {
         const size_t at = l * size_t(B) + size_t(b);
         double top = -INFINITY;
@@ -457,7 +507,8 @@ TEST(Model, GoldenNumbersOfTheReferencePrograms) {
     add_feature(data, dir, "image", xv, 3);
     add_feature(data, dir, "text", xt, 2);
     Settings s;
-    s.model = g.model, s.embedding_size = 4, s.train_batch_size = 8, s.epochs = 1, s.reg_weight = 0.1, s.knn_k = 2, s.dropout = 0, s.threads = 1;
+    s.model = g.model, s.embedding_size = 4, s.train_batch_size = 8, s.epochs = 1, s.reg_weight = 0.1, s.knn_k = 2,
+    s.dropout = 0, s.threads = 1;
     Trainer trainer(s, data);
     Recommender& model = trainer.model();
     const auto values = [](int n, int64_t count) {
@@ -466,14 +517,16 @@ TEST(Model, GoldenNumbersOfTheReferencePrograms) {
       return v;
     };
     // FREEDOM's parameters are numbered P, Q, X_v, X_t, W_v, b_v, W_t, b_t; the features keep their own values.
-    const std::map<std::string, int> number = {{"user_embedding.weight", 0}, {"item_id_embedding.weight", 1}, {"image_trs.weight", 4},
-                                               {"image_trs.bias", 5},        {"text_trs.weight", 6},          {"text_trs.bias", 7}};
+    const std::map<std::string, int> number = {{"user_embedding.weight", 0}, {"item_id_embedding.weight", 1},
+                                               {"image_trs.weight", 4},      {"image_trs.bias", 5},
+                                               {"text_trs.weight", 6},       {"text_trs.bias", 7}};
     for (const Window& w : windows_of(model))
       if (number.count(w.name)) put(w, values(number.at(w.name), w.rows * w.cols));
     model.begin_epoch(0);
     Arrays given;
-    given.ids = {
-        {"batch.users", {0, 0, 0, 1, 1, 2, 2, 3}}, {"batch.positives", {0, 1, 2, 1, 3, 0, 3, 2}}, {"batch.negatives", {3, 4, 3, 0, 4, 1, 2, 1}}};
+    given.ids = {{"batch.users", {0, 0, 0, 1, 1, 2, 2, 3}},
+                 {"batch.positives", {0, 1, 2, 1, 3, 0, 3, 2}},
+                 {"batch.negatives", {3, 4, 3, 0, 4, 1, 2, 1}}};
     model.give(given);
     model.forward_backward(0, 0);
     double loss = 0;

@@ -1,5 +1,5 @@
-// Run folders that commit 7c47670 left (tests/runs, made by make.sh there): later programs evaluate, recommend, export, compare and resume them to the
-// bits that the program of that commit came to.
+// Run folders that commit 7c47670 left (tests/runs, made by make.sh there): later programs evaluate, recommend, export,
+// compare and resume them to the bits that the program of that commit came to.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -90,8 +90,10 @@ void expect_resumed(const std::string& name, const std::string& folder) {
     for (const auto& [tensor, digest] : want) {
       ASSERT_TRUE(tensors.count(tensor)) << name << " " << file << " " << tensor;
       std::vector<unsigned char> bytes = tensors.at(tensor).bytes;
-      if (tensor == "state.losses") bytes.resize(4 * sizeof(double));  // four terms in every model then; the epoch is over, and all are 0
-      EXPECT_EQ(sha256({reinterpret_cast<const char*>(bytes.data()), bytes.size()}), digest) << name << " " << file << " " << tensor;
+      if (tensor == "state.losses")
+        bytes.resize(4 * sizeof(double));  // four terms in every model then; the epoch is over, and all are 0
+      EXPECT_EQ(sha256({reinterpret_cast<const char*>(bytes.data()), bytes.size()}), digest)
+          << name << " " << file << " " << tensor;
     }
   }
   std::istringstream want(expected(name + "-resumed.metrics.jsonl")), got(read_text(folder + "/metrics.jsonl"));
@@ -101,7 +103,8 @@ void expect_resumed(const std::string& name, const std::string& folder) {
     expect_holds(json::parse(w), json::parse(g), name + " epoch " + std::to_string(epochs));
   }
   EXPECT_EQ(epochs, 10);
-  expect_holds(json::parse(expected(name + "-resumed.summary.json")), json::parse(read_text(folder + "/summary.json")), name + " summary");
+  expect_holds(json::parse(expected(name + "-resumed.summary.json")), json::parse(read_text(folder + "/summary.json")),
+               name + " summary");
 }
 
 void expect_compared(const std::vector<std::string>& words, const std::string& file) {
@@ -126,7 +129,8 @@ TEST(OldRuns, ResumeToTheSameBitsAndAreCompared) {
     ASSERT_EQ(r.code, 0) << name << r.err;
     expect_resumed(name, folder);
   }
-  std::vector<std::string> words = {"compare", kRuns + "/bpr-finished", dir / "freedom-killed", dir / "ccdrec-stopped", "--json"};
+  std::vector<std::string> words = {"compare", kRuns + "/bpr-finished", dir / "freedom-killed", dir / "ccdrec-stopped",
+                                    "--json"};
   expect_compared(words, "compare.json");
   words.push_back("--valid");
   expect_compared(words, "compare-valid.json");

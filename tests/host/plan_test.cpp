@@ -18,7 +18,8 @@ std::vector<std::string> devices_here() {
 
 Settings plan_settings(void (*set)(Settings&), const std::string& device) {
   Settings s;
-  s.embedding_size = 16, s.train_batch_size = 160, s.epochs = 3, s.knn_k = 5, s.threads = 2, s.dtau = 1, s.tau_end = 1, s.timesteps = 3;
+  s.embedding_size = 16, s.train_batch_size = 160, s.epochs = 3, s.knn_k = 5, s.threads = 2, s.dtau = 1, s.tau_end = 1,
+  s.timesteps = 3;
   s.dropout = 0.3, s.device = device;
   set(s);
   return s;
@@ -30,8 +31,9 @@ size_t bytes_of(const MemoryPlan& plan, const std::string& what) {
   return 0;
 }
 
-// Three epochs: at random, from the pools, from the model's own rows; the third step records on a GPU. Each with its evaluation, or one at the end. A GPU
-// takes its scratch as planned, so it is what operations have asked for that the plan must not exceed by much.
+// Three epochs: at random, from the pools, from the model's own rows; the third step records on a GPU. Each with its
+// evaluation, or one at the end. A GPU takes its scratch as planned, so it is what operations have asked for that the
+// plan must not exceed by much.
 void expect_planned(const Named& m, const Dataset& data, const std::string& device) {
   const Settings s = plan_settings(m.set, device);
   SCOPED_TRACE(std::string(m.name) + " on " + device + ", eval_step " + std::to_string(s.eval_step));
@@ -47,7 +49,8 @@ void expect_planned(const Named& m, const Dataset& data, const std::string& devi
   EXPECT_LE(double(bytes_of(plan, "scratch")), 1.5 * double(scratch) + 100e3);
   EXPECT_GE(plan.total(), t.device_bytes());
   const size_t beside =
-      bytes_of(plan, "libraries") + (device == "cpu" ? bytes_of(plan, "evaluation") : 0);  // the CPU's lists are not all the device's
+      bytes_of(plan, "libraries") +
+      (device == "cpu" ? bytes_of(plan, "evaluation") : 0);  // the CPU's lists are not all the device's
   EXPECT_LE(double(plan.total() - beside), 1.3 * double(t.device_bytes()) + 100e3);
   if (device == "cuda") { EXPECT_EQ(t.device().ctx.scratch_bytes(), bytes_of(plan, "scratch")) << "nothing has grown"; }
 }
@@ -58,7 +61,8 @@ const Named planned_models[] = {
     {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
     {"LightGCN, three negatives", [](Settings& s) { s.model = "LightGCN", s.n_neg = 3, s.embedding_size = 20; }},
     {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2; }},
-    {"FREEDOM, features frozen", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.train_features = false, s.dropout = 0; }},
+    {"FREEDOM, features frozen",
+     [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.train_features = false, s.dropout = 0; }},
     {"FREEDOM without modality terms", [](Settings& s) { s.model = "FREEDOM", s.knn_center = true; }},
     {"CCDRec", [](Settings&) {}},
     {"CCDRec, late evaluation", [](Settings& s) { s.eval_step = 3, s.candidate_ratio = 1; }},
@@ -67,8 +71,10 @@ const Named planned_models[] = {
     {"DMA and NDI", [](Settings& s) { s.cns = false; }},
     {"BPR, popularity", [](Settings& s) { s.model = "BPR", s.sampler = "popularity"; }},
     {"MG(LightGCN), DNS", [](Settings& s) { s.model = "LightGCN", s.use_mg = true, s.sampler = "dns"; }},
-    {"LightGCN, MixGCF, three layers", [](Settings& s) { s.model = "LightGCN", s.n_ui_layers = 3, s.sampler = "mixgcf"; }},
-    {"MG(FREEDOM), MixGCF", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.use_mg = true, s.beta = 1, s.sampler = "mixgcf"; }},
+    {"LightGCN, MixGCF, three layers",
+     [](Settings& s) { s.model = "LightGCN", s.n_ui_layers = 3, s.sampler = "mixgcf"; }},
+    {"MG(FREEDOM), MixGCF",
+     [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.use_mg = true, s.beta = 1, s.sampler = "mixgcf"; }},
     {"DMA, DNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "dns"; }},
     {"DMA on BPR, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.backbone = "BPR", s.sampler = "mixgcf"; }},
 };
@@ -80,7 +86,8 @@ TEST(SlowPlan, CoversArraysAndScratchOfTrainingAndEvaluation) {
     for (const Named& m : planned_models) expect_planned(m, data, device);
   const Named more_on_the_cpu[] = {
       {"BPR, MixGCF", [](Settings& s) { s.model = "BPR", s.sampler = "mixgcf", s.n_neg = 2; }},
-      {"LightGCN, DNS at omega 0", [](Settings& s) { s.model = "LightGCN", s.sampler = "dns", s.omega = 0, s.negative_stats = 0; }},
+      {"LightGCN, DNS at omega 0",
+       [](Settings& s) { s.model = "LightGCN", s.sampler = "dns", s.omega = 0, s.negative_stats = 0; }},
       {"LightGCN, MixGCF at omega 0", [](Settings& s) { s.model = "LightGCN", s.sampler = "mixgcf", s.omega = 0; }},
       {"DMA, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "mixgcf"; }},
       {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }},
@@ -96,8 +103,9 @@ TEST(Plan, WhatHardNegativesAddIsWhatTheyTake) {
   const auto arrays = [&](const Settings& s) {  // planned, taken
     Trainer t(s, data);
     const MemoryPlan plan = Trainer::plan(s, data);
-    return std::pair{int64_t(plan.total() - bytes_of(plan, "scratch") - bytes_of(plan, "libraries") - bytes_of(plan, "evaluation")),
-                     int64_t(t.device_bytes() - t.device().ctx.scratch_bytes())};
+    return std::pair{
+        int64_t(plan.total() - bytes_of(plan, "scratch") - bytes_of(plan, "libraries") - bytes_of(plan, "evaluation")),
+        int64_t(t.device_bytes() - t.device().ctx.scratch_bytes())};
   };
   for (const std::string& device : devices_here())
     for (const char* model : {"LightGCN", "BPR", "FREEDOM", "CCDRec"}) {
@@ -107,7 +115,8 @@ TEST(Plan, WhatHardNegativesAddIsWhatTheyTake) {
       const auto expect_added = [&](const Settings& z, const std::string& what) {
         const auto [with_planned, with_taken] = arrays(z);
         EXPECT_GT(with_taken, taken) << model << ", " << what << " on " << device;
-        EXPECT_NEAR(double(with_planned - planned), double(with_taken - taken), 0.02 * double(with_taken - taken) + 8192)
+        EXPECT_NEAR(double(with_planned - planned), double(with_taken - taken),
+                    0.02 * double(with_taken - taken) + 8192)
             << model << ", " << what << " on " << device;
       };
       for (const char* sampler : {"popularity", "dns", "mixgcf"}) {
@@ -127,7 +136,8 @@ TEST(Plan, WhatHardNegativesAddIsWhatTheyTake) {
       }();
       const auto [with_planned, with_taken] = arrays(z);
       EXPECT_GT(with_taken, plain_taken);
-      EXPECT_NEAR(double(with_planned - plain_planned), double(with_taken - plain_taken), 512) << model << " on " << device;
+      EXPECT_NEAR(double(with_planned - plain_planned), double(with_taken - plain_taken), 512)
+          << model << " on " << device;
       if (device == "cuda") break;  // one is enough: arrays are the same everywhere
     }
 }
@@ -136,8 +146,9 @@ TEST(Plan, WhatHardNegativesAddIsWhatTheyTake) {
 TEST(SlowPlan, CoversTheListsOfManyCandidates) {
   const Folder dir;
   const Dataset data = random_data(dir, 24, 4110, 4, {8});
-  const Named many{"CCDRec, 4110 candidates",
-                   [](Settings& s) { s.candidate_ratio = 1, s.train_batch_size = 64, s.epochs = 2, s.embedding_size = 8, s.dropout = 0; }};
+  const Named many{"CCDRec, 4110 candidates", [](Settings& s) {
+                     s.candidate_ratio = 1, s.train_batch_size = 64, s.epochs = 2, s.embedding_size = 8, s.dropout = 0;
+                   }};
   for (const std::string& device : devices_here()) expect_planned(many, data, device);
 }
 
@@ -145,12 +156,14 @@ TEST(SlowPlan, CoversTheListsOfManyCandidates) {
 TEST(Plan, CoversTheSortOfLargeBatches) {
   const Folder dir;
   const Dataset data = random_data(dir, 500, 60, 12, {});
-  const Named large{"BPR, two batches",
-                    [](Settings& s) { s.model = "BPR", s.train_batch_size = 3200, s.n_neg = 2, s.epochs = 2, s.embedding_size = 4; }};
+  const Named large{"BPR, two batches", [](Settings& s) {
+                      s.model = "BPR", s.train_batch_size = 3200, s.n_neg = 2, s.epochs = 2, s.embedding_size = 4;
+                    }};
   for (const std::string& device : devices_here()) expect_planned(large, data, device);
 }
 
-// --- the sentence ------------------------------------------------------------------------------------------------------------------------
+// --- the sentence
+// ---------------------------------------------------------------------------------------------------------------------
 
 std::string refusal(const Settings& s, const Dataset& data, const cli::FreeMemory& free) {
   try {
@@ -189,7 +202,8 @@ TEST(TooLarge, AnotherSettingIsNamedWhereTheBatchIsNotWhatTakesMemory) {
   const Folder dir;
   const Dataset data = random_data(dir, 3000, 2000, 3, {64});
   // The tables.
-  Settings s = plan_settings([](Settings& z) { z.model = "BPR", z.embedding_size = 256, z.train_batch_size = 16; }, "cpu");
+  Settings s =
+      plan_settings([](Settings& z) { z.model = "BPR", z.embedding_size = 256, z.train_batch_size = 16; }, "cpu");
   const cli::FreeMemory half{Trainer::plan(s, data).total() / 2, false};
   const std::string said = refusal(s, data, half);
   EXPECT_FALSE(has(said, "train_features")) << "BPR reads none: " << said;
@@ -220,7 +234,8 @@ TEST(TooLarge, NothingThatFitsIsSaidToo) {
   };
   EXPECT_TRUE(has(said("BPR"), "; no train_batch_size or embedding_size would fit")) << said("BPR");
   EXPECT_FALSE(has(said("BPR"), "train_features")) << said("BPR");
-  EXPECT_TRUE(has(said("CCDRec"), "; no train_batch_size or embedding_size would fit, nor would train_features=false")) << said("CCDRec");
+  EXPECT_TRUE(has(said("CCDRec"), "; no train_batch_size or embedding_size would fit, nor would train_features=false"))
+      << said("CCDRec");
 }
 
 TEST(TooLarge, TheHeadingNamesTheMemoryThatIsMeant) {

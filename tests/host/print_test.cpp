@@ -57,10 +57,12 @@ TEST(PrintArray, EveryShapeAndType) {
   EXPECT_EQ(print("a"), "a, 4 entries, row: column value\n  0:  3 1.0000  10 0.5000\n  2:  0 0.7500   1 0.2500\n");
   EXPECT_EQ(print("a", "2"), "a, 4 entries, row: column value\n  2:  0 0.7500  1 0.2500\n");
   EXPECT_EQ(print("items", "1:"), "items (3)\n  10  0\n");
-  EXPECT_EQ(print("y", "1:2"), "y (2,3)\n  1  0.001  1.000  -3.000\n") << "as many decimals as the whole array asks for";
+  EXPECT_EQ(print("y", "1:2"), "y (2,3)\n  1  0.001  1.000  -3.000\n")
+      << "as many decimals as the whole array asks for";
 
   EXPECT_EQ(refused([&] { print("itms"); }),
-            "--print itms: neither the case nor the result has such an array; did you mean 'items'? (docs/step-format.md lists them)");
+            "--print itms: neither the case nor the result has such an array; did you mean 'items'? "
+            "(docs/step-format.md lists them)");
   EXPECT_EQ(refused([&] { print("y", "1:4"); }), "--rows asks for row 3 of 'y', which has 2 (0 to 1)");
   EXPECT_EQ(refused([&] { print("y", "2:"); }), "--rows 2:2 holds no row");
   for (const char* rows : {"x", "1:x", ":2", "-1", "1:2:3", "1 "})
@@ -69,25 +71,31 @@ TEST(PrintArray, EveryShapeAndType) {
 
 // The arrays that a result holds for readers agree with the ones that the golden cases hold fast.
 TEST(StepResult, WhatIsShownInBetweenFitsTogether) {
-  const TensorFile given = read_safetensors(std::string(CCDREC_SOURCE_DIR) + "/tests/golden/ccdrec_duplicates.case.safetensors");
-  const TensorFile r = run_step_case(std::string(CCDREC_SOURCE_DIR) + "/tests/golden/ccdrec_duplicates.case.safetensors", "", "cpu", 2);
+  const TensorFile given =
+      read_safetensors(std::string(CCDREC_SOURCE_DIR) + "/tests/golden/ccdrec_duplicates.case.safetensors");
+  const TensorFile r =
+      run_step_case(std::string(CCDREC_SOURCE_DIR) + "/tests/golden/ccdrec_duplicates.case.safetensors", "", "cpu", 2);
   const auto at = [&](const std::string& name) -> const TensorData& { return r.tensors.at(name); };
   const auto i64 = [](const TensorData& t, size_t k) {
     return t.dtype == "I32" ? int64_t(t.i32()[k]) : reinterpret_cast<const int64_t*>(t.bytes.data())[k];
   };
-  const int64_t B = at("h.users").shape[0], d = at("e_t").shape[1], n = at("e_t").shape[0], K = at("estimator.a").shape[1], I = at("hhat").shape[0],
-                U = at("ego.0").shape[0] - I;
+  const int64_t B = at("h.users").shape[0], d = at("e_t").shape[1], n = at("e_t").shape[0],
+                K = at("estimator.a").shape[1], I = at("hhat").shape[0], U = at("ego.0").shape[0] - I;
   const float near = 2e-6f, mu = 0.5f;
   for (int64_t j = 0; j < n; ++j) {
-    const int64_t i = i64(given.tensors.at("diffusion.items"), size_t(j)), t = i64(given.tensors.at("diffusion.t"), size_t(j));
+    const int64_t i = i64(given.tensors.at("diffusion.items"), size_t(j)),
+                  t = i64(given.tensors.at("diffusion.t"), size_t(j));
     for (int64_t c = 0; c < d; ++c) {
       const auto k = size_t(j * d + c), ik = size_t(i * d + c), node = size_t((U + i) * d + c);
       const float q = given.tensors.at("param.item_id_embedding.weight").f32()[ik], e0_hat = at("e0_hat").f32()[k];
       EXPECT_NEAR(at("e_t").f32()[k],
-                  at("schedule.sqrt_abar").f32()[t] * q + at("schedule.sqrt_1m_abar").f32()[t] * given.tensors.at("diffusion.noise").f32()[k], near);
+                  at("schedule.sqrt_abar").f32()[t] * q +
+                      at("schedule.sqrt_1m_abar").f32()[t] * given.tensors.at("diffusion.noise").f32()[k],
+                  near);
       EXPECT_NEAR(at("ego.0").f32()[node], (1 - mu) * at("hhat").f32()[ik] + mu * e0_hat, near);
       float e0 = 0, s = 0;  // s = mean over r of sum over c of a_rc x_c; e0_hat = s W_v
-      for (int64_t in = 0; in < d; ++in) e0 += at("estimator.s").f32()[j * d + in] * given.tensors.at("param.estimator.w_v.weight").f32()[c * d + in];
+      for (int64_t in = 0; in < d; ++in)
+        e0 += at("estimator.s").f32()[j * d + in] * given.tensors.at("param.estimator.w_v.weight").f32()[c * d + in];
       EXPECT_NEAR(e0_hat, e0, near);
       for (int64_t rc = 0; rc < K * K; ++rc)
         s += at("estimator.a").f32()[j * K * K + rc] * at("estimator.x").f32()[(j * K + rc % K) * d + c] / float(K);
@@ -100,7 +108,8 @@ TEST(StepResult, WhatIsShownInBetweenFitsTogether) {
     float score = 0;
     for (int64_t c = 0; c < d; ++c) {
       const auto node = size_t(u * d + c), k = size_t(b * d + c);
-      EXPECT_NEAR(at("h.users").f32()[k], (at("ego.0").f32()[node] + at("ego.1").f32()[node] + at("ego.2").f32()[node]) / 3, near);
+      EXPECT_NEAR(at("h.users").f32()[k],
+                  (at("ego.0").f32()[node] + at("ego.1").f32()[node] + at("ego.2").f32()[node]) / 3, near);
       EXPECT_EQ(at("grad.ego.0").f32()[node], at("grad.user_embedding.weight").f32()[node]);
       score += at("h.users").f32()[k] * at("h.positives").f32()[k];
     }
@@ -114,15 +123,18 @@ TEST(StepResult, WhatIsShownInBetweenFitsTogether) {
     for (int64_t c = 0; c < d; ++c) want[size_t(i64(given.tensors.at("diffusion.items"), size_t(j)) * d + c)] *= 1 - mu;
   const auto receive = [&](const std::string& slots, const std::string& items) {
     for (int64_t b = 0; b < B; ++b)
-      for (int64_t c = 0; c < d; ++c) want[size_t(i64(given.tensors.at(items), size_t(b)) * d + c)] += at(slots).f32()[b * d + c];
+      for (int64_t c = 0; c < d; ++c)
+        want[size_t(i64(given.tensors.at(items), size_t(b)) * d + c)] += at(slots).f32()[b * d + c];
   };
-  receive("grad.h.positives", "batch.positives"), receive("grad.h.negatives", "batch.negatives"), receive("grad.h.curricular", "batch.curricular");
+  receive("grad.h.positives", "batch.positives"), receive("grad.h.negatives", "batch.negatives"),
+      receive("grad.h.curricular", "batch.curricular");
   for (size_t k = 0; k < want.size(); ++k) EXPECT_NEAR(at("grad.hhat").f32()[k], want[k], near) << k;
 }
 
 TEST(StepCommand, PrintsWritesOrBoth) {
   const Folder dir;
-  const std::string in = std::string(CCDREC_SOURCE_DIR) + "/tests/golden/ccdrec.case.safetensors", out_file = dir / "r.safetensors";
+  const std::string in = std::string(CCDREC_SOURCE_DIR) + "/tests/golden/ccdrec.case.safetensors",
+                    out_file = dir / "r.safetensors";
   const auto run = [&](std::vector<const char*> words, int code) {
     words.insert(words.begin(), {"ccdrec", "step", "--in", in.c_str()});
     std::ostringstream out, err;
@@ -134,7 +146,8 @@ TEST(StepCommand, PrintsWritesOrBoth) {
   EXPECT_NE(both.find("\nwrote " + out_file + "\n"), std::string::npos);
   EXPECT_TRUE(std::filesystem::remove(out_file));
   EXPECT_NE(run({}, 2).find("--out"), std::string::npos);
-  EXPECT_NE(run({"--print", "loss.totl", "--out", out_file.c_str()}, 2).find("did you mean 'loss.total'?"), std::string::npos);
+  EXPECT_NE(run({"--print", "loss.totl", "--out", out_file.c_str()}, 2).find("did you mean 'loss.total'?"),
+            std::string::npos);
   EXPECT_FALSE(std::filesystem::exists(out_file)) << "a mistake leaves nothing";
   EXPECT_NE(run({"--print", "e_t", "--rows", "0-3"}, 2).find("expected FIRST:END"), std::string::npos);
 }

@@ -43,7 +43,8 @@ std::map<std::string, Documented> documented() {
     EXPECT_GE(cells.size(), 6u) << line;
     if (cells.size() < 6) continue;
     const std::string name = *words_of(cells[1]).begin();
-    EXPECT_TRUE(list.emplace(name, Documented{*words_of(cells[2]).begin(), words_of(cells[3])}).second) << name << " twice";
+    EXPECT_TRUE(list.emplace(name, Documented{*words_of(cells[2]).begin(), words_of(cells[3])}).second)
+        << name << " twice";
   }
   return list;
 }
@@ -94,20 +95,22 @@ void expect_payloads(const simt::Ranges& r, int64_t epochs) {
       EXPECT_EQ(payload, epoch + 1);
     } else {
       int at = parent;
-      while (at >= 0 && r.all[size_t(at)].id != RangeId::step && r.all[size_t(at)].id != RangeId::epoch) at = r.all[size_t(at)].parent;
+      while (at >= 0 && r.all[size_t(at)].id != RangeId::step && r.all[size_t(at)].id != RangeId::epoch)
+        at = r.all[size_t(at)].parent;
       EXPECT_EQ(payload, at >= 0 ? r.all[size_t(at)].payload : epochs - 1);
     }
   }
   EXPECT_EQ(epoch, epochs - 1);
 }
 
-// Random negatives, then a pool, then the model's own rows; direct, recorded and replayed steps; both checkpoints; ranked again from one of them.
+// Random negatives, then a pool, then the model's own rows; direct, recorded and replayed steps; both checkpoints;
+// ranked again from one of them.
 TEST(Ranges, ARunOpensThoseOfTheGuideAndNoOthers) {
   const Folder dir;
   simt::RangeWatch watch;
-  const Result trained = run(
-      train_words("CCDRec", dir / "run",
-                  {"--device", "cuda", "--set", "epochs=4", "--set", "dtau=1", "--set", "first_stage=1", "--set", "tau_end=2", "--set", "knn_k=3"}));
+  const Result trained = run(train_words("CCDRec", dir / "run",
+                                         {"--device", "cuda", "--set", "epochs=4", "--set", "dtau=1", "--set",
+                                          "first_stage=1", "--set", "tau_end=2", "--set", "knn_k=3"}));
   ASSERT_EQ(trained.code, 0) << trained.err;
   simt::Ranges& r = watch.kept;
   expect_payloads(r, 4);
@@ -120,7 +123,8 @@ TEST(Ranges, ARunOpensThoseOfTheGuideAndNoOthers) {
   EXPECT_GT(replayed, 0) << "a replay has no phases";
 
   // The samplers' own.
-  const Result hard = run(train_words("LightGCN", dir / "hard", {"--device", "cuda", "--set", "epochs=1", "--set", "sampler=dns"}));
+  const Result hard =
+      run(train_words("LightGCN", dir / "hard", {"--device", "cuda", "--set", "epochs=1", "--set", "sampler=dns"}));
   ASSERT_EQ(hard.code, 0) << hard.err;
 
   const size_t before = r.all.size();
@@ -144,7 +148,8 @@ TEST(Ranges, ARunOpensThoseOfTheGuideAndNoOthers) {
     const nlohmann::json epoch = nlohmann::json::parse(line);
     for (const auto& [phase, seconds] : epoch.at("seconds").items()) logged.insert(phase);
   }
-  EXPECT_EQ(logged, (std::set<std::string>{"train", "prune", "sample", "forward", "backward", "optimiser", "hardness", "reverse", "evaluation"}));
+  EXPECT_EQ(logged, (std::set<std::string>{"train", "prune", "sample", "forward", "backward", "optimiser", "hardness",
+                                           "reverse", "evaluation"}));
   logged.erase("train");
   for (const std::string& phase : logged) EXPECT_TRUE(guide.count(phase)) << phase;
 }

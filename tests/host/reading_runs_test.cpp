@@ -1,4 +1,5 @@
-// What evaluate, recommend, export and compare make of a run folder whose files, or whose data, are no longer those of the run.
+// What evaluate, recommend, export and compare make of a run folder whose files, or whose data, are no longer those of
+// the run.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -44,13 +45,16 @@ struct Trained {
   std::string data = dir / "set", inter = data + "/tiny.inter", folder = dir / "run";
   explicit Trained(const std::string& model = "BPR", Words more = {}) {
     fs::copy(data_folder(), data);
-    Words words = {"train", "-m", model, "-d", data, "--run-dir", folder, "--threads", "2", "--set", "embedding_size=8", "--set", "epochs=3"};
+    Words words = {
+        "train", "-m",      model, "-d", data, "--run-dir", folder, "--threads", "2", "--set", "embedding_size=8",
+        "--set", "epochs=3"};
     words.insert(words.end(), more.begin(), more.end());
     const Result r = run(words);
     EXPECT_EQ(r.code, 0) << r.err;
   }
   void forget(const char* key) const {  // as a program that did not write it
-    for (const char* file : {"/best.safetensors", "/last.safetensors"}) change_metadata(folder + file, [&](auto& meta) { meta.erase(key); });
+    for (const char* file : {"/best.safetensors", "/last.safetensors"})
+      change_metadata(folder + file, [&](auto& meta) { meta.erase(key); });
   }
   // The last training row and the first test row change sides: same ids in the same order, another split.
   void change_split() const {
@@ -77,7 +81,8 @@ void expect_refused(const Words& words, const std::string& part) {
   const Result r = run(words);
   EXPECT_EQ(r.code, 2) << words[0] << r.out;
   EXPECT_TRUE(has(r.err, part)) << words[0] << ": " << r.err;
-  EXPECT_TRUE(r.err.ends_with("\n") && r.err.rfind("ccdrec: ") == r.err.rfind("\n", r.err.size() - 2) + 1) << "one sentence: " << r.err;
+  EXPECT_TRUE(r.err.ends_with("\n") && r.err.rfind("ccdrec: ") == r.err.rfind("\n", r.err.size() - 2) + 1)
+      << "one sentence: " << r.err;
   EXPECT_EQ(r.out, "") << words[0];
 }
 
@@ -86,7 +91,8 @@ TEST(ReadingRuns, OtherInteractionsAreRefused) {
     const char* name;
     void (Trained::*make)() const;
   };
-  for (const Change& change : {Change{"split", &Trained::change_split}, {"rows", &Trained::drop_a_row}, {"mapping", &Trained::add_mapping}}) {
+  for (const Change& change :
+       {Change{"split", &Trained::change_split}, {"rows", &Trained::drop_a_row}, {"mapping", &Trained::add_mapping}}) {
     SCOPED_TRACE(change.name);
     const Trained t;
     ASSERT_EQ(run({"recommend", t.folder, "-k", "3", "-o", t.dir / "lists.tsv"}).code, 0);
@@ -105,7 +111,8 @@ TEST(ReadingRuns, OtherInteractionsAreRefused) {
 TEST(ReadingRuns, OtherDataSaysInEveryLineThatItIsNotComparable) {
   const Trained t;
   t.change_split();
-  for (const Words& words : {Words{"evaluate", t.folder}, Words{"recommend", t.folder, "-k", "2", "--format", "jsonl"}}) {
+  for (const Words& words :
+       {Words{"evaluate", t.folder}, Words{"recommend", t.folder, "-k", "2", "--format", "jsonl"}}) {
     Words all = words;
     all.push_back("--other-data");
     const Result r = run(all);
@@ -125,7 +132,9 @@ TEST(ReadingRuns, OtherDataSaysInEveryLineThatItIsNotComparable) {
   const Words rows = lines_of(read_text(t.dir / "lists.tsv"));
   EXPECT_EQ(rows[0], "userID\titemID\tscore\tnote");
   for (size_t k = 1; k < rows.size(); ++k) EXPECT_TRUE(rows[k].ends_with("\tnot comparable")) << rows[k];
-  ASSERT_EQ(run({"recommend", t.folder, "-k", "2", "--other-data", "--format", "jsonl", "-o", t.dir / "lists.jsonl"}).code, 0);
+  ASSERT_EQ(
+      run({"recommend", t.folder, "-k", "2", "--other-data", "--format", "jsonl", "-o", t.dir / "lists.jsonl"}).code,
+      0);
   EXPECT_EQ(json::parse(lines_of(read_text(t.dir / "lists.jsonl"))[0]).at("comparable"), false);
   const Result a = run({"evaluate", "--recs", t.dir / "lists.tsv", "-d", t.data, "--json"}),
                b = run({"evaluate", t.folder, "--other-data", "--recs", t.dir / "lists.jsonl", "--json"});
@@ -134,7 +143,8 @@ TEST(ReadingRuns, OtherDataSaysInEveryLineThatItIsNotComparable) {
   EXPECT_EQ(json::parse(a.out).at("test"), json::parse(b.out).at("test"));
   EXPECT_EQ(json::parse(b.out).at("note"), "not comparable");
 
-  EXPECT_EQ(run({"evaluate", "--recs", t.dir / "lists.tsv", "-d", t.data, "--other-data"}).code, 2) << "there is no run to differ from";
+  EXPECT_EQ(run({"evaluate", "--recs", t.dir / "lists.tsv", "-d", t.data, "--other-data"}).code, 2)
+      << "there is no run to differ from";
   const Result same = run({"evaluate", t.folder, "-d", data_folder(), "--other-data"});
   EXPECT_FALSE(has(same.out + same.err, "not comparable")) << "the run's own rows after all";
 }
@@ -149,7 +159,8 @@ TEST(ReadingRuns, OlderRunsTellByTheirSummaryOrByWhatTheyWereComputedFrom) {
     t.change_split();
     expect_refused({"evaluate", t.folder}, "its interactions are not those");
     fs::remove(t.folder + "/summary.json");  // killed
-    expect_refused({"evaluate", t.folder}, reads_features ? "its interactions or features are not those" : "its interactions are not those");
+    expect_refused({"evaluate", t.folder},
+                   reads_features ? "its interactions or features are not those" : "its interactions are not those");
     std::ofstream(t.inter) << whole;
     const Result r = run({"evaluate", t.folder});
     EXPECT_EQ(r.code, 0) << r.err;
@@ -168,8 +179,8 @@ TEST(ReadingRuns, WhatContradictsTheCheckpointIsNamed) {
     write_text(path, text.replace(text.find(from), from.size(), to));
   };
   const auto everywhere = [](const Trained& t, const std::string& part) {
-    for (const Words& words :
-         {Words{"evaluate", t.folder}, Words{"recommend", t.folder}, Words{"compare", t.folder}, Words{"export", t.folder, "-o", t.dir / "out"}})
+    for (const Words& words : {Words{"evaluate", t.folder}, Words{"recommend", t.folder}, Words{"compare", t.folder},
+                               Words{"export", t.folder, "-o", t.dir / "out"}})
       expect_refused(words, part);
     EXPECT_FALSE(fs::exists(t.dir / "out"));
   };
@@ -190,13 +201,15 @@ TEST(ReadingRuns, WhatContradictsTheCheckpointIsNamed) {
   }
   {
     const Trained t, other("BPR", {"--seed", "5"});
-    fs::copy_file(other.folder + "/best.safetensors", t.folder + "/best.safetensors", fs::copy_options::overwrite_existing);
+    fs::copy_file(other.folder + "/best.safetensors", t.folder + "/best.safetensors",
+                  fs::copy_options::overwrite_existing);
     everywhere(t, "contradicts best.safetensors: seed = 5 there and 999 in this run");
   }
   {  // the same settings, another place in the same course
     const Trained t, other("BPR", {"--set", "learning_rate=0.05"});
     const std::string identity = run_identity(t.folder + "/best.safetensors").settings;
-    fs::copy_file(other.folder + "/best.safetensors", t.folder + "/best.safetensors", fs::copy_options::overwrite_existing);
+    fs::copy_file(other.folder + "/best.safetensors", t.folder + "/best.safetensors",
+                  fs::copy_options::overwrite_existing);
     change_metadata(t.folder + "/best.safetensors", [&](auto& meta) { meta["settings"] = identity; });
     everywhere(t, "/summary.json: contradicts best.safetensors: ");
   }
@@ -210,15 +223,18 @@ TEST(ReadingRuns, WhatContradictsTheCheckpointIsNamed) {
   in_summary([](json& j) { j["model"] = "CCDRec"; }, "contradicts config.yaml: model is CCDRec, not BPR");
   in_summary([](json& j) { j["seed"] = 1; }, "contradicts config.yaml: seed is 1, not 999");
   in_summary([](json& j) { j["best_epoch"] = 77; }, "contradicts best.safetensors: best_epoch is 77, not ");
-  in_summary([](json& j) { j["best_test"]["recall@20"] = 0.99; }, "contradicts best.safetensors: of best_test recall@20 is 0.99, not 0.");
+  in_summary([](json& j) { j["best_test"]["recall@20"] = 0.99; },
+             "contradicts best.safetensors: of best_test recall@20 is 0.99, not 0.");
   in_summary([](json& j) { j["best_valid"].erase("map@5"); }, "of best_valid map@5 is absent, not 0.");
-  in_summary([](json& j) { j["data"]["interactions"] = "00"; }, "contradicts best.safetensors: interactions are 00, not ");
+  in_summary([](json& j) { j["data"]["interactions"] = "00"; },
+             "contradicts best.safetensors: interactions are 00, not ");
   in_summary([](json& j) { j["data"]["checksum"] = "00"; }, "contradicts best.safetensors: data checksum is 00, not ");
   in_summary([](json& j) { j.erase("seed"); }, "written by another version, or damaged");
 }
 
 TEST(ReadingRuns, RunsThatSaveLittleAreComparedAllTheSame) {
-  const Trained no_best("BPR", {"--set", "save_best=false"}), neither("BPR", {"--set", "save_best=false", "--set", "save_last=false"});
+  const Trained no_best("BPR", {"--set", "save_best=false"}),
+      neither("BPR", {"--set", "save_best=false", "--set", "save_last=false"});
   for (const Trained* t : {&no_best, &neither}) {
     EXPECT_EQ(run({"compare", t->folder}).code, 0);
     EXPECT_EQ(run({"evaluate", t->folder}).code, 2);
@@ -238,7 +254,8 @@ TEST(ReadingRuns, RunsThatSaveLittleAreComparedAllTheSame) {
 
 TEST(ReadingRuns, ACheckpointWithoutMetadataIsNoted) {
   const Trained t;
-  for (const char* file : {"/best.safetensors", "/last.safetensors"}) change_metadata(t.folder + file, [](auto& meta) { meta.clear(); });
+  for (const char* file : {"/best.safetensors", "/last.safetensors"})
+    change_metadata(t.folder + file, [](auto& meta) { meta.clear(); });
   const Result r = run({"evaluate", t.folder});
   EXPECT_EQ(r.code, 0) << r.err;
   EXPECT_TRUE(has(r.err, "best.safetensors: does not say which run it is of")) << r.err;
@@ -251,13 +268,16 @@ TEST(ReadingRuns, AnAbsentSplitHasNoFigures) {
     const Folder dir;
     fs::create_directories(dir / "set");
     Words rows = lines_of(read_text(data_folder() + "/tiny.inter"));
-    rows.erase(std::remove_if(rows.begin(), rows.end(), [&](const std::string& row) { return row.back() == split; }), rows.end());
+    rows.erase(std::remove_if(rows.begin(), rows.end(), [&](const std::string& row) { return row.back() == split; }),
+               rows.end());
     write_lines(dir / "set/set.inter", rows);
     const std::string name = split == '1' ? "valid" : "test", title = split == '1' ? "validation" : "test";
-    const Result r = run({"train", "-m", "BPR", "-d", dir / "set", "--run-dir", dir / "run", "--set", "embedding_size=8", "--set", "epochs=3",
-                          "--set", "topk=[5]", "--set", "valid_metric=Recall@5"});
+    const Result r =
+        run({"train", "-m", "BPR", "-d", dir / "set", "--run-dir", dir / "run", "--set", "embedding_size=8", "--set",
+             "epochs=3", "--set", "topk=[5]", "--set", "valid_metric=Recall@5"});
     ASSERT_EQ(r.code, 0) << r.err;
-    for (const std::string& line : lines_of(r.out)) EXPECT_EQ(line.starts_with(title + " "), line.ends_with(" -")) << line;
+    for (const std::string& line : lines_of(r.out))
+      EXPECT_EQ(line.starts_with(title + " "), line.ends_with(" -")) << line;
     const json summary = RunFolder::open(dir / "run").summary();
     EXPECT_TRUE(summary.at("best_" + name).is_null()) << summary;
     EXPECT_EQ(summary.at("best_score").is_null(), split == '1');
@@ -267,7 +287,8 @@ TEST(ReadingRuns, AnAbsentSplitHasNoFigures) {
     const Result text = run({"evaluate", dir / "run", "--topk", "5"}), js = run({"evaluate", dir / "run", "--json"});
     ASSERT_EQ(text.code, 0) << text.err;
     EXPECT_TRUE(has(text.out, title + " Recall")) << text.out;
-    for (const std::string& line : lines_of(text.out)) EXPECT_EQ(line.starts_with(title + " "), line.ends_with(" -")) << line;
+    for (const std::string& line : lines_of(text.out))
+      EXPECT_EQ(line.starts_with(title + " "), line.ends_with(" -")) << line;
     EXPECT_TRUE(json::parse(js.out).at(name).is_null()) << js.out;
     ASSERT_EQ(run({"recommend", dir / "run", "-o", dir / "lists.tsv"}).code, 0);
     const Result lists = run({"evaluate", "--recs", dir / "lists.tsv", "-d", dir / "set", "--json"});
@@ -297,13 +318,15 @@ TEST(ReadingRuns, AnAbsentSplitHasNoFigures) {
 }
 
 TEST(ReadingRuns, ExportTakesNoFileNameThatLeadsElsewhere) {
-  for (const char* name : {"../../x", "/tmp/ccdrec-x", "a/b", "..", ".hidden", "", "two\nlines", "\x1b[2J", "user_embeddings", "item_embeddings"}) {
+  for (const char* name : {"../../x", "/tmp/ccdrec-x", "a/b", "..", ".hidden", "", "two\nlines", "\x1b[2J",
+                           "user_embeddings", "item_embeddings"}) {
     SCOPED_TRACE(name);
     const Trained t;
     const std::string best = t.folder + "/best.safetensors";
     const TensorFile file = read_safetensors(best);
     std::vector<TensorView> views;
-    for (const auto& [own, tensor] : file.tensors) views.push_back({own, tensor.dtype, tensor.shape, tensor.bytes.data()});
+    for (const auto& [own, tensor] : file.tensors)
+      views.push_back({own, tensor.dtype, tensor.shape, tensor.bytes.data()});
     const float x[] = {1, 2};
     views.push_back({name, "F32", {2}, x});
     write_safetensors(best, views, file.metadata);
@@ -318,7 +341,8 @@ TEST(ReadingRuns, ExportTakesNoFileNameThatLeadsElsewhere) {
 TEST(ReadingRuns, AMovedDataFolderIsNamedWithTheOptionThatHelps) {
   const Trained t;
   fs::rename(t.data, t.dir / "moved");
-  for (const Words& words : {Words{"train", "--resume", t.folder, "--set", "epochs=4"}, Words{"evaluate", t.folder}, Words{"recommend", t.folder}})
+  for (const Words& words : {Words{"train", "--resume", t.folder, "--set", "epochs=4"}, Words{"evaluate", t.folder},
+                             Words{"recommend", t.folder}})
     expect_refused(words, "/set: the data folder of this run is no longer there; name its new place with -d");
   const Result r = run({"train", "--resume", t.folder, "--set", "epochs=4", "-d", t.dir / "moved"});
   EXPECT_EQ(r.code, 0) << r.err;
@@ -330,8 +354,12 @@ TEST(ReadingRuns, TwoDataSetsOfOneNameAreToldApart) {
   EXPECT_TRUE(same.out.starts_with("tiny, test metrics")) << same.out;
   fs::remove_all(b.folder);
   b.change_split();
-  ASSERT_EQ(run({"train", "-m", "BPR", "-d", b.data, "--run-dir", b.folder, "--set", "embedding_size=8", "--set", "epochs=2"}).code, 0);
-  const json of_a = RunFolder::open(a.folder).summary().at("data"), of_b = RunFolder::open(b.folder).summary().at("data");
+  ASSERT_EQ(
+      run({"train", "-m", "BPR", "-d", b.data, "--run-dir", b.folder, "--set", "embedding_size=8", "--set", "epochs=2"})
+          .code,
+      0);
+  const json of_a = RunFolder::open(a.folder).summary().at("data"),
+             of_b = RunFolder::open(b.folder).summary().at("data");
   const Result r = run({"compare", a.folder, b.folder}), js = run({"compare", a.folder, b.folder, "--json"});
   for (const json& data : {of_a, of_b})
     EXPECT_TRUE(has(r.out, "tiny (60 users, 40 items, " + data.at("train").dump() + " training rows, checksum " +

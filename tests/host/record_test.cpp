@@ -21,21 +21,23 @@
 namespace ccdrec::test {
 namespace {
 
-const Named record_models[] = {{"BPR, two negatives", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.n_neg = 2; }},
-                               {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
-                               {"FREEDOM, reg 0", [](Settings& s) { s.model = "FREEDOM"; }},
-                               {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2; }},
-                               {"CCDRec", [](Settings&) {}},
-                               {"DMA+NDI", [](Settings& s) { s.cns = false; }},
-                               {"BPR+popularity", [](Settings& s) { s.model = "BPR", s.sampler = "popularity"; }},
-                               {"MG(LightGCN)+DNS", [](Settings& s) { s.model = "LightGCN", s.use_mg = true, s.sampler = "dns"; }},
-                               {"MG(FREEDOM)+MixGCF", [](Settings& s) { s.model = "FREEDOM", s.use_mg = true, s.sampler = "mixgcf"; }},
-                               {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }}};
+const Named record_models[] = {
+    {"BPR, two negatives", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.n_neg = 2; }},
+    {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
+    {"FREEDOM, reg 0", [](Settings& s) { s.model = "FREEDOM"; }},
+    {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2; }},
+    {"CCDRec", [](Settings&) {}},
+    {"DMA+NDI", [](Settings& s) { s.cns = false; }},
+    {"BPR+popularity", [](Settings& s) { s.model = "BPR", s.sampler = "popularity"; }},
+    {"MG(LightGCN)+DNS", [](Settings& s) { s.model = "LightGCN", s.use_mg = true, s.sampler = "dns"; }},
+    {"MG(FREEDOM)+MixGCF", [](Settings& s) { s.model = "FREEDOM", s.use_mg = true, s.sampler = "mixgcf"; }},
+    {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }}};
 
 // Nine steps an epoch; epochs 0 random, 1 the pool T/2, 2 the model's own.
 Settings record_settings(const Named& m) {
   Settings s;
-  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 3, s.knn_k = 3, s.seed = 11, s.threads = 1, s.learning_rate = 5e-3;
+  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 3, s.knn_k = 3, s.seed = 11, s.threads = 1,
+  s.learning_rate = 5e-3;
   s.dropout = 0.3, s.dtau = 1, s.tau_end = 1, s.timesteps = 8, s.candidate_ratio = 0.5, s.kappa = 0.4;
   m.set(s);
   return s;
@@ -53,7 +55,8 @@ struct Recorded {
 std::vector<unsigned char> state_of(Trainer& t, const Folder& dir) {
   t.save_state(dir / "state");
   std::vector<unsigned char> all;
-  for (const auto& [name, tensor] : read_safetensors(dir / "state").tensors) all.insert(all.end(), tensor.bytes.begin(), tensor.bytes.end());
+  for (const auto& [name, tensor] : read_safetensors(dir / "state").tensors)
+    all.insert(all.end(), tensor.bytes.begin(), tensor.bytes.end());
   return all;
 }
 
@@ -119,7 +122,8 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
     std::vector<int32_t> first_order;
     for (int e = 0; e < 3; ++e) {
       const std::string at = "epoch." + std::to_string(e) + ".";
-      const std::vector<int32_t> users = values<int32_t>(got.file, at + "users"), positives = values<int32_t>(got.file, at + "positives");
+      const std::vector<int32_t> users = values<int32_t>(got.file, at + "users"),
+                                 positives = values<int32_t>(got.file, at + "positives");
       std::set<std::pair<int32_t, int32_t>> rows;
       for (size_t b = 0; b < users.size(); ++b) rows.insert({users[b], positives[b]});
       EXPECT_EQ(rows, training);
@@ -127,7 +131,8 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
       first_order = users;
       const std::vector<int32_t> negatives = values<int32_t>(got.file, at + "negatives");
       ASSERT_EQ(negatives.size(), users.size() * size_t(s.n_neg));
-      for (size_t k = 0; k < negatives.size(); ++k) EXPECT_FALSE(training.count({users[k % users.size()], negatives[k]}));
+      for (size_t k = 0; k < negatives.size(); ++k)
+        EXPECT_FALSE(training.count({users[k % users.size()], negatives[k]}));
       if (outline_of(s).prune > 0) {
         const std::vector<int32_t> edges = values<int32_t>(got.file, at + "edges");
         std::set<std::pair<int32_t, int32_t>> kept;
@@ -138,14 +143,16 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
         EXPECT_FALSE(got.file.tensors.count(at + "edges"));
       }
       // Lists: the best first, nothing the user has, and they give the stated Recall@20.
-      const std::vector<int32_t> who = values<int32_t>(got.file, at + "list.users"), items = values<int32_t>(got.file, at + "list.items");
+      const std::vector<int32_t> who = values<int32_t>(got.file, at + "list.users"),
+                                 items = values<int32_t>(got.file, at + "list.items");
       const std::vector<float> scores = values<float>(got.file, at + "list.scores");
       double recall = 0;
       for (size_t j = 0; j < who.size(); ++j)
         for (size_t k = 0; k < 20; ++k) {
           EXPECT_LE(scores[20 * j + k], scores[20 * j + (k ? k - 1 : 0)]);
           EXPECT_FALSE(training.count({who[j], items[20 * j + k]}));
-          for (const Pair& p : data.test) recall += p.user == who[j] && p.item == items[20 * j + k];  // one test row a user
+          for (const Pair& p : data.test)
+            recall += p.user == who[j] && p.item == items[20 * j + k];  // one test row a user
         }
       EXPECT_NEAR(recall / double(who.size()), got.epochs[size_t(e)]["test"]["recall@20"].get<double>(), 1e-12);
     }
@@ -158,7 +165,8 @@ TEST(Record, HoldsTheHardNegativesOfEveryPass) {
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   const HostCsr train = pairs_by_user(data.train, data.n_users, data.n_items);
   const auto owns = [&](int32_t user, int32_t item) {
-    return std::binary_search(train.col.begin() + train.row_ptr[size_t(user)], train.col.begin() + train.row_ptr[size_t(user) + 1], item);
+    return std::binary_search(train.col.begin() + train.row_ptr[size_t(user)],
+                              train.col.begin() + train.row_ptr[size_t(user) + 1], item);
   };
   for (const size_t m : {6, 7, 8, 9}) {
     SCOPED_TRACE(record_models[m].name);
@@ -217,8 +225,8 @@ TEST(Record, NegativesByPopularityAreTheAddressedDraws) {
     std::vector<int32_t> want(users.size());
     for (uint32_t step = 0; step < 9; ++step) {
       const int64_t first = 24 * step, B = std::min<int64_t>(24, int64_t(users.size()) - first);
-      cpu::popular_negatives(ctx, want.data() + first, users.data() + first, B, first, train.view(), columns.data(), int64_t(columns.size()),
-                             Stream{s.seed, Use::popular, e, step});
+      cpu::popular_negatives(ctx, want.data() + first, users.data() + first, B, first, train.view(), columns.data(),
+                             int64_t(columns.size()), Stream{s.seed, Use::popular, e, step});
     }
     EXPECT_EQ(values<int32_t>(got.file, "epoch." + std::to_string(e) + ".hard"), want);
   }
@@ -235,8 +243,10 @@ TEST(Record, CurricularNegativesAreAtTheirRanks) {
   EXPECT_EQ(got.epochs[2]["negatives"], "model");
   EXPECT_FALSE(got.file.tensors.count("epoch.0.curricular"));
   const HostCsr train = pairs_by_user(data.train, data.n_users, data.n_items);
-  const std::vector<int32_t> users = values<int32_t>(got.file, "epoch.1.users"), positives = values<int32_t>(got.file, "epoch.1.positives"),
-                             chosen = values<int32_t>(got.file, "epoch.1.curricular"), ranks = values<int32_t>(got.file, "epoch.1.ranks"),
+  const std::vector<int32_t> users = values<int32_t>(got.file, "epoch.1.users"),
+                             positives = values<int32_t>(got.file, "epoch.1.positives"),
+                             chosen = values<int32_t>(got.file, "epoch.1.curricular"),
+                             ranks = values<int32_t>(got.file, "epoch.1.ranks"),
                              candidates = values<int32_t>(got.file, "epoch.1.candidates");
   constexpr size_t C = 15, d = 16;
   ASSERT_EQ(candidates.size(), 9 * C);
@@ -247,10 +257,12 @@ TEST(Record, CurricularNegativesAreAtTheirRanks) {
     std::vector<std::pair<double, size_t>> order;
     for (size_t c = 0; c < C; ++c) {
       const int32_t item = candidates[step * C + c];
-      const auto first = train.col.begin() + train.row_ptr[size_t(users[b])], last = train.col.begin() + train.row_ptr[size_t(users[b]) + 1];
+      const auto first = train.col.begin() + train.row_ptr[size_t(users[b])],
+                 last = train.col.begin() + train.row_ptr[size_t(users[b]) + 1];
       if (std::find(first, last, item) != last) continue;
       double similarity = 0;
-      for (size_t j = 0; j < d; ++j) similarity += double(pool[size_t(positives[b]) * d + j]) * double(pool[size_t(item) * d + j]);
+      for (size_t j = 0; j < d; ++j)
+        similarity += double(pool[size_t(positives[b]) * d + j]) * double(pool[size_t(item) * d + j]);
       order.push_back({-similarity, c});
     }
     std::sort(order.begin(), order.end());
@@ -277,9 +289,11 @@ TEST(Record, ReverseNoiseLeadsToTheRunsPool) {
   const std::vector<float> rest = values<float>(got.file, "epoch.2.reverse.steps");
   steps.insert(steps.end(), rest.begin(), rest.end());
   views.push_back({"noise.steps", "F32", {8, 30, 16}, steps.data()});
-  write_safetensors(
-      dir / "case", views,
-      {{"format", "ccdrec-reverse"}, {"version", "1"}, {"settings", "{\"timesteps\": 8}"}, {"modalities", got.file.metadata.at("modalities")}});
+  write_safetensors(dir / "case", views,
+                    {{"format", "ccdrec-reverse"},
+                     {"version", "1"},
+                     {"settings", "{\"timesteps\": 8}"},
+                     {"modalities", got.file.metadata.at("modalities")}});
   run_reverse_case(dir / "case", dir / "pools", "cpu", 1);
   const std::vector<float> pool = values<float>(read_safetensors(dir / "pools"), "pool.3");
   ASSERT_EQ(pool.size(), got.last.size());
@@ -295,7 +309,9 @@ TEST(Record, RefusesWhatWouldBeAbsurdlyLarge) {
   try {
     Recorder::check(s, data);
     FAIL();
-  } catch (const UserError& e) { EXPECT_NE(std::string(e.what()).find("--set epochs=3"), std::string::npos) << e.what(); }
+  } catch (const UserError& e) {
+    EXPECT_NE(std::string(e.what()).find("--set epochs=3"), std::string::npos) << e.what();
+  }
 }
 
 }  // namespace

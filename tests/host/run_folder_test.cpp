@@ -26,7 +26,8 @@ using test::Folder;
 
 EpochReport epoch(int n, double recall) {
   EpochReport e;
-  e.epoch = n, e.steps = 3, e.loss = 1.0 / 3.0, e.losses = {{"bpr", 0.1}}, e.seconds = {{"train", 0.25}}, e.evaluated = true;
+  e.epoch = n, e.steps = 3, e.loss = 1.0 / 3.0, e.losses = {{"bpr", 0.1}}, e.seconds = {{"train", 0.25}},
+  e.evaluated = true;
   e.valid = {{"recall@20", recall}}, e.test = {{"recall@20", recall / 2}}, e.negatives = "T/4";
   return e;
 }
@@ -62,7 +63,8 @@ TEST(RunFolder, HoldsOneRunOnly) {
   write_text(folder.path("best.safetensors"), "x");
   EXPECT_THROW(folder.check_new(), UserError) << "not empty, and no run";
   const auto config = [&](const std::string& run_dir) {
-    return config_yaml(resolve_config({}, {{"model", "BPR", "test"}, {"seed", "7", "test"}, {"run_dir", run_dir, "test"}}));
+    return config_yaml(
+        resolve_config({}, {{"model", "BPR", "test"}, {"seed", "7", "test"}, {"run_dir", run_dir, "test"}}));
   };
   write_text(folder.path("config.yaml"), config(dir / "run"));
   EXPECT_THROW(folder.check_new(), UserError);
@@ -110,7 +112,8 @@ TEST(RunFolder, IdsAndSummary) {
   const Folder dir;
   const RunFolder folder = RunFolder::create(dir / "run");
   Dataset data;
-  data.name = "x", data.folder = "/x", data.interactions = "rows", data.checksum = "abc", data.n_users = 2, data.n_items = 3;
+  data.name = "x", data.folder = "/x", data.interactions = "rows", data.checksum = "abc", data.n_users = 2,
+  data.n_items = 3;
   data.users = IdMap::of({"A 1", "ü"}), data.items = IdMap::dense_of(3);
   folder.write_ids(data);
   EXPECT_EQ(read_text(folder.path("users.tsv")), "0\tA 1\n1\tü\n");
@@ -119,7 +122,8 @@ TEST(RunFolder, IdsAndSummary) {
   EXPECT_THROW(folder.ids("users.tsv"), UserError);
 
   TrainSummary s;
-  s.best_epoch = 4, s.epochs_run = 9, s.best_score = 0.0123, s.best_test = {{"recall@20", 0.1 + 0.2}}, s.reason = StopReason::early;
+  s.best_epoch = 4, s.epochs_run = 9, s.best_score = 0.0123, s.best_test = {{"recall@20", 0.1 + 0.2}},
+  s.reason = StopReason::early;
   folder.write_summary(resolve_config({}, {}), data, s);
   const auto j = folder.summary();
   EXPECT_EQ(j.at("best_test").at("recall@20").get<double>(), 0.1 + 0.2);

@@ -30,7 +30,9 @@ std::string little_endian(uint64_t n) {
   for (int b = 0; b < 8; ++b) s[size_t(b)] = char(n >> (8 * b));
   return s;
 }
-std::string file_of(const std::string& header, const std::string& data) { return little_endian(header.size()) + header + data; }
+std::string file_of(const std::string& header, const std::string& data) {
+  return little_endian(header.size()) + header + data;
+}
 
 std::string sentence(const std::string& path, const std::vector<std::string>* names = nullptr) {
   try {
@@ -115,22 +117,30 @@ TEST(Safetensors, HeadersThatLieAreRefused) {
       {file_of(R"({"a":{"dtype":"F32","shape":[1]}})", d4), "lacks"},
       {file_of(R"({"a":{"dtype":"F31","shape":[1],"data_offsets":[0,4]}})", d4), "unknown dtype"},
       {file_of(R"({"\u001b[31m\u009b":{"shape":[1],"data_offsets":[0,4]}})", d4), "tensor '?[31m?' lacks dtype"},
-      {file_of("{\"" + std::string(100, 'n') + "\":{\"dtype\":\"F31\",\"shape\":[1],\"data_offsets\":[0,4]}}", d4), "nnn...' has an unknown dtype"},
+      {file_of("{\"" + std::string(100, 'n') + "\":{\"dtype\":\"F31\",\"shape\":[1],\"data_offsets\":[0,4]}}", d4),
+       "nnn...' has an unknown dtype"},
       {file_of(R"({"a":{"dtype":7,"shape":[1],"data_offsets":[0,4]}})", d4), "unknown dtype"},
       {file_of(R"({"a":{"dtype":"F32","shape":1,"data_offsets":[0,4]}})", d4), "not a list"},
       {file_of(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", d4), "other than sizes"},
       {file_of(R"({"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}})", d4), "other than sizes"},
       {file_of(R"({"a":{"dtype":"F32","shape":[4611686018427387905],"data_offsets":[0,4]}})", d4), "overflows"},
-      {file_of(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,0]}})", ""), "overflows"},
+      {file_of(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,4294967296],"data_offsets":[0,0]}})", ""),
+       "overflows"},
       {file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", d4), "two positions"},
       {file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[-4,0]}})", d4), "two positions"},
       {file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", d4), "lies at"},
       {file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", d4), "truncated"},
       {file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", d4), "needs 8"},
-      {file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", d4), "overlap"},
+      {file_of(
+           R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+           d4),
+       "overlap"},
       {file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", d8), "hole"},
       {file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", d8), "belong to no tensor"},
-      {file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", d8), "twice"},
+      {file_of(
+           R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+           d8),
+       "twice"},
       {file_of(R"({"__metadata__":{"a":1}})", ""), "not a string"},
       {file_of(R"({"__metadata__":[]})", ""), "not an object"},
       {file_of(std::string(100000, '['), ""), "not valid JSON"},
@@ -145,8 +155,8 @@ TEST(Safetensors, HeadersThatLieAreRefused) {
   EXPECT_NE(sentence(dir.path()).find("regular file"), std::string::npos);
 }
 
-// Every truncation and thousands of flipped bits: either refused with a sentence, or still a consistent file. Never a crash, never bytes out of
-// nowhere.
+// Every truncation and thousands of flipped bits: either refused with a sentence, or still a consistent file. Never a
+// crash, never bytes out of nowhere.
 TEST(Safetensors, DamagedFilesNeverCrash) {
   const Folder dir;
   const std::vector<float> f = {1, 2, 3, 4, 5, 6};
@@ -182,7 +192,8 @@ TEST(Safetensors, AFailedWriteLeavesTheOldFile) {
   EXPECT_THROW(write_safetensors(dir / "no/such/folder/x", {{"a", "F32", {1}, &x}}, {}), UserError);
   std::filesystem::create_directory(dir / "taken");
   EXPECT_THROW(write_safetensors(dir / "taken", {{"a", "F32", {1}, &x}}, {}), UserError);
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1) << "a temporary file was left behind";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1)
+      << "a temporary file was left behind";
   EXPECT_THROW(write_safetensors(dir / "x", {{"a", "F33", {1}, &x}}, {}), std::logic_error);
   EXPECT_THROW(write_safetensors(dir / "x", {{"a", "F32", {1}, &x}, {"a", "F32", {1}, &x}}, {}), std::logic_error);
 }

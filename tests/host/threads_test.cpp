@@ -1,4 +1,5 @@
-// How many threads there are, why, and how they wait: of the program itself, as users start it. (ctest sets OMP_WAIT_POLICY for all tests.)
+// How many threads there are, why, and how they wait: of the program itself, as users start it. (ctest sets
+// OMP_WAIT_POLICY for all tests.)
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <omp.h>
@@ -30,7 +31,8 @@ std::string info_with(const std::string& environment, const std::string& before 
 }
 std::string spins_of(const std::string& printed) {
   std::smatch found;
-  return std::regex_search(printed, found, std::regex("GOMP_SPINCOUNT = '(\\d+)'")) ? found[1].str() : "not told: " + printed;
+  return std::regex_search(printed, found, std::regex("GOMP_SPINCOUNT = '(\\d+)'")) ? found[1].str()
+                                                                                    : "not told: " + printed;
 }
 std::string line_of(const std::string& printed, const std::string& name) {
   const size_t at = printed.find("\n" + name);
@@ -42,7 +44,8 @@ TEST(Waiting, TheProgramsDefaultIsBrief) {
   const std::string printed = info_with("");
   EXPECT_EQ(spins_of(printed), std::to_string(kBriefly));
   EXPECT_TRUE(
-      has(line_of(printed, "threads "), "waiting threads spin 500 times, then sleep (the default; longer while nothing else takes their cores)"))
+      has(line_of(printed, "threads "),
+          "waiting threads spin 500 times, then sleep (the default; longer while nothing else takes their cores)"))
       << printed;
   EXPECT_EQ(spins_of(info_with("OMP_WAIT_POLICY= GOMP_SPINCOUNT=")), std::to_string(kBriefly)) << "empty: not set";
 }
@@ -72,7 +75,9 @@ TEST(Waiting, EveryProgramWithOperationsHasIt) {
   const fs::path here = fs::path(CCDREC_PROGRAM).parent_path();
   for (const char* name : {"test_host", "bench_epoch", "bench_race", "bench_growth", "bench_busy", "bench_kernels"}) {
     // `make test` does not build benches: one that is there may be of another commit.
-    if (!fs::exists(here / name) || fs::last_write_time(here / name) < fs::last_write_time(here / "libccdrec_kernels.a")) continue;
+    if (!fs::exists(here / name) ||
+        fs::last_write_time(here / name) < fs::last_write_time(here / "libccdrec_kernels.a"))
+      continue;
     EXPECT_EQ(spins_of(printed_with("", (here / name).string() + " --help")), std::to_string(kBriefly)) << name;
   }
 }
@@ -86,11 +91,14 @@ TEST(Threads, InfoAndTheLogSayHowManyAndWhy) {
     sched_getaffinity(0, sizeof mine, &mine);
     int first = 0;
     while (!CPU_ISSET(first, &mine)) ++first;
-    EXPECT_TRUE(has(line_of(info_with("", fmt::format("taskset -c {}", first)), "threads "), " 1 (those of ")) << "the affinity mask";
+    EXPECT_TRUE(has(line_of(info_with("", fmt::format("taskset -c {}", first)), "threads "), " 1 (those of "))
+        << "the affinity mask";
   }
   const Folder dir;
-  const std::string train = std::string(CCDREC_PROGRAM " train -m BPR -d ") + data_folder() + " --set epochs=1 --run-dir " + dir / "run";
-  EXPECT_TRUE(has(printed_with("", train + " --threads 2"), "device cpu with 2 threads (as set), waiting threads ")) << "a setting wins";
+  const std::string train =
+      std::string(CCDREC_PROGRAM " train -m BPR -d ") + data_folder() + " --set epochs=1 --run-dir " + dir / "run";
+  EXPECT_TRUE(has(printed_with("", train + " --threads 2"), "device cpu with 2 threads (as set), waiting threads "))
+      << "a setting wins";
 }
 
 TEST(Threads, QuotasOfControlGroupsCount) {
@@ -124,7 +132,8 @@ TEST(Threads, QuotasOfControlGroupsCount) {
   write("cpu,cpuacct/pod/cpu.cfs_period_us", "50000\n");
   write("cpu,cpuacct/pod/box/cpu.cfs_quota_us", "-1\n");
   write("cpu,cpuacct/pod/box/cpu.cfs_period_us", "100000\n");
-  EXPECT_EQ(quota("7:memory:/x\n4:cpu,cpuacct:/pod/box\n0::/\n"), 3) << "version 1: -1 is no quota, the group above has one";
+  EXPECT_EQ(quota("7:memory:/x\n4:cpu,cpuacct:/pod/box\n0::/\n"), 3)
+      << "version 1: -1 is no quota, the group above has one";
   write("cpu/only/cpu.cfs_quota_us", "200000\n");
   write("cpu/only/cpu.cfs_period_us", "100000\n");
   EXPECT_EQ(quota("4:cpu:/only\n"), 2);

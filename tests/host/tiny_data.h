@@ -10,14 +10,16 @@
 
 namespace ccdrec::test {
 
-inline void add_feature(Dataset& data, const Folder& dir, const std::string& name, const std::vector<float>& x, int64_t width) {
+inline void add_feature(Dataset& data, const Folder& dir, const std::string& name, const std::vector<float>& x,
+                        int64_t width) {
   const std::string file = dir / (name + "_feat.npy");
   write_npy(file, x.data(), data.n_items, width);
   data.features.push_back({name, NpyMatrix(file)});
 }
 
 // U users, I items, pairs and features drawn at random; the last item and the last user have no training row.
-inline Dataset random_data(const Folder& dir, int32_t U, int32_t I, int pairs_per_user, const std::vector<int64_t>& widths, uint32_t seed = 5) {
+inline Dataset random_data(const Folder& dir, int32_t U, int32_t I, int pairs_per_user,
+                           const std::vector<int64_t>& widths, uint32_t seed = 5) {
   static const char* const names[] = {"image", "text", "audio"};
   Dataset data;
   data.name = "random", data.checksum = "test";

@@ -34,7 +34,8 @@ Strings words_of(const std::string& line) {
 }
 Strings matches(const std::string& line, const std::regex& what) {
   Strings found;
-  for (std::sregex_iterator m(line.begin(), line.end(), what), end; m != end; ++m) found.push_back((*m)[m->size() > 1 ? 1 : 0]);
+  for (std::sregex_iterator m(line.begin(), line.end(), what), end; m != end; ++m)
+    found.push_back((*m)[m->size() > 1 ? 1 : 0]);
   return found;
 }
 
@@ -70,7 +71,8 @@ std::optional<Printed> printed(const std::string& word) {
   Printed p;
   p.value = std::stod(word), p.decimals = size_t(m[3].length());
   p.unit = std::pow(10.0, (m[5].matched ? std::stoi(m[5]) : 0) - int(p.decimals));
-  p.form = fmt::format("{} {} {}", p.decimals, m[4].matched, std::isdigit(static_cast<unsigned char>(word.back())) ? ' ' : word.back());
+  p.form = fmt::format("{} {} {}", p.decimals, m[4].matched,
+                       std::isdigit(static_cast<unsigned char>(word.back())) ? ' ' : word.back());
   return p;
 }
 
@@ -114,7 +116,9 @@ class Expression {
     return at_;
   }
   bool take(char c) { return skip() < s_.size() && s_[at_] == c && ++at_; }
-  [[noreturn]] void fail() const { throw std::runtime_error(fmt::format("'{}' is no arithmetic at position {}", s_, at_)); }
+  [[noreturn]] void fail() const {
+    throw std::runtime_error(fmt::format("'{}' is no arithmetic at position {}", s_, at_));
+  }
   Bounded sum() {
     Bounded a = product();
     for (;;)
@@ -175,7 +179,8 @@ std::string read_file(const fs::path& path) {
 bool has_word(const std::string& text, const std::string& word) {
   const auto part = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; };
   for (size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + 1))
-    if ((at == 0 || !part(text[at - 1])) && (at + word.size() == text.size() || !part(text[at + word.size()]))) return true;
+    if ((at == 0 || !part(text[at - 1])) && (at + word.size() == text.size() || !part(text[at + word.size()])))
+      return true;
   return false;
 }
 
@@ -222,7 +227,8 @@ std::string updated(const std::string& tour, const std::string& rewritten) {
     size_t from = 0;
     for (; m != std::sregex_iterator(); ++m) {
       const auto it = became.find(m->str());
-      line += now[k].substr(from, size_t(m->position()) - from) + (it != became.end() && it->second.size() == 1 ? *it->second.begin() : m->str());
+      line += now[k].substr(from, size_t(m->position()) - from) +
+              (it != became.end() && it->second.size() == 1 ? *it->second.begin() : m->str());
       from = size_t(m->position() + m->length());
     }
     now[k] = line + now[k].substr(from);
@@ -236,7 +242,8 @@ Strings differences(const std::string& tour, const std::string& rewritten) {
   for (size_t k = 0; k < std::max(a.size(), b.size()) && wrong.size() < 20; ++k) {
     const Strings x = k < a.size() ? words_of(a[k]) : Strings{}, y = k < b.size() ? words_of(b[k]) : Strings{};
     if (x.size() == y.size() && std::equal(x.begin(), x.end(), y.begin(), same_word)) continue;
-    wrong.push_back(fmt::format("line {}: the tour has '{}', the program prints '{}'", k + 1, k < a.size() ? a[k] : "", k < b.size() ? b[k] : ""));
+    wrong.push_back(fmt::format("line {}: the tour has '{}', the program prints '{}'", k + 1, k < a.size() ? a[k] : "",
+                                k < b.size() ? b[k] : ""));
     if (a.size() != b.size()) break;  // all that follows is shifted
   }
   return wrong;
@@ -281,7 +288,8 @@ Strings wrong_names(const std::string& tour, const std::string& root) {
 #undef CCDREC_NAME
   const auto defines = [&](const std::string& file, const std::string& test) {
     const size_t dot = test.find('.');
-    const std::string text = read_file(fs::path(root) / file), names = test.substr(0, dot) + ", " + test.substr(dot + 1) + ")";
+    const std::string text = read_file(fs::path(root) / file),
+                      names = test.substr(0, dot) + ", " + test.substr(dot + 1) + ")";
     for (const char* macro : {"\nTEST(", "\nTEST_F(", "\nTEST_P("})
       if (text.find(macro + names) != std::string::npos) return true;
     return false;
@@ -331,14 +339,18 @@ Strings wrong_names(const std::string& tour, const std::string& root) {
       for (const std::string& name : matches(lines[k].substr(0, lines[k].find(':')), quoted))
         if (!operations.count(name)) complain(fmt::format("the catalogue has no operation {}", name));
     for (const std::string& name : others) {
-      if (std::none_of(files.begin(), files.end(), [&](const std::string& f) { return has_word(read_file(fs::path(root) / f), name); }))
+      if (std::none_of(files.begin(), files.end(),
+                       [&](const std::string& f) { return has_word(read_file(fs::path(root) / f), name); }))
         complain(fmt::format("{} is not in {}", name, fmt::join(files, ", ")));
       if (!sections.empty()) sections.back().code = true;
     }
   }
   for (const Section& s : sections)
     if (!s.title.empty() && std::isdigit(static_cast<unsigned char>(s.title[0])) && !(s.code && s.test && s.numbers))
-      wrong.push_back(fmt::format("section '{}' lacks {}", s.title, !s.code ? "the code" : !s.test ? "a test" : "numbers"));
+      wrong.push_back(fmt::format("section '{}' lacks {}", s.title,
+                                  !s.code   ? "the code"
+                                  : !s.test ? "a test"
+                                            : "numbers"));
   return wrong;
 }
 

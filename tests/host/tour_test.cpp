@@ -1,4 +1,5 @@
-// docs/tour.md says what the program does and prints: nothing in it may drift. `make tour` brings its blocks up to date.
+// docs/tour.md says what the program does and prints: nothing in it may drift. `make tour` brings its blocks up to
+// date.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -17,7 +18,8 @@ namespace fs = std::filesystem;
 
 const std::string kRoot = CCDREC_SOURCE_DIR, kTour = kRoot + "/docs/tour.md";
 
-// A folder that looks like the repository's root to the commands of the tour, but for what they write (build/): that goes with the test.
+// A folder that looks like the repository's root to the commands of the tour, but for what they write (build/): that
+// goes with the test.
 class Desk {
  public:
   Desk() : before_(fs::current_path()) {
@@ -85,7 +87,8 @@ y[0] = 2 * 0.25000 - 0.5 / 2 = 0.25000
 ```
 )";
 Ran small_program(const std::vector<std::string>& words) {
-  if (words == std::vector<std::string>{"build/ccdrec", "print", "y"}) return {0, "y (2)\n  0.25000  -1.5000e-04  7\n", ""};
+  if (words == std::vector<std::string>{"build/ccdrec", "print", "y"})
+    return {0, "y (2)\n  0.25000  -1.5000e-04  7\n", ""};
   return {2, "", "unknown command\n"};
 }
 std::string instead(const std::string& what, const std::string& by) {
@@ -103,9 +106,11 @@ TEST(TourCheck, FindsEveryPlantedFault) {
 
   // blocks: one unit in the last place is rounding, two are not; an integer or a word must be the same
   const std::string row = "  0.25000  -1.5000e-04  7";
-  for (const char* rounding : {"  0.25001  -1.5000e-04  7", "  0.25000  -1.4999e-04  7"}) EXPECT_EQ(blocks(instead(row, rounding)), "");
-  for (const char* wrong : {"  0.25002  -1.5000e-04  7", "  0.25000  1.5000e-04  7", "  0.25000  -1.5002e-04  7", "  0.25000  -1.5000e-05  7",
-                            "  0.25000  -1.5000e-04  8", "  0.2500  -1.5000e-04  7", "  0.25000  -1.5000e-04", "  nan  -1.5000e-04  7"})
+  for (const char* rounding : {"  0.25001  -1.5000e-04  7", "  0.25000  -1.4999e-04  7"})
+    EXPECT_EQ(blocks(instead(row, rounding)), "");
+  for (const char* wrong : {"  0.25002  -1.5000e-04  7", "  0.25000  1.5000e-04  7", "  0.25000  -1.5002e-04  7",
+                            "  0.25000  -1.5000e-05  7", "  0.25000  -1.5000e-04  8", "  0.2500  -1.5000e-04  7",
+                            "  0.25000  -1.5000e-04", "  nan  -1.5000e-04  7"})
     EXPECT_NE(blocks(instead(row, wrong)).find("line 12: "), std::string::npos) << wrong;
   EXPECT_NE(blocks(instead("y (2)", "y (3)")), "");
   EXPECT_NE(blocks(instead("y (2)\n", "")), "");
@@ -113,20 +118,29 @@ TEST(TourCheck, FindsEveryPlantedFault) {
   EXPECT_NE(blocks(instead("ccdrec print", "ccdrec show")).find("unknown command"), std::string::npos);
 
   // arithmetic, and numbers in prose
-  EXPECT_NE(numbers(instead("0.5 / 2", "0.5 / 3")).find("line 15: '2 * 0.25000 - 0.5 / 3' is 0.3333333, not 0.25000"), std::string::npos);
+  EXPECT_NE(numbers(instead("0.5 / 2", "0.5 / 3")).find("line 15: '2 * 0.25000 - 0.5 / 3' is 0.3333333, not 0.25000"),
+            std::string::npos);
   EXPECT_NE(numbers(instead("0.5 / 2 =", "0.5 / z =")).find("is no arithmetic"), std::string::npos);
-  EXPECT_NE(numbers(instead("y[0] = 2 * 0.25000 - 0.5 / 2", "y[0]")).find("NAME = EXPRESSION = NUMBER"), std::string::npos);
-  EXPECT_NE(numbers(instead("and 0.25000", "and 0.25001")).find("line 2: 0.25001 stands in no console block"), std::string::npos);
-  EXPECT_EQ(numbers(instead("2 * 0.25000 - 0.5 / 2", "sqrt(exp(log(0.25000))) * (3 - 1)^2 / 8 - -(0.25000) / 2 - 0.125")), "");
+  EXPECT_NE(numbers(instead("y[0] = 2 * 0.25000 - 0.5 / 2", "y[0]")).find("NAME = EXPRESSION = NUMBER"),
+            std::string::npos);
+  EXPECT_NE(numbers(instead("and 0.25000", "and 0.25001")).find("line 2: 0.25001 stands in no console block"),
+            std::string::npos);
+  EXPECT_EQ(
+      numbers(instead("2 * 0.25000 - 0.5 / 2", "sqrt(exp(log(0.25000))) * (3 - 1)^2 / 8 - -(0.25000) / 2 - 0.125")),
+      "");
 
   // names
   EXPECT_NE(names(instead("`spmm`", "`spmv`")).find("the catalogue has no operation spmv"), std::string::npos);
-  EXPECT_NE(names(instead("ItemGraph::forward", "ItemGraph::objects")).find("ItemGraph::objects is not in"), std::string::npos);
+  EXPECT_NE(names(instead("ItemGraph::forward", "ItemGraph::objects")).find("ItemGraph::objects is not in"),
+            std::string::npos);
   EXPECT_NE(names(instead("Spmm.Forward", "Spmm.Fast")).find("no test Spmm.Fast"), std::string::npos);
-  EXPECT_NE(names(instead("tests/kernels/spmm_test.cpp", "tests/kernels/gemm_test.cpp")).find("no test Spmm"), std::string::npos);
-  EXPECT_NE(names(instead("See `kernels/spmm.h`", "See `kernels/spmv.h`")).find("line 2: there is no file"), std::string::npos);
+  EXPECT_NE(names(instead("tests/kernels/spmm_test.cpp", "tests/kernels/gemm_test.cpp")).find("no test Spmm"),
+            std::string::npos);
+  EXPECT_NE(names(instead("See `kernels/spmm.h`", "See `kernels/spmv.h`")).find("line 2: there is no file"),
+            std::string::npos);
   EXPECT_NE(names(instead("(step-format.md)", "(step.md)")).find("leads nowhere"), std::string::npos);
-  EXPECT_NE(names(instead("> - test `Spmm.ForwardAndBackwardMatchDoubleReference`", "> - test")).find("'1. Product' lacks a test"),
+  EXPECT_NE(names(instead("> - test `Spmm.ForwardAndBackwardMatchDoubleReference`", "> - test"))
+                .find("'1. Product' lacks a test"),
             std::string::npos);
   EXPECT_NE(names(instead("```console", "```text")).find("lacks numbers"), std::string::npos);
 }

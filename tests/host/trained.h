@@ -18,7 +18,8 @@ struct Named {  // a setting of the models that a test goes through
 
 // Hard negatives and Mirror Gradient, which has batches 0, 2, 4, .. twice.
 inline constexpr Named hard_models[] = {
-    {"BPR+popularity", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.sampler = "popularity", s.omega = 0.5; }},
+    {"BPR+popularity",
+     [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.sampler = "popularity", s.omega = 0.5; }},
     {"MG(LightGCN)+DNS",
      [](Settings& s) {
        s.model = "LightGCN", s.reg_weight = 1e-3, s.use_mg = true, s.beta = 2;
@@ -29,7 +30,8 @@ inline constexpr Named hard_models[] = {
        s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3, s.use_mg = true, s.beta = 2;
        s.sampler = "mixgcf", s.n_candidates = 8, s.omega = 0.5;
      }},
-    {"MG(CCDRec)", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 2, s.timesteps = 6, s.use_mg = true, s.beta = 2; }}};
+    {"MG(CCDRec)",
+     [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 2, s.timesteps = 6, s.use_mg = true, s.beta = 2; }}};
 
 // All that a state holds, tensor by tensor.
 inline std::vector<unsigned char> state_bytes(Trainer& t, const Folder& dir) {

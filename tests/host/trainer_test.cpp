@@ -19,15 +19,17 @@
 namespace ccdrec::test {
 namespace {
 
-const Named trainer_models[] = {{"BPR", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01; }},
-                                {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
-                                {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3; }},
-                                {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 3, s.timesteps = 8; }},
-                                {"DMA+NDI", [](Settings& s) { s.dropout = 0.3, s.cns = false, s.timesteps = 8; }}};
+const Named trainer_models[] = {
+    {"BPR", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01; }},
+    {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
+    {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3; }},
+    {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 3, s.timesteps = 8; }},
+    {"DMA+NDI", [](Settings& s) { s.dropout = 0.3, s.cns = false, s.timesteps = 8; }}};
 
 Settings trainer_settings(const Named& m) {
   Settings s;
-  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 6, s.knn_k = 3, s.seed = 11, s.threads = 1, s.learning_rate = 5e-3;
+  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = 6, s.knn_k = 3, s.seed = 11, s.threads = 1,
+  s.learning_rate = 5e-3;
   m.set(s);
   return s;
 }
@@ -100,8 +102,8 @@ void expect_same_course_when_resumed(const Models& models) {
 
 TEST(Trainer, ResumedAnywhereItTakesTheSameCourseBitForBit) { expect_same_course_when_resumed(trainer_models); }
 
-// Before and after a batch that Mirror Gradient has twice, 0, 2, .. 8 of nine: after 3 steps the last was one, after 17 and
-// 33 the next is, after 9 both.
+// Before and after a batch that Mirror Gradient has twice, 0, 2, .. 8 of nine: after 3 steps the last was one, after 17
+// and 33 the next is, after 9 both.
 TEST(Trainer, ResumedBesideMirrorBatchesAndWithHardNegativesToo) { expect_same_course_when_resumed(hard_models); }
 
 // The hard term has no weight: what is left is training without a sampler, and nothing is chosen.
@@ -130,7 +132,8 @@ TEST(Trainer, ASamplerAtOmegaZeroChoosesNothing) {
 TEST(Trainer, TheLastEvaluationOfAShorterRunLeavesNoTrace) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  for (const int eval_step : {2, 4, 7}) {  // 7: the shorter run ends before the first evaluation, and is evaluated for its own sake
+  for (const int eval_step :
+       {2, 4, 7}) {  // 7: the shorter run ends before the first evaluation, and is evaluated for its own sake
     SCOPED_TRACE(eval_step);
     Settings s = trainer_settings(trainer_models[1]);
     s.eval_step = eval_step, s.epochs = 9;
@@ -167,7 +170,8 @@ TEST(Trainer, AStoppedRunStaysStoppedAndAShorterOneIsRefused) {
   ASSERT_EQ(sum.reason, StopReason::early);
   first.save_state(dir / "last.safetensors");
   EXPECT_TRUE(is_over(saved_run(dir / "last.safetensors", s), s));
-  EXPECT_EQ(saved_run(dir / "last.safetensors", s).best_score, sum.best_score) << "what the progress bar of the continued run starts with";
+  EXPECT_EQ(saved_run(dir / "last.safetensors", s).best_score, sum.best_score)
+      << "what the progress bar of the continued run starts with";
   EXPECT_EQ(saved_run(dir / "last.safetensors", s).best_epoch, sum.best_epoch);
   Trainer again(s, data);
   again.load_state(dir / "last.safetensors");
@@ -218,8 +222,10 @@ TEST(Trainer, AMetricThatCannotSelectKeepsTheLatestModel) {
     return std::string();
   };
   EXPECT_EQ(note_of(t),
-            "valid_metric Recall@25 is the same for every model: its list takes all candidates of each validation user (items without those of "
-            "training, at most 25); valid_metric=Recall@20 can select; nothing to stop early by, so all 6 epochs are trained and the last model "
+            "valid_metric Recall@25 is the same for every model: its list takes all candidates of each validation user "
+            "(items without those of "
+            "training, at most 25); valid_metric=Recall@20 can select; nothing to stop early by, so all 6 epochs are "
+            "trained and the last model "
             "evaluated is kept as the best");
   std::vector<int> best;
   TrainHooks hooks;
@@ -233,7 +239,8 @@ TEST(Trainer, AMetricThatCannotSelectKeepsTheLatestModel) {
   EXPECT_EQ(best, (std::vector<int>{0, 1, 2, 3, 4, 5}));
   EXPECT_EQ(sum.best_valid.at("recall@25"), 1.0);
 
-  // Stopped and continued it takes the same course; a state of earlier programs, which knew no such rule, goes on by theirs.
+  // Stopped and continued it takes the same course; a state of earlier programs, which knew no such rule, goes on by
+  // theirs.
   Trainer first(s, data);
   hooks.interrupted = [&] { return first.epoch() == 2; };
   EXPECT_EQ(first.run(hooks).reason, StopReason::interrupted);
@@ -247,7 +254,8 @@ TEST(Trainer, AMetricThatCannotSelectKeepsTheLatestModel) {
   TensorFile file = read_safetensors(state);
   EXPECT_EQ(file.metadata.erase("keeps_latest"), 1u);
   std::vector<TensorView> views;
-  for (const auto& [name, tensor] : file.tensors) views.push_back({name, tensor.dtype, tensor.shape, tensor.bytes.data()});
+  for (const auto& [name, tensor] : file.tensors)
+    views.push_back({name, tensor.dtype, tensor.shape, tensor.bytes.data()});
   write_safetensors(state, views, file.metadata);
   Trainer old(s, data);
   old.load_state(state);
@@ -268,14 +276,15 @@ TEST(Trainer, AMetricThatCannotSelectKeepsTheLatestModel) {
   s.valid_metric = "Recall@25";
   s.topk = {25, 50};  // none of them helps
   Trainer some(s, uneven);
-  EXPECT_EQ(
-      note_of(some),
-      "valid_metric Recall@25 has no say for 38 of 39 validation users: its list takes all of their candidates (items without those of training, "
-      "at most 25); valid_metric=Recall@12 with 12 among topk would hear all");
+  EXPECT_EQ(note_of(some),
+            "valid_metric Recall@25 has no say for 38 of 39 validation users: its list takes all of their candidates "
+            "(items without those of training, "
+            "at most 25); valid_metric=Recall@12 with 12 among topk would hear all");
   EXPECT_FALSE(some.run({}).latest);
 }
 
-// Matrices that cannot be read where they lie are copied while the item graph is built, before the rest is taken: only what exceeds the rest counts.
+// Matrices that cannot be read where they lie are copied while the item graph is built, before the rest is taken: only
+// what exceeds the rest counts.
 TEST(Trainer, ThePlanCountsTheCopyOfTheItemGraph) {
   const Folder dir;
   Dataset data = random_data(dir, 20, 200, 5, {4096});
@@ -314,8 +323,8 @@ TEST(Trainer, RefusesAStateOfOtherSettingsOrData) {
   EXPECT_THROW(moved.load_state(dir / "last.safetensors"), UserError);
 }
 
-// Two blocks: users of a block like the items of their block, features name the block. The held-out item of the own block must rank above the other
-// block's.
+// Two blocks: users of a block like the items of their block, features name the block. The held-out item of the own
+// block must rank above the other block's.
 Dataset two_blocks(const Folder& dir) {
   Dataset data;
   data.name = "blocks", data.checksum = "blocks";
@@ -349,7 +358,8 @@ TEST(Trainer, EveryModelRecoversPlantedStructure) {
     s.train_batch_size = 64, s.epochs = 25, s.threads = 2, s.train_features = false;
     Trainer t(s, data);
     const TrainSummary sum = t.run({});
-    // By chance a test item is among the best 13 of 33 candidates in 0.39 of cases; 13 of its own block remain once the training items are masked.
+    // By chance a test item is among the best 13 of 33 candidates in 0.39 of cases; 13 of its own block remain once the
+    // training items are masked.
     Trainer& done = t;
     CMat hu, hi;
     done.model().represent(hu, hi);
@@ -399,8 +409,10 @@ TEST(Trainer, SettingsTheDataCannotServeAreOneSentence) {
     return "";
   };
   EXPECT_NE(sentence([](Settings& s) { s.model = "FREEDOM"; }).find("no *_feat.npy"), std::string::npos);
-  EXPECT_NE(sentence([](Settings& s) { s.model = "GCMC"; }).find("BPR | LightGCN | FREEDOM | CCDRec"), std::string::npos);
-  EXPECT_NE(sentence([](Settings& s) { s.n_neg = 0; }).find("n_neg = 0 is not an integer 1 .. 1024"), std::string::npos);
+  EXPECT_NE(sentence([](Settings& s) { s.model = "GCMC"; }).find("BPR | LightGCN | FREEDOM | CCDRec"),
+            std::string::npos);
+  EXPECT_NE(sentence([](Settings& s) { s.n_neg = 0; }).find("n_neg = 0 is not an integer 1 .. 1024"),
+            std::string::npos);
   EXPECT_NE(sentence([](Settings& s) { s.device = "tpu"; }).find("auto | cpu | cuda"), std::string::npos);
   if (!gpu_info().usable) {
     EXPECT_NE(sentence([](Settings& s) { s.device = "cuda"; }).find("device is cuda, but "), std::string::npos);
@@ -421,7 +433,8 @@ TEST(Trainer, ANonFiniteLossStopsTheRunAndNamesTheStep) {
   EXPECT_NE(sum.message.find("epoch 0, step"), std::string::npos);
 }
 
-// Epoch n takes pool min(3, n/dtau), then the model's own (spec ccdrec 5); the first stage may have a length of its own.
+// Epoch n takes pool min(3, n/dtau), then the model's own (spec ccdrec 5); the first stage may have a length of its
+// own.
 TEST(Curriculum, StagesFollowTheSpecification) {
   Settings s;
   s.dtau = 5, s.tau_end = 30;
@@ -447,15 +460,16 @@ TEST(Curriculum, StagesFollowTheSpecification) {
   EXPECT_EQ(name(1), "model");
 }
 
-// C = max(1, floor(ratio I)) candidates, of which the max(1, floor(kappa C)) most similar stand for election (spec ccdrec 5).
+// C = max(1, floor(ratio I)) candidates, of which the max(1, floor(kappa C)) most similar stand for election (spec
+// ccdrec 5).
 TEST(Curriculum, CountsOfCandidatesFollowTheSpecification) {
   struct Case {
     int64_t items;
     double ratio, kappa;
     int64_t count, top;
   };
-  for (const Case& c : {Case{7050, 0.1, 0.1, 705, 70}, Case{7050, 0.1, 0.2, 705, 141}, Case{30, 0.1, 0.1, 3, 1}, Case{5, 0.1, 0.1, 1, 1},
-                        Case{64, 1.0, 1.0, 64, 64}}) {
+  for (const Case& c : {Case{7050, 0.1, 0.1, 705, 70}, Case{7050, 0.1, 0.2, 705, 141}, Case{30, 0.1, 0.1, 3, 1},
+                        Case{5, 0.1, 0.1, 1, 1}, Case{64, 1.0, 1.0, 64, 64}}) {
     Settings s;
     s.candidate_ratio = c.ratio, s.kappa = c.kappa;
     EXPECT_EQ(Cns::candidates_of(s, c.items), c.count) << c.items;

@@ -1,6 +1,6 @@
-// How often the host waits for a GPU, and what it takes of its memory: counted by the runtime (Ctx::calls), on the emulator as on a GPU. An epoch of
-// replayed steps waits once for its losses and flags and then reads how hard its negatives were, and an evaluation waits once a batch of users, for its
-// lists; neither takes memory.
+// How often the host waits for a GPU, and what it takes of its memory: counted by the runtime (Ctx::calls), on the
+// emulator as on a GPU. An epoch of replayed steps waits once for its losses and flags and then reads how hard its
+// negatives were, and an evaluation waits once a batch of users, for its lists; neither takes memory.
 #include <gtest/gtest.h>
 
 #include "host/base/device.h"
@@ -20,13 +20,15 @@ const Named kCounted[] = {
     {"LightGCN", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3; }},
     {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3, s.n_mm_layers = 2; }},
     {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 4; }},
-    {"CCDRec, cuSPARSE", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 4, s.spmm = "cusparse", s.candidate_ratio = 1; }},
+    {"CCDRec, cuSPARSE",
+     [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 4, s.spmm = "cusparse", s.candidate_ratio = 1; }},
 };
 
 // Batches of 24 of 195 rows, the last smaller; every second epoch is evaluated, the first time in epoch 1.
 Settings counted_settings(const Named& m, int epochs) {
   Settings s;
-  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = epochs, s.knn_k = 3, s.seed = 11, s.threads = 1, s.timesteps = 6;
+  s.embedding_size = 16, s.train_batch_size = 24, s.epochs = epochs, s.knn_k = 3, s.seed = 11, s.threads = 1,
+  s.timesteps = 6;
   s.candidate_ratio = 0.5, s.kappa = 0.3, s.eval_step = 2, s.device = "cuda";
   m.set(s);
   return s;
@@ -46,8 +48,11 @@ std::vector<Calls> epochs_of(Trainer& t) {
   return all;
 }
 
-// An epoch that is timed waits at the end of every phase: pruning and shuffling, seven a step, the flush, the measured negatives and the reverse process.
-int64_t phases(Trainer& t) { return 2 + kStepPhases * t.model().steps_per_epoch() + 2 + (t.model().model().reverses() ? 1 : 0); }
+// An epoch that is timed waits at the end of every phase: pruning and shuffling, seven a step, the flush, the measured
+// negatives and the reverse process.
+int64_t phases(Trainer& t) {
+  return 2 + kStepPhases * t.model().steps_per_epoch() + 2 + (t.model().model().reverses() ? 1 : 0);
+}
 
 TEST(SlowWaits, ACapturedEpochWaitsOnceAndAnEvaluationOnceAndNeitherTakesMemory) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
@@ -81,7 +86,10 @@ TEST(SlowWaits, AResumedRunWaitsInItsFirstEpochOnly) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   const Settings s = counted_settings(kCounted[3], 8);
-  for (const int64_t done : {-1, 0, 2}) {  // interrupted so many steps after epoch 2; -1: when that epoch has ended, 0: before its end is dealt with
+  for (
+      const int64_t done :
+      {-1, 0,
+       2}) {  // interrupted so many steps after epoch 2; -1: when that epoch has ended, 0: before its end is dealt with
     SCOPED_TRACE(done);
     int64_t steps = 0;  // of the epoch that goes on
     {

@@ -16,7 +16,9 @@ std::vector<AdamCoef> coefficients(double lr, int64_t steps, AdamHyper h = {}) {
   for (int64_t t = 1; t <= steps; ++t) c.push_back(adam_coef(lr, h, t));
   return c;
 }
-AdamSchedule schedule(const std::vector<AdamCoef>& c, AdamHyper h = {}, float gradient = 1) { return {c.data(), int64_t(c.size()), h, gradient}; }
+AdamSchedule schedule(const std::vector<AdamCoef>& c, AdamHyper h = {}, float gradient = 1) {
+  return {c.data(), int64_t(c.size()), h, gradient};
+}
 
 struct Reached {  // the steps of a table's rows
   std::vector<int32_t> value, moments;
@@ -59,12 +61,14 @@ TEST(Adam, MatchesDoubleReference) {
         const double gi = double(factor_of(kFactors[f], t)) * grad[size_t(t - 1)][i];
         m[i] = 0.9 * m[i] + 0.1 * gi;
         v[i] = 0.999 * v[i] + 0.001 * gi * gi;
-        p[i] -= lr / (1 - std::pow(0.9, double(t))) * m[i] / (std::sqrt(v[i]) / std::sqrt(1 - std::pow(0.999, double(t))) + 1e-8);
+        p[i] -= lr / (1 - std::pow(0.9, double(t))) * m[i] /
+                (std::sqrt(v[i]) / std::sqrt(1 - std::pow(0.999, double(t))) + 1e-8);
       }
     SameBits same;
     for (const Device& dev : devices())
       for (const bool by_rows : {false, true}) {
-        SCOPED_TRACE(std::string(by_rows ? "by rows" : "dense") + ", factors " + std::to_string(f) + ", on " + dev.name);
+        SCOPED_TRACE(std::string(by_rows ? "by rows" : "dense") + ", factors " + std::to_string(f) + ", on " +
+                     dev.name);
         DeviceCtx ctx(dev);
         std::vector<float> pf = p0, mf(p.size()), vf(p.size());
         Reached at(rows);
@@ -96,7 +100,8 @@ TEST(Adam, AFactorOfOneKeepsEveryBit) {
   }
 }
 
-// Arrays at any address and of any length, with a gradient and without: the same bits on every device, and nothing beyond the end.
+// Arrays at any address and of any length, with a gradient and without: the same bits on every device, and nothing
+// beyond the end.
 TEST(Adam, AnyAddressAndAnyLength) {
   const int64_t steps = 6;
   constexpr float kBeyond = 7;
@@ -109,14 +114,15 @@ TEST(Adam, AnyAddressAndAnyLength) {
       for (Device dev : devices()) {
         SCOPED_TRACE(std::to_string(n) + " elements, shifted by " + std::to_string(shift) + ", on " + dev.name);
         DeviceCtx ctx(dev);
-        std::vector<float> p(size_t(n + 4), kBeyond), m = p, v = p, grad = p;  // m and the gradient stay where they are: one address decides for all
+        std::vector<float> p(size_t(n + 4), kBeyond),
+            m = p, v = p, grad = p;  // m and the gradient stay where they are: one address decides for all
         std::copy(p0.begin(), p0.end(), p.begin() + shift);
         std::fill_n(m.begin(), n, 0.0f), std::fill_n(v.begin() + shift, n, 0.0f);
         for (int64_t t = 1; t <= steps; ++t) {
           for (int64_t k = 0; k < n; ++k) grad[size_t(k)] = (k + t) % 3 == 0 ? 0.0f : g0[size_t(k)] * float(t);
           const CMat no_gradient;  // which finds some elements at rest
-          dev.ops->adam(ctx, {p.data() + shift, 1, n}, {m.data(), 1, n}, {v.data() + shift, 1, n}, t % 3 == 2 ? no_gradient : cmat(grad, 1, n),
-                        schedule(coef), t);
+          dev.ops->adam(ctx, {p.data() + shift, 1, n}, {m.data(), 1, n}, {v.data() + shift, 1, n},
+                        t % 3 == 2 ? no_gradient : cmat(grad, 1, n), schedule(coef), t);
         }
         for (const auto* a : {&p, &v})
           for (size_t k = 0; k < a->size(); ++k) {
@@ -132,19 +138,24 @@ TEST(Adam, AnyAddressAndAnyLength) {
     }
 }
 
-// Every path of the processor takes the steps of this loop, bit for bit: sqrt and / as IEEE 754 has them, whatever they are made of.
-void step_by_definition(std::vector<float>& p, std::vector<float>& m, std::vector<float>& v, const std::vector<float>& g, AdamCoef c, AdamHyper h,
-                        float gradient = 1) {
-  const float rest1 = float((1.0 - double(h.beta1)) * gradient), rest2 = float((1.0 - double(h.beta2)) * gradient * gradient);
+// Every path of the processor takes the steps of this loop, bit for bit: sqrt and / as IEEE 754 has them, whatever they
+// are made of.
+void step_by_definition(std::vector<float>& p, std::vector<float>& m, std::vector<float>& v,
+                        const std::vector<float>& g, AdamCoef c, AdamHyper h, float gradient = 1) {
+  const float rest1 = float((1.0 - double(h.beta1)) * gradient),
+              rest2 = float((1.0 - double(h.beta2)) * gradient * gradient);
   for (size_t i = 0; i < p.size(); ++i) {
     m[i] = std::fma(h.beta1, m[i], rest1 * g[i]);
     v[i] = std::fma(h.beta2, v[i], rest2 * g[i] * g[i]);
     p[i] = p[i] - c.c1 * m[i] / std::fma(std::sqrt(v[i]), c.c2, h.eps);
   }
 }
-size_t first_difference(const std::vector<float>& a, const std::vector<float>& b) {  // in bits, but that one NaN is as good as another
+size_t first_difference(const std::vector<float>& a,
+                        const std::vector<float>& b) {  // in bits, but that one NaN is as good as another
   size_t i = 0;
-  while (i < a.size() && (std::bit_cast<uint32_t>(a[i]) == std::bit_cast<uint32_t>(b[i]) || (std::isnan(a[i]) && std::isnan(b[i])))) ++i;
+  while (i < a.size() &&
+         (std::bit_cast<uint32_t>(a[i]) == std::bit_cast<uint32_t>(b[i]) || (std::isnan(a[i]) && std::isnan(b[i]))))
+    ++i;
   return i;
 }
 struct WithKernel {
@@ -152,8 +163,9 @@ struct WithKernel {
   ~WithKernel() { cpu::set_micro_kernel(nullptr); }
 };
 
-// Betas of 1 leave m = 1 and v alone; then p = -1 / (sqrt(v) - 1), from which the root can be told to its last bit. All of [1,4), which is every
-// mantissa with an even and an odd exponent, and some of every other binade, denormals included.
+// Betas of 1 leave m = 1 and v alone; then p = -1 / (sqrt(v) - 1), from which the root can be told to its last bit. All
+// of [1,4), which is every mantissa with an even and an odd exponent, and some of every other binade, denormals
+// included.
 TEST(Adam, SquareRootOfEveryMantissa) {
 #if defined(CCDREC_SANITIZED)
   const uint32_t stride = 61;
@@ -187,16 +199,19 @@ TEST(Adam, SquareRootOfEveryMantissa) {
   check(0, 0x7f800001, 4099 * stride);
 }
 
-// The way to the root depends on v; the result must not: moments at both ends of the exponent, underflowing, infinite and NaN among ordinary ones.
+// The way to the root depends on v; the result must not: moments at both ends of the exponent, underflowing, infinite
+// and NaN among ordinary ones.
 TEST(AdamRows, EveryProcessorPathTakesTheSameSteps) {
   const int64_t R = 40, cols = 53, steps = 12;
   const auto coef = coefficients(0.01, steps);
-  const float scales[] = {0.0f, -0.0f, 1e-38f, 1e-30f, 1e-22f, 3e-14f, 1e-13f, 1e-8f, 1e-3f, 1.0f, 1e3f, 1e15f, 1e18f, 1e19f, 1e20f, 3e38f, INFINITY};
+  const float scales[] = {0.0f, -0.0f, 1e-38f, 1e-30f, 1e-22f, 3e-14f, 1e-13f, 1e-8f,   1e-3f,
+                          1.0f, 1e3f,  1e15f,  1e18f,  1e19f,  1e20f,  3e38f,  INFINITY};
   Draw g;
   std::vector<float> p0 = g.floats(R * cols), m0(p0.size()), v0(p0.size());
   std::vector<std::vector<float>> grad(static_cast<size_t>(steps), std::vector<float>(p0.size()));
   for (auto& step : grad)
-    for (size_t i = 0; i < step.size(); ++i)  // most rows keep to one scale, so that whole vectors are fit or not; some mix them
+    for (size_t i = 0; i < step.size();
+         ++i)  // most rows keep to one scale, so that whole vectors are fit or not; some mix them
       step[i] = g.uniform() * scales[size_t(int64_t(i) / cols % 4 == 3 ? g.below(17) : int64_t(i) / cols * 17 / R)];
   const auto factor = [](int64_t t) { return t == 6 ? -0.2f : 1.0f; };
   const auto dense = [&](std::vector<float>& p, std::vector<float>& m, std::vector<float>& v, int64_t t) {
@@ -218,7 +233,8 @@ TEST(AdamRows, EveryProcessorPathTakesTheSameSteps) {
     for (const int64_t t : {1, 6, 11})
       for (const std::vector<int32_t>& part : parted) {
         OwnedList some(part);
-        cpu::adam_rows(ctx, table, some.list(), cmat(grad[size_t(t - 1)], R, cols), true, schedule(coef, {}, factor(t)), t);
+        cpu::adam_rows(ctx, table, some.list(), cmat(grad[size_t(t - 1)], R, cols), true, schedule(coef, {}, factor(t)),
+                       t);
         EXPECT_EQ(at.value[size_t(part[0])], t - 1);
       }
     cpu::adam_flush(ctx, table, schedule(coef), steps);
@@ -229,13 +245,15 @@ TEST(AdamRows, EveryProcessorPathTakesTheSameSteps) {
   }
 }
 
-// A beta2 under which v leaves, within one replay, the range where the root made of fma is exact; m stays, so that every root counts.
+// A beta2 under which v leaves, within one replay, the range where the root made of fma is exact; m stays, so that
+// every root counts.
 TEST(AdamRows, AFastDecayingSquareKeepsTheBits) {
   const int64_t R = 3, cols = 40, steps = 800;
   const AdamHyper h{1.0f, 0.9f, 1e-30f};
   const std::vector<AdamCoef> coef(static_cast<size_t>(steps), AdamCoef{1e-3f, 1.0f});
   Draw g;
-  const std::vector<float> p0 = g.floats(R * cols), m0 = g.floats(R * cols), v0 = g.floats(R * cols, 0, 1), zero(p0.size());
+  const std::vector<float> p0 = g.floats(R * cols), m0 = g.floats(R * cols), v0 = g.floats(R * cols, 0, 1),
+                           zero(p0.size());
   std::vector<float> want = p0, m_want = m0, v_want = v0;
   for (int64_t t = 1; t <= steps; ++t) step_by_definition(want, m_want, v_want, zero, coef[0], h);
   for (const char* isa : {"portable", "avx2", "avx512"}) {
@@ -258,10 +276,12 @@ struct RowCase {
   int every;  // a row gets a gradient in about one step of `every`
   bool by_row;
 };
-const RowCase kRows[] = {{"one row", 1, 1, 2, false},         {"odd width", 11, 37, 3, false}, {"by row", 23, 64, 4, true},
-                         {"wide, seldom", 7, 4096, 9, false}, {"never", 5, 16, 1 << 20, true}, {"always", 9, 24, 1, false}};
+const RowCase kRows[] = {{"one row", 1, 1, 2, false},     {"odd width", 11, 37, 3, false},
+                         {"by row", 23, 64, 4, true},     {"wide, seldom", 7, 4096, 9, false},
+                         {"never", 5, 16, 1 << 20, true}, {"always", 9, 24, 1, false}};
 
-// On demand gives the bits of the dense form, whenever rows are brought up to date and flushed. The factor is the gradient's: replays read none.
+// On demand gives the bits of the dense form, whenever rows are brought up to date and flushed. The factor is the
+// gradient's: replays read none.
 TEST(AdamRows, ReplayEqualsDenseBitForBit) {
   const int64_t steps = 40;
   const auto coef = coefficients(0.01, steps);
@@ -284,15 +304,18 @@ TEST(AdamRows, ReplayEqualsDenseBitForBit) {
         std::vector<float> full(size), by_list(size_t((n + 2) * c.cols), NAN);
         for (int64_t j = 0; j < n; ++j)
           for (int64_t k = 0; k < c.cols; ++k)
-            full[size_t(touched[size_t(j)] * c.cols + k)] = by_list[size_t(j * c.cols + k)] = k % 5 == 2 ? 0 : g.uniform();
-        dev.ops->adam(ctx, mat(dense, c.R, c.cols), mat(dm, c.R, c.cols), mat(dv, c.R, c.cols), cmat(full, c.R, c.cols), s, t);
+            full[size_t(touched[size_t(j)] * c.cols + k)] = by_list[size_t(j * c.cols + k)] =
+                k % 5 == 2 ? 0 : g.uniform();
+        dev.ops->adam(ctx, mat(dense, c.R, c.cols), mat(dm, c.R, c.cols), mat(dv, c.R, c.cols), cmat(full, c.R, c.cols),
+                      s, t);
         if (t % 3 == 0) {  // read before the step: rows as after step t-1
           OwnedList early(touched);
           dev.ops->adam_catch_up(ctx, table, early.list(), replays, t - 1);
           for (int32_t r : touched) EXPECT_GE(at.value[size_t(r)], t - 1);
         }
         OwnedList rows(touched);
-        dev.ops->adam_rows(ctx, table, rows.list(), c.by_row ? cmat(full, c.R, c.cols) : cmat(by_list, n + 2, c.cols), c.by_row, s, t);
+        dev.ops->adam_rows(ctx, table, rows.list(), c.by_row ? cmat(full, c.R, c.cols) : cmat(by_list, n + 2, c.cols),
+                           c.by_row, s, t);
         for (int32_t r : touched) {
           EXPECT_EQ(at.moments[size_t(r)], t);
           EXPECT_EQ(at.value[size_t(r)], moves_at_once(n, c.R) ? t : t - 1);
@@ -320,8 +343,8 @@ std::vector<uint32_t> bits(const std::vector<float>& v) {  // == would take -0 f
   return b;
 }
 
-// However seldom a table is flushed, value, m and v end as if every step had been dense. Gradients span 60 powers of ten: v underflows to zero under
-// a living m, m becomes denormal, and -0 is among them.
+// However seldom a table is flushed, value, m and v end as if every step had been dense. Gradients span 60 powers of
+// ten: v underflows to zero under a living m, m becomes denormal, and -0 is among them.
 TEST(AdamRows, FlushedEveryStepEverySeventhOrOnceAtTheEnd) {
   const int64_t R = 13, steps = 60;
   const auto coef = coefficients(0.003, steps);
@@ -330,10 +353,12 @@ TEST(AdamRows, FlushedEveryStepEverySeventhOrOnceAtTheEnd) {
     for (const int64_t every : {int64_t(1), int64_t(7), steps})
       for (const bool by_row : {false, true})
         for (const Device& dev : devices()) {
-          SCOPED_TRACE("width " + std::to_string(cols) + ", flushed every " + std::to_string(every) + " on " + dev.name + (by_row ? ", by row" : ""));
+          SCOPED_TRACE("width " + std::to_string(cols) + ", flushed every " + std::to_string(every) + " on " +
+                       dev.name + (by_row ? ", by row" : ""));
           Draw g;
           DeviceCtx ctx(dev);
-          std::vector<float> dense = g.floats(R * cols), dm(dense.size()), dv(dense.size()), value = dense, m(dense.size()), v(dense.size());
+          std::vector<float> dense = g.floats(R * cols), dm(dense.size()), dv(dense.size()), value = dense,
+                             m(dense.size()), v(dense.size());
           Reached at(R);
           const auto start = dense;
           for (int64_t t = 1; t <= steps; ++t) {
@@ -344,14 +369,20 @@ TEST(AdamRows, FlushedEveryStepEverySeventhOrOnceAtTheEnd) {
             for (size_t j = 0; j < touched.size(); ++j)
               for (int64_t k = 0; k < cols; ++k) {
                 const int kind = g.below(6);
-                const float x = kind == 0 ? -0.0f : g.uniform() * (kind == 1 ? 1e-30f : kind == 2 ? 1e-10f : kind == 3 ? 1e3f : 1.0f);
+                const float x = kind == 0 ? -0.0f
+                                          : g.uniform() * (kind == 1   ? 1e-30f
+                                                           : kind == 2 ? 1e-10f
+                                                           : kind == 3 ? 1e3f
+                                                                       : 1.0f);
                 full[size_t(touched[j] * cols + k)] = by_list[j * size_t(cols) + size_t(k)] = x;
               }
             const int64_t n = int64_t(touched.size());
             dev.ops->adam(ctx, mat(dense, R, cols), mat(dm, R, cols), mat(dv, R, cols), cmat(full, R, cols), s, t);
             OwnedList rows(touched);
             const Table table = at.table(mat(value, R, cols), mat(m, R, cols), mat(v, R, cols));
-            if (n) dev.ops->adam_rows(ctx, table, rows.list(), by_row ? cmat(full, R, cols) : cmat(by_list, n, cols), by_row, s, t);
+            if (n)
+              dev.ops->adam_rows(ctx, table, rows.list(), by_row ? cmat(full, R, cols) : cmat(by_list, n, cols), by_row,
+                                 s, t);
             if (t % every == 0 || t == steps) {
               dev.ops->adam_flush(ctx, table, s, t);
               ASSERT_EQ(bits(value), bits(dense)) << "step " << t;
@@ -359,7 +390,8 @@ TEST(AdamRows, FlushedEveryStepEverySeventhOrOnceAtTheEnd) {
               ASSERT_EQ(bits(v), bits(dv)) << "step " << t;
             }
           }
-          EXPECT_TRUE(std::equal(start.begin(), start.begin() + cols, dense.begin())) << "a row without gradients moved";
+          EXPECT_TRUE(std::equal(start.begin(), start.begin() + cols, dense.begin()))
+              << "a row without gradients moved";
           EXPECT_EQ(at, Reached(R, int32_t(steps)));
         }
 }
@@ -420,10 +452,13 @@ TEST(AdamRows, RefusesAGradientForAPastStep) {
   Reached at(2, 3);
   Ctx ctx(1);
   const Table table = at.table(mat(p, 2, 2), mat(m, 2, 2), mat(v, 2, 2));
-  EXPECT_THROW(cpu::adam_rows(ctx, table, {nullptr, nullptr, 2}, cmat(g, 2, 2), false, schedule(coef), 3), std::logic_error);
-  EXPECT_THROW(cpu::adam_rows(ctx, table, {nullptr, nullptr, 2}, cmat(g, 2, 2), false, schedule(coef), 5), std::logic_error);
+  EXPECT_THROW(cpu::adam_rows(ctx, table, {nullptr, nullptr, 2}, cmat(g, 2, 2), false, schedule(coef), 3),
+               std::logic_error);
+  EXPECT_THROW(cpu::adam_rows(ctx, table, {nullptr, nullptr, 2}, cmat(g, 2, 2), false, schedule(coef), 5),
+               std::logic_error);
   at.value = {2, 2};  // the moments have the step already: its gradient came before
-  EXPECT_THROW(cpu::adam_rows(ctx, table, {nullptr, nullptr, 2}, cmat(g, 2, 2), false, schedule(coef), 3), std::logic_error);
+  EXPECT_THROW(cpu::adam_rows(ctx, table, {nullptr, nullptr, 2}, cmat(g, 2, 2), false, schedule(coef), 3),
+               std::logic_error);
   EXPECT_EQ(p, std::vector<float>(4));
 }
 

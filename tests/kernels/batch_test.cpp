@@ -67,7 +67,8 @@ TEST(Batch, ExpandRowsGivesEverySlotTheRowOfItsGroup) {
       Draw g;
       DeviceCtx ctx(dev);
       std::vector<std::vector<int32_t>> member(static_cast<size_t>(c.groups));
-      for (int32_t s = 0; s < c.slots; ++s) member[s < c.groups ? size_t(s) : size_t(g.below(int32_t(c.groups)))].push_back(s);
+      for (int32_t s = 0; s < c.slots; ++s)
+        member[s < c.groups ? size_t(s) : size_t(g.below(int32_t(c.groups)))].push_back(s);
       std::vector<int32_t> ptr = {0}, slot;
       for (const auto& m : member) slot.insert(slot.end(), m.begin(), m.end()), ptr.push_back(int32_t(slot.size()));
       Cell<int64_t> n = c.groups;
@@ -127,7 +128,8 @@ TEST(Batch, AddRowsAddsListedRowsAndNoOthers) {
           for (int64_t k = 0; k < c.d; ++k) want[size_t((y_first + r) * c.d + k)] += x[size_t(r * c.d + k)];
         }
         OwnedList rows(listed);
-        dev.ops->add_rows(ctx, mat(y, y_first + R + below, c.d), cmat(x, R, c.d), all ? RowList{nullptr, nullptr, R} : rows.list(), y_first);
+        dev.ops->add_rows(ctx, mat(y, y_first + R + below, c.d), cmat(x, R, c.d),
+                          all ? RowList{nullptr, nullptr, R} : rows.list(), y_first);
         EXPECT_EQ(y, want);
       }
 }

@@ -28,7 +28,8 @@ const Case kCases[] = {{"no rows", 0, 64, 1, 1},
                        {"more than a warp of fours", 9, 300, 1, 0.3},
                        {"more than four warps of ones", 9, 131, 1, 0.3}};
 
-double margin(const std::vector<double>& u, const std::vector<double>& p, const std::vector<double>& x, int64_t b, int64_t d) {
+double margin(const std::vector<double>& u, const std::vector<double>& p, const std::vector<double>& x, int64_t b,
+              int64_t d) {
   double sum = 0;
   for (int64_t j = 0; j < d; ++j) sum += u[size_t(b * d + j)] * (p[size_t(b * d + j)] - x[size_t(b * d + j)]);
   return sum;
@@ -47,7 +48,8 @@ TEST(Bpr, LossAndGradientMatchFiniteDifferences) {
       const auto du0 = g.floats(c.B * c.d), dp0 = g.floats(c.B * c.d), dx0 = g.floats(c.B * c.d);
       const std::vector<double> U(u.begin(), u.end()), P(p.begin(), p.end()), X(x.begin(), x.end());
       double want = 0;
-      for (int64_t b = 0; b < c.B; ++b) want += double(c.weight) / double(c.B) * loss_of(margin(U, P, X, b, c.d), with_eps);
+      for (int64_t b = 0; b < c.B; ++b)
+        want += double(c.weight) / double(c.B) * loss_of(margin(U, P, X, b, c.d), with_eps);
       SameBits same;
       for (const Device& dev : devices()) {
         SCOPED_TRACE(std::string(c.name) + (with_eps ? ", eps" : ", stable") + " on " + dev.name);
@@ -55,12 +57,16 @@ TEST(Bpr, LossAndGradientMatchFiniteDifferences) {
         std::vector<float> du = du0, dp = dp0, dx(du0.size(), NAN), du2 = du0, dp2 = dp0;
         Cell<double> loss = 3.5, loss2 = 0, loss3 = 0;
         const CMat hu = cmat(u, c.B, c.d), hp = cmat(p, c.B, c.d), hx = cmat(x, c.B, c.d);
-        dev.ops->bpr(ctx, &loss, {mat(du, c.B, c.d), mat(dp, c.B, c.d), mat(dx, c.B, c.d)}, hu, hp, hx, c.weight, with_eps);
+        dev.ops->bpr(ctx, &loss, {mat(du, c.B, c.d), mat(dp, c.B, c.d), mat(dx, c.B, c.d)}, hu, hp, hx, c.weight,
+                     with_eps);
         dev.ops->bpr(ctx, &loss2, {mat(du2, c.B, c.d), mat(dp2, c.B, c.d), {}}, hu, hp, hx, c.weight, with_eps);
         // Written where nothing was before: as added to zero.
-        std::vector<float> du3(du0.size(), NAN), dp3(du0.size(), 0.0f), dx3(du0.size(), NAN), du4(du0.size(), 0.0f), dp4(du0.size(), NAN);
-        dev.ops->bpr(ctx, &loss3, {mat(du3, c.B, c.d), mat(dp3, c.B, c.d), mat(dx3, c.B, c.d), false, true}, hu, hp, hx, c.weight, with_eps);
-        dev.ops->bpr(ctx, &loss3, {mat(du4, c.B, c.d), mat(dp4, c.B, c.d), {}, true, false}, hu, hp, hx, c.weight, with_eps);
+        std::vector<float> du3(du0.size(), NAN), dp3(du0.size(), 0.0f), dx3(du0.size(), NAN), du4(du0.size(), 0.0f),
+            dp4(du0.size(), NAN);
+        dev.ops->bpr(ctx, &loss3, {mat(du3, c.B, c.d), mat(dp3, c.B, c.d), mat(dx3, c.B, c.d), false, true}, hu, hp, hx,
+                     c.weight, with_eps);
+        dev.ops->bpr(ctx, &loss3, {mat(du4, c.B, c.d), mat(dp4, c.B, c.d), {}, true, false}, hu, hp, hx, c.weight,
+                     with_eps);
         EXPECT_EQ(du3, du4);
         EXPECT_EQ(dp3, dp4);
         EXPECT_EQ(dx3, dx);
@@ -71,7 +77,8 @@ TEST(Bpr, LossAndGradientMatchFiniteDifferences) {
         std::vector<Ref> want_du(du.size()), want_dp(dp.size()), want_dx(dx.size());
         for (int64_t b = 0; b < c.B; ++b) {
           const double m = margin(U, P, X, b, c.d), h = 1e-4;
-          const double slope = (loss_of(m + h, with_eps) - loss_of(m - h, with_eps)) / (2 * h) * double(c.weight) / double(c.B);
+          const double slope =
+              (loss_of(m + h, with_eps) - loss_of(m - h, with_eps)) / (2 * h) * double(c.weight) / double(c.B);
           for (int64_t j = 0; j < c.d; ++j) {
             const size_t i = size_t(b * c.d + j);
             want_du[i].add(du0[i]), want_du[i].add(slope * P[i]), want_du[i].add(-slope * X[i]);
@@ -89,7 +96,8 @@ TEST(Bpr, LossAndGradientMatchFiniteDifferences) {
     }
 }
 
-// Rows that start at odd places: even widths are not always read four at a time. More rows than one block adds up the losses of.
+// Rows that start at odd places: even widths are not always read four at a time. More rows than one block adds up the
+// losses of.
 TEST(Bpr, RowsOffTheirAlignmentAndManyBlocks) {
   for (const auto& size : std::vector<std::pair<int64_t, int64_t>>{{33, 64}, {4200, 36}}) {
     const int64_t B = size.first, d = size.second;
@@ -99,7 +107,8 @@ TEST(Bpr, RowsOffTheirAlignmentAndManyBlocks) {
     double want = 0;
     for (int64_t b = 0; b < B; ++b) {
       double m = 0;
-      for (int64_t j = 1; j <= d; ++j) m += double(at[0][size_t(b * d + j)]) * (double(at[1][size_t(b * d + j)]) - at[2][size_t(b * d + j)]);
+      for (int64_t j = 1; j <= d; ++j)
+        m += double(at[0][size_t(b * d + j)]) * (double(at[1][size_t(b * d + j)]) - at[2][size_t(b * d + j)]);
       want += double(0.7f) / double(B) * loss_of(m, false);
     }
     SameBits same;
@@ -121,7 +130,8 @@ TEST(Bpr, RowsOffTheirAlignmentAndManyBlocks) {
       EXPECT_NEAR(aligned_loss, want, 1e-12 * want);
       for (size_t k = 0; k < 6; ++k) {
         EXPECT_EQ(off[k][0], at[k][0]);
-        for (size_t i = 0; i < on[k].size(); ++i) ASSERT_NEAR(off[k][i + 1], on[k][i], 1.2e-7 * (1 + std::fabs(on[k][i]))) << k << " " << i;
+        for (size_t i = 0; i < on[k].size(); ++i)
+          ASSERT_NEAR(off[k][i + 1], on[k][i], 1.2e-7 * (1 + std::fabs(on[k][i]))) << k << " " << i;
       }
       EXPECT_TRUE(same(dev, "loss", double(loss)));
       EXPECT_TRUE(same(dev, "aligned loss", double(aligned_loss)));
@@ -140,7 +150,8 @@ TEST(Bpr, SmallGradientsKeepTheirRelativeAccuracy) {
         const std::vector<float> u = {1}, p = {float(m)}, x = {0};
         std::vector<float> du = {0}, dp = {0}, dx = {0};
         Cell<double> loss = 0;
-        dev.ops->bpr(ctx, &loss, {mat(du, 1, 1), mat(dp, 1, 1), mat(dx, 1, 1)}, cmat(u, 1, 1), cmat(p, 1, 1), cmat(x, 1, 1), 1.0f, with_eps);
+        dev.ops->bpr(ctx, &loss, {mat(du, 1, 1), mat(dp, 1, 1), mat(dx, 1, 1)}, cmat(u, 1, 1), cmat(p, 1, 1),
+                     cmat(x, 1, 1), 1.0f, with_eps);
         const double mf = p[0], sig = 1 / (1 + std::exp(-mf)), rest = 1 / (1 + std::exp(mf));
         const double want = with_eps ? -sig * rest / (1e-10 + sig) : -rest;
         EXPECT_NEAR(dp[0], want, 2e-7 * std::fabs(want));
@@ -157,23 +168,31 @@ TEST(Bpr, FarApartIsFiniteAndANanIsNot) {
       DeviceCtx ctx(dev);
       std::vector<float> u = {1}, p = {m}, x = {0}, du = {0}, dp = {0}, dx = {0};
       Cell<double> loss = 0;
-      dev.ops->bpr(ctx, &loss, {mat(du, 1, 1), mat(dp, 1, 1), mat(dx, 1, 1)}, cmat(u, 1, 1), cmat(p, 1, 1), cmat(x, 1, 1), 1, false);
+      dev.ops->bpr(ctx, &loss, {mat(du, 1, 1), mat(dp, 1, 1), mat(dx, 1, 1)}, cmat(u, 1, 1), cmat(p, 1, 1),
+                   cmat(x, 1, 1), 1, false);
       EXPECT_EQ(loss, m < 0 ? 1e4 : 0.0);
       EXPECT_EQ(dp[0], m < 0 ? -1.0f : 0.0f);
       p[0] = NAN;
-      dev.ops->bpr(ctx, &loss, {mat(du, 1, 1), mat(dp, 1, 1), mat(dx, 1, 1)}, cmat(u, 1, 1), cmat(p, 1, 1), cmat(x, 1, 1), 1, false);
+      dev.ops->bpr(ctx, &loss, {mat(du, 1, 1), mat(dp, 1, 1), mat(dx, 1, 1)}, cmat(u, 1, 1), cmat(p, 1, 1),
+                   cmat(x, 1, 1), 1, false);
       EXPECT_TRUE(std::isnan(loss));
     }
 }
 
-// Slots [users | positives | negatives ..] of a table's rows: norms of the blocks, and rows named by several slots get the sum of their gradients.
+// Slots [users | positives | negatives ..] of a table's rows: norms of the blocks, and rows named by several slots get
+// the sum of their gradients.
 TEST(NormReg, LossAndGradientMatchFiniteDifferences) {
   struct Shape {
     int64_t B, R, d;
     int n_neg;
   };
-  for (const Shape& z :
-       std::vector<Shape>{{0, 5, 64, 1}, {1, 1, 1, 1}, {7, 9, 37, 1}, {31, 40, 33, 2}, {32, 500, 32, 0}, {41, 3, 25, 3}, {700, 900, 64, 1}}) {
+  for (const Shape& z : std::vector<Shape>{{0, 5, 64, 1},
+                                           {1, 1, 1, 1},
+                                           {7, 9, 37, 1},
+                                           {31, 40, 33, 2},
+                                           {32, 500, 32, 0},
+                                           {41, 3, 25, 3},
+                                           {700, 900, 64, 1}}) {
     const int blocks = 2 + z.n_neg;
     const int64_t n = z.B * blocks, size = z.R * z.d;
     Draw g;
@@ -197,7 +216,8 @@ TEST(NormReg, LossAndGradientMatchFiniteDifferences) {
     };
     const double want = value(size_t(-1), 0);
     std::vector<std::pair<size_t, double>> slopes;
-    for (size_t i = 0; i < x.size(); i += 1 + x.size() / 50) slopes.emplace_back(i, (value(i, 1e-4) - value(i, -1e-4)) / 2e-4);
+    for (size_t i = 0; i < x.size(); i += 1 + x.size() / 50)
+      slopes.emplace_back(i, (value(i, 1e-4) - value(i, -1e-4)) / 2e-4);
     SameBits same;
     for (const Device& dev : devices()) {
       SCOPED_TRACE(std::to_string(z.B) + " rows a block, width " + std::to_string(z.d) + " on " + dev.name);
@@ -207,7 +227,8 @@ TEST(NormReg, LossAndGradientMatchFiniteDifferences) {
       std::vector<float> grad = g0, from_zero(x.size(), 0.0f);
       Cell<double> loss = -2, again = 0;
       dev.ops->norm_reg(ctx, &loss, mat(grad, z.R, z.d), cmat(x, z.R, z.d), slots.g, ids.data(), z.B, z.n_neg, reg);
-      dev.ops->norm_reg(ctx, &again, mat(from_zero, z.R, z.d), cmat(x, z.R, z.d), slots.g, ids.data(), z.B, z.n_neg, reg);
+      dev.ops->norm_reg(ctx, &again, mat(from_zero, z.R, z.d), cmat(x, z.R, z.d), slots.g, ids.data(), z.B, z.n_neg,
+                        reg);
       EXPECT_NEAR(loss, -2 + want, 1e-7 * want);  // reg / n_neg is a float
       EXPECT_NEAR(-2 + again, loss, 1e-12);
       for (const auto& [i, slope] : slopes) {
@@ -229,7 +250,8 @@ TEST(NormReg, AFurtherBlockHasNoShare) {
   Draw g;
   const auto x = g.floats(R * d), g0 = g.floats(R * d);
   std::vector<int32_t> ids;
-  for (int64_t s = 0; s < (blocks + 1) * B; ++s) ids.push_back(g.below(int32_t(s < blocks * B ? R - 5 : R)));  // some rows in the further block alone
+  for (int64_t s = 0; s < (blocks + 1) * B; ++s)
+    ids.push_back(g.below(int32_t(s < blocks * B ? R - 5 : R)));  // some rows in the further block alone
   for (const Device& dev : devices()) {
     SCOPED_TRACE(dev.name);
     DeviceCtx ctx(dev);

@@ -10,7 +10,8 @@
 namespace ccdrec::test {
 namespace {
 
-// --- schedule ----------------------------------------------------------------------------------------------------------------------------
+// --- schedule
+// ---------------------------------------------------------------------------------------------------------------------
 
 TEST(Schedule, LinearWithTwentySteps) {
   const HostSchedule s = make_schedule("linear", 20, false);
@@ -24,7 +25,8 @@ TEST(Schedule, BetasOfTheOtherKinds) {
   const double pi = std::numbers::pi;
   const HostSchedule cosine = make_schedule("cosine", 5, false);
   auto g = [&](int t) { return std::pow(std::cos((t / 5.0 + 0.008) / 1.008 * pi / 2), 2); };
-  for (int t = 1; t < 5; ++t) EXPECT_NEAR(cosine.abar[size_t(t - 1)], g(t) / g(0), 1e-12) << t;  // unclipped: the product telescopes
+  for (int t = 1; t < 5; ++t)
+    EXPECT_NEAR(cosine.abar[size_t(t - 1)], g(t) / g(0), 1e-12) << t;  // unclipped: the product telescopes
   EXPECT_EQ(cosine.beta[4], 0.9999);
   EXPECT_EQ(make_schedule("cosine", 1000, false).beta[0], 1e-4);  // 4.1e-5 before the clip
 
@@ -61,7 +63,8 @@ TEST(Schedule, CoefficientsOfAllKinds) {
         // B^2 (1 - abar_t) + sigma^2 = 1 - abar_{t-1}.
         EXPECT_NEAR(p.a[i] + p.b[i] * std::sqrt(abar), std::sqrt(before), 3e-7);
         EXPECT_NEAR(double(p.b[i]) * p.b[i] * (1 - abar) + double(p.sigma[i]) * p.sigma[i], 1 - before, 3e-7);
-        // The noise form takes the same step when eps = (e_t - sqrt(abar) x0) / sqrt(1 - abar): per unit of eps and of e_t.
+        // The noise form takes the same step when eps = (e_t - sqrt(abar) x0) / sqrt(1 - abar): per unit of eps and of
+        // e_t.
         EXPECT_NEAR(noise.b[i] * std::sqrt(1 - beta), 1, 3e-7);
         EXPECT_NEAR(-noise.a[i] * std::sqrt(1 - beta) * std::sqrt(1 - abar) / beta, 1, 3e-7);
         EXPECT_EQ(noise.sigma[i], p.sigma[i]);
@@ -80,7 +83,7 @@ Device anywhere(Device dev) {  // for SameBits: what is elementwise or drawn has
   return dev;
 }
 
-// --- draws -------------------------------------------------------------------------------------------------------------------------------
+// --- draws -----------------------------------------------------------------------------------------------------------
 
 TEST(Timesteps, MirroredRule) {
   for (int64_t n : {0, 1, 2, 3, 10, 11, 255, 256, 257, 1000}) {
@@ -113,7 +116,9 @@ TEST(Timesteps, Uniform) {
       for (int32_t v : t) count[size_t(v)] += 1;
       double chi2 = 0;
       for (double c : count) chi2 += (c - n / 20.0) * (c - n / 20.0) / (n / 20.0);
-      EXPECT_LT(chi2, mirrored ? 2 * 27.9 : 43.8);  // one in a thousand: 19 degrees of freedom; mirrored, nine, every deviation twice
+      EXPECT_LT(chi2, mirrored
+                          ? 2 * 27.9
+                          : 43.8);  // one in a thousand: 19 degrees of freedom; mirrored, nine, every deviation twice
       EXPECT_TRUE(same(anywhere(dev), "t", t));
     }
   }
@@ -156,7 +161,8 @@ TEST(Normals, Distribution) {
     double worst = 0;  // Kolmogorov-Smirnov
     for (size_t i = 0; i < eps.size(); ++i) {
       const double phi = 0.5 * std::erfc(-double(eps[i]) / std::numbers::sqrt2);
-      worst = std::max({worst, std::fabs(phi - double(i) / double(eps.size())), std::fabs(phi - double(i + 1) / double(eps.size()))});
+      worst = std::max({worst, std::fabs(phi - double(i) / double(eps.size())),
+                        std::fabs(phi - double(i + 1) / double(eps.size()))});
     }
     EXPECT_LT(worst * std::sqrt(double(eps.size())), 1.95);  // one in a thousand
   }
@@ -173,7 +179,8 @@ TEST(Draws, LateEpochAndStep) {
     std::vector<float> eps[2] = {std::vector<float>(size_t(n * d)), std::vector<float>(size_t(n * d))};
     for (int late : {0, 1}) {
       const uint32_t epoch = late ? kLateEpoch : 5, step = late ? kLateStep : 70;
-      dev.ops->draw_timesteps(ctx, t[late].data(), {nullptr, nullptr, n}, 20, true, Stream{3, Use::timestep, epoch, step});
+      dev.ops->draw_timesteps(ctx, t[late].data(), {nullptr, nullptr, n}, 20, true,
+                              Stream{3, Use::timestep, epoch, step});
       dev.ops->draw_normals(ctx, mat(eps[late], n, d), {nullptr, nullptr, n}, Stream{3, Use::noise, epoch, step});
     }
     EXPECT_EQ(t[0], t[1]);
@@ -181,7 +188,8 @@ TEST(Draws, LateEpochAndStep) {
   }
 }
 
-// --- forward process, fusion, alignment --------------------------------------------------------------------------------------------------
+// --- forward process, fusion, alignment
+// --------------------------------------------------------------------------------------------------
 
 struct Batch {  // n of I items, rows distinct and ascending, one item heavy
   int64_t I, d, n, cap;
@@ -205,7 +213,9 @@ struct Batch {  // n of I items, rows distinct and ascending, one item heavy
   }
   RowList rows() { return {items.data(), &count, cap}; }
   Groups groups() { return {rows(), ptr.data(), slot.data()}; }
-  Schedule schedule() const { return {20, host.sqrt_abar.data(), host.sqrt_1m_abar.data(), host.a.data(), host.b.data(), host.sigma.data()}; }
+  Schedule schedule() const {
+    return {20, host.sqrt_abar.data(), host.sqrt_1m_abar.data(), host.a.data(), host.b.data(), host.sigma.data()};
+  }
   double m(int64_t j) const { return ptr[size_t(j + 1)] - ptr[size_t(j)]; }
 };
 
@@ -237,7 +247,8 @@ TEST(Diffusion, ForwardProcessAndItsGradient) {
       std::vector<float> e_t(size_t(b.cap * b.d), NAN);
       const std::vector<float> d_e = g.floats(b.cap * b.d), start = g.floats(b.I * b.d);
       std::vector<float> d_q = start;
-      dev.ops->diffuse(ctx, mat(e_t, b.cap, b.d), cmat(b.q, b.I, b.d), cmat(b.eps, b.cap, b.d), b.t.data(), b.rows(), b.schedule());
+      dev.ops->diffuse(ctx, mat(e_t, b.cap, b.d), cmat(b.q, b.I, b.d), cmat(b.eps, b.cap, b.d), b.t.data(), b.rows(),
+                       b.schedule());
       dev.ops->diffuse_backward(ctx, mat(d_q, b.I, b.d), cmat(d_e, b.cap, b.d), b.t.data(), b.rows(), b.schedule());
       std::vector<Ref> want(size_t(b.n * b.d)), want_q(size_t(b.I * b.d));
       for (size_t i = 0; i < want_q.size(); ++i) want_q[i].add(start[i]);
@@ -259,7 +270,8 @@ TEST(Diffusion, ForwardProcessAndItsGradient) {
   }
 }
 
-// Fusion and alignment as one function of (Q, Hhat, e0_hat): F = lambda L_dm + <g_ego, fused>, its gradients those of `align`.
+// Fusion and alignment as one function of (Q, Hhat, e0_hat): F = lambda L_dm + <g_ego, fused>, its gradients those of
+// `align`.
 TEST(Diffusion, FuseAndAlign) {
   const float lambda = 0.7f, mu = 0.3f;
   for (const Shape& c : shapes) {
@@ -269,12 +281,13 @@ TEST(Diffusion, FuseAndAlign) {
       Batch b(c.I, c.d, c.n, c.spare);
       Draw g{6000};
       DeviceCtx ctx(dev);
-      const std::vector<float> g_ego = g.floats(b.I * b.d, -0.05f, 0.05f), start_q = g.floats(b.I * b.d), start_ego = g.floats(b.I * b.d);
+      const std::vector<float> g_ego = g.floats(b.I * b.d, -0.05f, 0.05f), start_q = g.floats(b.I * b.d),
+                               start_ego = g.floats(b.I * b.d);
       std::vector<float> ego = start_ego, d_e0(size_t(b.cap * b.d), NAN), d_q = start_q, g_hhat = g_ego;
       Cell<double> loss = 2.5;
       dev.ops->fuse(ctx, mat(ego, b.I, b.d), cmat(b.hhat, b.I, b.d), cmat(b.e0, b.cap, b.d), b.rows(), mu);
-      dev.ops->align(ctx, &loss, mat(d_e0, b.cap, b.d), mat(d_q, b.I, b.d), mat(g_hhat, b.I, b.d), cmat(b.q, b.I, b.d), cmat(b.e0, b.cap, b.d),
-                     b.groups(), lambda, b.terms, mu);
+      dev.ops->align(ctx, &loss, mat(d_e0, b.cap, b.d), mat(d_q, b.I, b.d), mat(g_hhat, b.I, b.d), cmat(b.q, b.I, b.d),
+                     cmat(b.e0, b.cap, b.d), b.groups(), lambda, b.terms, mu);
 
       std::vector<Ref> want_ego(size_t(b.I * b.d)), want_q = want_ego, want_h = want_ego, want_e0(size_t(b.n * b.d));
       std::vector<bool> fused(size_t(b.I), false);
@@ -289,7 +302,8 @@ TEST(Diffusion, FuseAndAlign) {
           want_ego[item].add(mu * double(b.e0[at]));
           // Central differences of F: it is quadratic, so any step is exact.
           auto F = [&](double q, double h, double e0) {
-            return lambda * b.m(j) * square(q - e0) / (double(b.terms) * double(b.d)) + g_ego[item] * ((1 - mu) * h + mu * e0);
+            return lambda * b.m(j) * square(q - e0) / (double(b.terms) * double(b.d)) +
+                   g_ego[item] * ((1 - mu) * h + mu * e0);
           };
           const double q = b.q[item], h = b.hhat[item], e0 = b.e0[at],
                        of_loss = 2 * lambda * b.m(j) * (std::fabs(q) + std::fabs(e0)) / double(b.terms * b.d);
@@ -300,7 +314,8 @@ TEST(Diffusion, FuseAndAlign) {
         }
       }
       for (int64_t i = 0; i < b.I * b.d; ++i) {
-        if (!fused[size_t(i / b.d)]) want_ego[size_t(i)].add(start_ego[size_t(i)]), want_h[size_t(i)].add(g_ego[size_t(i)]);
+        if (!fused[size_t(i / b.d)])
+          want_ego[size_t(i)].add(start_ego[size_t(i)]), want_h[size_t(i)].add(g_ego[size_t(i)]);
       }
       EXPECT_TRUE(close(ego, want_ego, 3e-7));
       EXPECT_TRUE(close(d_q, want_q, 5e-7));
@@ -325,12 +340,13 @@ TEST(Diffusion, LossOfManyRowsHasTheSameBits) {
     DeviceCtx ctx(dev);
     std::vector<float> d_e0(size_t(b.cap * b.d)), d_q(size_t(b.I * b.d)), g_ego(size_t(b.I * b.d));
     Cell<double> loss = 0;
-    dev.ops->align(ctx, &loss, mat(d_e0, b.cap, b.d), mat(d_q, b.I, b.d), mat(g_ego, b.I, b.d), cmat(b.q, b.I, b.d), cmat(b.e0, b.cap, b.d),
-                   b.groups(), 1, b.terms, 0.5f);
+    dev.ops->align(ctx, &loss, mat(d_e0, b.cap, b.d), mat(d_q, b.I, b.d), mat(g_ego, b.I, b.d), cmat(b.q, b.I, b.d),
+                   cmat(b.e0, b.cap, b.d), b.groups(), 1, b.terms, 0.5f);
     double want = 0;
     for (int64_t j = 0; j < b.n; ++j)
       for (int64_t k = 0; k < b.d; ++k)
-        want += b.m(j) * std::pow(double(b.q[size_t(b.items[size_t(j)] * b.d + k)]) - double(b.e0[size_t(j * b.d + k)]), 2);
+        want +=
+            b.m(j) * std::pow(double(b.q[size_t(b.items[size_t(j)] * b.d + k)]) - double(b.e0[size_t(j * b.d + k)]), 2);
     want /= double(b.terms) * double(b.d);
     EXPECT_NEAR(loss, want, 1e-7 * want);  // differences are rounded to float
     EXPECT_TRUE(same(dev, "loss", double(loss)));
@@ -370,13 +386,14 @@ TEST(Diffusion, ListsLongerThanTheirRoom) {
     const Mat room = mat(out, small, b.d), dq = mat(d_q, b.I, b.d), ge = mat(g_ego, b.I, b.d);
     const CMat q = cmat(b.q, b.I, b.d), full = cmat(b.eps, b.cap, b.d), e0 = cmat(b.e0, b.cap, b.d);
     Cell<double> loss = 0;
-    const std::function<void()> calls[] = {[&] {
-                                             dev.ops->draw_normals(ctx, room, b.rows(), Stream{1, Use::noise});
-                                           },
-                                           [&] { dev.ops->diffuse(ctx, room, q, full, b.t.data(), b.rows(), b.schedule()); },
-                                           [&] { dev.ops->diffuse_backward(ctx, dq, room, b.t.data(), b.rows(), b.schedule()); },
-                                           [&] { dev.ops->fuse(ctx, ge, q, room, b.rows(), 0.5f); },
-                                           [&] { dev.ops->align(ctx, &loss, room, dq, ge, q, e0, b.groups(), 1, b.terms, 0.5f); }};
+    const std::function<void()> calls[] = {
+        [&] {
+          dev.ops->draw_normals(ctx, room, b.rows(), Stream{1, Use::noise});
+        },
+        [&] { dev.ops->diffuse(ctx, room, q, full, b.t.data(), b.rows(), b.schedule()); },
+        [&] { dev.ops->diffuse_backward(ctx, dq, room, b.t.data(), b.rows(), b.schedule()); },
+        [&] { dev.ops->fuse(ctx, ge, q, room, b.rows(), 0.5f); },
+        [&] { dev.ops->align(ctx, &loss, room, dq, ge, q, e0, b.groups(), 1, b.terms, 0.5f); }};
     for (const auto& call : calls) {
       if (!dev.ops->take_fault) {
         EXPECT_THROW(call(), std::logic_error);

@@ -60,7 +60,9 @@ struct Problem {
     room.assign(size_t(encoder_saved_floats(cap, c.M, d, F, c.heads, c.layers)), NAN);
     e0.assign(size_t(cap * d), NAN);
   }
-  static void set(CMat& v, const std::vector<float>& from, int64_t rows, int64_t cols) { v = {from.data(), rows, cols}; }
+  static void set(CMat& v, const std::vector<float>& from, int64_t rows, int64_t cols) {
+    v = {from.data(), rows, cols};
+  }
   static void set(Mat& v, std::vector<float>& from, int64_t rows, int64_t cols) { v = {from.data(), rows, cols}; }
   template <class View, class Tensors>
   void views(EncoderLayer<View>* layer, Tensors& from) const {
@@ -100,12 +102,18 @@ struct EncoderRef {
   std::vector<Vec> tensor;
 
   explicit EncoderRef(const Problem& p)
-      : n(size_t(p.c.n)), K(size_t(p.K)), d(size_t(p.c.d)), F(size_t(p.c.inner)), H(size_t(p.c.heads)), layers(size_t(p.c.layers)) {
+      : n(size_t(p.c.n)),
+        K(size_t(p.K)),
+        d(size_t(p.c.d)),
+        F(size_t(p.c.inner)),
+        H(size_t(p.c.heads)),
+        layers(size_t(p.c.layers)) {
     auto rows = [&](const std::vector<float>& from) { return Vec(from.begin(), from.begin() + int64_t(n * d)); };
     token.push_back(rows(p.e_t));
     for (const auto& h_m : p.h) token.push_back(rows(h_m));
     token.emplace_back();
-    for (size_t j = 0; j < n; ++j) token.back().insert(token.back().end(), p.tau.begin() + p.t[j] * p.c.d, p.tau.begin() + (p.t[j] + 1) * p.c.d);
+    for (size_t j = 0; j < n; ++j)
+      token.back().insert(token.back().end(), p.tau.begin() + p.t[j] * p.c.d, p.tau.begin() + (p.t[j] + 1) * p.c.d);
     for (const auto& from : p.tensor) tensor.push_back(doubles(from));
   }
   Vec norm(const Vec& z, const Vec& scale, const Vec& shift) const {
@@ -126,7 +134,8 @@ struct EncoderRef {
   Vec item(Vec z) const {  // (K,d) -> (d)
     for (size_t l = 0; l < layers; ++l) {
       const Vec* p = &tensor[16 * l];
-      const Vec n1 = norm(z, p[0], p[1]), q = linear(n1, p[2], p[3]), k = linear(n1, p[4], p[5]), v = linear(n1, p[6], p[7]);
+      const Vec n1 = norm(z, p[0], p[1]), q = linear(n1, p[2], p[3]), k = linear(n1, p[4], p[5]),
+                v = linear(n1, p[6], p[7]);
       const size_t width = d / H;
       Vec o(K * d, 0.0);
       for (size_t h = 0; h < H; ++h) {
@@ -157,7 +166,8 @@ struct EncoderRef {
     Vec out;
     for (size_t j = 0; j < n; ++j) {
       Vec z;
-      for (const Vec& from : token) z.insert(z.end(), from.begin() + int64_t(j * d), from.begin() + int64_t((j + 1) * d));
+      for (const Vec& from : token)
+        z.insert(z.end(), from.begin() + int64_t(j * d), from.begin() + int64_t((j + 1) * d));
       const Vec e0 = item(z);
       out.insert(out.end(), e0.begin(), e0.end());
     }
@@ -193,7 +203,8 @@ Gradients run_backward(const Device& dev, Problem& p, const std::vector<float>& 
   EncoderGrads grads;
   p.views(grads.layer, g.tensor);
   dev.ops->encoder_forward(ctx, mat(p.e0, p.cap, p.c.d), p.saved(), p.tokens(), p.params(), p.rows());
-  dev.ops->encoder_backward(ctx, mat(g.d_e, p.cap, p.c.d), d_h, grads, cmat(d_out, p.cap, p.c.d), p.tokens(), p.saved(), p.params(), p.rows());
+  dev.ops->encoder_backward(ctx, mat(g.d_e, p.cap, p.c.d), d_h, grads, cmat(d_out, p.cap, p.c.d), p.tokens(), p.saved(),
+                            p.params(), p.rows());
   return g;
 }
 
@@ -203,7 +214,8 @@ struct Derivatives {
   Vec want;
 };
 
-// Central differences of the double reference, random weights on the output: every element at small widths, three random directions otherwise.
+// Central differences of the double reference, random weights on the output: every element at small widths, three
+// random directions otherwise.
 TEST(Encoder, BackwardMatchesFiniteDifferences) {
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);
@@ -261,7 +273,8 @@ TEST(Encoder, BackwardMatchesFiniteDifferences) {
         if (d.directions.empty()) {
           for (size_t i = 0; i < size; ++i) {
             const double want = d.want[i] + (before.empty() ? 0 : before[i]);
-            ASSERT_TRUE(std::fabs(gradient[i] - want) <= 2e-5 * top) << "element " << i << ": got " << gradient[i] << ", want " << want;
+            ASSERT_TRUE(std::fabs(gradient[i] - want) <= 2e-5 * top)
+                << "element " << i << ": got " << gradient[i] << ", want " << want;
           }
         }
         for (size_t trial = 0; trial < d.directions.size(); ++trial) {
@@ -277,7 +290,8 @@ TEST(Encoder, BackwardMatchesFiniteDifferences) {
       };
       const size_t items = size_t(c.n * c.d);
       compare("e_t", of_token[0], items, got.d_e, {});
-      for (size_t m = 0; m < size_t(c.M); ++m) compare("h " + std::to_string(m), of_token[m + 1], items, got.d_h[m], {});
+      for (size_t m = 0; m < size_t(c.M); ++m)
+        compare("h " + std::to_string(m), of_token[m + 1], items, got.d_h[m], {});
       for (size_t i = 0; i < got.tensor.size(); ++i)
         compare("tensor " + std::to_string(i), of_tensor[i], got.tensor[i].size(), got.tensor[i], start.tensor[i]);
       EXPECT_TRUE(std::isnan(got.d_e[items])) << "row past the count written";
@@ -303,7 +317,10 @@ TEST(Encoder, ListsLongerThanTheirRoom) {
     const std::function<void()> calls[] = {
         [&] { dev.ops->encoder_forward(ctx, mat(out, 11, p.c.d), p.saved(), p.tokens(), p.params(), p.rows()); },
         [&] { dev.ops->encoder_forward(ctx, mat(full, 12, p.c.d), p.saved(), fewer, p.params(), p.rows()); },
-        [&] { dev.ops->encoder_backward(ctx, mat(out, 11, p.c.d), d_h, grads, cmat(full, 12, p.c.d), p.tokens(), p.saved(), p.params(), p.rows()); }};
+        [&] {
+          dev.ops->encoder_backward(ctx, mat(out, 11, p.c.d), d_h, grads, cmat(full, 12, p.c.d), p.tokens(), p.saved(),
+                                    p.params(), p.rows());
+        }};
     for (const auto& call : calls) {
       if (!dev.ops->take_fault) {
         EXPECT_THROW(call(), std::logic_error);
@@ -321,15 +338,19 @@ void check_reverse(const Case& c, const Problem& p, int64_t compared, const std:
   const uint32_t seed = 3, epoch = 8;
   const int64_t n = c.n;
   const HostSchedule host = make_schedule("linear", kSteps, false);
-  const Schedule s{kSteps, host.sqrt_abar.data(), host.sqrt_1m_abar.data(), host.a.data(), host.b.data(), host.sigma.data()};
+  const Schedule s{kSteps,        host.sqrt_abar.data(), host.sqrt_1m_abar.data(),
+                   host.a.data(), host.b.data(),         host.sigma.data()};
   const uint32_t groups = uint32_t((c.d + 3) / 4);
   const EncoderRef f(p);
   std::vector<Vec> want(4);
   for (int64_t i = n - std::min(n, compared); i < n; ++i) {
     auto normals = [&](Use use, int t) { return normals_of(Stream{seed, use, epoch, uint32_t(t)}, i, groups); };
-    auto row = [&](const std::vector<float>& from, int64_t r) { return Vec(from.begin() + r * c.d, from.begin() + (r + 1) * c.d); };
+    auto row = [&](const std::vector<float>& from, int64_t r) {
+      return Vec(from.begin() + r * c.d, from.begin() + (r + 1) * c.d);
+    };
     Vec e = row(p.e_t, i), z = normals(Use::reverse_start, kSteps);
-    for (size_t j = 0; j < e.size(); ++j) e[j] = std::sqrt(host.abar.back()) * e[j] + std::sqrt(1 - host.abar.back()) * z[j];
+    for (size_t j = 0; j < e.size(); ++j)
+      e[j] = std::sqrt(host.abar.back()) * e[j] + std::sqrt(1 - host.abar.back()) * z[j];
     for (int done = 0; done <= kSteps; ++done) {
       const int t = kSteps - done + 1;
       if (done > 0) {
@@ -340,7 +361,8 @@ void check_reverse(const Case& c, const Problem& p, int64_t compared, const std:
         }
         const Vec x0 = f.item(token);
         z = normals(Use::reverse_noise, t);
-        for (size_t j = 0; j < e.size(); ++j) e[j] = host.a[size_t(t - 1)] * x0[j] + host.b[size_t(t - 1)] * e[j] + host.sigma[size_t(t - 1)] * z[j];
+        for (size_t j = 0; j < e.size(); ++j)
+          e[j] = host.a[size_t(t - 1)] * x0[j] + host.b[size_t(t - 1)] * e[j] + host.sigma[size_t(t - 1)] * z[j];
       }
       for (size_t k = 0; k < 4; ++k) {
         if (done == int(k + 1) * kSteps / 4) want[k].insert(want[k].end(), e.begin(), e.end());
@@ -356,22 +378,26 @@ void check_reverse(const Case& c, const Problem& p, int64_t compared, const std:
     std::vector<std::vector<float>> pool(4, std::vector<float>(size_t(n * c.d), NAN)), late = pool;
     Mat pools[4];
     for (size_t k = 0; k < 4; ++k) pools[k] = mat(pool[k], n, c.d);
-    dev.ops->encoder_reverse(ctx, pools, cmat(p.e_t, n, c.d), h, c.M, cmat(p.tau, kSteps, c.d), p.params(), s, seed, epoch);
+    dev.ops->encoder_reverse(ctx, pools, cmat(p.e_t, n, c.d), h, c.M, cmat(p.tau, kSteps, c.d), p.params(), s, seed,
+                             epoch);
     for (size_t k = 0; k < 4; ++k) {
-      EXPECT_TRUE(close(pool[k].data() + (n * c.d - int64_t(want[k].size())), by_scale(want[k]), kSteps * 1e-6)) << "pool " << k;
+      EXPECT_TRUE(close(pool[k].data() + (n * c.d - int64_t(want[k].size())), by_scale(want[k]), kSteps * 1e-6))
+          << "pool " << k;
       EXPECT_TRUE(same(dev, "pool " + std::to_string(k), pool[k]));
     }
     if (!dev.ops->set_late || n > 100) continue;
     dev.ops->set_late(ctx, Late{epoch, 0, 0, 0});
     for (size_t k = 0; k < 4; ++k) pools[k] = k == 1 ? Mat{} : mat(late[k], n, c.d);
-    dev.ops->encoder_reverse(ctx, pools, cmat(p.e_t, n, c.d), h, c.M, cmat(p.tau, kSteps, c.d), p.params(), s, seed, kLateEpoch);
+    dev.ops->encoder_reverse(ctx, pools, cmat(p.e_t, n, c.d), h, c.M, cmat(p.tau, kSteps, c.d), p.params(), s, seed,
+                             kLateEpoch);
     for (size_t k : {0, 2, 3}) EXPECT_EQ(late[k], pool[k]) << "pool " << k;
     EXPECT_TRUE(std::isnan(late[1][0]));
   }
 }
 
 TEST(Encoder, ReverseMatchesDoubleChainWithTheSameNormals) {
-  for (const Case& c : {Case{"small", 21, 2, 1, 4, 16, 64}, Case{"two layers", 33, 1, 2, 1, 6, 9}}) check_reverse(c, Problem(c), c.n, devices());
+  for (const Case& c : {Case{"small", 21, 2, 1, 4, 16, 64}, Case{"two layers", 33, 1, 2, 1, 6, 9}})
+    check_reverse(c, Problem(c), c.n, devices());
 }
 
 TEST(Encoder, ReverseByTiles) {

@@ -1,4 +1,5 @@
-// f_theta in double, straight from spec ccdrec 3.3: no structure used, every token has its value row. The judge of estimator and reverse process.
+// f_theta in double, straight from spec ccdrec 3.3: no structure used, every token has its value row. The judge of
+// estimator and reverse process.
 #pragma once
 #include <algorithm>
 
@@ -111,7 +112,8 @@ struct EstimatorRef {
     add_outer(dwq, f.x, dq);
     add_outer(dwk, f.x, dk);
     add_outer(dwv, f.x, dv);
-    const Vec from_q = times(dq, wq, K, d, d, true), from_k = times(dk, wk, K, d, d, true), from_v = times(dv, wv, K, d, d, true);
+    const Vec from_q = times(dq, wq, K, d, d, true), from_k = times(dk, wk, K, d, d, true),
+              from_v = times(dv, wv, K, d, d, true);
     Vec d_token(K * d);
     for (size_t r = 0; r < K; ++r) {
       double mean = 0, along = 0;
@@ -126,7 +128,8 @@ struct EstimatorRef {
   }
 };
 
-// Values with one mass for the whole tensor, its largest magnitude: for results of long chains, where sums of |terms| say little.
+// Values with one mass for the whole tensor, its largest magnitude: for results of long chains, where sums of |terms|
+// say little.
 inline std::vector<Ref> by_scale(const Vec& v) {
   double top = 0;
   for (double x : v) top = std::max(top, std::fabs(x));

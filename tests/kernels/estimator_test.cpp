@@ -26,9 +26,11 @@ const Case cases[] = {{"no items", 0, 2, 64, 1},
                       {"eight modalities", 9, 8, 20, 1},
                       {"a full block", 16, 2, 64, 1},
                       {"d = 5", 18, 1, 5, 1}};
-const Case wide[] = {{"d = 128", 5, 2, 128, 1}, {"d = 132", 3, 3, 132, 1}, {"d = 260", 3, 1, 260, 1}, {"eight, d = 128", 3, 8, 128, 1}};
+const Case wide[] = {
+    {"d = 128", 5, 2, 128, 1}, {"d = 132", 3, 3, 132, 1}, {"d = 260", 3, 1, 260, 1}, {"eight, d = 128", 3, 8, 128, 1}};
 
-// Everything a call needs, on the host; capacity exceeds n by three rows that no operation may touch, inputs there are NaN.
+// Everything a call needs, on the host; capacity exceeds n by three rows that no operation may touch, inputs there are
+// NaN.
 struct Problem {
   Case c;
   int64_t K, cap;
@@ -53,7 +55,8 @@ struct Problem {
       for (auto& h_m : h) h_m[size_t(i)] = NAN;
     }
     auto unwritten = [](int64_t n) { return std::vector<float>(size_t(n), NAN); };
-    x = unwritten(cap * K * d), rstd = unwritten(cap * K), y = x, u = x, a = unwritten(cap * K * K), s = unwritten(cap * d), e0 = output();
+    x = unwritten(cap * K * d), rstd = unwritten(cap * K), y = x, u = x, a = unwritten(cap * K * K),
+    s = unwritten(cap * d), e0 = output();
   }
   std::vector<float> output() const {
     std::vector<float> v(size_t(cap * c.d), NAN);
@@ -70,13 +73,16 @@ struct Problem {
     return in;
   }
   EstimatorSaved saved() {
-    return {mat(x, cap * K, c.d), mat(rstd, cap * K, 1), mat(y, cap * K, c.d), mat(u, cap * K, c.d), mat(a, cap * K, K), mat(s, cap, c.d)};
+    return {mat(x, cap * K, c.d), mat(rstd, cap * K, 1), mat(y, cap * K, c.d),
+            mat(u, cap * K, c.d), mat(a, cap * K, K),    mat(s, cap, c.d)};
   }
   EstimatorParams params() const { return {cmat(wq, c.d, c.d), cmat(wk, c.d, c.d), cmat(wv, c.d, c.d)}; }
   RowList rows() { return {nullptr, &count, cap}; }
   Vec token(int64_t j) const {
     Vec v;
-    auto append = [&](const std::vector<float>& from, int64_t row) { v.insert(v.end(), from.begin() + row * c.d, from.begin() + (row + 1) * c.d); };
+    auto append = [&](const std::vector<float>& from, int64_t row) {
+      v.insert(v.end(), from.begin() + row * c.d, from.begin() + (row + 1) * c.d);
+    };
     append(e_t, j);
     for (int m = 0; m < c.M; ++m) append(h[size_t(m)], j);
     append(tau, t[size_t(j)]);
@@ -106,8 +112,10 @@ void check_forward(const Case& c, const std::vector<Device>& devs) {
     EXPECT_TRUE(close(p.a, a, 1e-6));
     EXPECT_TRUE(close(p.s, s, 1e-6));
     EXPECT_TRUE(close(p.x, x, 1e-6));
-    EXPECT_TRUE(same(dev, "e0_hat", p.e0) && same(dev, "a", p.a) && same(dev, "s", p.s) && same(dev, "x", p.x) && same(dev, "y", p.y));
-    for (int64_t i = c.n * c.d; i < p.cap * c.d; ++i) EXPECT_EQ(p.e0[size_t(i)], kCanary) << "row past the count written";
+    EXPECT_TRUE(same(dev, "e0_hat", p.e0) && same(dev, "a", p.a) && same(dev, "s", p.s) && same(dev, "x", p.x) &&
+                same(dev, "y", p.y));
+    for (int64_t i = c.n * c.d; i < p.cap * c.d; ++i)
+      EXPECT_EQ(p.e0[size_t(i)], kCanary) << "row past the count written";
   }
 }
 
@@ -128,14 +136,15 @@ Gradients run_backward(const Device& dev, Problem& p, const std::vector<float>& 
   for (int m = 0; m < p.c.M; ++m) d_h[m] = mat(g.d_h[size_t(m)], p.cap, p.c.d);
   const int64_t d = p.c.d;
   dev.ops->estimator_forward(ctx, mat(p.e0, p.cap, d), p.saved(), p.tokens(), p.params(), p.rows());
-  dev.ops->estimator_backward(ctx, mat(g.d_e, p.cap, d), d_h, {mat(g.dwq, d, d), mat(g.dwk, d, d), mat(g.dwv, d, d)}, cmat(d_out, p.cap, d),
-                              p.tokens(), p.saved(), p.params(), p.rows());
+  dev.ops->estimator_backward(ctx, mat(g.d_e, p.cap, d), d_h, {mat(g.dwq, d, d), mat(g.dwk, d, d), mat(g.dwv, d, d)},
+                              cmat(d_out, p.cap, d), p.tokens(), p.saved(), p.params(), p.rows());
   return g;
 }
 
 Gradients start_values(Draw& g, const Problem& p) {  // += from random values, = from NaN
   const std::vector<float> unwritten = p.output();
-  return {unwritten, g.floats(p.c.d * p.c.d), g.floats(p.c.d * p.c.d), g.floats(p.c.d * p.c.d), std::vector(size_t(p.c.M), unwritten)};
+  return {unwritten, g.floats(p.c.d * p.c.d), g.floats(p.c.d * p.c.d), g.floats(p.c.d * p.c.d),
+          std::vector(size_t(p.c.M), unwritten)};
 }
 
 void check_backward(const Case& c, const std::vector<Device>& devs) {
@@ -150,9 +159,11 @@ void check_backward(const Case& c, const std::vector<Device>& devs) {
   Vec d_e;
   std::vector<Vec> d_h(size_t(c.M));
   for (int64_t j = 0; j < c.n; ++j) {
-    const Vec d_token = ref.backward(ref.forward(fresh.token(j)), Vec(d_out.begin() + j * c.d, d_out.begin() + (j + 1) * c.d));
+    const Vec d_token =
+        ref.backward(ref.forward(fresh.token(j)), Vec(d_out.begin() + j * c.d, d_out.begin() + (j + 1) * c.d));
     d_e.insert(d_e.end(), d_token.begin(), d_token.begin() + c.d);
-    for (size_t m = 0; m < size_t(c.M); ++m) d_h[m].insert(d_h[m].end(), d_token.begin() + (m + 1) * d, d_token.begin() + (m + 2) * d);
+    for (size_t m = 0; m < size_t(c.M); ++m)
+      d_h[m].insert(d_h[m].end(), d_token.begin() + (m + 1) * d, d_token.begin() + (m + 2) * d);
   }
   for (size_t i = 0; i < d * d; ++i) ref.dwq[i] += start.dwq[i], ref.dwk[i] += start.dwk[i], ref.dwv[i] += start.dwv[i];
   for (const Device& dev : devs) {
@@ -163,7 +174,8 @@ void check_backward(const Case& c, const std::vector<Device>& devs) {
     EXPECT_TRUE(close(got.dwq, by_scale(ref.dwq), 5e-6));
     EXPECT_TRUE(close(got.dwk, by_scale(ref.dwk), 5e-6));
     EXPECT_TRUE(close(got.dwv, by_scale(ref.dwv), 5e-6));
-    EXPECT_TRUE(same(dev, "d_e_t", got.d_e) && same(dev, "dW_q", got.dwq) && same(dev, "dW_k", got.dwk) && same(dev, "dW_v", got.dwv));
+    EXPECT_TRUE(same(dev, "d_e_t", got.d_e) && same(dev, "dW_q", got.dwq) && same(dev, "dW_k", got.dwk) &&
+                same(dev, "dW_v", got.dwv));
     for (size_t m = 0; m < size_t(c.M); ++m) {
       EXPECT_TRUE(close(got.d_h[m], by_scale(d_h[m]), 1e-5)) << "modality " << m;
       EXPECT_TRUE(same(dev, "d_h " + std::to_string(m), got.d_h[m]));
@@ -206,7 +218,8 @@ TEST(Estimator, AWidthNoKernelIsMadeForThrows) {
   for (const Device& dev : fast_devices()) {
     if (dev.family == "cpu") continue;
     DeviceCtx ctx(dev);
-    EXPECT_THROW(dev.ops->estimator_forward(ctx, mat(p.e0, p.cap, 516), p.saved(), p.tokens(), p.params(), p.rows()), std::logic_error);
+    EXPECT_THROW(dev.ops->estimator_forward(ctx, mat(p.e0, p.cap, 516), p.saved(), p.tokens(), p.params(), p.rows()),
+                 std::logic_error);
   }
 }
 

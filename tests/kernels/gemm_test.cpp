@@ -32,13 +32,15 @@ const Case kCases[] = {{"no rows", 0, 5, 7},
                        {"strips with one thread, blocks with more", 150, 1300, 17}};
 
 // With a_rk stored (m,k) or (k,m), b_kn stored (k,n) or (n,k).
-std::vector<Ref> product(const Case& c, const std::vector<float>& a, bool ta, const std::vector<float>& b, bool tb, const std::vector<float>* c0) {
+std::vector<Ref> product(const Case& c, const std::vector<float>& a, bool ta, const std::vector<float>& b, bool tb,
+                         const std::vector<float>* c0) {
   std::vector<Ref> y(size_t(c.m * c.n));
   for (int64_t r = 0; r < c.m; ++r)
     for (int64_t j = 0; j < c.n; ++j) {
       Ref& y_rj = y[size_t(r * c.n + j)];
       if (c0) y_rj.add((*c0)[size_t(r * c.n + j)]);
-      for (int64_t t = 0; t < c.k; ++t) y_rj.add(double(a[size_t(ta ? t * c.m + r : r * c.k + t)]) * b[size_t(tb ? j * c.k + t : t * c.n + j)]);
+      for (int64_t t = 0; t < c.k; ++t)
+        y_rj.add(double(a[size_t(ta ? t * c.m + r : r * c.k + t)]) * b[size_t(tb ? j * c.k + t : t * c.n + j)]);
     }
   return y;
 }
@@ -58,15 +60,16 @@ TEST(Gemm, MatchesDoubleReferenceWithEqualBitsOnEveryPathAndThreadCount) {
         EXPECT_STREQ(cpu::gemm_isa(), isa);
         // On a GPU this is the library's product: the emulator's thread orders have no part in it.
         for (const Device& dev : isa == std::string("portable") ? fast_devices() : cpu_devices()) {
-          SCOPED_TRACE(std::string(c.name) + " on " + dev.name + " with " + isa + (ta ? ", A^T" : "") + (tb ? ", B^T" : "") +
-                       (accumulate ? ", +=" : ""));
+          SCOPED_TRACE(std::string(c.name) + " on " + dev.name + " with " + isa + (ta ? ", A^T" : "") +
+                       (tb ? ", B^T" : "") + (accumulate ? ", +=" : ""));
           DeviceCtx ctx(dev);
           const size_t canary = 40;
           std::vector<float> y = accumulate ? c0 : std::vector<float>(c0.size(), NAN);
           y.resize(y.size() + canary, 123.0f);
-          dev.ops->gemm(ctx, {y.data(), c.m, c.n}, {a.data(), ta ? c.k : c.m, ta ? c.m : c.k}, ta, {b.data(), tb ? c.n : c.k, tb ? c.k : c.n}, tb,
-                        accumulate);
-          EXPECT_EQ(std::vector<float>(y.end() - canary, y.end()), std::vector<float>(canary, 123.0f)) << "wrote past the end";
+          dev.ops->gemm(ctx, {y.data(), c.m, c.n}, {a.data(), ta ? c.k : c.m, ta ? c.m : c.k}, ta,
+                        {b.data(), tb ? c.n : c.k, tb ? c.k : c.n}, tb, accumulate);
+          EXPECT_EQ(std::vector<float>(y.end() - canary, y.end()), std::vector<float>(canary, 123.0f))
+              << "wrote past the end";
           EXPECT_TRUE(close(y, want, 1e-6));
           EXPECT_TRUE(same(dev, "y", y));
         }
@@ -77,7 +80,8 @@ TEST(Gemm, MatchesDoubleReferenceWithEqualBitsOnEveryPathAndThreadCount) {
 
 // The order of summation is part of the CPU's contract: chains of 256 terms, block sums added in order.
 TEST(Gemm, SumsAsTheContractSays) {
-  const Case cases[] = {{"one block more than two", 7, 600, 19}, {"strips with one thread, blocks with more", 150, 1300, 19}};
+  const Case cases[] = {{"one block more than two", 7, 600, 19},
+                        {"strips with one thread, blocks with more", 150, 1300, 19}};
   for (const auto& [name, m, k, n] : cases)
     for (bool trans : {false, true}) {
       Draw g;
@@ -87,7 +91,8 @@ TEST(Gemm, SumsAsTheContractSays) {
         for (int64_t j = 0; j < n; ++j)
           for (int64_t k0 = 0; k0 < k; k0 += 256) {
             float sum = 0;
-            for (int64_t t = k0; t < std::min(k, k0 + 256); ++t) sum = std::fma(a[size_t(trans ? t * m + r : r * k + t)], b[size_t(t * n + j)], sum);
+            for (int64_t t = k0; t < std::min(k, k0 + 256); ++t)
+              sum = std::fma(a[size_t(trans ? t * m + r : r * k + t)], b[size_t(t * n + j)], sum);
             want[size_t(r * n + j)] += sum;
           }
       for (int threads : {1, 2}) {
@@ -127,7 +132,8 @@ TEST(Gemm, RefusesShapesThatDoNotFit) {
 // The paths that a processor lacks are left out above; here that shows in the report.
 class GemmPath : public ::testing::TestWithParam<const char*> {};
 TEST_P(GemmPath, GivesTheBitsOfThePortableOne) {
-  if (!cpu::find_kernel(GetParam())) GTEST_SKIP() << "this processor has no " << GetParam() << ": no test in this run covers that path";
+  if (!cpu::find_kernel(GetParam()))
+    GTEST_SKIP() << "this processor has no " << GetParam() << ": no test in this run covers that path";
   const int64_t m = 41, k = 613, n = 77;
   Draw g;
   const auto a = g.floats(m * k), b = g.floats(k * n);
@@ -143,7 +149,8 @@ TEST_P(GemmPath, GivesTheBitsOfThePortableOne) {
   cpu::set_micro_kernel(nullptr);
   EXPECT_EQ(y[0], y[1]);
 }
-INSTANTIATE_TEST_SUITE_P(Isa, GemmPath, ::testing::Values("avx2", "avx512"), [](const auto& path) { return std::string(path.param); });
+INSTANTIATE_TEST_SUITE_P(Isa, GemmPath, ::testing::Values("avx2", "avx512"),
+                         [](const auto& path) { return std::string(path.param); });
 
 TEST(Gemm, UnknownPathIsNotFound) { EXPECT_EQ(cpu::find_kernel("sse9"), nullptr); }
 

@@ -20,7 +20,8 @@ struct TestCsr {
   TestCsr transposed() const {
     std::vector<std::vector<std::pair<int32_t, float>>> by_col(static_cast<size_t>(cols));
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t e = row_ptr[size_t(r)]; e < row_ptr[size_t(r) + 1]; ++e) by_col[size_t(col[size_t(e)])].emplace_back(int32_t(r), val[size_t(e)]);
+      for (int64_t e = row_ptr[size_t(r)]; e < row_ptr[size_t(r) + 1]; ++e)
+        by_col[size_t(col[size_t(e)])].emplace_back(int32_t(r), val[size_t(e)]);
     TestCsr t;
     t.rows = cols, t.cols = rows;
     for (const auto& row : by_col) t.push(row);
@@ -32,7 +33,8 @@ struct TestCsr {
   }
 };
 
-// Row r has about longest/(1+r) edges at distinct columns, every fifth row none: a popular head and a tail, as in the data.
+// Row r has about longest/(1+r) edges at distinct columns, every fifth row none: a popular head and a tail, as in the
+// data.
 inline TestCsr skewed_csr(Draw& g, int64_t rows, int64_t cols, int64_t longest) {
   TestCsr a;
   a.rows = rows, a.cols = cols;
@@ -71,7 +73,9 @@ struct OwnedList {
   std::vector<int32_t> idx;
   Cell<int64_t> count = 0;
   explicit OwnedList(int64_t capacity) : idx(size_t(std::max<int64_t>(capacity, 1)), -7) {}
-  explicit OwnedList(std::vector<int32_t> v) : idx(std::move(v)), count(int64_t(idx.size())) { idx.resize(std::max<size_t>(idx.size(), 1)); }
+  explicit OwnedList(std::vector<int32_t> v) : idx(std::move(v)), count(int64_t(idx.size())) {
+    idx.resize(std::max<size_t>(idx.size(), 1));
+  }
   RowList list() { return {idx.data(), &count, int64_t(idx.size())}; }
   std::vector<int32_t> values() const { return {idx.begin(), idx.begin() + count}; }
 };

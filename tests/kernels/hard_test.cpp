@@ -1,4 +1,5 @@
-// Hard negatives: the choice of DNS and MixGCF, MixGCF's loss, popularity, and how hard a negative was (spec negative_sampling 11).
+// Hard negatives: the choice of DNS and MixGCF, MixGCF's loss, popularity, and how hard a negative was (spec
+// negative_sampling 11).
 #include "kernels/hard.h"
 
 #include <array>
@@ -14,7 +15,8 @@ namespace {
 constexpr Late kLate{3, 7, 4100, 0};  // what a recorded step reads in place of the stand-ins of late.h
 Stream late(Stream s) { return {s.seed, s.use, kLateEpoch, kLateStep}; }
 
-// Users: nothing seen, a third, all but one, everything, a few. The last items occur in nobody's training: `items` are the others.
+// Users: nothing seen, a third, all but one, everything, a few. The last items occur in nobody's training: `items` are
+// the others.
 struct Problem {
   int64_t I, d;
   LayerTables v;
@@ -65,7 +67,8 @@ struct Problem {
   double score(int32_t u, int l, int32_t i) const {
     const auto dot = [&](const std::vector<float>& table) {
       std::array<double, 8> lane{};
-      for (int64_t j = 0; j < d; ++j) lane[size_t(j % 8)] += double(h_u[size_t(u * d + j)]) * double(table[size_t(i * d + j)]);
+      for (int64_t j = 0; j < d; ++j)
+        lane[size_t(j % 8)] += double(h_u[size_t(u * d + j)]) * double(table[size_t(i * d + j)]);
       return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
     };
     const double s = dot(layer[size_t(l)]) + (part.empty() ? 0.0 : dot(part));
@@ -80,7 +83,8 @@ struct Problem {
     return best;
   }
   // What `negatives` draws at the rows of the candidates: [b][m].
-  std::vector<std::vector<int32_t>> candidates(const std::vector<int32_t>& u, int64_t first_row, int N, Stream s) const {
+  std::vector<std::vector<int32_t>> candidates(const std::vector<int32_t>& u, int64_t first_row, int N,
+                                               Stream s) const {
     const int64_t B = int64_t(u.size());
     Ctx ctx(1);
     std::vector<int32_t> out(size_t(B * N));
@@ -90,21 +94,22 @@ struct Problem {
       for (int64_t m = 0; m < N; ++m) rows[size_t(b)].push_back(out[size_t(m * B + b)]);
     return rows;
   }
-  std::vector<int32_t> chosen(const Device& dev, const std::vector<int32_t>& u, int64_t first_row, int N, int top_m, Stream s, Stream rank,
-                              const Late* with = nullptr) const {
+  std::vector<int32_t> chosen(const Device& dev, const std::vector<int32_t>& u, int64_t first_row, int N, int top_m,
+                              Stream s, Stream rank, const Late* with = nullptr) const {
     DeviceCtx ctx(dev);
     if (with) dev.ops->set_late(ctx, *with);
     const int64_t B = int64_t(u.size());
     std::vector<int32_t> out(size_t(B * v.n) + 1, -1);
-    dev.ops->hardest_negative(ctx, out.data(), cmat(h_u, train.rows, d), u.data(), B, first_row, v, train.view(), items.data(), int64_t(items.size()),
-                              N, top_m, s, rank);
+    dev.ops->hardest_negative(ctx, out.data(), cmat(h_u, train.rows, d), u.data(), B, first_row, v, train.view(),
+                              items.data(), int64_t(items.size()), N, top_m, s, rank);
     EXPECT_EQ(out.back(), -1);
     out.pop_back();
     return out;
   }
 };
 
-// Whole and broken warps of candidates and of rows, several tables, ties (quarters), NaN, rows of no full eight columns, late values.
+// Whole and broken warps of candidates and of rows, several tables, ties (quarters), NaN, rows of no full eight
+// columns, late values.
 TEST(HardestNegative, IsTheOneOfItsRankAmongTheDrawn) {
   struct Case {
     int64_t B, d;
@@ -136,10 +141,13 @@ TEST(HardestNegative, IsTheOneOfItsRankAmongTheDrawn) {
           want.push_back(p.ranked(users[size_t(b)], l, drawn[size_t(b)])[r]);
         }
       for (const Device& dev : c.N > 500 ? fast_devices() : devices()) {
-        SCOPED_TRACE(std::to_string(c.B) + " rows, " + std::to_string(c.n) + " tables, N " + std::to_string(c.N) + " on " + dev.name);
+        SCOPED_TRACE(std::to_string(c.B) + " rows, " + std::to_string(c.n) + " tables, N " + std::to_string(c.N) +
+                     " on " + dev.name);
         EXPECT_EQ(p.chosen(dev, users, first_row, c.N, c.top_m, s, rank), want);
         if (dev.family == "cpu") continue;
-        EXPECT_EQ(p.chosen(dev, users, kLateFirst + (first_row - kLate.first), c.N, c.top_m, late(s), late(rank), &kLate), want);
+        EXPECT_EQ(
+            p.chosen(dev, users, kLateFirst + (first_row - kLate.first), c.N, c.top_m, late(s), late(rank), &kLate),
+            want);
       }
     }
   }
@@ -154,7 +162,8 @@ TEST(HardestNegative, OfOneCandidateIsTheUniformNegative) {
   for (const Device& dev : devices())
     for (int top_m : {1, 4}) {
       const auto got = p.chosen(dev, users, 100, 1, top_m, s, Stream{6, Use::hard_rank});
-      for (size_t b = 0; b < 50; ++b) EXPECT_TRUE(got[b] == drawn[b][0] && got[50 + b] == drawn[b][0]) << b << " on " << dev.name;
+      for (size_t b = 0; b < 50; ++b)
+        EXPECT_TRUE(got[b] == drawn[b][0] && got[50 + b] == drawn[b][0]) << b << " on " << dev.name;
     }
 }
 
@@ -200,7 +209,8 @@ TEST(HardestNegative, TheBestAreEquallyLikely) {
   const auto got = p.chosen(cpu_devices()[1], users, 0, 8, 3, s, Stream{8, Use::hard_rank});
   std::vector<int64_t> pairs(9);  // of the ranks in the two tables: each table has a draw of its own
   for (size_t b = 0; b < users.size(); ++b) {
-    if (std::set<int32_t>(drawn[b].begin(), drawn[b].end()).size() < 8) continue;  // which of two draws it was nobody can say
+    if (std::set<int32_t>(drawn[b].begin(), drawn[b].end()).size() < 8)
+      continue;  // which of two draws it was nobody can say
     std::array<int64_t, 2> rank{};
     for (int l = 0; l < 2; ++l) {
       const auto best = p.ranked(4, l, drawn[b]);
@@ -238,7 +248,9 @@ TEST(HardestNegative, WhatItRefuses) {
   Draw g;
   const Problem p(g, 20, 4, 1, false);
   for (const Device& dev : one_of_each_family()) {
-    const auto run = [&](int N, int top_m) { return p.chosen(dev, {0}, 0, N, top_m, Stream{1, Use::hard}, Stream{1, Use::hard_rank}); };
+    const auto run = [&](int N, int top_m) {
+      return p.chosen(dev, {0}, 0, N, top_m, Stream{1, Use::hard}, Stream{1, Use::hard_rank});
+    };
     EXPECT_THROW(run(0, 1), std::logic_error);
     EXPECT_THROW(run(1025, 1), std::logic_error);
     EXPECT_THROW(run(4, 0), std::logic_error);
@@ -271,12 +283,14 @@ double loss_of(double m, bool with_eps) {
   return std::max(-m, 0.0) + std::log1p(std::exp(-std::fabs(m)));
 }
 
-// One row of section 6.1 as published, in double: the mixed vectors are made. x[0] = u, x[1+2l] = v_p^(l), x[2+2l] = v_hard^(l).
+// One row of section 6.1 as published, in double: the mixed vectors are made. x[0] = u, x[1+2l] = v_p^(l), x[2+2l] =
+// v_hard^(l).
 using Row = std::vector<std::vector<double>>;
 std::vector<double> mixed(const Row& x, const std::vector<double>& alpha) {
   std::vector<double> h(x[0].size());
   for (size_t l = 0; l < alpha.size(); ++l)
-    for (size_t j = 0; j < h.size(); ++j) h[j] += (alpha[l] * x[1 + 2 * l][j] + (1 - alpha[l]) * x[2 + 2 * l][j]) / double(alpha.size());
+    for (size_t j = 0; j < h.size(); ++j)
+      h[j] += (alpha[l] * x[1 + 2 * l][j] + (1 - alpha[l]) * x[2 + 2 * l][j]) / double(alpha.size());
   return h;
 }
 double published_margin(const Row& x, const std::vector<double>& alpha) {
@@ -317,7 +331,8 @@ struct MixedProblem {
   MixedProblem& operator=(const MixedProblem&) = delete;
   std::vector<double> vec(int l, int32_t i) const {
     std::vector<double> x;
-    for (int64_t j = 0; j < d; ++j) x.push_back(double(layer[size_t(l)][size_t(i * d + j)]) + (part.empty() ? 0.0 : double(part[size_t(i * d + j)])));
+    for (int64_t j = 0; j < d; ++j)
+      x.push_back(double(layer[size_t(l)][size_t(i * d + j)]) + (part.empty() ? 0.0 : double(part[size_t(i * d + j)])));
     return x;
   }
   Row row(int64_t b) const {
@@ -335,21 +350,23 @@ struct MixedProblem {
     std::vector<float> d_u, h_n;
     std::vector<std::vector<float>> d_layer;
   };
-  Result run(const Device& dev, double loss0, const std::vector<float>& du0, float weight, bool with_eps, bool with_h_n = true) const {
+  Result run(const Device& dev, double loss0, const std::vector<float>& du0, float weight, bool with_eps,
+             bool with_h_n = true) const {
     DeviceCtx ctx(dev);
     Result r{0, du0, std::vector<float>(with_h_n ? u.size() : 0, NAN), {}};
     std::vector<Mat> to;
     r.d_layer.assign(size_t(n), std::vector<float>(2 * u.size(), NAN));
     for (auto& x : r.d_layer) to.push_back(mat(x, 2 * B, d));
     Cell<double> loss = loss0;
-    dev.ops->mixed_bpr(ctx, &loss, mat(r.d_u, B, d), to.data(), with_h_n ? mat(r.h_n, B, d) : Mat{}, cmat(u, B, d), v, positives.data(), hard.data(),
-                       cmat(alpha, n, B), weight, with_eps);
+    dev.ops->mixed_bpr(ctx, &loss, mat(r.d_u, B, d), to.data(), with_h_n ? mat(r.h_n, B, d) : Mat{}, cmat(u, B, d), v,
+                       positives.data(), hard.data(), cmat(alpha, n, B), weight, with_eps);
     r.loss = loss;
     return r;
   }
 };
 
-// The short form of 6.3 against the published one: loss, h_n, and every gradient by central differences of the published loss.
+// The short form of 6.3 against the published one: loss, h_n, and every gradient by central differences of the
+// published loss.
 TEST(MixedBpr, IsThePublishedLossAndItsGradient) {
   for (const MixedCase& c : std::vector<MixedCase>{{"no rows", 0, 8, 2, true, 1},
                                                    {"one element", 1, 1, 1, false, 1},
@@ -387,7 +404,8 @@ TEST(MixedBpr, IsThePublishedLossAndItsGradient) {
         const auto h_n = mixed(x, alpha);
         for (size_t j = 0; j < size_t(c.d); ++j) {
           const size_t e = size_t(b * c.d) + j;
-          const double size = (std::fabs(slope) + 1e-4 * share) * c.scale;  // about what a column of a gradient is made of; the slope is a difference
+          const double size = (std::fabs(slope) + 1e-4 * share) *
+                              c.scale;  // about what a column of a gradient is made of; the slope is a difference
           want_du[e].add(du0[e]), want_du[e].add(derivative(0, j)), want_du[e].mass += size;
           want_hn[e] = {h_n[j], 3 * c.scale};
           for (int l = 0; l < c.n; ++l) {
@@ -432,8 +450,8 @@ TEST(MixedBpr, OfOneUnmixedTableIsBpr) {
       DeviceCtx ctx(dev);
       std::vector<float> du = zero, dp = zero, dx = zero;
       Cell<double> loss = 0;
-      dev.ops->bpr(ctx, &loss, {mat(du, p.B, p.d), mat(dp, p.B, p.d), mat(dx, p.B, p.d)}, cmat(p.u, p.B, p.d), cmat(h_p, p.B, p.d),
-                   cmat(h_x, p.B, p.d), 0.5f, with_eps);
+      dev.ops->bpr(ctx, &loss, {mat(du, p.B, p.d), mat(dp, p.B, p.d), mat(dx, p.B, p.d)}, cmat(p.u, p.B, p.d),
+                   cmat(h_p, p.B, p.d), cmat(h_x, p.B, p.d), 0.5f, with_eps);
       const auto got = p.run(dev, 0, zero, 0.5f, with_eps);
       EXPECT_NEAR(got.loss, loss, 1e-7 * loss);  // h_p and h_x were rounded to float
       for (size_t e = 0; e < zero.size(); ++e) {
@@ -445,8 +463,8 @@ TEST(MixedBpr, OfOneUnmixedTableIsBpr) {
     }
 }
 
-// Gradients of tables that a graph made: E^(1) = A E^(0), E^(2) = A E^(1), v^(l) = E_i^(l) + part, h_u = the mean of E_u^(l). The choice is frozen, every
-// number of E^(0) is moved.
+// Gradients of tables that a graph made: E^(1) = A E^(0), E^(2) = A E^(1), v^(l) = E_i^(l) + part, h_u = the mean of
+// E_u^(l). The choice is frozen, every number of E^(0) is moved.
 TEST(MixedBpr, FiniteDifferencesThroughATwoLayerGraph) {
   constexpr int64_t U = 3, I = 5, N = U + I, d = 4, B = 6;
   constexpr int L = 2;
@@ -518,7 +536,8 @@ TEST(MixedBpr, FiniteDifferencesThroughATwoLayerGraph) {
     std::vector<Mat> to;
     for (auto& x : d_layer) to.push_back(mat(x, 2 * B, d));
     Cell<double> value = 0;
-    dev.ops->mixed_bpr(ctx, &value, mat(du, B, d), to.data(), {}, cmat(u, B, d), v, positives.data(), hard.data(), cmat(alpha, L + 1, B), 1, false);
+    dev.ops->mixed_bpr(ctx, &value, mat(du, B, d), to.data(), {}, cmat(u, B, d), v, positives.data(), hard.data(),
+                       cmat(alpha, L + 1, B), 1, false);
     // Z^(l) = G^(l) + A^T Z^(l+1).
     std::vector<double> z(N * d);
     for (size_t l = L + 1; l-- > 0;) {
@@ -544,13 +563,15 @@ struct Popular : ::testing::Test {
   std::vector<int32_t> items;
   std::vector<int64_t> counts;
   Popular() {
-    for (int32_t i = 0; i < kItems; ++i) items.push_back(i), counts.push_back(i == kNever ? 0 : 1 + 1000 / ((i * 7) % kItems + 1));
+    for (int32_t i = 0; i < kItems; ++i)
+      items.push_back(i), counts.push_back(i == kNever ? 0 : 1 + 1000 / ((i * 7) % kItems + 1));
   }
   std::vector<double> share(double power, const std::vector<int32_t>& without) const {
     std::vector<double> p(kItems);
     double sum = 0;
     for (int32_t i = 0; i < kItems; ++i)
-      if (counts[size_t(i)] > 0 && !std::binary_search(without.begin(), without.end(), i)) sum += p[size_t(i)] = std::pow(counts[size_t(i)], power);
+      if (counts[size_t(i)] > 0 && !std::binary_search(without.begin(), without.end(), i))
+        sum += p[size_t(i)] = std::pow(counts[size_t(i)], power);
     for (double& x : p) x /= sum;
     return p;
   }
@@ -567,10 +588,12 @@ TEST_F(Popular, ColumnsHoldTheShares) {
       held[size_t(c.item)] += own / double(columns.size()), held[size_t(c.alias)] += (1 - own) / double(columns.size());
       EXPECT_NEAR(c.share, want[size_t(c.item)], 6e-8 * want[size_t(c.item)]);
     }
-    for (int32_t i = 0; i < kItems; ++i) EXPECT_NEAR(held[size_t(i)], want[size_t(i)], 1e-9) << "item " << i << ", power " << power;
+    for (int32_t i = 0; i < kItems; ++i)
+      EXPECT_NEAR(held[size_t(i)], want[size_t(i)], 1e-9) << "item " << i << ", power " << power;
     const auto again = popular_columns(items, counts, power);
     for (size_t k = 0; k < columns.size(); ++k)
-      EXPECT_TRUE(columns[k].item == again[k].item && columns[k].alias == again[k].alias && columns[k].keep == again[k].keep);
+      EXPECT_TRUE(columns[k].item == again[k].item && columns[k].alias == again[k].alias &&
+                  columns[k].keep == again[k].keep);
   }
   EXPECT_TRUE(popular_columns({}, {}, 1).empty());
   EXPECT_THROW(popular_columns(items, std::vector<int64_t>(3), 1), std::logic_error);
@@ -610,7 +633,9 @@ TEST_F(Popular, NegativesFollowTheSharesOfWhatTheUserLacks) {
     for (int64_t B : {0, 1, 63, 64, 65, 300}) {
       const std::vector<int32_t> want(many.begin(), many.begin() + B);
       EXPECT_EQ(run(dev, B, kLate.first, s), want) << B << " on " << dev.name;
-      if (dev.family != "cpu") { EXPECT_EQ(run(dev, B, kLateFirst, late(s), &kLate), want) << B << ", late, on " << dev.name; }
+      if (dev.family != "cpu") {
+        EXPECT_EQ(run(dev, B, kLateFirst, late(s), &kLate), want) << B << ", late, on " << dev.name;
+      }
     }
   for (size_t u = 0; u < 5; ++u) {
     SCOPED_TRACE("user " + std::to_string(u));
@@ -625,17 +650,18 @@ TEST_F(Popular, NegativesFollowTheSharesOfWhatTheUserLacks) {
   for (const Device& dev : one_of_each_family()) {
     DeviceCtx ctx(dev);
     int32_t user = 0;
-    EXPECT_THROW(dev.ops->popular_negatives(ctx, &user, &user, 1, 0, train.view(), columns.data(), 0, s), std::logic_error);
+    EXPECT_THROW(dev.ops->popular_negatives(ctx, &user, &user, 1, 0, train.view(), columns.data(), 0, s),
+                 std::logic_error);
   }
 }
 
-std::vector<float> ranks(const Device& dev, const Problem& p, const std::vector<int32_t>& users, const std::vector<int32_t>& positives,
-                         const std::vector<float>& h_n) {
+std::vector<float> ranks(const Device& dev, const Problem& p, const std::vector<int32_t>& users,
+                         const std::vector<int32_t>& positives, const std::vector<float>& h_n) {
   const int64_t B = int64_t(users.size());
   DeviceCtx ctx(dev);
   std::vector<float> out(size_t(3 * B), NAN);
-  dev.ops->negative_ranks(ctx, mat(out, B, 3), cmat(p.h_u, p.train.rows, p.d), users.data(), positives.data(), cmat(h_n, B, p.d), p.v.layer[0],
-                          p.train.view());
+  dev.ops->negative_ranks(ctx, mat(out, B, 3), cmat(p.h_u, p.train.rows, p.d), users.data(), positives.data(),
+                          cmat(h_n, B, p.d), p.v.layer[0], p.train.view());
   return out;
 }
 
@@ -645,8 +671,12 @@ TEST(NegativeRanks, AreThoseOfTheDefinition) {
     int64_t B, I, d;
     bool quarters;
   };
-  for (const Shape& z :
-       std::vector<Shape>{{0, 20, 4, false}, {1, 3, 1, true}, {70, 131, 13, true}, {49, 300, 64, false}, {129, 64, 5, true}, {13, 500, 8, false}}) {
+  for (const Shape& z : std::vector<Shape>{{0, 20, 4, false},
+                                           {1, 3, 1, true},
+                                           {70, 131, 13, true},
+                                           {49, 300, 64, false},
+                                           {129, 64, 5, true},
+                                           {13, 500, 8, false}}) {
     Draw g;
     const Problem p(g, z.I, z.d, 1, false, z.quarters);
     const auto users = p.users(z.B);
@@ -658,8 +688,8 @@ TEST(NegativeRanks, AreThoseOfTheDefinition) {
       if (b % 7 == 5) std::fill_n(h_n.begin() + b * z.d, z.d, 0.0f);
     }
     std::vector<float> want(size_t(3 * z.B), NAN);
-    cpu::plain::negative_ranks(mat(want, z.B, 3), cmat(p.h_u, p.train.rows, z.d), users.data(), positives.data(), cmat(h_n, z.B, z.d), p.v.layer[0],
-                               p.train.view());
+    cpu::plain::negative_ranks(mat(want, z.B, 3), cmat(p.h_u, p.train.rows, z.d), users.data(), positives.data(),
+                               cmat(h_n, z.B, z.d), p.v.layer[0], p.train.view());
     for (const Device& dev : z.I > 200 ? fast_devices() : devices()) {
       SCOPED_TRACE(std::to_string(z.B) + " of " + std::to_string(z.I) + " on " + dev.name);
       EXPECT_EQ(ranks(dev, p, users, positives, h_n), want);  // the same bits on both devices
@@ -679,7 +709,8 @@ TEST(NegativeRanks, AreThoseOfTheDefinition) {
       for (int32_t i = 0; i < z.I; ++i) {
         if (p.owns(users[size_t(b)], i)) continue;
         double s = 0;
-        for (int64_t j = 0; j < z.d; ++j) s += double(p.h_u[size_t(users[size_t(b)] * z.d + j)]) * double(p.layer[0][size_t(i * z.d + j)]);
+        for (int64_t j = 0; j < z.d; ++j)
+          s += double(p.h_u[size_t(users[size_t(b)] * z.d + j)]) * double(p.layer[0][size_t(i * z.d + j)]);
         ++admissible, above += s > score, least_gap = std::min(least_gap, std::fabs(s - score));
       }
       if (least_gap > 1e-5) { EXPECT_NEAR(want[size_t(3 * b)], 100.0 * double(above) / double(admissible), 1e-4); }
@@ -697,13 +728,17 @@ TEST(NegativeRanks, AreFiftyForUniformNegativesAndAHundredthOfNPlusOneForDns) {
         std::vector<int32_t> lacked;
         std::vector<float> h_n;
         for (int32_t i = 0; i < p.I; ++i)
-          if (!p.owns(u, i)) lacked.push_back(i), h_n.insert(h_n.end(), p.layer[0].begin() + i * p.d, p.layer[0].begin() + (i + 1) * p.d);
+          if (!p.owns(u, i))
+            lacked.push_back(i),
+                h_n.insert(h_n.end(), p.layer[0].begin() + i * p.d, p.layer[0].begin() + (i + 1) * p.d);
         const auto out = ranks(dev, p, std::vector<int32_t>(lacked.size(), u), lacked, h_n);
         double sum = 0;
         for (size_t b = 0; b < lacked.size(); ++b) sum += double(out[3 * b]);
         EXPECT_NEAR(sum / double(lacked.size()), 50, 1e-4) << "user " << u << " on " << dev.name;
         for (size_t b = 0; b < lacked.size(); ++b) {
-          if (p.score(u, 0, lacked[b]) != 0) { EXPECT_NEAR(out[3 * b + 1], 1, 1e-6); }  // a zero vector has no direction
+          if (p.score(u, 0, lacked[b]) != 0) {
+            EXPECT_NEAR(out[3 * b + 1], 1, 1e-6);
+          }  // a zero vector has no direction
         }
       }
   }
@@ -716,7 +751,8 @@ TEST(NegativeRanks, AreFiftyForUniformNegativesAndAHundredthOfNPlusOneForDns) {
     for (int32_t i : chosen) h_n.insert(h_n.end(), p.layer[0].begin() + i * p.d, p.layer[0].begin() + (i + 1) * p.d);
     const auto out = ranks(cpu_devices()[1], p, users, chosen, h_n);
     double sum = 0, squares = 0;
-    for (size_t b = 0; b < users.size(); ++b) sum += double(out[3 * b]), squares += double(out[3 * b]) * double(out[3 * b]);
+    for (size_t b = 0; b < users.size(); ++b)
+      sum += double(out[3 * b]), squares += double(out[3 * b]) * double(out[3 * b]);
     const double mean = sum / 3000, error = std::sqrt((squares / 3000 - mean * mean) / 3000);
     EXPECT_NEAR(mean, 100.0 / (N + 1), 5 * error + 1) << N;  // two of the 302 items are never drawn
   }

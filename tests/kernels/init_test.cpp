@@ -6,7 +6,8 @@ namespace ccdrec::test {
 namespace {
 
 TEST(Init, ElementsAreAddressedByRowAndColumn) {
-  for (const auto& [rows, cols] : std::vector<std::pair<int64_t, int64_t>>{{0, 64}, {1, 1}, {5, 37}, {16, 64}, {257, 4}, {300, 64}})
+  for (const auto& [rows, cols] :
+       std::vector<std::pair<int64_t, int64_t>>{{0, 64}, {1, 1}, {5, 37}, {16, 64}, {257, 4}, {300, 64}})
     for (const Device& dev : devices()) {
       SCOPED_TRACE(std::to_string(rows) + "x" + std::to_string(cols) + " on " + dev.name);
       DeviceCtx ctx(dev);

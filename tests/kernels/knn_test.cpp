@@ -41,7 +41,8 @@ std::vector<double> cosines(const Case& c, std::vector<float> x) {
   };
   for (int64_t i = 0; i < c.I; ++i)
     for (int64_t j = 0; j < c.I; ++j)
-      sim[size_t(i * c.I + j)] = dot(i, j) / (std::max(std::sqrt(dot(i, i)), 1e-12) * std::max(std::sqrt(dot(j, j)), 1e-12));
+      sim[size_t(i * c.I + j)] =
+          dot(i, j) / (std::max(std::sqrt(dot(i, i)), 1e-12) * std::max(std::sqrt(dot(j, j)), 1e-12));
   return sim;
 }
 
@@ -55,7 +56,9 @@ TEST(Knn, MatchesDoubleReference) {
     for (const char* isa : {"portable", "avx2", "avx512"}) {
       if (!cpu::find_kernel(isa)) continue;
       cpu::set_micro_kernel(cpu::find_kernel(isa));
-      for (const Device& dev : isa != std::string("portable") ? cpu_devices() : c.I > 500 ? fast_devices() : devices()) {
+      for (const Device& dev : isa != std::string("portable") ? cpu_devices()
+                               : c.I > 500                    ? fast_devices()
+                                                              : devices()) {
         SCOPED_TRACE(std::string(c.name) + " on " + dev.name + " with " + isa);
         DeviceCtx ctx(dev);
         std::vector<int32_t> idx(size_t(c.I * c.k), -9);
@@ -72,10 +75,12 @@ TEST(Knn, MatchesDoubleReference) {
           std::sort(others.rbegin(), others.rend());
           for (int64_t j = 1; j < c.k; ++j) {
             ASSERT_TRUE(row[j] >= 0 && row[j] < c.I);
-            ASSERT_LE(std::fabs(sim[size_t(i * c.I + row[j])] - others[size_t(j - 1)]), 1e-6) << "row " << i << " place " << j;
+            ASSERT_LE(std::fabs(sim[size_t(i * c.I + row[j])] - others[size_t(j - 1)]), 1e-6)
+                << "row " << i << " place " << j;
           }
         }
-        if (first.empty()) first = idx, first_tied = tied;  // every device sums in the same order: the lists are the same on all
+        if (first.empty())
+          first = idx, first_tied = tied;  // every device sums in the same order: the lists are the same on all
         EXPECT_EQ(idx, first);
         EXPECT_EQ(tied, first_tied);
       }
@@ -105,9 +110,12 @@ TEST(SlowKnn, ListsGrowFromStripToStrip) {
   }
 }
 
-uint32_t tie_hash(uint32_t seed, int64_t row, int64_t candidate) { return draw(Stream{seed, Use::knn_tie}, uint32_t(row), uint32_t(candidate)).v[0]; }
+uint32_t tie_hash(uint32_t seed, int64_t row, int64_t candidate) {
+  return draw(Stream{seed, Use::knn_tie}, uint32_t(row), uint32_t(candidate)).v[0];
+}
 
-// Brands of identical rows, scattered over tiles and blocks of candidates: within a brand the hash alone decides, and rows are tied where it cut.
+// Brands of identical rows, scattered over tiles and blocks of candidates: within a brand the hash alone decides, and
+// rows are tied where it cut.
 void ties_by_hash(const int64_t I, const int64_t brands, const std::vector<Device>& on) {
   const int64_t F = 19, k = 6;
   Draw g;
@@ -145,8 +153,8 @@ TEST(Knn, ExactTiesAreDecidedByTheHash) {
   ties_by_hash(210, 16, devices());
 }
 
-// Brands of 1 to 12 identical rows, zero rows among them, in several blocks of candidates: the whole list against a sort of double similarities,
-// where only places whose similarity another brand shares to rounding are left open.
+// Brands of 1 to 12 identical rows, zero rows among them, in several blocks of candidates: the whole list against a
+// sort of double similarities, where only places whose similarity another brand shares to rounding are left open.
 void duplicates_against_a_sort(const int64_t I, const std::vector<Device>& on) {
   for (const bool centre : {false, true}) {
     const Case c{"duplicates", I, 23, 8, centre};
@@ -154,7 +162,8 @@ void duplicates_against_a_sort(const int64_t I, const std::vector<Device>& on) {
     std::vector<float> x;
     for (int64_t left = 0; int64_t(x.size()) < c.I * c.F; --left) {
       static std::vector<float> brand;
-      if (left == 0) left = 1 + g.below(12), brand = g.below(40) == 0 ? std::vector<float>(size_t(c.F), 0.0f) : g.floats(c.F, -1, 2);
+      if (left == 0)
+        left = 1 + g.below(12), brand = g.below(40) == 0 ? std::vector<float>(size_t(c.F), 0.0f) : g.floats(c.F, -1, 2);
       x.insert(x.end(), brand.begin(), brand.end());
     }
     std::vector<float> shuffled(x.size());  // brands scattered: 613 is coprime to I
@@ -172,10 +181,13 @@ void duplicates_against_a_sort(const int64_t I, const std::vector<Device>& on) {
       std::vector<Other> others;
       for (int32_t j = 0; j < c.I; ++j)
         if (j != i) others.push_back({sim[size_t(i * c.I + j)], tie_hash(5, i, j), j});
-      std::sort(others.begin(), others.end(),
-                [](const Other& a, const Other& b) { return std::tie(b.sim, a.hash, a.id) < std::tie(a.sim, b.hash, b.id); });
+      std::sort(others.begin(), others.end(), [](const Other& a, const Other& b) {
+        return std::tie(b.sim, a.hash, a.id) < std::tie(a.sim, b.hash, b.id);
+      });
       want.push_back({int32_t(i)}), sure.push_back({true});
-      const auto near = [&](size_t j) { return others[j].sim != others[j + 1].sim && others[j].sim - others[j + 1].sim < 1e-6; };  // j and j+1
+      const auto near = [&](size_t j) {
+        return others[j].sim != others[j + 1].sim && others[j].sim - others[j + 1].sim < 1e-6;
+      };  // j and j+1
       for (size_t j = 0; j + 1 < size_t(c.k); ++j) {
         size_t from = j, to = j;  // the brand at place j
         while (from > 0 && others[from - 1].sim == others[j].sim) --from;

@@ -1,5 +1,5 @@
-// The switch tf32 | bf16 of a GPU's large products: what it does to them, and that fp32 is untouched by it. On the emulator the stand-in for cuBLAS rounds
-// the factors; on a GPU the library does.
+// The switch tf32 | bf16 of a GPU's large products: what it does to them, and that fp32 is untouched by it. On the
+// emulator the stand-in for cuBLAS rounds the factors; on a GPU the library does.
 #include "kernels/precision.h"
 
 #include <algorithm>
@@ -43,7 +43,8 @@ std::vector<float> on_gpu(const Operands& o, const char* precision) {
 
 double largest_error(const std::vector<float>& got, const std::vector<Ref>& want) {
   double worst = 0;
-  for (size_t e = 0; e < want.size(); ++e) worst = std::max(worst, std::fabs(double(got[e]) - want[e].value) / want[e].mass);
+  for (size_t e = 0; e < want.size(); ++e)
+    worst = std::max(worst, std::fabs(double(got[e]) - want[e].value) / want[e].mass);
   return worst;
 }
 
@@ -57,13 +58,15 @@ TEST(Precision, ProductsAreOffByNoMoreThanTheirMantissasSay) {
     EXPECT_TRUE(close(fp32, want, product_error("fp32", k)));
     EXPECT_TRUE(close(tf32, want, product_error("tf32", k)));
     EXPECT_TRUE(close(bf16, want, product_error("bf16", k)));
-    if (!gpu_info().emulated) continue;  // a library is free to compute more exactly than it was asked to; bench_parity says whether it did
+    if (!gpu_info().emulated)
+      continue;  // a library is free to compute more exactly than it was asked to; bench_parity says whether it did
     EXPECT_GT(largest_error(tf32, want), 16 * largest_error(fp32, want));
     EXPECT_GT(largest_error(bf16, want), 3 * largest_error(tf32, want));
   }
 }
 
-// Factors that have no more bits than TF32 keeps: the product is that of FP32, bit for bit; one more bit is lost, to the even neighbour.
+// Factors that have no more bits than TF32 keeps: the product is that of FP32, bit for bit; one more bit is lost, to
+// the even neighbour.
 TEST(Precision, OnlyWhatStandsBehindTheMantissaIsLost) {
   if (!gpu_info().emulated) GTEST_SKIP() << "how a GPU rounds is its own affair";
   Operands o(64);
@@ -95,7 +98,8 @@ TEST(Precision, Fp32IsOneFmaATerm) {
   std::vector<float> want(size_t(m * n), 0.0f);
   for (int64_t r = 0; r < m; ++r)
     for (int64_t j = 0; j < n; ++j)
-      for (int64_t t = 0; t < o.k; ++t) want[size_t(r * n + j)] = std::fma(o.a[size_t(r * o.k + t)], o.b[size_t(t * n + j)], want[size_t(r * n + j)]);
+      for (int64_t t = 0; t < o.k; ++t)
+        want[size_t(r * n + j)] = std::fma(o.a[size_t(r * o.k + t)], o.b[size_t(t * n + j)], want[size_t(r * n + j)]);
   EXPECT_EQ(on_gpu(o, "fp32"), want);
 }
 

@@ -45,7 +45,8 @@ Inputs inputs(const Case& c) {
     std::sort(in.rows.begin(), in.rows.end());
     // What is not listed shows in no result.
     for (int64_t r = 0; r < c.R; ++r)
-      if (!std::binary_search(in.rows.begin(), in.rows.end(), int32_t(r))) std::fill_n(in.x.begin() + r * c.F, c.F, NAN);
+      if (!std::binary_search(in.rows.begin(), in.rows.end(), int32_t(r)))
+        std::fill_n(in.x.begin() + r * c.F, c.F, NAN);
     std::fill(in.dy.begin() + c.n * c.d, in.dy.end(), NAN);
   }
   return in;
@@ -79,7 +80,8 @@ TEST(Project, ForwardMatchesDoubleReference) {
         DeviceCtx ctx(dev);
         std::vector<float> y(size_t(c.capacity * c.d), 99.0f);
         std::fill_n(y.begin(), n * c.d, NAN);
-        dev.ops->project(ctx, mat(y, c.capacity, c.d), cmat(in.x, c.R, c.F), rows, cmat(in.w, c.F, c.d), cmat(in.b, 1, c.d));
+        dev.ops->project(ctx, mat(y, c.capacity, c.d), cmat(in.x, c.R, c.F), rows, cmat(in.w, c.F, c.d),
+                         cmat(in.b, 1, c.d));
         EXPECT_TRUE(close(y, want, 1e-6));
         for (size_t i = size_t(n * c.d); i < y.size(); ++i) EXPECT_EQ(y[i], 99.0f) << "row beyond the list was written";
         EXPECT_TRUE(same(dev, "y", y));
@@ -125,7 +127,8 @@ TEST(Project, BackwardMatchesDoubleReference) {
         EXPECT_TRUE(close(dw, want_w, 1e-6));
         EXPECT_TRUE(close(db, want_b, 1e-6));
         EXPECT_TRUE(close(dx, want_x, 1e-6));
-        for (size_t i = size_t(n * c.F); i < dx.size(); ++i) EXPECT_EQ(dx[i], 99.0f) << "row beyond the list was written";
+        for (size_t i = size_t(n * c.F); i < dx.size(); ++i)
+          EXPECT_EQ(dx[i], 99.0f) << "row beyond the list was written";
         EXPECT_EQ(dw_only, dw);
         EXPECT_EQ(db_only, db);
         EXPECT_TRUE(same(dev, "dw", dw));
@@ -152,22 +155,29 @@ AdamSchedule schedule(float gradient = 1) {
   return {coef.data(), kSteps, {}, gradient};
 }
 
-// X as a table of a case: its rows are behind by different numbers of steps, and no row has reached the last. Some have had no gradient yet, some have
-// moments out of the range of a root made of fma, some values are -0.
+// X as a table of a case: its rows are behind by different numbers of steps, and no row has reached the last. Some have
+// had no gradient yet, some have moments out of the range of a root made of fma, some values are -0.
 struct Waiting {
   std::vector<float> x, m, v;
   std::vector<int32_t> value_at, moments_at;
   Waiting(const Case& c, const Inputs& in, Draw g)
-      : x(in.x), m(g.floats(c.R * c.F)), v(g.floats(c.R * c.F, 0, 1)), value_at(static_cast<size_t>(c.R)), moments_at(value_at) {
+      : x(in.x),
+        m(g.floats(c.R * c.F)),
+        v(g.floats(c.R * c.F, 0, 1)),
+        value_at(static_cast<size_t>(c.R)),
+        moments_at(value_at) {
     for (size_t r = 0; r < value_at.size(); ++r) {
       value_at[r] = g.below(int32_t(kSteps));
       moments_at[r] = std::min(g.below(value_at[r] + 2), int32_t(kSteps) - 1);
-      if (r % 5 == 1) std::fill_n(m.begin() + int64_t(r) * c.F, c.F, 0.0f), std::fill_n(v.begin() + int64_t(r) * c.F, c.F, 0.0f);
+      if (r % 5 == 1)
+        std::fill_n(m.begin() + int64_t(r) * c.F, c.F, 0.0f), std::fill_n(v.begin() + int64_t(r) * c.F, c.F, 0.0f);
       if (r % 5 == 2) v[r * size_t(c.F)] = 1e-40f, m[r * size_t(c.F)] = -1e-40f;
       if (r % 3 == 1) x[r * size_t(c.F)] = -0.0f;
     }
   }
-  Table table(const Case& c) { return {mat(x, c.R, c.F), mat(m, c.R, c.F), mat(v, c.R, c.F), value_at.data(), moments_at.data()}; }
+  Table table(const Case& c) {
+    return {mat(x, c.R, c.F), mat(m, c.R, c.F), mat(v, c.R, c.F), value_at.data(), moments_at.data()};
+  }
 };
 void expect_same_table(const Waiting& got, const Waiting& want) {
   EXPECT_TRUE(same_bits(got.x, want.x));
@@ -177,7 +187,8 @@ void expect_same_table(const Waiting& got, const Waiting& want) {
   EXPECT_EQ(got.moments_at, want.moments_at);
 }
 
-// One operation, and the two that it stands for: every bit of Y and of the listed rows. Rows that are not listed, or further than t, are left alone.
+// One operation, and the two that it stands for: every bit of Y and of the listed rows. Rows that are not listed, or
+// further than t, are left alone.
 TEST(Project, CatchUpProjectIsCatchUpThenProject) {
   for (const Case& c : kCases) {
     Inputs in = inputs(c);
@@ -233,9 +244,11 @@ TEST(Project, BackwardStepIsBackwardThenStep) {
         std::vector<float> want_dw = dw0, want_db = db0, dw = dw0, db = db0, dx(size_t(c.capacity * c.F));
         const CMat w = cmat(in.w, c.F, c.d), dy = cmat(in.dy, c.capacity, c.d);
         const Table apart = want.table(c);
-        dev.ops->project_backward(ctx, mat(want_dw, c.F, c.d), mat(want_db, 1, c.d), mat(dx, c.capacity, c.F), dy, apart.value, rows, w);
+        dev.ops->project_backward(ctx, mat(want_dw, c.F, c.d), mat(want_db, 1, c.d), mat(dx, c.capacity, c.F), dy,
+                                  apart.value, rows, w);
         dev.ops->adam_rows(ctx, apart, rows, mat(dx, c.capacity, c.F), false, schedule(), kSteps);
-        dev.ops->project_backward_step(ctx, mat(dw, c.F, c.d), mat(db, 1, c.d), dy, got.table(c), rows, w, schedule(), kSteps);
+        dev.ops->project_backward_step(ctx, mat(dw, c.F, c.d), mat(db, 1, c.d), dy, got.table(c), rows, w, schedule(),
+                                       kSteps);
         EXPECT_TRUE(same_bits(dw, want_dw));
         EXPECT_TRUE(same_bits(db, want_db));
         expect_same_table(got, want);
@@ -265,7 +278,8 @@ TEST(Project, BackwardStepTakesAMultipleOfTheGradient) {
           Ref dx;
           for (int64_t o = 0; o < c.d; ++o) dx.add(double(in.dy[size_t(j * c.d + o)]) * in.w[size_t(f * c.d + o)]);
           const size_t at = size_t(rows.at(j) * c.F + f);
-          want_m.push_back({0.9 * start.m[at] + 0.1 * factor * dx.value, 0.9 * std::fabs(start.m[at]) + 0.1 * std::fabs(factor) * dx.mass});
+          want_m.push_back({0.9 * start.m[at] + 0.1 * factor * dx.value,
+                            0.9 * std::fabs(start.m[at]) + 0.1 * std::fabs(factor) * dx.mass});
           want_v.push_back({0.999 * start.v[at] + 0.001 * factor * factor * dx.value * dx.value,
                             0.999 * start.v[at] + 0.001 * factor * factor * dx.mass * dx.mass});
         }
@@ -277,8 +291,8 @@ TEST(Project, BackwardStepTakesAMultipleOfTheGradient) {
           DeviceCtx ctx(dev);
           Waiting got = start;
           std::vector<float> dw(size_t(c.F * c.d)), db(size_t(c.d)), m, v;
-          dev.ops->project_backward_step(ctx, mat(dw, c.F, c.d), mat(db, 1, c.d), cmat(in.dy, c.capacity, c.d), got.table(c), rows,
-                                         cmat(in.w, c.F, c.d), schedule(factor), kSteps);
+          dev.ops->project_backward_step(ctx, mat(dw, c.F, c.d), mat(db, 1, c.d), cmat(in.dy, c.capacity, c.d),
+                                         got.table(c), rows, cmat(in.w, c.F, c.d), schedule(factor), kSteps);
           for (int64_t j = 0; j < count; ++j) {
             const int64_t first = rows.at(j) * c.F;
             m.insert(m.end(), got.m.begin() + first, got.m.begin() + first + c.F);
@@ -300,8 +314,8 @@ TEST(Project, BackwardStepRefusesAPastStep) {
   Ctx ctx(1);
   const auto step = [&](int64_t t) {
     cpu::project_backward_step(ctx, mat(dw, 5, 2), mat(db, 1, 2), cmat(dy, 4, 2),
-                               {mat(x, 4, 5), mat(m, 4, 5), mat(v, 4, 5), value_at.data(), moments_at.data()}, {nullptr, nullptr, 4}, cmat(w, 5, 2),
-                               {coef, 3, {}}, t);
+                               {mat(x, 4, 5), mat(m, 4, 5), mat(v, 4, 5), value_at.data(), moments_at.data()},
+                               {nullptr, nullptr, 4}, cmat(w, 5, 2), {coef, 3, {}}, t);
   };
   EXPECT_THROW(step(2), std::logic_error);  // row 2 has it behind it
   EXPECT_THROW(step(4), std::logic_error);  // beyond the schedule
@@ -314,7 +328,8 @@ TEST(Project, BackwardStepRefusesAPastStep) {
   EXPECT_EQ(moments_at, std::vector<int32_t>(4, 3));
 }
 
-// X W + b is linear in each of its parts: <dY, X W> + <dY, b> from the forward pass against the gradients of the backward pass.
+// X W + b is linear in each of its parts: <dY, X W> + <dY, b> from the forward pass against the gradients of the
+// backward pass.
 TEST(Project, BackwardIsTheAdjointOfForward) {
   const Case c{"", 70, 300, 37, 41, 50};
   Inputs in = inputs(c);
@@ -324,10 +339,12 @@ TEST(Project, BackwardIsTheAdjointOfForward) {
   for (const Device& dev : devices()) {
     SCOPED_TRACE(dev.name);
     DeviceCtx ctx(dev);
-    std::vector<float> y(size_t(c.capacity * c.d)), dw(size_t(c.F * c.d)), db(size_t(c.d)), dx(size_t(c.capacity * c.F));
-    dev.ops->project(ctx, mat(y, c.capacity, c.d), cmat(in.x, c.R, c.F), rows, cmat(in.w, c.F, c.d), cmat(in.b, 1, c.d));
-    dev.ops->project_backward(ctx, mat(dw, c.F, c.d), mat(db, 1, c.d), mat(dx, c.capacity, c.F), cmat(in.dy, c.capacity, c.d), cmat(in.x, c.R, c.F),
-                              rows, cmat(in.w, c.F, c.d));
+    std::vector<float> y(size_t(c.capacity * c.d)), dw(size_t(c.F * c.d)), db(size_t(c.d)),
+        dx(size_t(c.capacity * c.F));
+    dev.ops->project(ctx, mat(y, c.capacity, c.d), cmat(in.x, c.R, c.F), rows, cmat(in.w, c.F, c.d),
+                     cmat(in.b, 1, c.d));
+    dev.ops->project_backward(ctx, mat(dw, c.F, c.d), mat(db, 1, c.d), mat(dx, c.capacity, c.F),
+                              cmat(in.dy, c.capacity, c.d), cmat(in.x, c.R, c.F), rows, cmat(in.w, c.F, c.d));
     double forward = 0, by_w = 0, by_b = 0, by_x = 0, mass = 0;
     for (int64_t i = 0; i < n * c.d; ++i)
       forward += double(y[size_t(i)]) * in.dy[size_t(i)], mass += std::fabs(double(y[size_t(i)]) * in.dy[size_t(i)]);
@@ -340,8 +357,8 @@ TEST(Project, BackwardIsTheAdjointOfForward) {
   }
 }
 
-// An item's row must not depend on who else is in the list: evaluation projects all items, training a few. A library's product chooses its order of
-// summation by the shape, so on a GPU that holds to rounding only.
+// An item's row must not depend on who else is in the list: evaluation projects all items, training a few. A library's
+// product chooses its order of summation by the shape, so on a GPU that holds to rounding only.
 TEST(Project, RowsDoNotDependOnTheList) {
   const Case c{"", 100, 300, 64, -1, 100};
   const Inputs in = inputs(c);
@@ -350,8 +367,10 @@ TEST(Project, RowsDoNotDependOnTheList) {
     SCOPED_TRACE(dev.name);
     DeviceCtx ctx(dev);
     std::vector<float> all(size_t(c.R * c.d)), some(size_t(3 * c.d)), those;
-    dev.ops->project(ctx, mat(all, c.R, c.d), cmat(in.x, c.R, c.F), {nullptr, nullptr, c.R}, cmat(in.w, c.F, c.d), cmat(in.b, 1, c.d));
-    dev.ops->project(ctx, mat(some, 3, c.d), cmat(in.x, c.R, c.F), {idx.data(), nullptr, 3}, cmat(in.w, c.F, c.d), cmat(in.b, 1, c.d));
+    dev.ops->project(ctx, mat(all, c.R, c.d), cmat(in.x, c.R, c.F), {nullptr, nullptr, c.R}, cmat(in.w, c.F, c.d),
+                     cmat(in.b, 1, c.d));
+    dev.ops->project(ctx, mat(some, 3, c.d), cmat(in.x, c.R, c.F), {idx.data(), nullptr, 3}, cmat(in.w, c.F, c.d),
+                     cmat(in.b, 1, c.d));
     for (const int32_t r : idx) those.insert(those.end(), all.begin() + r * c.d, all.begin() + (r + 1) * c.d);
     if (dev.family == "cpu")
       EXPECT_EQ(some, those);
@@ -375,11 +394,12 @@ TEST(Project, IdentityListWithACount) {
       std::vector<float> y, dw, db, dx;
     };
     const auto run = [&](RowList rows, int64_t capacity) {
-      Result o{std::vector<float>(size_t(capacity * c.d), 99.0f), std::vector<float>(size_t(c.F * c.d)), std::vector<float>(size_t(c.d)),
-               std::vector<float>(size_t(capacity * c.F), 99.0f)};
+      Result o{std::vector<float>(size_t(capacity * c.d), 99.0f), std::vector<float>(size_t(c.F * c.d)),
+               std::vector<float>(size_t(c.d)), std::vector<float>(size_t(capacity * c.F), 99.0f)};
       const CMat x = cmat(in.x, c.R, c.F), w = cmat(in.w, c.F, c.d);
       dev.ops->project(ctx, mat(o.y, capacity, c.d), x, rows, w, cmat(in.b, 1, c.d));
-      dev.ops->project_backward(ctx, mat(o.dw, c.F, c.d), mat(o.db, 1, c.d), mat(o.dx, capacity, c.F), cmat(in.dy, capacity, c.d), x, rows, w);
+      dev.ops->project_backward(ctx, mat(o.dw, c.F, c.d), mat(o.db, 1, c.d), mat(o.dx, capacity, c.F),
+                                cmat(in.dy, capacity, c.d), x, rows, w);
       return o;
     };
     Result got = run({nullptr, &count, c.capacity}, c.capacity);
@@ -406,8 +426,10 @@ TEST(Project, ReplayReadsTheCountOfTheMoment) {
     Cell<int64_t> count;
     Inputs mine = in;
     const RowList rows = list(c, mine, count);
-    const CMat x = cmat(mine.x, c.R, c.F), w = cmat(mine.w, c.F, c.d), b = cmat(mine.b, 1, c.d), dy = cmat(mine.dy, c.capacity, c.d);
-    std::vector<float> y(size_t(c.capacity * c.d)), dw(size_t(c.F * c.d)), db(size_t(c.d)), dx(size_t(c.capacity * c.F));
+    const CMat x = cmat(mine.x, c.R, c.F), w = cmat(mine.w, c.F, c.d), b = cmat(mine.b, 1, c.d),
+               dy = cmat(mine.dy, c.capacity, c.d);
+    std::vector<float> y(size_t(c.capacity * c.d)), dw(size_t(c.F * c.d)), db(size_t(c.d)),
+        dx(size_t(c.capacity * c.F));
     const auto step = [&] {
       dev.ops->project(ctx, mat(y, c.capacity, c.d), x, rows, w, b);
       dev.ops->project_backward(ctx, mat(dw, c.F, c.d), mat(db, 1, c.d), mat(dx, c.capacity, c.F), dy, x, rows, w);
@@ -423,7 +445,8 @@ TEST(Project, ReplayReadsTheCountOfTheMoment) {
     std::vector<float> want_y(y.size()), want_dw(dw.size()), want_db(db.size()), want_dx(dx.size());
     Ctx on_cpu(1);
     cpu::project(on_cpu, mat(want_y, c.capacity, c.d), x, rows, w, b);
-    cpu::project_backward(on_cpu, mat(want_dw, c.F, c.d), mat(want_db, 1, c.d), mat(want_dx, c.capacity, c.F), dy, x, rows, w);
+    cpu::project_backward(on_cpu, mat(want_dw, c.F, c.d), mat(want_db, 1, c.d), mat(want_dx, c.capacity, c.F), dy, x,
+                          rows, w);
     EXPECT_EQ(db, want_db);
     EXPECT_EQ(dx, want_dx);
     for (size_t e = 0; e < y.size(); ++e) EXPECT_NEAR(y[e], want_y[e], 1e-5);
@@ -444,7 +467,8 @@ TEST(Project, ACountBeyondTheRoomIsRefused) {
     std::vector<float> y(size_t(7 * c.d)), dw(size_t(c.F * c.d)), db(size_t(c.d)), dx(size_t(7 * c.F));
     const auto forward = [&] { dev.ops->project(ctx, mat(y, 7, c.d), x, rows, w, b); };
     const auto backward = [&] {
-      dev.ops->project_backward(ctx, mat(dw, c.F, c.d), mat(db, 1, c.d), mat(dx, 7, c.F), cmat(in.dy, 9, c.d), x, rows, w);
+      dev.ops->project_backward(ctx, mat(dw, c.F, c.d), mat(db, 1, c.d), mat(dx, 7, c.F), cmat(in.dy, 9, c.d), x, rows,
+                                w);
     };
     if (dev.family == "cpu") {
       EXPECT_THROW(forward(), std::logic_error);

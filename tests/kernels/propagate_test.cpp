@@ -90,7 +90,8 @@ std::vector<int32_t> some_nodes(Draw& g, int64_t N, int wanted) {
   return {s.begin(), s.end()};
 }
 
-std::vector<std::pair<Case, bool>> cases_of_both_kinds() {  // symmetric, as the interactions are, and one way, as nearest neighbours are
+std::vector<std::pair<Case, bool>>
+cases_of_both_kinds() {  // symmetric, as the interactions are, and one way, as nearest neighbours are
   std::vector<std::pair<Case, bool>> both;
   for (const Case& c : kCases) both.emplace_back(c, true), both.emplace_back(c, false);
   return both;
@@ -100,7 +101,8 @@ TEST(Propagate, FrontierIsTheClosureOfTheSeed) {
   for (const auto& [c, symmetric] : cases_of_both_kinds()) {
     Draw g;
     const int64_t N = c.U + c.I;
-    const TestCsr a = symmetric ? two_sided(g, skewed_csr(g, c.U, c.I, c.longest)) : skewed_csr(g, N, N, c.longest), a_t = a.transposed();
+    const TestCsr a = symmetric ? two_sided(g, skewed_csr(g, c.U, c.I, c.longest)) : skewed_csr(g, N, N, c.longest),
+                  a_t = a.transposed();
     const auto seed = some_nodes(g, N, c.wanted);
     for (const Device& dev : devices()) {
       SCOPED_TRACE(fmt::format("{}, {} on {}", c.name, symmetric ? "symmetric" : "one way", dev.name));
@@ -111,7 +113,8 @@ TEST(Propagate, FrontierIsTheClosureOfTheSeed) {
       std::set<int32_t> want(seed.begin(), seed.end());
       for (int l = c.layers; l >= 0; --l) {
         EXPECT_EQ(lists.rows[size_t(l)].values(), std::vector<int32_t>(want.begin(), want.end())) << "layer " << l;
-        for (int64_t r = 0; r < a.rows; ++r) ASSERT_EQ(lists.mask[size_t(l)][size_t(r)], want.count(int32_t(r))) << "layer " << l << " row " << r;
+        for (int64_t r = 0; r < a.rows; ++r)
+          ASSERT_EQ(lists.mask[size_t(l)][size_t(r)], want.count(int32_t(r))) << "layer " << l << " row " << r;
         for (int32_t r : std::vector<int32_t>(want.begin(), want.end()))
           for (int64_t e = a.row_ptr[size_t(r)]; e < a.row_ptr[size_t(r) + 1]; ++e) want.insert(a.col[size_t(e)]);
       }
@@ -126,7 +129,8 @@ TEST(Propagate, FrontierIsTheClosureOfTheSeed) {
   }
 }
 
-// What only many nodes show: masks of more than one block, and their ends; a seed list with room to spare; masks at any address.
+// What only many nodes show: masks of more than one block, and their ends; a seed list with room to spare; masks at any
+// address.
 TEST(Propagate, FrontierOfManyNodes) {
   for (const int64_t N : {16383, 16384, 16385, 40007})
     for (const int64_t shift : {0, 3}) {
@@ -258,7 +262,8 @@ TEST(Propagate, ListedRowsEqualTheFullComputationAndTheReference) {
       for (int l = 0; l < c.layers; ++l) EXPECT_TRUE(same(dev, "layer " + std::to_string(l + 1), w2.data[size_t(l)]));
       for (int64_t r = 0; r < N; ++r) {
         const bool in = std::binary_search(seed.begin(), seed.end(), int32_t(r));
-        for (int64_t j = 0; j < d; ++j) ASSERT_EQ(listed[size_t(r * d + j)], in ? full[size_t(r * d + j)] : h0[size_t(r * d + j)]) << r << "," << j;
+        for (int64_t j = 0; j < d; ++j)
+          ASSERT_EQ(listed[size_t(r * d + j)], in ? full[size_t(r * d + j)] : h0[size_t(r * d + j)]) << r << "," << j;
       }
     }
   }
@@ -302,7 +307,8 @@ TEST(Propagate, BackwardIsTheAdjointAndZeroOutsideItsRows) {
     const int64_t N = a.rows, d = c.d;
     const auto seed = some_nodes(g, N, c.wanted);
     const auto g0 = g.floats(N * d), out0 = g.floats(N * d);
-    std::vector<float> g_zero(size_t(N * d)), g_nan(size_t(N * d), NAN);  // outside rows[L] the memory of G holds anything
+    std::vector<float> g_zero(size_t(N * d)),
+        g_nan(size_t(N * d), NAN);  // outside rows[L] the memory of G holds anything
     for (int32_t r : seed)
       for (int64_t j = 0; j < d; ++j) g_zero[size_t(r * d + j)] = g_nan[size_t(r * d + j)] = g0[size_t(r * d + j)];
     SameBits same;
@@ -373,7 +379,8 @@ TEST(Propagate, BackwardOfAMatrixThatIsNotSymmetric) {
               ASSERT_EQ(got[i], out0[i]) << r;
               got[i] = 0;
             }
-            by_h += double(g_zero[i]) * h[i].value, by_e += double(got[i]) * e0[i], mass += std::fabs(double(g_zero[i])) * h[i].mass;
+            by_h += double(g_zero[i]) * h[i].value, by_e += double(got[i]) * e0[i],
+                mass += std::fabs(double(g_zero[i])) * h[i].mass;
           }
         EXPECT_TRUE(close(got, want, tolerance(c)));
         EXPECT_LE(std::fabs(by_h - by_e), 1e-6 * mass + 1e-30);
@@ -448,8 +455,10 @@ TEST(Propagate, BackwardByLayerMatchesTheReference) {
         dev.ops->frontier(ctx, some.f, way.a.view(), way.a_t.view(), s.list());
         std::vector<float> full(out0.size(), NAN), listed = out0;
         Layers w1(N, d, c.layers), w2(N, d, c.layers);
-        dev.ops->propagate_backward_layers(ctx, mat(full, N, d), w1.view.data(), way.a_t.view(), all.f, zero.h, zero.view.data());
-        dev.ops->propagate_backward_layers(ctx, mat(listed, N, d), w2.view.data(), way.a_t.view(), some.f, nan.h, nan.view.data());
+        dev.ops->propagate_backward_layers(ctx, mat(full, N, d), w1.view.data(), way.a_t.view(), all.f, zero.h,
+                                           zero.view.data());
+        dev.ops->propagate_backward_layers(ctx, mat(listed, N, d), w2.view.data(), way.a_t.view(), some.f, nan.h,
+                                           nan.view.data());
         EXPECT_TRUE(close(full, want, tolerance(c)));
         if (c.longest <= 256) dev.family = "all";  // on a GPU longer rows are summed in chunks
         EXPECT_TRUE(same(dev, "full", full));
@@ -477,7 +486,8 @@ TEST(Propagate, BackwardByLayerMatchesTheReference) {
           there.push_back(w3.view[l - 1]);
         }
         for (const int32_t r : seed) std::copy_n(nan.layer[0].begin() + r * d, d, in_place.begin() + r * d);
-        dev.ops->propagate_backward_layers(ctx, mat(in_place, N, d), w3.view.data(), way.a_t.view(), some.f, nan.h, there.data());
+        dev.ops->propagate_backward_layers(ctx, mat(in_place, N, d), w3.view.data(), way.a_t.view(), some.f, nan.h,
+                                           there.data());
         EXPECT_EQ(in_place, listed);
       }
     }
@@ -512,7 +522,8 @@ TEST(Propagate, BackwardByLayerOfFewGradients) {
       const auto of_h = back(given.h, none);
       EXPECT_EQ(of_h, back(given.h, zeros));
       const auto want = back_by_layer(a, given.h, none, zero.size(), d);
-      for (size_t i = 0; i < whole.size(); ++i) ASSERT_LE(std::fabs(of_h[i] - whole[i]), 2 * tolerance(c) * want[i].mass) << i;
+      for (size_t i = 0; i < whole.size(); ++i)
+        ASSERT_LE(std::fabs(of_h[i] - whole[i]), 2 * tolerance(c) * want[i].mass) << i;
       EXPECT_EQ(back({}, none), zero);
       for (size_t l = 0; l < n; ++l) {
         std::vector<CMat> one(n);
@@ -543,7 +554,8 @@ TEST(Propagate, BackwardByLayerRecordedIsTheDirectOne) {
     std::vector<float> out(size_t(N * d));
     const auto call = [&] {
       dev.ops->frontier(ctx, some.f, way.a.view(), way.a_t.view(), s.list());
-      dev.ops->propagate_backward_layers(ctx, mat(out, N, d), w.view.data(), way.a_t.view(), some.f, given.h, given.view.data());
+      dev.ops->propagate_backward_layers(ctx, mat(out, N, d), w.view.data(), way.a_t.view(), some.f, given.h,
+                                         given.view.data());
     };
     const auto lay = [&] { std::copy(seed.begin(), seed.end(), s.idx.begin()), *& s.count = int64_t(seed.size()); };
     lay();
@@ -554,7 +566,8 @@ TEST(Propagate, BackwardByLayerRecordedIsTheDirectOne) {
       seed = some_nodes(g, N, wanted);
       const LayerGradients others(g, seed, N, d, c.layers, NAN);
       std::copy(others.g.begin(), others.g.end(), given.g.begin());
-      for (size_t l = 0; l < others.layer.size(); ++l) std::copy(others.layer[l].begin(), others.layer[l].end(), given.layer[l].begin());
+      for (size_t l = 0; l < others.layer.size(); ++l)
+        std::copy(others.layer[l].begin(), others.layer[l].end(), given.layer[l].begin());
       lay();
       std::fill(out.begin(), out.end(), 7.0f);
       dev.ops->replay(ctx, recorded);

@@ -17,7 +17,8 @@ struct Edges {
         ++du[size_t(u)], ++di[size_t(item.back())];
       }
     for (size_t e = 0; e < user.size(); ++e)
-      weight.push_back(float(1 / std::sqrt((double(du[size_t(user[e])]) + 1e-7) * (double(di[size_t(item[e])]) + 1e-7))));
+      weight.push_back(
+          float(1 / std::sqrt((double(du[size_t(user[e])]) + 1e-7) * (double(di[size_t(item[e])]) + 1e-7))));
   }
   EdgeList list() const { return {user.data(), item.data(), weight.data(), int64_t(user.size()), U, I}; }
 };
@@ -27,7 +28,8 @@ struct OwnedCsr {
   std::vector<int32_t> col;
   std::vector<float> val;
   MutableCsr m;
-  OwnedCsr(int64_t N, int64_t capacity) : row_ptr(size_t(N + 1), -1), col(size_t(capacity + 2), -1), val(size_t(capacity + 2), NAN) {
+  OwnedCsr(int64_t N, int64_t capacity)
+      : row_ptr(size_t(N + 1), -1), col(size_t(capacity + 2), -1), val(size_t(capacity + 2), NAN) {
     m = {N, N, row_ptr.data(), col.data(), val.data(), capacity};
   }
 };
@@ -38,15 +40,18 @@ TEST(Prune, BuildsTheGraphOfTheEarliestArrivals) {
     int64_t U, I, longest;
     double rho;
   };
-  for (const Case& c : {Case{"no edges", 4, 3, 0, 0.8}, Case{"keep all", 50, 40, 20, 0}, Case{"negative rho keeps all", 50, 40, 20, -1},
-                        Case{"one edge", 1, 1, 1, 0.5}, Case{"usual", 300, 200, 60, 0.8}, Case{"keep none", 50, 40, 20, 1.0},
-                        Case{"nearly all", 300, 200, 60, 0.01}}) {
+  for (const Case& c :
+       {Case{"no edges", 4, 3, 0, 0.8}, Case{"keep all", 50, 40, 20, 0}, Case{"negative rho keeps all", 50, 40, 20, -1},
+        Case{"one edge", 1, 1, 1, 0.5}, Case{"usual", 300, 200, 60, 0.8}, Case{"keep none", 50, 40, 20, 1.0},
+        Case{"nearly all", 300, 200, 60, 0.01}}) {
     Draw g;
     const Edges edges(skewed_csr(g, c.U, c.I, c.longest));
-    const int64_t E = int64_t(edges.user.size()), N = c.U + c.I, keep = c.rho <= 0 ? E : int64_t(std::floor(double(E) * (1.0 - c.rho)));
+    const int64_t E = int64_t(edges.user.size()), N = c.U + c.I,
+                  keep = c.rho <= 0 ? E : int64_t(std::floor(double(E) * (1.0 - c.rho)));
     const Stream s{6, Use::prune, 4};
     std::vector<std::pair<float, int64_t>> race;
-    for (int64_t e = 0; e < E; ++e) race.emplace_back(-portable_log(1.0f - uniform01(draw(s, uint32_t(e)).v[0])) / edges.weight[size_t(e)], e);
+    for (int64_t e = 0; e < E; ++e)
+      race.emplace_back(-portable_log(1.0f - uniform01(draw(s, uint32_t(e)).v[0])) / edges.weight[size_t(e)], e);
     std::sort(race.begin(), race.end());
     std::vector<std::set<int32_t>> row(size_t(N + 1));
     for (int64_t j = 0; j < keep; ++j) {
@@ -63,14 +68,16 @@ TEST(Prune, BuildsTheGraphOfTheEarliestArrivals) {
       ASSERT_EQ(out.row_ptr[size_t(N)], 2 * keep);
       for (int64_t r = 0; r < N; ++r) {
         const std::vector<int32_t> want(row[size_t(r)].begin(), row[size_t(r)].end());
-        const std::vector<int32_t> got(out.col.begin() + out.row_ptr[size_t(r)], out.col.begin() + out.row_ptr[size_t(r) + 1]);
+        const std::vector<int32_t> got(out.col.begin() + out.row_ptr[size_t(r)],
+                                       out.col.begin() + out.row_ptr[size_t(r) + 1]);
         ASSERT_EQ(got, want) << "row " << r;
         for (size_t k = 0; k < want.size(); ++k) {
           const double v = 1 / std::sqrt((double(want.size()) + 1e-7) * (double(row[size_t(want[k])].size()) + 1e-7));
           ASSERT_NEAR(out.val[size_t(out.row_ptr[size_t(r)]) + k], v, 1e-7 * v) << "row " << r;
         }
       }
-      for (size_t k = size_t(2 * keep); k < out.col.size(); ++k) EXPECT_TRUE(out.col[k] == -1 && std::isnan(out.val[k]));  // nothing behind the end
+      for (size_t k = size_t(2 * keep); k < out.col.size(); ++k)
+        EXPECT_TRUE(out.col[k] == -1 && std::isnan(out.val[k]));  // nothing behind the end
       if (keep > 0) {
         OwnedCsr small(N, 2 * keep - 1);
         EXPECT_THROW(dev.ops->prune(ctx, small.m, edges.list(), c.rho, s), std::logic_error);
@@ -79,16 +86,19 @@ TEST(Prune, BuildsTheGraphOfTheEarliestArrivals) {
   }
 }
 
-// Every bit of the graph is the CPU's, at the edges of warps and blocks: kept edges, rows of the graph, and single users and items.
+// Every bit of the graph is the CPU's, at the edges of warps and blocks: kept edges, rows of the graph, and single
+// users and items.
 TEST(Prune, HasTheSameBitsOnEveryDevice) {
   constexpr Late kLate{5, 2, 0, 0};
   const Stream s{6, Use::prune, kLate.epoch, kLate.step};
   Ctx reference(1);
-  for (const auto& [U, I] : std::vector<std::pair<int64_t, int64_t>>{{1, 900}, {900, 1}, {127, 128}, {128, 128}, {60, 257}}) {
+  for (const auto& [U, I] :
+       std::vector<std::pair<int64_t, int64_t>>{{1, 900}, {900, 1}, {127, 128}, {128, 128}, {60, 257}}) {
     Draw g;
     Edges edges(skewed_csr(g, U, I, std::max<int64_t>(1, I * 9 / 10)));
     if (I == 1)  // skewed_csr leaves rows out
-      for (int64_t u = edges.user.back() + 1; u < U; ++u) edges.user.push_back(int32_t(u)), edges.item.push_back(0), edges.weight.push_back(0.1f);
+      for (int64_t u = edges.user.back() + 1; u < U; ++u)
+        edges.user.push_back(int32_t(u)), edges.item.push_back(0), edges.weight.push_back(0.1f);
     for (int64_t E : {1, 2, 62, 64, 66, 254, 256, 510, 512, 514}) {
       if (E > int64_t(edges.user.size())) continue;
       for (double rho : {0.0, 0.25, 0.5}) {
@@ -99,7 +109,8 @@ TEST(Prune, HasTheSameBitsOnEveryDevice) {
         cpu::prune(reference, want.m, list, rho, s);
         want.val.resize(size_t(2 * keep));  // what is behind the end is not a number, and unequal to itself
         for (const Device& dev : devices()) {
-          SCOPED_TRACE(std::to_string(keep) + " of " + std::to_string(E) + " edges, " + std::to_string(U) + " users, on " + dev.name);
+          SCOPED_TRACE(std::to_string(keep) + " of " + std::to_string(E) + " edges, " + std::to_string(U) +
+                       " users, on " + dev.name);
           DeviceCtx ctx(dev);
           const auto check = [&](Stream stream) {
             OwnedCsr out(N, 2 * keep);
@@ -119,8 +130,10 @@ TEST(Prune, HasTheSameBitsOnEveryDevice) {
   }
 }
 
-// Successive weighted draws without replacement: the exact chance of every kept set, by summing over the orders that lead to it.
-void chance_of_sets(const std::vector<double>& w, int left, uint32_t taken, double chance, std::vector<double>& of_set) {
+// Successive weighted draws without replacement: the exact chance of every kept set, by summing over the orders that
+// lead to it.
+void chance_of_sets(const std::vector<double>& w, int left, uint32_t taken, double chance,
+                    std::vector<double>& of_set) {
   if (left == 0) {
     of_set[taken] += chance;
     return;
@@ -156,7 +169,8 @@ TEST(Prune, KeepsSetsWithTheChancesOfSequentialWeightedDraws) {
     cpu::prune(ctx, out.m, edges.list(), 0.5, Stream{2, Use::prune, epoch});
     uint32_t kept = 0;
     for (size_t e = 0; e < user.size(); ++e) {
-      const auto first = out.col.begin() + out.row_ptr[size_t(user[e])], last = out.col.begin() + out.row_ptr[size_t(user[e]) + 1];
+      const auto first = out.col.begin() + out.row_ptr[size_t(user[e])],
+                 last = out.col.begin() + out.row_ptr[size_t(user[e]) + 1];
       if (std::find(first, last, 4 + item[e]) != last) kept |= 1u << e;
     }
     ++seen[kept];

@@ -9,12 +9,15 @@ struct Case {
   int M, T;
   int64_t d;
 };
-const Case cases[] = {
-    {"no items", 0, 2, 20, 64}, {"one item", 1, 2, 20, 64},     {"T = 1", 5, 2, 1, 64},          {"T = 2", 5, 1, 2, 8},
-    {"T = 3", 50, 3, 3, 12},    {"T = 5", 49, 2, 5, 4},         {"as released", 101, 2, 20, 64}, {"d no multiple of eight", 30, 1, 20, 38},
-    {"T = 40", 10, 2, 40, 16},  {"a full block", 32, 2, 4, 64}, {"one more", 33, 2, 4, 64},      {"eight modalities", 20, 8, 4, 16},
-    {"d = 6", 31, 1, 4, 6}};
-const Case wide[] = {{"d = 128", 9, 2, 4, 128}, {"d = 132", 5, 1, 3, 132}, {"d = 260", 3, 2, 2, 260}, {"eight, d = 128", 3, 8, 1, 128}};
+const Case cases[] = {{"no items", 0, 2, 20, 64},      {"one item", 1, 2, 20, 64},
+                      {"T = 1", 5, 2, 1, 64},          {"T = 2", 5, 1, 2, 8},
+                      {"T = 3", 50, 3, 3, 12},         {"T = 5", 49, 2, 5, 4},
+                      {"as released", 101, 2, 20, 64}, {"d no multiple of eight", 30, 1, 20, 38},
+                      {"T = 40", 10, 2, 40, 16},       {"a full block", 32, 2, 4, 64},
+                      {"one more", 33, 2, 4, 64},      {"eight modalities", 20, 8, 4, 16},
+                      {"d = 6", 31, 1, 4, 6}};
+const Case wide[] = {
+    {"d = 128", 9, 2, 4, 128}, {"d = 132", 5, 1, 3, 132}, {"d = 260", 3, 2, 2, 260}, {"eight, d = 128", 3, 8, 1, 128}};
 
 struct Problem {
   Case c;
@@ -33,9 +36,10 @@ struct Problem {
     wv = g.floats(c.d * c.d, -xavier, xavier);
     for (int m = 0; m < c.M; ++m) h.push_back(g.floats(c.n * c.d));
   }
-  // After the first `taken` steps the others leave e as it is, to the bit: 0 x0 + 1 e + 0 z. So the last pool shows any state of the chain.
-  std::vector<std::vector<float>> run(const Device& dev, uint32_t seed, uint32_t epoch, unsigned wanted = 15, uint32_t late = 0,
-                                      int taken = kAll) const {
+  // After the first `taken` steps the others leave e as it is, to the bit: 0 x0 + 1 e + 0 z. So the last pool shows any
+  // state of the chain.
+  std::vector<std::vector<float>> run(const Device& dev, uint32_t seed, uint32_t epoch, unsigned wanted = 15,
+                                      uint32_t late = 0, int taken = kAll) const {
     std::vector<std::vector<float>> pool(4, std::vector<float>(size_t(c.n * c.d), NAN));
     Mat pools[4];
     for (unsigned p = 0; p < 4; ++p) {
@@ -44,7 +48,8 @@ struct Problem {
     CMat hs[kMaxModalities];
     for (int m = 0; m < c.M; ++m) hs[m] = cmat(h[size_t(m)], c.n, c.d);
     HostSchedule of = host;
-    for (int t = 1; t <= c.T - taken; ++t) of.a[size_t(t - 1)] = 0, of.b[size_t(t - 1)] = 1, of.sigma[size_t(t - 1)] = 0;
+    for (int t = 1; t <= c.T - taken; ++t)
+      of.a[size_t(t - 1)] = 0, of.b[size_t(t - 1)] = 1, of.sigma[size_t(t - 1)] = 0;
     const Schedule s{c.T, of.sqrt_abar.data(), of.sqrt_1m_abar.data(), of.a.data(), of.b.data(), of.sigma.data()};
     DeviceCtx ctx(dev);
     if (dev.ops->set_late) dev.ops->set_late(ctx, Late{late, 0, 0, 0});
@@ -62,12 +67,15 @@ struct Chain {
   size_t d = size_t(p.c.d);
   EstimatorRef f{size_t(p.c.M + 2), d, doubles(p.wq), doubles(p.wk), doubles(p.wv)};
 
-  Vec normals(Use use, int t, int64_t item) const { return normals_of(Stream{seed, use, epoch, uint32_t(t)}, item, (d + 3) / 4); }
+  Vec normals(Use use, int t, int64_t item) const {
+    return normals_of(Stream{seed, use, epoch, uint32_t(t)}, item, (d + 3) / 4);
+  }
   std::vector<Ref> start(int64_t i) const {
     const Vec z = normals(Use::reverse_start, p.c.T, i);
     const double abar = p.host.abar.back();
     std::vector<Ref> e(d);
-    for (size_t j = 0; j < d; ++j) e[j].add(std::sqrt(abar) * p.q[size_t(i) * d + j]), e[j].add(std::sqrt(1 - abar) * z[j]);
+    for (size_t j = 0; j < d; ++j)
+      e[j].add(std::sqrt(abar) * p.q[size_t(i) * d + j]), e[j].add(std::sqrt(1 - abar) * z[j]);
     return e;
   }
   EstimatorRef::Item estimate(const Vec& e, int t, int64_t i) const {
@@ -80,7 +88,8 @@ struct Chain {
   std::vector<Ref> step(const Vec& e, int t, int64_t i) const { return step(estimate(e, t, i), e, t, i); }
   std::vector<Ref> step(const EstimatorRef::Item& y, const Vec& e, int t, int64_t i) const {
     const Vec z = normals(Use::reverse_noise, t, i);
-    const double a = p.host.a[size_t(t - 1)], b = p.host.b[size_t(t - 1)], sigma = t > 1 ? p.host.sigma[size_t(t - 1)] : 0;
+    const double a = p.host.a[size_t(t - 1)], b = p.host.b[size_t(t - 1)],
+                 sigma = t > 1 ? p.host.sigma[size_t(t - 1)] : 0;
     const size_t K = f.K;
     std::vector<Ref> next(d);
     for (size_t k = 0; k < d; ++k) {
@@ -96,8 +105,9 @@ struct Chain {
     }
     return next;
   }
-  // F (d,d) = d e_{t-1} / d e_t = A J + B 1: what the step makes of an error it is given. x0 = s W_v with s = sum_c w_c x_c, w_c = mean_r a_rc, depends
-  // on e by x_0 alone, of which a score (r,c) has the derivative [r = 0] W_q k_c + [c = 0] W_k q_r, over sqrt(d).
+  // F (d,d) = d e_{t-1} / d e_t = A J + B 1: what the step makes of an error it is given. x0 = s W_v with s = sum_c w_c
+  // x_c, w_c = mean_r a_rc, depends on e by x_0 alone, of which a score (r,c) has the derivative [r = 0] W_q k_c + [c =
+  // 0] W_k q_r, over sqrt(d).
   Vec derivative(const EstimatorRef::Item& y, int t) const {
     const size_t K = f.K;
     const double a = p.host.a[size_t(t - 1)], b = p.host.b[size_t(t - 1)];
@@ -127,7 +137,8 @@ struct Chain {
     for (size_t i = 0; i < d; ++i) {
       double mean = 0, along = 0;
       for (size_t j = 0; j < d; ++j) mean += of_x[j * d + i] / double(d), along += of_x[j * d + i] * y.x[j] / double(d);
-      for (size_t j = 0; j < d; ++j) F[i * d + j] = a * y.rstd[0] * (of_x[j * d + i] - mean - y.x[j] * along) + (i == j ? b : 0.0);
+      for (size_t j = 0; j < d; ++j)
+        F[i * d + j] = a * y.rstd[0] * (of_x[j * d + i] - mean - y.x[j] * along) + (i == j ? b : 0.0);
     }
     return F;
   }
@@ -138,12 +149,14 @@ Vec values(const std::vector<Ref>& x) {
   for (const Ref& r : x) v.push_back(r.value);
   return v;
 }
-Vec row_of(const std::vector<float>& x, int64_t i, int64_t d) { return Vec(x.begin() + i * d, x.begin() + (i + 1) * d); }
+Vec row_of(const std::vector<float>& x, int64_t i, int64_t d) {
+  return Vec(x.begin() + i * d, x.begin() + (i + 1) * d);
+}
 
 constexpr double kStep = 1e-6;  // of its mass: what a step may be off
 
-// Every step of all items, from the state that the device itself was in before it: nothing that an earlier step did is in the comparison. And the
-// pools of the whole chain are these states.
+// Every step of all items, from the state that the device itself was in before it: nothing that an earlier step did is
+// in the comparison. And the pools of the whole chain are these states.
 void check_steps(const Case& c, bool noise_form, const Device& dev) {
   SCOPED_TRACE(std::string(c.name) + (noise_form ? ", noise form" : "") + " on " + dev.name);
   const Problem p(c, noise_form);
@@ -166,9 +179,10 @@ void check_steps(const Case& c, bool noise_form, const Device& dev) {
   }
 }
 
-// The snapshots of spec 4 of one item. A step that is off by kStep of its mass m disturbs all later states: by the derivative of the steps between.
-// Roundings of different elements and steps know nothing of one another, so their squares add up: V_{t-1} = F V_t F^T + diag(m^2), starting with
-// that of e_T, and an element may be off by kStep sqrt(V_jj).
+// The snapshots of spec 4 of one item. A step that is off by kStep of its mass m disturbs all later states: by the
+// derivative of the steps between. Roundings of different elements and steps know nothing of one another, so their
+// squares add up: V_{t-1} = F V_t F^T + diag(m^2), starting with that of e_T, and an element may be off by kStep
+// sqrt(V_jj).
 struct Snapshot {
   Vec value, sd;
 };
@@ -249,7 +263,9 @@ TEST(Reverse, TheDerivativeOfAStepIsTheReferences) {
       EstimatorRef back = chain.f;
       const Vec J_i = back.backward(y, unit);
       for (size_t j = 0; j < chain.d; ++j)
-        ASSERT_NEAR(F[i * chain.d + j], p.host.a[size_t(t - 1)] * J_i[j] + (i == j ? double(p.host.b[size_t(t - 1)]) : 0), 1e-12) << i << " " << j;
+        ASSERT_NEAR(F[i * chain.d + j],
+                    p.host.a[size_t(t - 1)] * J_i[j] + (i == j ? double(p.host.b[size_t(t - 1)]) : 0), 1e-12)
+            << i << " " << j;
     }
   }
 }

@@ -7,27 +7,35 @@ namespace {
 
 // Known answers of Philox4x32-10 published with Random123 (kat_vectors).
 TEST(Rng, PhiloxMatchesItsPublishedAnswers) {
-  const auto same = [](Draw4 x, uint32_t a, uint32_t b, uint32_t c, uint32_t d) { return x.v[0] == a && x.v[1] == b && x.v[2] == c && x.v[3] == d; };
+  const auto same = [](Draw4 x, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+    return x.v[0] == a && x.v[1] == b && x.v[2] == c && x.v[3] == d;
+  };
   const uint32_t ones = 0xffffffffu;
   EXPECT_TRUE(same(draw(Stream{0, Use(0), 0, 0}, 0, 0), 0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u));
-  EXPECT_TRUE(same(draw(Stream{ones, Use(ones), ones, ones}, ones, ones), 0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu));
-  // counter 243f6a88 85a308d3 13198a2e 03707344, key a4093822 299f31d0: counter = (row, sub, step, epoch), key = (seed, use)
-  EXPECT_TRUE(same(draw(Stream{0xa4093822u, Use(0x299f31d0u), 0x03707344u, 0x13198a2eu}, 0x243f6a88u, 0x85a308d3u), 0xd16cfe09u, 0x94fdccebu,
-                   0x5001e420u, 0x24126ea1u));
+  EXPECT_TRUE(
+      same(draw(Stream{ones, Use(ones), ones, ones}, ones, ones), 0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu));
+  // counter 243f6a88 85a308d3 13198a2e 03707344, key a4093822 299f31d0: counter = (row, sub, step, epoch), key = (seed,
+  // use)
+  EXPECT_TRUE(same(draw(Stream{0xa4093822u, Use(0x299f31d0u), 0x03707344u, 0x13198a2eu}, 0x243f6a88u, 0x85a308d3u),
+                   0xd16cfe09u, 0x94fdccebu, 0x5001e420u, 0x24126ea1u));
 }
 
-// What a device draws, seen through the one operation that hands its integers on as they are: all but the last of 32 bits.
+// What a device draws, seen through the one operation that hands its integers on as they are: all but the last of 32
+// bits.
 TEST(Rng, EveryDeviceDrawsTheSameIntegers) {
   constexpr int64_t B = 600;
   constexpr uint32_t kMost = 0x7fffffffu;
   const std::vector<int64_t> row_ptr(2, 0);  // one user without items
   const std::vector<int32_t> users(B, 0);
-  for (const Stream& s : {Stream{0, Use(0), 0, 0}, Stream{1, Use::ndi_item, 2, 3}, Stream{0xffffffffu, Use(0xffffffffu), 0xffffffefu, 0xffffffefu}})
+  for (const Stream& s : {Stream{0, Use(0), 0, 0}, Stream{1, Use::ndi_item, 2, 3},
+                          Stream{0xffffffffu, Use(0xffffffffu), 0xffffffefu, 0xffffffefu}})
     for (const Device& dev : devices()) {
       DeviceCtx ctx(dev);
       std::vector<int32_t> out(B, -1);
-      dev.ops->unseen_items(ctx, out.data(), users.data(), B, Csr{1, int64_t(kMost), row_ptr.data(), nullptr, nullptr}, int64_t(kMost), s);
-      for (uint32_t b = 0; b < B; ++b) ASSERT_EQ(uint32_t(out[b]), below(draw(s, b).v[0], kMost)) << "row " << b << " on " << dev.name;
+      dev.ops->unseen_items(ctx, out.data(), users.data(), B, Csr{1, int64_t(kMost), row_ptr.data(), nullptr, nullptr},
+                            int64_t(kMost), s);
+      for (uint32_t b = 0; b < B; ++b)
+        ASSERT_EQ(uint32_t(out[b]), below(draw(s, b).v[0], kMost)) << "row " << b << " on " << dev.name;
     }
 }
 
@@ -57,7 +65,9 @@ TEST(Rng, NormalsHaveTheRightMomentsAndShape) {
     for (float v : n) {
       double power = 1;
       for (int k = 1; k <= 4; ++k) m[k] += power *= v;
-      ++seen[std::min<size_t>(kBins - 1, size_t(kBins * 0.5 * std::erfc(-v / std::sqrt(2.0))))];  // the normal's own quantiles: bins of equal weight
+      ++seen[std::min<size_t>(
+          kBins - 1,
+          size_t(kBins * 0.5 * std::erfc(-v / std::sqrt(2.0))))];  // the normal's own quantiles: bins of equal weight
     }
   }
   const double n = 2 * kPairs, sd = 1 / std::sqrt(n);

@@ -151,7 +151,8 @@ TEST(Rows, GatherAndSegmentSumAreAdjoint) {
             const std::vector<float> before = out;
             dev.ops->segment_sum(ctx, mat(out, rows, d), cmat(dy, c.n, d), got.g, by_row, accumulate);
             std::vector<Ref> want(out.size());
-            for (size_t i = 0; i < out.size(); ++i) want[i] = {before[i], 0};  // rows that nothing names stay as they are, to the bit
+            for (size_t i = 0; i < out.size(); ++i)
+              want[i] = {before[i], 0};  // rows that nothing names stay as they are, to the bit
             for (int64_t j = 0; j < got.rows.count; ++j)
               for (int64_t k = 0; k < d; ++k) {
                 const int64_t id = got.rows.idx[size_t(j)];
@@ -356,7 +357,8 @@ TEST(Rows, MergeOfListsOfManyBlocks) {
   struct Sizes {
     int64_t a, b, limit;
   };
-  for (const Sizes c : {Sizes{0, 0, 1}, {5000, 0, 9000}, {0, 4096, 4096}, {3000, 3000, 3500}, {4096, 1, 5000}, {2500, 2600, 60000}})
+  for (const Sizes c :
+       {Sizes{0, 0, 1}, {5000, 0, 9000}, {0, 4096, 4096}, {3000, 3000, 3500}, {4096, 1, 5000}, {2500, 2600, 60000}})
     for (const Device& dev : devices()) {
       SCOPED_TRACE(dev.name);
       Draw g;
@@ -383,7 +385,8 @@ TEST(Rows, RowsMoveWholeWhateverTheirAlignment) {
     for (const int64_t n : {0, 1, 31, 32, 33, 65})
       for (const int64_t shift : {0, 1})
         for (const Device& dev : devices()) {
-          SCOPED_TRACE(std::to_string(n) + " rows of " + std::to_string(d) + ", " + std::to_string(shift) + " on " + dev.name);
+          SCOPED_TRACE(std::to_string(n) + " rows of " + std::to_string(d) + ", " + std::to_string(shift) + " on " +
+                       dev.name);
           Draw g;
           DeviceCtx ctx(dev);
           const int64_t R = 2 * n + 3;
@@ -391,7 +394,8 @@ TEST(Rows, RowsMoveWholeWhateverTheirAlignment) {
           std::vector<int32_t> ids(size_t(n), 0);
           for (auto& i : ids) i = g.below(int32_t(R));
           const auto x = g.floats(R * d + shift), y0 = g.floats(R * d + shift);
-          auto gathered = y0, copied = y0, zeroed = y0, all = y0, want_gathered = y0, want_copied = y0, want_zeroed = y0;
+          auto gathered = y0, copied = y0, zeroed = y0, all = y0, want_gathered = y0, want_copied = y0,
+               want_zeroed = y0;
           const auto view = [&](std::vector<float>& v) { return Mat{v.data() + shift, R, d}; };
           const CMat from{x.data() + shift, R, d};
           for (int64_t j = 0; j < n; ++j)

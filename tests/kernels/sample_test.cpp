@@ -37,7 +37,8 @@ TEST(Shuffle, OrdersRowsByTheirDraw) {
       DeviceCtx ctx(dev);
       std::vector<int32_t> order(size_t(n) + 1, -1);
       dev.ops->shuffle(ctx, order.data(), n, s);
-      for (int64_t r = 0; r < n; ++r) ASSERT_EQ(order[size_t(r)], want[size_t(r)].second) << n << " rows on " << dev.name;
+      for (int64_t r = 0; r < n; ++r)
+        ASSERT_EQ(order[size_t(r)], want[size_t(r)].second) << n << " rows on " << dev.name;
       EXPECT_EQ(order[size_t(n)], -1);
       if (dev.family == "cpu") continue;
       std::vector<int32_t> again(size_t(n) + 1, -1);
@@ -93,8 +94,8 @@ TEST_F(Negatives, AreUniformOverTheItemsTheUserLacks) {
     std::vector<int32_t> all;
     for (uint32_t step = 0; step < 5; ++step) {
       std::vector<int32_t> out(2 * B, -1);
-      dev.ops->negatives(ctx, out.data(), users.data(), B, 2, int64_t(step) * B, train.view(), items.data(), int64_t(items.size()),
-                         Stream{5, Use::neg_uniform, 1});
+      dev.ops->negatives(ctx, out.data(), users.data(), B, 2, int64_t(step) * B, train.view(), items.data(),
+                         int64_t(items.size()), Stream{5, Use::neg_uniform, 1});
       all.insert(all.end(), out.begin(), out.end());
     }
     if (first.empty()) first = all;
@@ -126,7 +127,8 @@ int32_t unseen(Stream s, uint32_t row, const std::vector<int32_t>& from, const s
   return left[below(draw(s, row, 64).v[0], uint32_t(left.size()))];
 }
 
-// Whole and broken warps and blocks; users who need the exact choice beside users who do not; items in any order; addresses beyond 32 bits.
+// Whole and broken warps and blocks; users who need the exact choice beside users who do not; items in any order;
+// addresses beyond 32 bits.
 TEST_F(Negatives, FollowTheRuleAtEveryBatchSize) {
   std::vector<int32_t> all(kItems), turned(items.rbegin(), items.rend());
   std::iota(all.begin(), all.end(), 0);
@@ -140,15 +142,18 @@ TEST_F(Negatives, FollowTheRuleAtEveryBatchSize) {
         for (int64_t b = 0; b < B; ++b) users.push_back(int32_t(b * 7 % 11 % 5));
         for (int64_t b = 0; b < B; ++b) {
           const std::vector<int32_t>& has = row[size_t(users[size_t(b)])];
-          for (int64_t k = 0; k < n_neg; ++k) want[size_t(k * B + b)] = unseen(s, uint32_t((first_row + b) * n_neg + k), from, has);
+          for (int64_t k = 0; k < n_neg; ++k)
+            want[size_t(k * B + b)] = unseen(s, uint32_t((first_row + b) * n_neg + k), from, has);
           want_any[size_t(b)] = unseen(s, uint32_t(b), all, has);
         }
         for (const Device& dev : devices()) {
-          SCOPED_TRACE(std::to_string(B) + " x " + std::to_string(n_neg) + " from row " + std::to_string(first_row) + " on " + dev.name);
+          SCOPED_TRACE(std::to_string(B) + " x " + std::to_string(n_neg) + " from row " + std::to_string(first_row) +
+                       " on " + dev.name);
           DeviceCtx ctx(dev);
           const auto check = [&](Stream stream, int64_t first) {
             std::vector<int32_t> out(size_t(n) + 1, -1), any(size_t(B) + 1, -1);
-            dev.ops->negatives(ctx, out.data(), users.data(), B, n_neg, first, train.view(), from.data(), int64_t(from.size()), stream);
+            dev.ops->negatives(ctx, out.data(), users.data(), B, n_neg, first, train.view(), from.data(),
+                               int64_t(from.size()), stream);
             dev.ops->unseen_items(ctx, any.data(), users.data(), B, train.view(), kItems, stream);
             EXPECT_EQ(out, want);
             EXPECT_EQ(any, want_any);
@@ -197,7 +202,8 @@ TEST_F(Negatives, UnseenItemsCoverAllItems) {
     for (size_t b = 0; b < B; ++b)
       if (users[b] == u) ++seen[size_t(first[b])];
     std::vector<double> share(kItems);
-    for (int32_t i = 0; i < kItems; ++i) share[size_t(i)] = has(u, i) ? 0 : 1.0 / double(kItems - int64_t(row[size_t(u)].size()));
+    for (int32_t i = 0; i < kItems; ++i)
+      share[size_t(i)] = has(u, i) ? 0 : 1.0 / double(kItems - int64_t(row[size_t(u)].size()));
     EXPECT_TRUE(counts_fit(seen, share));
   }
 }
@@ -212,13 +218,15 @@ TEST_F(Negatives, UnseenItemsFallBackToAnyAndEmptyBatchesAreFine) {
     SCOPED_TRACE(dev.name);
     DeviceCtx ctx(dev);
     std::vector<int32_t> out(users.size(), -1);
-    dev.ops->unseen_items(ctx, out.data(), users.data(), int64_t(users.size()), full.view(), 40, Stream{1, Use::ndi_item});
+    dev.ops->unseen_items(ctx, out.data(), users.data(), int64_t(users.size()), full.view(), 40,
+                          Stream{1, Use::ndi_item});
     if (first.empty()) first = out;
     EXPECT_EQ(out, first);
     dev.ops->unseen_items(ctx, nullptr, nullptr, 0, full.view(), 0, Stream{});
     dev.ops->negatives(ctx, nullptr, nullptr, 0, 1, 0, full.view(), nullptr, 0, Stream{});
     EXPECT_THROW(dev.ops->unseen_items(ctx, out.data(), users.data(), 1, full.view(), 0, Stream{}), std::logic_error);
-    EXPECT_THROW(dev.ops->negatives(ctx, out.data(), users.data(), 1, 1, 0, full.view(), out.data(), 0, Stream{}), std::logic_error);
+    EXPECT_THROW(dev.ops->negatives(ctx, out.data(), users.data(), 1, 1, 0, full.view(), out.data(), 0, Stream{}),
+                 std::logic_error);
   }
   std::vector<int64_t> seen(40);
   for (int32_t i : first) ++seen.at(size_t(i));

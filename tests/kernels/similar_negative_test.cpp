@@ -17,15 +17,18 @@ struct Problem {  // one call: pool (I,d), B rows, C sorted candidates, the user
     DeviceCtx ctx(dev);
     if (late) dev.ops->set_late(ctx, *late);
     std::vector<int32_t> out(positives.size(), -1);
-    dev.ops->similar_negative(ctx, out.data(), nan_flag, cmat(pool, I, d), positives.data(), users.data(), int64_t(users.size()), cand.data(),
-                              int64_t(cand.size()), train.view(), k_top, cosine, fallback.data(), s);
+    dev.ops->similar_negative(ctx, out.data(), nan_flag, cmat(pool, I, d), positives.data(), users.data(),
+                              int64_t(users.size()), cand.data(), int64_t(cand.size()), train.view(), k_top, cosine,
+                              fallback.data(), s);
     return out;
   }
 
-  // Positions of the row's admissible candidates, best first: one fma chain per similarity, so that ties and order are the contract's own.
+  // Positions of the row's admissible candidates, best first: one fma chain per similarity, so that ties and order are
+  // the contract's own.
   std::vector<int64_t> ranked(size_t b) const {
     std::vector<std::pair<float, int64_t>> order;
-    const auto first = train.col.begin() + train.row_ptr[size_t(users[b])], last = train.col.begin() + train.row_ptr[size_t(users[b]) + 1];
+    const auto first = train.col.begin() + train.row_ptr[size_t(users[b])],
+               last = train.col.begin() + train.row_ptr[size_t(users[b]) + 1];
     for (size_t c = 0; c < cand.size(); ++c) {
       if (std::binary_search(first, last, cand[c])) continue;
       float sim = 0, norm = 0;
@@ -130,7 +133,8 @@ TEST(SimilarNegative, PicksTheDrawnRankAmongAHundredThousand) {
   }
 }
 
-// What a sample of the candidates says is wrong in every row here: periods of four (and of five) between two widely different similarities.
+// What a sample of the candidates says is wrong in every row here: periods of four (and of five) between two widely
+// different similarities.
 TEST(SimilarNegative, ASampleMayMislead) {
   for (int phase = 0; phase < 5; ++phase) {
     Draw g;
@@ -165,7 +169,8 @@ TEST(SimilarNegative, LateEpochAndStep) {
       const auto want = p.run(dev, Stream{7, Use::cns_rank, 3, 9}, &nan_flag);
       Late late;
       late.epoch = 3, late.step = 9;
-      EXPECT_EQ(p.run(dev, Stream{7, Use::cns_rank, kLateEpoch, kLateStep}, &nan_flag, &late), want) << C << " on " << dev.name;
+      EXPECT_EQ(p.run(dev, Stream{7, Use::cns_rank, kLateEpoch, kLateStep}, &nan_flag, &late), want)
+          << C << " on " << dev.name;
     }
   }
 }
@@ -225,7 +230,8 @@ TEST(SimilarNegative, NothingAdmissibleAmongThousandsTakesTheFallback) {
   Cell<int32_t> nan_flag = 0;
   for (const Device& dev : devices()) {
     const auto out = p.run(dev, Stream{2, Use::cns_rank}, &nan_flag);
-    for (size_t b = 0; b < out.size(); ++b) EXPECT_EQ(out[b] == p.fallback[b], p.users[b] == 0) << b << " on " << dev.name;
+    for (size_t b = 0; b < out.size(); ++b)
+      EXPECT_EQ(out[b] == p.fallback[b], p.users[b] == 0) << b << " on " << dev.name;
   }
 }
 
@@ -255,7 +261,8 @@ TEST(SimilarNegative, AZeroHasNoSign) {
   Cell<int32_t> nan_flag = 0;
   for (const Device& dev : devices()) {
     const auto out = p.run(dev, s, &nan_flag);
-    for (size_t b = 0; b < out.size(); ++b) ASSERT_EQ(out[b], p.cand[below(draw(s, uint32_t(b)).v[0], 120)]) << b << " on " << dev.name;
+    for (size_t b = 0; b < out.size(); ++b)
+      ASSERT_EQ(out[b], p.cand[below(draw(s, uint32_t(b)).v[0], 120)]) << b << " on " << dev.name;
   }
 }
 

@@ -20,7 +20,8 @@ const Case kCases[] = {{"no rows", 0, 7, 64, 0},
                        {"popular", 500, 300, 64, 250},
                        {"narrow", 70, 50, 8, 20}};
 
-std::vector<Ref> product(const TestCsr& a, const std::vector<float>& x, int64_t d, const std::vector<uint8_t>* mask = nullptr) {
+std::vector<Ref> product(const TestCsr& a, const std::vector<float>& x, int64_t d,
+                         const std::vector<uint8_t>* mask = nullptr) {
   std::vector<Ref> y(size_t(a.rows * d));
   for (int64_t r = 0; r < a.rows; ++r)
     for (int64_t e = a.row_ptr[size_t(r)]; e < a.row_ptr[size_t(r) + 1]; ++e) {
@@ -72,10 +73,12 @@ TEST(Spmm, ForwardAndBackwardMatchDoubleReference) {
   }
 }
 
-// Our order of a sum, bit for bit: one fma chain an element on the CPU; on a GPU chains over pieces of 256 edges, whose sums are added in order.
+// Our order of a sum, bit for bit: one fma chain an element on the CPU; on a GPU chains over pieces of 256 edges, whose
+// sums are added in order.
 TEST(Spmm, RowsAreSummedInOrderLongOnesInPiecesOf256Edges) {
   constexpr int64_t kPiece = 256, N = 2300, d = 6;
-  const std::vector<int64_t> edges = {1, 3, 4, 5, 7, 8, 9, 12, 13, 33, 255, 256, 257, 512, 2049};  // of short ones, reads go out 8 or 4 at a time
+  const std::vector<int64_t> edges = {
+      1, 3, 4, 5, 7, 8, 9, 12, 13, 33, 255, 256, 257, 512, 2049};  // of short ones, reads go out 8 or 4 at a time
   Draw g;
   TestCsr a;
   a.rows = int64_t(edges.size()), a.cols = N, a.row_ptr = {0};
@@ -91,7 +94,8 @@ TEST(Spmm, RowsAreSummedInOrderLongOnesInPiecesOf256Edges) {
         const int64_t first = a.row_ptr[size_t(r)], end = a.row_ptr[size_t(r) + 1];
         const auto chain = [&](int64_t from, int64_t to) {
           float sum = 0;
-          for (int64_t e = from; e < to; ++e) sum = std::fma(a.val[size_t(e)], x[size_t(a.col[size_t(e)] * d + j)], sum);
+          for (int64_t e = from; e < to; ++e)
+            sum = std::fma(a.val[size_t(e)], x[size_t(a.col[size_t(e)] * d + j)], sum);
           return sum;
         };
         float sum = chain(first, std::min(end, first + piece));
@@ -111,7 +115,8 @@ TEST(Spmm, RowsAreSummedInOrderLongOnesInPiecesOf256Edges) {
   }
 }
 
-// A recorded product takes the memory its first run took, and reads what lies there when it is replayed: another graph of the same sizes, too.
+// A recorded product takes the memory its first run took, and reads what lies there when it is replayed: another graph
+// of the same sizes, too.
 TEST(Spmm, RecordedItIsTheDirectOne) {
   Draw g;
   const int64_t R = 300, N = 200, d = 64;
@@ -146,7 +151,8 @@ TEST(Spmm, RecordedItIsTheDirectOne) {
     }
 }
 
-// What cuSPARSE cannot take is computed all the same: edges that the host has not counted, a list of rows, masked columns.
+// What cuSPARSE cannot take is computed all the same: edges that the host has not counted, a list of rows, masked
+// columns.
 TEST(Spmm, WhereCusparseCannotServeTheProductIsOurs) {
   Draw g;
   const int64_t R = 40, N = 600, d = 64;
@@ -164,7 +170,8 @@ TEST(Spmm, WhereCusparseCannotServeTheProductIsOurs) {
     ctx.get().spmm = SpmmBy::cusparse;
     dev.ops->spmm(ctx, mat(without, R, d), uncounted, cmat(x, N, d), false);
     dev.ops->spmm_rows(ctx, mat(by_list, R, d), a.view(), cmat(x, N, d), RowList{nullptr, nullptr, R}, nullptr, false);
-    dev.ops->spmm_rows(ctx, mat(masked, R, d), a.view(), cmat(x, N, d), RowList{nullptr, nullptr, R}, mask.data(), false);
+    dev.ops->spmm_rows(ctx, mat(masked, R, d), a.view(), cmat(x, N, d), RowList{nullptr, nullptr, R}, mask.data(),
+                       false);
     EXPECT_EQ(without, own);
     EXPECT_EQ(by_list, own);
     EXPECT_EQ(masked, own);
@@ -180,7 +187,8 @@ TEST(Spmm, ListedRowsAndMaskedColumns) {
     for (auto& m : mask) m = uint8_t(3 * g.below(2));  // any byte but 0
     std::vector<float> x_nan = x, x_zero = x;          // masked columns are not read
     for (int64_t n = 0; n < c.N; ++n)
-      for (int64_t j = 0; !mask[size_t(n)] && j < c.d; ++j) x_nan[size_t(n * c.d + j)] = NAN, x_zero[size_t(n * c.d + j)] = 0;
+      for (int64_t j = 0; !mask[size_t(n)] && j < c.d; ++j)
+        x_nan[size_t(n * c.d + j)] = NAN, x_zero[size_t(n * c.d + j)] = 0;
     std::vector<int32_t> listed;
     for (int64_t r = 0; r < c.R; ++r)
       if (g.below(3) != 0) listed.push_back(int32_t(r));
@@ -191,21 +199,24 @@ TEST(Spmm, ListedRowsAndMaskedColumns) {
         ctx.get().spmm = SpmmBy::own;  // of which listed rows have the bits
         OwnedList rows(listed);
         std::vector<float> y = y0, full = y0;
-        dev.ops->spmm_rows(ctx, mat(y, c.R, c.d), a.view(), cmat(x_nan, c.N, c.d), rows.list(), mask.data(), accumulate);
+        dev.ops->spmm_rows(ctx, mat(y, c.R, c.d), a.view(), cmat(x_nan, c.N, c.d), rows.list(), mask.data(),
+                           accumulate);
         dev.ops->spmm(ctx, mat(full, c.R, c.d), a.view(), cmat(x_zero, c.N, c.d), accumulate);
         size_t at = 0;
         for (int64_t r = 0; r < c.R; ++r) {
           const bool in = at < listed.size() && listed[at] == r;
           at += in;
           for (int64_t j = 0; j < c.d; ++j)
-            ASSERT_EQ(y[size_t(r * c.d + j)], in ? full[size_t(r * c.d + j)] : y0[size_t(r * c.d + j)]) << r << "," << j;
+            ASSERT_EQ(y[size_t(r * c.d + j)], in ? full[size_t(r * c.d + j)] : y0[size_t(r * c.d + j)])
+                << r << "," << j;
         }
         EXPECT_TRUE(close(full, accumulate ? plus(y0, product(a, x, c.d, &mask)) : product(a, x, c.d, &mask), 5e-7));
       }
   }
 }
 
-// Rows of a table that no cache holds may be asked for otherwise (kernels/cpu/fast/sparse_row.h): every bit as from the table of the rows that are read.
+// Rows of a table that no cache holds may be asked for otherwise (kernels/cpu/fast/sparse_row.h): every bit as from the
+// table of the rows that are read.
 TEST(Spmm, RowsOfALargeTable) {
   constexpr int64_t N = 140000, R = 90, d = 64;  // 36 MB
   Draw g;
@@ -228,8 +239,10 @@ TEST(Spmm, RowsOfALargeTable) {
     for (const RowList rows : {RowList{nullptr, nullptr, R}, some.list()})
       for (const bool masked : {false, true}) {
         std::vector<float> y(size_t(R * d), 7.0f), y_wide = y;
-        dev.ops->spmm_rows(ctx, mat(y, R, d), narrow.view(), cmat(few, 700, d), rows, masked ? mask.data() : nullptr, false);
-        dev.ops->spmm_rows(ctx, mat(y_wide, R, d), wide.view(), cmat(x, N, d), rows, masked ? mask_wide.data() : nullptr, false);
+        dev.ops->spmm_rows(ctx, mat(y, R, d), narrow.view(), cmat(few, 700, d), rows, masked ? mask.data() : nullptr,
+                           false);
+        dev.ops->spmm_rows(ctx, mat(y_wide, R, d), wide.view(), cmat(x, N, d), rows,
+                           masked ? mask_wide.data() : nullptr, false);
         EXPECT_EQ(y, y_wide);
       }
   }

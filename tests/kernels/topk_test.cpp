@@ -55,7 +55,8 @@ Want ranking(const Case& c, const std::vector<float>& hu, int32_t u, const std::
   return w;
 }
 
-void check(const Case& c, const std::vector<float>& hu, const std::vector<float>& hi, const std::vector<int32_t>& users, const Csr* mask) {
+void check(const Case& c, const std::vector<float>& hu, const std::vector<float>& hi, const std::vector<int32_t>& users,
+           const Csr* mask) {
   for (const char* isa : {"portable", "avx2", "avx512"}) {
     if (!cpu::find_kernel(isa)) continue;
     cpu::set_micro_kernel(cpu::find_kernel(isa));
@@ -64,7 +65,8 @@ void check(const Case& c, const std::vector<float>& hu, const std::vector<float>
       DeviceCtx ctx(dev);
       std::vector<int32_t> top(size_t(c.n * c.k), -9);
       std::vector<float> score(size_t(c.n * c.k), 77.0f);
-      dev.ops->score_topk(ctx, top.data(), score.data(), cmat(hu, c.U, c.d), users.data(), c.n, cmat(hi, c.I, c.d), mask, c.k);
+      dev.ops->score_topk(ctx, top.data(), score.data(), cmat(hu, c.U, c.d), users.data(), c.n, cmat(hi, c.I, c.d),
+                          mask, c.k);
       for (int64_t r = 0; r < c.n; ++r) {
         const Want w = ranking(c, hu, users[size_t(r)], hi, mask);
         for (int64_t j = 0; j < c.k; ++j) {
@@ -153,7 +155,8 @@ void expect_as_cpu(const Case& c) {
     DeviceCtx ctx(dev);
     std::vector<int32_t> top(size_t(c.n * c.k), -9);
     std::vector<float> score(size_t(c.n * c.k), 77.0f);
-    dev.ops->score_topk(ctx, top.data(), score.data(), cmat(x.hu, c.U, c.d), x.users.data(), c.n, cmat(x.hi, c.I, c.d), &mask, c.k);
+    dev.ops->score_topk(ctx, top.data(), score.data(), cmat(x.hu, c.U, c.d), x.users.data(), c.n, cmat(x.hi, c.I, c.d),
+                        &mask, c.k);
     if (want.empty()) want = top, want_score = score;
     EXPECT_TRUE(top == want);
     EXPECT_TRUE(score == want_score);
@@ -176,12 +179,13 @@ TEST(ScoreTopk, RowsNeedNoAlignment) {
         DeviceCtx ctx(dev);
         std::vector<int32_t> top(size_t(c.n * c.k), -9);
         std::vector<float> score(size_t(c.n * c.k), 77.0f);
-        dev.ops->score_topk(ctx, top.data(), score.data(), {hu.data() + hu_by, c.U, c.d}, x.users.data(), c.n, {hi.data() + hi_by, c.I, c.d}, &mask,
-                            c.k);
+        dev.ops->score_topk(ctx, top.data(), score.data(), {hu.data() + hu_by, c.U, c.d}, x.users.data(), c.n,
+                            {hi.data() + hi_by, c.I, c.d}, &mask, c.k);
         EXPECT_TRUE(same(dev, "score", score));
         for (int64_t r = 0; r < c.n; ++r) {
           const Want w = ranking(c, x.hu, x.users[size_t(r)], x.hi, &mask);
-          for (int64_t j = 0; j < c.k; ++j) ASSERT_EQ(top[size_t(r * c.k + j)], w.top[size_t(j)]) << "user " << r << " rank " << j;
+          for (int64_t j = 0; j < c.k; ++j)
+            ASSERT_EQ(top[size_t(r * c.k + j)], w.top[size_t(j)]) << "user " << r << " rank " << j;
         }
       }
     }

@@ -25,7 +25,8 @@ struct VectorsAllowed {
   VectorsAllowed& operator=(const VectorsAllowed&) = delete;
 };
 
-// An operation as the table holds it, with all scratch memory poisoned before it starts: what an earlier operation left there is not to be read.
+// An operation as the table holds it, with all scratch memory poisoned before it starts: what an earlier operation left
+// there is not to be read.
 template <auto F>
 struct Poisoned;
 template <class... A, void (*F)(Ctx&, A...)>
@@ -33,7 +34,9 @@ struct Poisoned<F> {
   static void call(Ctx& ctx, A... args) {
     const OnChip chip(static_cast<simt::Backend*>(ctx.backend)->config.shared);
     const VectorsAllowed vectors;
-    simt::submit(ctx, [&ctx] { ctx.fill_scratch(static_cast<simt::Backend*>(ctx.backend)->config.poison); });  // in every replay as well
+    simt::submit(ctx, [&ctx] {
+      ctx.fill_scratch(static_cast<simt::Backend*>(ctx.backend)->config.poison);
+    });  // in every replay as well
     F(ctx, static_cast<A>(args)...);
   }
 };

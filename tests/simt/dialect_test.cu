@@ -1,5 +1,6 @@
-// The dialect of kernels/cuda/device.h does what CUDA documents: the same cases on the emulator (included by simt_test.cpp) and on a GPU (compiled
-// by nvcc into test_cuda), where they show that the references below, and so the emulator, tell the truth.
+// The dialect of kernels/cuda/device.h does what CUDA documents: the same cases on the emulator (included by
+// simt_test.cpp) and on a GPU (compiled by nvcc into test_cuda), where they show that the references below, and so the
+// emulator, tell the truth.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -63,7 +64,8 @@ void on_every_gpu(Case&& run) {
   }
 }
 
-// --- Indices -----------------------------------------------------------------------------------------------------------------------------
+// --- Indices
+// ---------------------------------------------------------------------------------------------------------------------
 
 struct Indices {
   unsigned thread[3], block[3], threads[3], blocks[3];
@@ -86,7 +88,8 @@ TEST(Dialect, ThreadAndBlockIndices) {
         const auto got = out.get();
         for (unsigned k = 0; k < blocks * threads; ++k) {
           const unsigned b = k / threads;
-          const Indices want{{k % threads, 0, 0}, {b % g[0], b / g[0] % g[1], b / g[0] / g[1]}, {threads, 1, 1}, {g[0], g[1], g[2]}};
+          const Indices want{
+              {k % threads, 0, 0}, {b % g[0], b / g[0] % g[1], b / g[0] / g[1]}, {threads, 1, 1}, {g[0], g[1], g[2]}};
           ASSERT_EQ(std::memcmp(&got[k], &want, sizeof want), 0) << "thread " << k;
         }
       }
@@ -96,9 +99,11 @@ TEST(Dialect, ThreadAndBlockIndices) {
   });
 }
 
-// --- Shared memory -----------------------------------------------------------------------------------------------------------------------
+// --- Shared memory
+// ---------------------------------------------------------------------------------------------------------------------
 
-// One array however often, and from wherever in a kernel, its function is called; another one for each set of template arguments.
+// One array however often, and from wherever in a kernel, its function is called; another one for each set of template
+// arguments.
 template <int N>
 __device__ int* counters() {
   SHARED(int, counter, [N]);
@@ -151,7 +156,8 @@ __global__ void dynamic_memory(int* out, int n) {
   const float4 f = reinterpret_cast<const float4*>(four)[t % 8];
   bool ok = q.x == float((t + 1) % int(blockDim.x)) && q.y == 1.0f && q.z == 2.0f && q.w == float(blockIdx.x);
   ok = ok && ints[(7 * t) % n] == 5 * ((7 * t) % n) && reinterpret_cast<uintptr_t>(quads) % 16 == 0 && odd[2] == 2;
-  ok = ok && f.x == float(t % 8 * 4) && f.w == float(t % 8 * 4 + 3) && dynamic_shared<char>() == reinterpret_cast<char*>(quads);
+  ok = ok && f.x == float(t % 8 * 4) && f.w == float(t % 8 * 4 + 3) &&
+       dynamic_shared<char>() == reinterpret_cast<char*>(quads);
   out[int(blockIdx.x * blockDim.x) + t] = ok;
 }
 
@@ -165,7 +171,8 @@ TEST(Dialect, DynamicSharedMemory) {
   });
 }
 
-// --- Barriers ----------------------------------------------------------------------------------------------------------------------------
+// --- Barriers
+// ---------------------------------------------------------------------------------------------------------------------
 
 __global__ void barriers(int* out, const int* predicate) {
   SHARED(int, s, [96]);
@@ -196,7 +203,8 @@ TEST(Dialect, BarriersAndTheirVotes) {
     launch(barriers, 5, n, 0, ctx, out, in);
     const auto got = out.get();
     for (int k = 0; k < 5 * n; ++k) {
-      const int count = int(std::count_if(p.begin() + k / n * n, p.begin() + (k / n + 1) * n, [](int x) { return x != 0; }));
+      const int count =
+          int(std::count_if(p.begin() + k / n * n, p.begin() + (k / n + 1) * n, [](int x) { return x != 0; }));
       const std::vector<int> want{100 + 5 * ((k % n + 33) % n), count > 0, count == n, count};
       ASSERT_EQ(std::vector<int>(got.begin() + k * 4, got.begin() + k * 4 + 4), want) << "thread " << k;
     }
@@ -239,7 +247,8 @@ TEST(Dialect, SyncwarpOfPartsOfAWarp) {
   });
 }
 
-// --- Shuffles and votes ------------------------------------------------------------------------------------------------------------------
+// --- Shuffles and votes
+// ------------------------------------------------------------------------------------------------------------------
 
 enum Shuffle { kIndex, kUp, kDown, kXor };
 
@@ -280,13 +289,15 @@ int source_lane(Shuffle how, int lane, int arg, int width) {
 template <class T>
 void check_shuffles(const Device& dev, Ctx& ctx, const std::vector<unsigned>& masks) {
   std::vector<T> in(64);
-  for (size_t k = 0; k < in.size(); ++k) in[k] = T(1.5) * T(k + 1) * (sizeof(T) == 8 ? T(1) * T(1 << 20) * T(1 << 18) : T(1));
+  for (size_t k = 0; k < in.size(); ++k)
+    in[k] = T(1.5) * T(k + 1) * (sizeof(T) == 8 ? T(1) * T(1 << 20) * T(1 << 18) : T(1));
   Array<T> from(dev, ctx, in), out(dev, ctx, 64);
   const std::vector<T> nothing(64, T(0));
   for (const unsigned mask : masks)
     for (const Shuffle how : {kIndex, kUp, kDown, kXor})
       for (const int width : {1, 2, 4, 8, 16, 32})
-        for (const int arg : how == kIndex ? std::vector<int>{0, 1, 7, 31, 32, 37, -1} : std::vector<int>{0, 1, 2, 3, 8, 15, 16, 31}) {
+        for (const int arg :
+             how == kIndex ? std::vector<int>{0, 1, 7, 31, 32, 37, -1} : std::vector<int>{0, 1, 2, 3, 8, 15, 16, 31}) {
           dev.ops->upload(ctx, out, nothing.data(), 64 * sizeof(T));
           launch(shuffles<T>, 1, 64, 0, ctx, out, from, how, arg, width, mask);
           const auto got = out.get();
@@ -295,7 +306,8 @@ void check_shuffles(const Device& dev, Ctx& ctx, const std::vector<unsigned>& ma
             const bool takes_part = (mask >> (t % 32)) & 1, defined = (mask >> source) & 1;
             if (!takes_part || defined) {
               ASSERT_EQ(got[size_t(t)], takes_part ? in[size_t(t / 32 * 32 + source)] : T(0))
-                  << "thread " << t << ", shuffle " << how << ", argument " << arg << ", width " << width << ", mask " << mask;
+                  << "thread " << t << ", shuffle " << how << ", argument " << arg << ", width " << width << ", mask "
+                  << mask;
             }
           }
         }
@@ -339,19 +351,22 @@ TEST(Dialect, VotesAndMatches) {
           }
           std::vector<unsigned> want{ballot, ballot != 0, ballot == mask, same, same};
           if (!((mask >> (t % 32)) & 1)) want.assign(5, 0);
-          ASSERT_EQ(std::vector<unsigned>(got.begin() + t * 5, got.begin() + t * 5 + 5), want) << "thread " << t << ", mask " << mask;
+          ASSERT_EQ(std::vector<unsigned>(got.begin() + t * 5, got.begin() + t * 5 + 5), want)
+              << "thread " << t << ", mask " << mask;
         }
       }
   });
 }
 
-// --- Atomics -----------------------------------------------------------------------------------------------------------------------------
+// --- Atomics
+// ---------------------------------------------------------------------------------------------------------------------
 
 template <class T>
 struct Words {
   T sum, low, high, any, all, exchanged, swapped;
 };
-// `old` receives what thread t's atomicAdd (0), atomicExch (1) and the first of its atomicCAS (2) returned; the block has words of its own too.
+// `old` receives what thread t's atomicAdd (0), atomicExch (1) and the first of its atomicCAS (2) returned; the block
+// has words of its own too.
 template <class T>
 __global__ void atomics(Words<T>* w, Words<T> start, Words<T>* of_block, T* old) {
   SHARED(Words<T>, s, );
@@ -432,11 +447,12 @@ TEST(Dialect, AtomicsCompareAsTheirTypeDoesAndSwapOnlyWhatIsEqual) {
   });
 }
 
-// --- Scalars and vectors -----------------------------------------------------------------------------------------------------------------
+// --- Scalars and vectors
+// -----------------------------------------------------------------------------------------------------------------
 
 static_assert(sizeof(float2) == 8 && alignof(float2) == 8 && sizeof(int2) == 8 && alignof(int2) == 8);
-static_assert(sizeof(float4) == 16 && alignof(float4) == 16 && sizeof(int4) == 16 && alignof(int4) == 16 && sizeof(uint4) == 16 &&
-              alignof(uint4) == 16);
+static_assert(sizeof(float4) == 16 && alignof(float4) == 16 && sizeof(int4) == 16 && alignof(int4) == 16 &&
+              sizeof(uint4) == 16 && alignof(uint4) == 16);
 
 __global__ void vectors(float* out, const float* in) {
   if (threadIdx.x) return;
@@ -447,9 +463,11 @@ __global__ void vectors(float* out, const float* in) {
   const int4 i = make_int4(-1, 2, 3, 4);
   const uint4 u = make_uint4(0xffffffffu, 6, 7, 8);
   const int2 j = make_int2(9, -10);
-  out[6] = float(i.x + i.y * 10 + i.z * 100 + i.w * 1000), out[7] = float((u.x == 0xffffffffu) + u.y * 10 + u.z * 100 + u.w * 1000);
+  out[6] = float(i.x + i.y * 10 + i.z * 100 + i.w * 1000),
+  out[7] = float((u.x == 0xffffffffu) + u.y * 10 + u.z * 100 + u.w * 1000);
   out[8] = float(j.x * 100 + j.y);
-  out[9] = __ldg(in + 3) + __ldg(&a).x, out[10] = fmaf(3.0f, 5.0f, 0.5f) + fminf(1.0f, 2.0f) + fmaxf(1.0f, 2.0f) + sqrtf(16.0f);
+  out[9] = __ldg(in + 3) + __ldg(&a).x,
+  out[10] = fmaf(3.0f, 5.0f, 0.5f) + fminf(1.0f, 2.0f) + fmaxf(1.0f, 2.0f) + sqrtf(16.0f);
   out[11] = float(min(3, 4) + 10 * max(3, 4));
 }
 
@@ -486,7 +504,8 @@ TEST(Dialect, BitFunctions) {
   std::vector<unsigned long long> in{0, ~0ull, 0xffffffffull, 0x3f800000ull};
   for (int b = 0; b < 64; ++b) in.push_back(1ull << b), in.push_back(~(1ull << b));
   Draw g;
-  for (int k = 0; k < 200; ++k) in.push_back(((static_cast<unsigned long long>(g.bits()) << 32) | g.bits()) >> g.below(64));
+  for (int k = 0; k < 200; ++k)
+    in.push_back(((static_cast<unsigned long long>(g.bits()) << 32) | g.bits()) >> g.below(64));
   std::vector<Bits> want;
   for (const unsigned long long v : in) {
     Bits r{0, 0, 0, 32, 64, 0, unsigned(v), unsigned(v)};
@@ -504,13 +523,16 @@ TEST(Dialect, BitFunctions) {
     const auto got = out.get();
     for (size_t k = 0; k < in.size(); ++k) {
       const float f = __builtin_bit_cast(float, unsigned(in[k]));
-      if (f != f) want[k].as_float_and_back = got[k].as_float_and_back, want[k].as_int_and_back = got[k].as_int_and_back;  // a NaN may be quietened
+      if (f != f)
+        want[k].as_float_and_back = got[k].as_float_and_back,
+        want[k].as_int_and_back = got[k].as_int_and_back;  // a NaN may be quietened
       EXPECT_EQ(std::memcmp(&got[k], &want[k], sizeof(Bits)), 0) << std::hex << in[k];
     }
   });
 }
 
-// --- Arguments, late values, recordings --------------------------------------------------------------------------------------------------
+// --- Arguments, late values, recordings
+// --------------------------------------------------------------------------------------------------
 
 struct Big {
   int64_t v[16];
@@ -536,7 +558,8 @@ TEST(Dialect, ArgumentsAreCopiedForEveryThread) {
 __global__ void read_late(int64_t* out, Stream s, int64_t first, int64_t t, const Late* late) {
   if (threadIdx.x) return;
   const Stream r = resolved(s, late);
-  out[0] = r.seed, out[1] = int64_t(r.use), out[2] = r.epoch, out[3] = r.step, out[4] = late_first(first, late), out[5] = late_t(t, late);
+  out[0] = r.seed, out[1] = int64_t(r.use), out[2] = r.epoch, out[3] = r.step, out[4] = late_first(first, late),
+  out[5] = late_t(t, late);
 }
 
 TEST(Dialect, LateValuesAreReadByTheKernel) {
@@ -676,7 +699,8 @@ TEST(Recording, LibraryCallsTakeScratchBefore) {
   });
 }
 
-// --- Library calls -----------------------------------------------------------------------------------------------------------------------
+// --- Library calls
+// ---------------------------------------------------------------------------------------------------------------------
 
 TEST(Library, SortsAreStableAndHeedTheirBits) {
   on_every_gpu([&](const Device& dev, Ctx& ctx) {
@@ -685,10 +709,12 @@ TEST(Library, SortsAreStableAndHeedTheirBits) {
       std::vector<Key> keys;
       std::vector<int32_t> values;
       for (int64_t k = 0; k < n; ++k)
-        keys.push_back(Key(below(g.bits(), distinct)) | (Key(g.bits() % 4) << (sizeof(Key) * 8 - 2))), values.push_back(int32_t(k));
+        keys.push_back(Key(below(g.bits(), distinct)) | (Key(g.bits() % 4) << (sizeof(Key) * 8 - 2))),
+            values.push_back(int32_t(k));
       std::vector<int32_t> want = values;
       const Key mask = bits == int(sizeof(Key)) * 8 ? ~Key(0) : Key((Key(1) << bits) - 1);
-      std::stable_sort(want.begin(), want.end(), [&](int32_t a, int32_t b) { return (keys[size_t(a)] & mask) < (keys[size_t(b)] & mask); });
+      std::stable_sort(want.begin(), want.end(),
+                       [&](int32_t a, int32_t b) { return (keys[size_t(a)] & mask) < (keys[size_t(b)] & mask); });
       Array<Key> in(dev, ctx, keys), out(dev, ctx, size_t(n)), alone(dev, ctx, size_t(n));
       Array<int32_t> v(dev, ctx, values), v_out(dev, ctx, size_t(n));
       library::sort_pairs(ctx, out, v_out, in, v, n, bits);
@@ -788,11 +814,14 @@ TEST(Library, StridedProducts) {
         for (const bool accumulate : {false, true})
           for (const bool share_b : {false, true})
             for (const int64_t k : {int64_t(0), int64_t(1), int64_t(19)}) {
-              const int64_t m = 5, n = 7, count = 3, a_stride = m * k + 3, b_stride = share_b ? 0 : k * n + 2, c_stride = m * n + 4;
-              const auto a = g.floats(a_stride * count), b = g.floats(k * n + 2 + 2 * b_stride), c = g.floats(c_stride * count);
+              const int64_t m = 5, n = 7, count = 3, a_stride = m * k + 3, b_stride = share_b ? 0 : k * n + 2,
+                            c_stride = m * n + 4;
+              const auto a = g.floats(a_stride * count), b = g.floats(k * n + 2 + 2 * b_stride),
+                         c = g.floats(c_stride * count);
               Array<float> on_a(dev, ctx, a), on_b(dev, ctx, b), on_c(dev, ctx, c);
               const CMat view_a{on_a, trans_a ? k : m, trans_a ? m : k}, view_b{on_b, trans_b ? n : k, trans_b ? k : n};
-              library::gemm_strided(ctx, Mat{on_c, m, n}, c_stride, view_a, trans_a, a_stride, view_b, trans_b, b_stride, count, accumulate);
+              library::gemm_strided(ctx, Mat{on_c, m, n}, c_stride, view_a, trans_a, a_stride, view_b, trans_b,
+                                    b_stride, count, accumulate);
               const auto got = on_c.get();
               std::vector<test::Ref> want;
               for (int64_t e = 0; e < c_stride * count; ++e) {

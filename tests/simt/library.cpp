@@ -31,11 +31,13 @@ enum Opened { kBlas, kSparse };
 void open_library(Ctx& ctx, Opened which) {
   auto* b = static_cast<simt::Backend*>(ctx.backend);
   if (b->recording && !b->library_open[which])
-    throw std::runtime_error(std::string(which == kBlas ? "cuBLAS" : "cuSPARSE") + " was first needed while a step was recorded");
+    throw std::runtime_error(std::string(which == kBlas ? "cuBLAS" : "cuSPARSE") +
+                             " was first needed while a step was recorded");
   b->library_open[which] = true;
 }
 
-// x with so many explicit bits of its mantissa, to nearest, of two the even one: a factor as TF32 (10) and BF16 (7) products take it.
+// x with so many explicit bits of its mantissa, to nearest, of two the even one: a factor as TF32 (10) and BF16 (7)
+// products take it.
 float shortened(float x, int bits) {
   if (bits == 23 || !std::isfinite(x)) return x;
   const int drop = 23 - bits;
@@ -45,7 +47,8 @@ float shortened(float x, int bits) {
 }
 
 template <class Key>
-void sort_both(Ctx& ctx, Key* keys_out, int32_t* values_out, const Key* keys, const int32_t* values, int64_t n, int bits) {
+void sort_both(Ctx& ctx, Key* keys_out, int32_t* values_out, const Key* keys, const int32_t* values, int64_t n,
+               int bits) {
   CHECK_THAT(keys_out + n <= keys || keys + n <= keys_out);
   CHECK_THAT(!values_out || values_out + n <= values || values + n <= values_out);
   check_arguments("sort", keys_out, values_out, keys, values);
@@ -54,7 +57,8 @@ void sort_both(Ctx& ctx, Key* keys_out, int32_t* values_out, const Key* keys, co
     const Key mask = bits >= int(sizeof(Key)) * 8 ? ~Key(0) : (Key(1) << bits) - 1;
     std::vector<int64_t> order(static_cast<size_t>(n));
     std::iota(order.begin(), order.end(), int64_t(0));
-    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return (keys[a] & mask) < (keys[b] & mask); });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t a, int64_t b) { return (keys[a] & mask) < (keys[b] & mask); });
     for (int64_t j = 0; j < n; ++j) {
       keys_out[j] = keys[order[size_t(j)]];
       if (values_out) values_out[j] = values[order[size_t(j)]];
@@ -76,8 +80,8 @@ void sum_before(Ctx& ctx, Out* out, const int32_t* in, int64_t n) {
 
 }  // namespace
 
-void gemm_strided(Ctx& ctx, Mat c, int64_t c_stride, CMat a, bool trans_a, int64_t a_stride, CMat b, bool trans_b, int64_t b_stride, int64_t count,
-                  bool accumulate) {
+void gemm_strided(Ctx& ctx, Mat c, int64_t c_stride, CMat a, bool trans_a, int64_t a_stride, CMat b, bool trans_b,
+                  int64_t b_stride, int64_t count, bool accumulate) {
   const int64_t m = c.rows, n = c.cols, k = trans_a ? a.rows : a.cols;
   CHECK_SHAPE(a, trans_a ? k : m, trans_a ? m : k);
   CHECK_SHAPE(b, trans_b ? n : k, trans_b ? k : n);
@@ -117,23 +121,31 @@ void spmm(Ctx& ctx, Mat y, const Csr& a, const int32_t* row_ptr, CMat x, bool ac
     for (int64_t r = 0; r < a.rows; ++r)
       for (int64_t j = 0; j < x.cols; ++j) {
         float sum[2] = {0, 0};
-        for (int32_t e = row_ptr[r]; e < row_ptr[r + 1]; ++e) sum[e & 1] = std::fma(a.val[e], x.row(a.col[e])[j], sum[e & 1]);
+        for (int32_t e = row_ptr[r]; e < row_ptr[r + 1]; ++e)
+          sum[e & 1] = std::fma(a.val[e], x.row(a.col[e])[j], sum[e & 1]);
         float& out = y.row(r)[j];
         out = accumulate ? out + (sum[0] + sum[1]) : sum[0] + sum[1];
       }
   });
 }
 
-void sort_keys(Ctx& ctx, uint32_t* out, const uint32_t* in, int64_t n, int bits) { sort_both<uint32_t>(ctx, out, nullptr, in, nullptr, n, bits); }
-void sort_keys(Ctx& ctx, uint64_t* out, const uint64_t* in, int64_t n, int bits) { sort_both<uint64_t>(ctx, out, nullptr, in, nullptr, n, bits); }
-void sort_pairs(Ctx& ctx, uint32_t* keys_out, int32_t* values_out, const uint32_t* keys, const int32_t* values, int64_t n, int bits) {
+void sort_keys(Ctx& ctx, uint32_t* out, const uint32_t* in, int64_t n, int bits) {
+  sort_both<uint32_t>(ctx, out, nullptr, in, nullptr, n, bits);
+}
+void sort_keys(Ctx& ctx, uint64_t* out, const uint64_t* in, int64_t n, int bits) {
+  sort_both<uint64_t>(ctx, out, nullptr, in, nullptr, n, bits);
+}
+void sort_pairs(Ctx& ctx, uint32_t* keys_out, int32_t* values_out, const uint32_t* keys, const int32_t* values,
+                int64_t n, int bits) {
   sort_both(ctx, keys_out, values_out, keys, values, n, bits);
 }
-void sort_pairs(Ctx& ctx, uint64_t* keys_out, int32_t* values_out, const uint64_t* keys, const int32_t* values, int64_t n, int bits) {
+void sort_pairs(Ctx& ctx, uint64_t* keys_out, int32_t* values_out, const uint64_t* keys, const int32_t* values,
+                int64_t n, int bits) {
   sort_both(ctx, keys_out, values_out, keys, values, n, bits);
 }
 
-void sort_segments(Ctx& ctx, uint32_t* keys_out, int32_t* values_out, const uint32_t* keys, const int32_t* values, int64_t segments, int64_t length) {
+void sort_segments(Ctx& ctx, uint32_t* keys_out, int32_t* values_out, const uint32_t* keys, const int32_t* values,
+                   int64_t segments, int64_t length) {
   for (int64_t s = 0; s < segments; ++s)
     sort_both(ctx, keys_out + s * length, values_out + s * length, keys + s * length, values + s * length, length, 32);
 }

@@ -1,5 +1,5 @@
-// What a GPU refuses of the host, and the emulator with it: addresses that it does not reach, and calls that CUDA does not allow while a stream is
-// captured. Each stands beside what is right.
+// What a GPU refuses of the host, and the emulator with it: addresses that it does not reach, and calls that CUDA does
+// not allow while a stream is captured. Each stands beside what is right.
 #include <gtest/gtest.h>
 
 #include <csignal>
@@ -16,7 +16,8 @@
 namespace ccdrec::cuda {
 namespace {
 
-// All tests of this program hand vectors to kernels: on a GPU they lie in pinned memory, which both sides reach (tests/cuda/devices.cpp).
+// All tests of this program hand vectors to kernels: on a GPU they lie in pinned memory, which both sides reach
+// (tests/cuda/devices.cpp).
 [[maybe_unused]] const bool heap = simt::host_heap_allowed() = true;
 
 struct HeapAllowed {
@@ -52,12 +53,16 @@ TEST(Refused, AddressesOfTheHostInALaunch) {
     const HeapAllowed state(allowed);
     EXPECT_EQ(pointer(device), "");
     EXPECT_EQ(view(device), "");
-    EXPECT_TRUE(says(pointer(on_stack), "write_pointer (") && says(pointer(on_stack), "argument 2 has an address of the stack")) << pointer(on_stack);
+    EXPECT_TRUE(says(pointer(on_stack), "write_pointer (") &&
+                says(pointer(on_stack), "argument 2 has an address of the stack"))
+        << pointer(on_stack);
     EXPECT_TRUE(says(view(on_stack), "argument 1 has an address of the stack")) << view(on_stack);
     EXPECT_TRUE(says(pointer(in_program), "of the program's own data")) << pointer(in_program);
     EXPECT_TRUE(says(view(in_program), "of the program's own data")) << view(in_program);
-    EXPECT_TRUE(says(refused([&] { library::copy(ctx, device, on_stack, sizeof on_stack); }), "copy (")) << "library calls as well";
-#if !defined(CCDREC_SANITIZED)  // then the emulator, not this test, is under AddressSanitizer, and device memory is ordinary memory
+    EXPECT_TRUE(says(refused([&] { library::copy(ctx, device, on_stack, sizeof on_stack); }), "copy ("))
+        << "library calls as well";
+#if !defined(CCDREC_SANITIZED)
+    // Otherwise the emulator, not this test, is under AddressSanitizer, and device memory is ordinary memory.
     EXPECT_EQ(says(pointer(vector.data()), "of the heap"), !allowed) << pointer(vector.data());
     EXPECT_EQ(says(view(vector.data()), "of the heap"), !allowed) << view(vector.data());
 #endif

@@ -42,21 +42,25 @@ struct DeviceMemory {
     return *m;
   }
   void protect(int how) const {
-    if (used && mprotect(base, (used + 4095) / 4096 * 4096, how) != 0) throw std::runtime_error("mprotect of the emulated device memory failed");
+    if (used && mprotect(base, (used + 4095) / 4096 * 4096, how) != 0)
+      throw std::runtime_error("mprotect of the emulated device memory failed");
   }
   // Contents undefined. As cudaMalloc on a GPU of `limit` bytes (0: of the reserved range); counted by the context.
   void* take(Ctx& ctx, size_t bytes, bool zeroed) {
     ++ctx.calls.allocations;
     const size_t most = static_cast<Backend*>(ctx.backend)->config.memory, limit = most ? most : kRange;
     const size_t n = (bytes + kPiece - 1) / kPiece * kPiece;
-    if (bytes > limit || held + n > limit) throw DeviceOutOfMemory("cudaMalloc (emulated)", bytes, limit - std::min(limit, held));
+    if (bytes > limit || held + n > limit)
+      throw DeviceOutOfMemory("cudaMalloc (emulated)", bytes, limit - std::min(limit, held));
     void* const p = kApart ? apart(bytes, zeroed) : piece(n);
     held += n;
     size[p] = n;
     return p;
   }
   // An allocation of its own, without room to spare where it starts as zeros: AddressSanitizer sees an access outside.
-  static void* apart(size_t bytes, bool zeroed) { return zeroed ? std::calloc(1, bytes) : std::aligned_alloc(64, (bytes + 63) / 64 * 64); }
+  static void* apart(size_t bytes, bool zeroed) {
+    return zeroed ? std::calloc(1, bytes) : std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+  }
   void* piece(size_t n) {
     if (auto& kept = free[n]; !kept.empty()) {
       void* p = kept.back();
@@ -68,7 +72,8 @@ struct DeviceMemory {
       if (p == MAP_FAILED) throw std::runtime_error("no room to reserve for the emulated device memory");
       base = static_cast<char*>(p);
     }
-    if (used + n > kRange) throw std::runtime_error("the emulated device memory is in too many pieces");  // kept by size
+    if (used + n > kRange)
+      throw std::runtime_error("the emulated device memory is in too many pieces");  // kept by size
     void* p = base + used;
     used += n;
     if (open) protect(PROT_READ | PROT_WRITE);
@@ -122,7 +127,8 @@ bool& host_heap_allowed() {
   return allowed;
 }
 
-// A word that lies in device memory or is no address of the host passes; of a pointer only device memory is sure where the heap is not allowed.
+// A word that lies in device memory or is no address of the host passes; of a pointer only device memory is sure where
+// the heap is not allowed.
 void check_reach(const char* who, const char* file, int line, int argument, const void* address, bool word) {
   static thread_local const char* const top = top_of_stack();
   const bool heap_too = !host_heap_allowed() && !DeviceMemory::kApart;
@@ -131,11 +137,13 @@ void check_reach(const char* who, const char* file, int line, int argument, cons
     what = "the stack";
   else if (address >= &program_begin && address < &program_end)
     what = "the program's own data";
-  else if (heap_too && (word ? address >= &program_end && address < sbrk(0) : address && !DeviceMemory::get().holds(address)))
+  else if (heap_too &&
+           (word ? address >= &program_end && address < sbrk(0) : address && !DeviceMemory::get().holds(address)))
     what = "the heap";
   if (!what) return;
-  throw KernelError(std::string(who) + " (" + file + ":" + std::to_string(line) + "): argument " + std::to_string(argument) + " has an address of " +
-                    what + " of the host, which a GPU does not reach");
+  throw KernelError(std::string(who) + " (" + file + ":" + std::to_string(line) + "): argument " +
+                    std::to_string(argument) + " has an address of " + what +
+                    " of the host, which a GPU does not reach");
 }
 
 namespace {
@@ -160,10 +168,12 @@ using simt::watched;
 simt::Backend& backend(Ctx& ctx) { return *static_cast<simt::Backend*>(ctx.backend); }
 using Recording = std::vector<std::function<void()>>;
 
-// What CUDA refuses while a stream is captured: the call fails and the recording with it, whatever becomes of the error.
+// What CUDA refuses while a stream is captured: the call fails and the recording with it, whatever becomes of the
+// error.
 bool spoils(Ctx& ctx, const char* what) {
   simt::Backend& b = backend(ctx);
-  if (b.recording && b.spoiled.empty()) b.spoiled = std::string(what) + " while a step was recorded: a GPU refuses it, and the recording is lost";
+  if (b.recording && b.spoiled.empty())
+    b.spoiled = std::string(what) + " while a step was recorded: a GPU refuses it, and the recording is lost";
   return b.recording;
 }
 void refuse_in_recording(Ctx& ctx, const char* what) {
@@ -284,7 +294,8 @@ void open_gpu(Ctx& ctx, const char* precision) {
   ctx.late = new (simt::DeviceMemory::get().take(ctx, sizeof(Late), true)) Late;
   ctx.fault = new (simt::DeviceMemory::get().take(ctx, sizeof(int32_t), true)) int32_t(0);
   ctx.memory.take = [](Ctx& c, size_t bytes) -> void* {
-    if (static_cast<simt::Backend*>(c.backend)->recording) throw std::runtime_error("scratch memory grew while a step was recorded");
+    if (static_cast<simt::Backend*>(c.backend)->recording)
+      throw std::runtime_error("scratch memory grew while a step was recorded");
     const simt::DeviceAccess access;
     void* p = simt::DeviceMemory::get().take(c, bytes, false);
     if (p) std::memset(p, static_cast<simt::Backend*>(c.backend)->config.poison, bytes);

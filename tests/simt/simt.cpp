@@ -35,7 +35,8 @@ constexpr int kWarps = 32;
 constexpr size_t kMaxStatic = 48 * 1024;
 int64_t g_most_shared = cuda::Chip{}.shared;
 
-// A meeting of lanes of one warp; complete once every lane of the mask has arrived, closed once every lane has read what it wanted.
+// A meeting of lanes of one warp; complete once every lane of the mask has arrived, closed once every lane has read
+// what it wanted.
 struct Meeting {
   Lanes lanes;
   uint32_t arrived = 0, left = 0;
@@ -43,7 +44,8 @@ struct Meeting {
   bool complete = false;
 };
 
-// A stack that threads run on: one after another as long as none waits, so that a kernel without barriers never changes stacks.
+// A stack that threads run on: one after another as long as none waits, so that a kernel without barriers never changes
+// stacks.
 struct Stack {
   fiber context;  // where it goes on, while another runs
   const void* bottom = nullptr;
@@ -107,7 +109,9 @@ std::vector<Stack*> idle;  // stacks that wait for a thread to start
 
 struct Abandon {};  // unwinds a thread after an error
 
-std::string place(const char* file, int line) { return std::string(g.kernel) + " (" + file + ":" + std::to_string(line) + ")"; }
+std::string place(const char* file, int line) {
+  return std::string(g.kernel) + " (" + file + ":" + std::to_string(line) + ")";
+}
 std::string place(const Site& s) { return place(s.file, s.line); }
 std::string text(const Site& s) { return std::string(s.what) + " (" + s.file + ":" + std::to_string(s.line) + ")"; }
 std::string hex(uint32_t v) {
@@ -116,7 +120,9 @@ std::string hex(uint32_t v) {
   return t;
 }
 bool same_text(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
-bool operator==(const Site& a, const Site& b) { return a.line == b.line && same_text(a.what, b.what) && same_text(a.file, b.file); }
+bool operator==(const Site& a, const Site& b) {
+  return a.line == b.line && same_text(a.what, b.what) && same_text(a.file, b.file);
+}
 
 void note(const std::string& message) {
   if (!g.failed) g.error = message;
@@ -127,7 +133,8 @@ void note(const std::string& message) {
   throw Abandon{};
 }
 
-// --- The schedule ------------------------------------------------------------------------------------------------------------------------
+// --- The schedule
+// ---------------------------------------------------------------------------------------------------------------------
 
 uint64_t mix(uint64_t x) {
   x += 0x9e3779b97f4a7c15ull;
@@ -144,9 +151,10 @@ unsigned any_bit(uint32_t set) {
   return from + unsigned(std::countr_zero(set >> from));
 }
 
-// Who runs next; null if nobody can. Ascending and descending always take the first (last) thread that can go on, whatever the others wait for:
-// a warp runs ahead through its shuffles until it meets a barrier of the block. These are the two extremes; random goes between them,
-// changing warps often in some blocks and seldom in others.
+// Who runs next; null if nobody can. Ascending and descending always take the first (last) thread that can go on,
+// whatever the others wait for:
+// a warp runs ahead through its shuffles until it meets a barrier of the block. These are the two extremes; random goes
+// between them, changing warps often in some blocks and seldom in others.
 Thread* pick() {
   if (!g.ready) return nullptr;
   unsigned w = 0, lane_of_w = 0;
@@ -163,10 +171,12 @@ Thread* pick() {
 }
 void make_ready(unsigned w, uint32_t lanes) { warps[w].ready |= lanes, g.ready |= 1u << w; }
 
-// --- Stacks ------------------------------------------------------------------------------------------------------------------------------
+// --- Stacks
+// ---------------------------------------------------------------------------------------------------------------------
 
-// GCC ends the use of wide registers with vzeroupper at -O2 only. Where it did not, every old SSE instruction that follows pays for the upper halves,
-// and AddressSanitizer's part of a change has some: at -O1 a change cost three times as much without this.
+// GCC ends the use of wide registers with vzeroupper at -O2 only. Where it did not, every old SSE instruction that
+// follows pays for the upper halves, and AddressSanitizer's part of a change has some: at -O1 a change cost three times
+// as much without this.
 void leave_wide_registers() {
 #if defined(__AVX__)
   _mm256_zeroupper();
@@ -198,7 +208,8 @@ void change(Stack& from, Stack& to) {
 
 void run_threads(Stack& me);
 
-// Memory that outlives the launches, with a page below it that traps. Tops differ in their low bits, or all stacks would share a few cache sets.
+// Memory that outlives the launches, with a page below it that traps. Tops differ in their low bits, or all stacks
+// would share a few cache sets.
 struct KeptStack {
   Stack* s;
   size_t number;
@@ -214,7 +225,8 @@ struct KeptStack {
 
 Stack* idle_stack() {
   if (idle.empty()) {
-    static auto* all = new std::vector<std::unique_ptr<Stack>>;  // never destroyed: unwinding sleeping threads at exit serves nobody
+    static auto* all =
+        new std::vector<std::unique_ptr<Stack>>;  // never destroyed: unwinding sleeping threads at exit serves nobody
     all->push_back(std::make_unique<Stack>());
     Stack* s = all->back().get();
     s->context = fiber(std::allocator_arg, KeptStack{s, all->size()}, [s](fiber&&) {
@@ -242,7 +254,9 @@ void run_threads(Stack& me) {
     try {
       (*g.body)();
     } catch (const Abandon&) {
-    } catch (const std::exception& e) { note(place(g.file, g.launch_line) + ": thread " + std::to_string(t.linear) + ": " + e.what()); }
+    } catch (const std::exception& e) {
+      note(place(g.file, g.launch_line) + ": thread " + std::to_string(t.linear) + ": " + e.what());
+    }
     t.done = true, ++g.done;
     Thread* next = g.failed ? nullptr : pick();
     if (next) set_current(next);
@@ -264,7 +278,8 @@ void wait() {
   if (g.failed) throw Abandon{};
 }
 
-// --- A block -----------------------------------------------------------------------------------------------------------------------------
+// --- A block
+// ---------------------------------------------------------------------------------------------------------------------
 
 // Nobody can go on: why.
 std::string diagnose() {
@@ -282,8 +297,8 @@ std::string diagnose() {
     where += (where.empty() ? "thread " : ", thread ") + std::to_string(t.linear) + " at " + text(t.site);
     if (t.meeting) where += " for lanes " + hex(t.meeting->lanes.mask & ~t.meeting->arrived);
   }
-  return "deadlock in " + place(first->site) + ": " + std::to_string(g.threads - g.done) + " threads wait (" + where + "), " +
-         std::to_string(g.done) + " have left";
+  return "deadlock in " + place(first->site) + ": " + std::to_string(g.threads - g.done) + " threads wait (" + where +
+         "), " + std::to_string(g.done) + " have left";
 }
 
 void run_block(uint64_t number) {
@@ -311,8 +326,8 @@ int64_t barrier(const Site& site, int predicate) {
   if (g.at_barrier == 0) {
     g.barrier = site, g.barrier_first = t.linear;
   } else if (!(g.barrier == site)) {
-    fail("barrier in divergent code in " + place(site) + ": thread " + std::to_string(t.linear) + " is at " + text(site) + ", thread " +
-         std::to_string(g.barrier_first) + " at " + text(g.barrier));
+    fail("barrier in divergent code in " + place(site) + ": thread " + std::to_string(t.linear) + " is at " +
+         text(site) + ", thread " + std::to_string(g.barrier_first) + " at " + text(g.barrier));
   }
   g.votes += predicate != 0;
   if (++g.at_barrier == g.threads) {
@@ -328,16 +343,17 @@ const Lanes& exchange(uint32_t mask, const Site& site, uint64_t value) {
   const unsigned me = t.linear % 32, w = t.linear / 32;
   Warp& warp = warps[w];
   if (!((mask >> me) & 1))
-    fail("wrong mask in " + place(site) + ": thread " + std::to_string(t.linear) + " calls " + site.what + " with mask " + hex(mask) +
-         ", which lacks its own lane");
+    fail("wrong mask in " + place(site) + ": thread " + std::to_string(t.linear) + " calls " + site.what +
+         " with mask " + hex(mask) + ", which lacks its own lane");
   Meeting* m = nullptr;
   for (uint32_t open = warp.open; open; open &= open - 1) {
     Meeting& x = warp.meetings[size_t(std::countr_zero(open))];
     if (x.complete) continue;
     if (x.lanes.mask != mask || !(x.site == site)) {
       if (((x.lanes.mask >> me) & 1) && (x.arrived & mask))  // they wait for this lane there, it for them here
-        fail("lanes of a warp meet at different collectives in " + place(site) + ": thread " + std::to_string(t.linear) + " is at " + text(site) +
-             " with mask " + hex(mask) + ", others at " + text(x.site) + " with mask " + hex(x.lanes.mask));
+        fail("lanes of a warp meet at different collectives in " + place(site) + ": thread " +
+             std::to_string(t.linear) + " is at " + text(site) + " with mask " + hex(mask) + ", others at " +
+             text(x.site) + " with mask " + hex(x.lanes.mask));
       continue;
     }
     m = &x;
@@ -361,7 +377,9 @@ const Lanes& exchange(uint32_t mask, const Site& site, uint64_t value) {
 
 uint64_t poison_bits() { return uint64_t(g.config.poison & 0xff) * 0x0101010101010101ull; }
 
-void stop(const Site& site, const std::string& why) { fail("wrong use of " + std::string(site.what) + " in " + place(site) + ": " + why); }
+void stop(const Site& site, const std::string& why) {
+  fail("wrong use of " + std::string(site.what) + " in " + place(site) + ": " + why);
+}
 
 // Aligned as its type is and no better, as on a GPU. The 8 bytes before it may not be touched either.
 void* shared_array(const void* site, size_t bytes, size_t align) {
@@ -379,9 +397,9 @@ void* shared_array(const void* site, size_t bytes, size_t align) {
     a = &g.arrays.back();
     g.static_bytes += bytes;
     if (g.static_bytes > kMaxStatic || g.static_bytes + g.dynamic_bytes > size_t(g.config.shared))
-      fail("too much shared memory in " + place(g.file, g.launch_line) + ": arrays of " + std::to_string(g.static_bytes) +
-           " bytes (up to 48 KB) and " + std::to_string(g.dynamic_bytes) + " dynamic ones (together up to " + std::to_string(g.config.shared / 1024) +
-           " KB)");
+      fail("too much shared memory in " + place(g.file, g.launch_line) + ": arrays of " +
+           std::to_string(g.static_bytes) + " bytes (up to 48 KB) and " + std::to_string(g.dynamic_bytes) +
+           " dynamic ones (together up to " + std::to_string(g.config.shared / 1024) + " KB)");
   }
   if (a->block != g.serial) std::memset(a->p, g.config.poison, bytes), a->block = g.serial;
   return a->p;
@@ -408,7 +426,8 @@ void check_geometry(const char* kernel, const char* file, int line, Dim3 grid, i
     throw KernelError(who + "a block of " + std::to_string(block) + " threads, expected a multiple of 32 up to 1024");
   if (grid.y > 65535 || grid.z > 65535) throw KernelError(who + "grid dimensions y and z go up to 65535");
   if (shared > size_t(most_shared()))
-    throw KernelError(who + std::to_string(shared) + " bytes of shared memory, expected up to " + std::to_string(most_shared() / 1024) + " KB");
+    throw KernelError(who + std::to_string(shared) + " bytes of shared memory, expected up to " +
+                      std::to_string(most_shared() / 1024) + " KB");
 }
 
 void run_kernel(const Config& c, const char* kernel, const char* file, int line, Dim3 grid, int block, size_t shared,

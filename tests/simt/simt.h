@@ -1,13 +1,18 @@
-// An emulator for the CUDA dialect of kernels/cuda/device.h: every thread of a block is a coroutine, blocks run one after another. A kernel
-// source is compiled as C++ with this header in the place of CUDA's and does here what it may do on a GPU under any legal schedule:
+// An emulator for the CUDA dialect of kernels/cuda/device.h: every thread of a block is a coroutine, blocks run one
+// after another. A kernel source is compiled as C++ with this header in the place of CUDA's and does here what it may
+// do on a GPU under any legal schedule:
 //
-//   * threads (and blocks) run in ascending, descending or seeded random order, each until it has to wait; results that depend on it are races.
+//   * threads (and blocks) run in ascending, descending or seeded random order, each until it has to wait; results that
+//     depend on it are races.
 //     Ascending lets the first thread that can go on run ahead of all others, descending the last
-//   * shared memory starts as a poison pattern, each array an allocation of its own: AddressSanitizer sees an access outside it. Arrays are
-//     aligned as their element type and no better: a float4 in an array of floats crashes or is reported by UndefinedBehaviorSanitizer
-//   * barriers and collectives check who takes part, where, and with which mask; a block that cannot go on is reported by kernel and line
+//   * shared memory starts as a poison pattern, each array an allocation of its own: AddressSanitizer sees an access
+//     outside it. Arrays are aligned as their element type and no better: a float4 in an array of floats crashes or is
+//     reported by UndefinedBehaviorSanitizer
+//   * barriers and collectives check who takes part, where, and with which mask; a block that cannot go on is reported
+//     by kernel and line
 //   * there are integer atomics only
-//   * what CUDA refuses of the host is refused: addresses of the host in a launch, and calls that may not stand in a recording
+//   * what CUDA refuses of the host is refused: addresses of the host in a launch, and calls that may not stand in a
+//     recording
 // What it cannot catch is listed in tests/simt/simt_test.cpp.
 #pragma once
 #include <algorithm>
@@ -33,11 +38,11 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-#define SHARED(T, name, dims)        \
-  typedef T name##_shared_type dims; \
-  static const char name##_site = 0; \
-  name##_shared_type& name =         \
-      *static_cast<name##_shared_type*>(::ccdrec::simt::shared_array(&name##_site, sizeof(name##_shared_type), alignof(name##_shared_type)))
+#define SHARED(T, name, dims)                                   \
+  typedef T name##_shared_type dims;                            \
+  static const char name##_site = 0;                            \
+  name##_shared_type& name = *static_cast<name##_shared_type*>( \
+      ::ccdrec::simt::shared_array(&name##_site, sizeof(name##_shared_type), alignof(name##_shared_type)))
 // Where a barrier or collective stands: the caller's line.
 #define SIMT_CALLER int line = __builtin_LINE(), const char *file = __builtin_FILE()
 
@@ -52,7 +57,8 @@ struct Config {
   size_t memory = 0;  // bytes that all contexts may hold together when this one asks for more; 0: no limit
 };
 size_t memory_held();  // by all contexts, bytes
-// The shared memory that a block of the emulated chip may have, in bytes (kernels/cuda/chip.h): asked for when a launch is prepared.
+// The shared memory that a block of the emulated chip may have, in bytes (kernels/cuda/chip.h): asked for when a launch
+// is prepared.
 void use_shared(int64_t bytes);
 int64_t most_shared();
 
@@ -67,8 +73,8 @@ struct Dim3 {
 
 Config& default_config();  // of contexts opened from now on
 
-// Device memory is closed to the host: while no DeviceAccess lives, touching what `alloc` or `scratch` gave is a segmentation fault, as on a GPU. (Not
-// under AddressSanitizer, which wants each allocation for itself.)
+// Device memory is closed to the host: while no DeviceAccess lives, touching what `alloc` or `scratch` gave is a
+// segmentation fault, as on a GPU. (Not under AddressSanitizer, which wants each allocation for itself.)
 class DeviceAccess {
  public:
   DeviceAccess();
@@ -77,18 +83,19 @@ class DeviceAccess {
   DeviceAccess& operator=(const DeviceAccess&) = delete;
 };
 
-// Whether launches may hand over any heap memory of the host: the operation tests do, whose vectors are pinned memory on a real GPU (tests/cuda). Never
-// the stack or the program's own data. False unless set.
+// Whether launches may hand over any heap memory of the host: the operation tests do, whose vectors are pinned memory
+// on a real GPU (tests/cuda). Never the stack or the program's own data. False unless set.
 bool& host_heap_allowed();
 
-// What Ctx::backend points to. While `recording` is set, launches are kept there instead of being run: the emulated CUDA graph.
+// What Ctx::backend points to. While `recording` is set, launches are kept there instead of being run: the emulated
+// CUDA graph.
 struct Backend {
   Config config;
   std::vector<std::function<void()>>* recording = nullptr;
   int64_t launches = 0;
-  int64_t sparse_products = 0;       // asked of the stand-in for cuSPARSE
-  int mantissa = 23;                 // explicit bits that the stand-in for cuBLAS leaves of a factor: kernels/precision.h
-  int64_t recordings = 0;            // kept ones: their launches hold addresses of scratch,
+  int64_t sparse_products = 0;  // asked of the stand-in for cuSPARSE
+  int mantissa = 23;            // explicit bits that the stand-in for cuBLAS leaves of a factor: kernels/precision.h
+  int64_t recordings = 0;       // kept ones: their launches hold addresses of scratch,
   std::vector<void*> outgrown = {};  // which then outlives its growth,
   size_t held = 0;                   // so many bytes
   std::string spoiled = {};          // what was asked of CUDA while recording that it refuses: the recording is lost
@@ -102,14 +109,17 @@ void run_kernel(const Config&, const char* kernel, const char* file, int line, D
                 const std::function<void()>& body);
 // Runs it now, or notes it for the recording under way.
 void submit(Ctx&, std::function<void()> work);
-// Throws KernelError for an address in an argument that a GPU does not reach. `word`: of a structure, it may be a number.
+// Throws KernelError for an address in an argument that a GPU does not reach. `word`: of a structure, it may be a
+// number.
 void check_reach(const char* who, const char* file, int line, int argument, const void* address, bool word);
-// Looked at are pointers and structures of words without padding (views, lists, graphs); others would need their fields named.
+// Looked at are pointers and structures of words without padding (views, lists, graphs); others would need their fields
+// named.
 template <class T>
 void check_argument(const char* who, const char* file, int line, int argument, const T& v) {
   if constexpr (std::is_pointer_v<T>) {
     check_reach(who, file, line, argument, reinterpret_cast<const void*>(v), false);
-  } else if constexpr (std::is_class_v<T> && std::has_unique_object_representations_v<T> && alignof(T) == sizeof(void*)) {
+  } else if constexpr (std::is_class_v<T> && std::has_unique_object_representations_v<T> &&
+                       alignof(T) == sizeof(void*)) {
     const void* words[sizeof(T) / sizeof(void*)];
     std::memcpy(words, &v, sizeof v);
     for (const void* w : words) check_reach(who, file, line, argument, w, true);
@@ -162,7 +172,8 @@ struct Grid {
 };
 
 template <class... P, class... A>
-void launch_named(const char* name, const char* file, int line, void (*kernel)(P...), Grid grid, int block, size_t shared, Ctx& ctx, A&&... args) {
+void launch_named(const char* name, const char* file, int line, void (*kernel)(P...), Grid grid, int block,
+                  size_t shared, Ctx& ctx, A&&... args) {
   if (grid.d.x == 0 || grid.d.y == 0 || grid.d.z == 0) return;
   simt::check_geometry(name, file, line, grid.d, block, shared);
   const simt::Config config = static_cast<simt::Backend*>(ctx.backend)->config;
@@ -182,18 +193,26 @@ T* dynamic_shared() {
 // Barriers and collectives.
 inline void __syncthreads(SIMT_CALLER) { simt::barrier({"__syncthreads", file, line}, 0); }
 inline int __syncthreads_or(int p, SIMT_CALLER) { return simt::barrier({"__syncthreads_or", file, line}, p) != 0; }
-inline int __syncthreads_and(int p, SIMT_CALLER) { return simt::barrier({"__syncthreads_and", file, line}, p) == int64_t(blockDim.x); }
-inline int __syncthreads_count(int p, SIMT_CALLER) { return int(simt::barrier({"__syncthreads_count", file, line}, p)); }
-inline void __syncwarp(unsigned mask = 0xffffffffu, SIMT_CALLER) { simt::exchange(mask, {"__syncwarp", file, line}, 0); }
+inline int __syncthreads_and(int p, SIMT_CALLER) {
+  return simt::barrier({"__syncthreads_and", file, line}, p) == int64_t(blockDim.x);
+}
+inline int __syncthreads_count(int p, SIMT_CALLER) {
+  return int(simt::barrier({"__syncthreads_count", file, line}, p));
+}
+inline void __syncwarp(unsigned mask = 0xffffffffu, SIMT_CALLER) {
+  simt::exchange(mask, {"__syncwarp", file, line}, 0);
+}
 
-// The value of lane `source`. A lane that takes no part has nothing to give: on a GPU the value is undefined, here it is poison.
+// The value of lane `source`. A lane that takes no part has nothing to give: on a GPU the value is undefined, here it
+// is poison.
 template <class T>
 T shuffle_from(unsigned mask, T v, unsigned source, const simt::Site& site) {
   const simt::Lanes& l = simt::exchange(mask, site, simt::to_bits(v));
   return simt::from_bits<T>((l.mask >> source) & 1 ? l.value[source] : simt::poison_bits());
 }
 inline void check_width(int width, unsigned offset, const simt::Site& site) {
-  if (width <= 0 || width > 32 || (width & (width - 1))) simt::stop(site, "width " + std::to_string(width) + ", expected a power of two up to 32");
+  if (width <= 0 || width > 32 || (width & (width - 1)))
+    simt::stop(site, "width " + std::to_string(width) + ", expected a power of two up to 32");
   if (offset >= 32) simt::stop(site, "offset " + std::to_string(int(offset)) + ", expected 0 to 31");
 }
 template <class T>
@@ -222,7 +241,8 @@ T __shfl_xor_sync(unsigned mask, T v, int bits, int width = 32, SIMT_CALLER) {
   const simt::Site site{"__shfl_xor_sync", file, line};
   check_width(width, unsigned(bits), site);
   const unsigned w = unsigned(width), me = threadIdx.x % 32, other = me ^ unsigned(bits);
-  return shuffle_from(mask, v, other <= (me | (w - 1)) ? other : me, site);  // earlier groups of `width` can be read, later ones cannot
+  return shuffle_from(mask, v, other <= (me | (w - 1)) ? other : me,
+                      site);  // earlier groups of `width` can be read, later ones cannot
 }
 inline unsigned votes_of(unsigned mask, int p, const simt::Site& site) {
   const simt::Lanes& l = simt::exchange(mask, site, p != 0);
@@ -231,9 +251,13 @@ inline unsigned votes_of(unsigned mask, int p, const simt::Site& site) {
     if ((l.mask >> k) & 1 && l.value[k]) votes |= 1u << k;
   return votes;
 }
-inline unsigned __ballot_sync(unsigned mask, int p, SIMT_CALLER) { return votes_of(mask, p, {"__ballot_sync", file, line}); }
+inline unsigned __ballot_sync(unsigned mask, int p, SIMT_CALLER) {
+  return votes_of(mask, p, {"__ballot_sync", file, line});
+}
 inline int __any_sync(unsigned mask, int p, SIMT_CALLER) { return votes_of(mask, p, {"__any_sync", file, line}) != 0; }
-inline int __all_sync(unsigned mask, int p, SIMT_CALLER) { return votes_of(mask, p, {"__all_sync", file, line}) == mask; }
+inline int __all_sync(unsigned mask, int p, SIMT_CALLER) {
+  return votes_of(mask, p, {"__all_sync", file, line}) == mask;
+}
 template <class T>
 unsigned __match_any_sync(unsigned mask, T v, SIMT_CALLER) {
   const uint64_t bits = simt::to_bits(v);

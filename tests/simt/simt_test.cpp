@@ -1,30 +1,36 @@
-// The emulator is tested like the kernels it tests: the dialect (dialect_test.cu, included below, which also runs on a GPU), its schedules, and a
-// list of planted bugs. Each bug stands beside its correct twin; the twin gives the same, right values in all schedules, the bug is caught by
-// one of these:
+// The emulator is tested like the kernels it tests: the dialect (dialect_test.cu, included below, which also runs on a
+// GPU), its schedules, and a list of planted bugs. Each bug stands beside its correct twin; the twin gives the same,
+// right values in all schedules, the bug is caught by one of these:
 //
-//   order     results differ between ascending, descending and random      poison  results differ between the two patterns
-//   report    a KernelError names kernel, file and line                    replay  a second replay differs from the direct call
+//   order     results differ between ascending, descending and random      poison  results differ between the two
+//             patterns
+//   report    a KernelError names kernel, file and line                    replay  a second replay differs from the
+//             direct call
 //   sanitizer AddressSanitizer or UndefinedBehaviorSanitizer stops (preset `sanitize`)
 //   compiler  it does not compile                                          fault   a segmentation fault
 //
 // What it cannot catch (see NotCaught below for the first four):
-//   * a read-modify-write of two threads without an atomic: nothing comes between two plain accesses of a thread, threads change places only
-//     where one waits. Likewise any race whose result no such order changes, such as two threads that write different values to a place nobody reads
-//   * memory that other threads see late: missing __threadfence, volatile, or a barrier between write and read that the order happens to
-//     respect in both directions. Every store is seen by everybody at once
-//   * host code that reads results without waiting: launches are done when they return. (Host code that touches device memory at all is a
-//     segmentation fault here too, but for the operation tests, which hand vectors of the host to the operations. What a GPU refuses of the host,
-//     refused_test.cpp has.)
-//   * addresses of the host in a structure with floats or padding, and of vectors too large for the heap in any structure
-//   * accesses outside an array without a sanitizer; with one, those that land in another allocation, or inside a larger one (a row too far
-//     in a matrix). Of vectors in shared arrays of scalars those of 16 bytes are seen, those of 8 are not
+//   * a read-modify-write of two threads without an atomic: nothing comes between two plain accesses of a thread,
+//     threads change places only where one waits. Likewise any race whose result no such order changes, such as two
+//     threads that write different values to a place nobody reads
+//   * memory that other threads see late: missing __threadfence, volatile, or a barrier between write and read that the
+//     order happens to respect in both directions. Every store is seen by everybody at once
+//   * host code that reads results without waiting: launches are done when they return. (Host code that touches device
+//     memory at all is a segmentation fault here too, but for the operation tests, which hand vectors of the host to
+//     the operations. What a GPU refuses of the host, refused_test.cpp has.)
+//   * addresses of the host in a structure with floats or padding, and of vectors too large for the heap in any
+//     structure
+//   * accesses outside an array without a sanitizer; with one, those that land in another allocation, or inside a
+//     larger one (a row too far in a matrix). Of vectors in shared arrays of scalars those of 16 bytes are seen, those
+//     of 8 are not
 //   * threads that spin until another one writes: they hang, on a GPU they may or may not
 //   * what anything costs: barriers, bank conflicts, coalescing, occupancy, registers, spills
 //   * __launch_bounds__ below the block size, too many registers for a launch, and parameters of more than 4 KB
-//   * lanes that a GPU lets meet at a collective although they come from different branches (here an error), __syncthreads with threads that have
-//     left (here a deadlock), and code that relies on either
+//   * lanes that a GPU lets meet at a collective although they come from different branches (here an error),
+//     __syncthreads with threads that have left (here a deadlock), and code that relies on either
 //   * 32-bit overflow of an index, unless a sanitizer sees it; nothing here has 2^31 elements
-//   * the bits of libraries: cuBLAS and CUB are plain loops here, their scratch is not taken, and expf or sqrtf are the host's
+//   * the bits of libraries: cuBLAS and CUB are plain loops here, their scratch is not taken, and expf or sqrtf are the
+//     host's
 //   * two launches at once: one stream, one launch at a time, no copy beside it; several host threads
 #include "tests/simt/simt.h"
 
@@ -121,7 +127,8 @@ Pair planted(const char* name, int line, void (*bug)(int*), void (*twin)(int*), 
 }
 #define PLANTED(kernel, ...) planted(#kernel, __LINE__, kernel<true>, kernel<false>, __VA_ARGS__)
 
-// --- Schedules ---------------------------------------------------------------------------------------------------------------------------
+// --- Schedules
+// ---------------------------------------------------------------------------------------------------------------------
 
 TEST(Simt, OperationTestsRunUnderEverySchedule) {
   std::set<std::pair<int, int>> seen;
@@ -166,7 +173,8 @@ TEST(Simt, AscendingAndDescendingAreTheExtremes) {
     EXPECT_EQ(up.threads[size_t(k)], k);
     EXPECT_EQ(down.threads[size_t(k)], 191 - k);
   }
-  EXPECT_EQ(up.warps, (std::vector<int>{0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 0, 1, 1, 1, 2, 2, 2})) << "a warp runs ahead of the next one";
+  EXPECT_EQ(up.warps, (std::vector<int>{0, 0, 0, 1, 1, 1, 2, 2, 2, 0, 0, 0, 1, 1, 1, 2, 2, 2}))
+      << "a warp runs ahead of the next one";
   EXPECT_EQ(down.warps, (std::vector<int>{2, 2, 2, 1, 1, 1, 0, 0, 0, 2, 2, 2, 1, 1, 1, 0, 0, 0}));
 }
 
@@ -211,7 +219,8 @@ TEST(Simt, SharedMemoryAndScratchStartAsPoison) {
     const auto o = run([](Ctx& ctx, int* out) { launch(untouched, 3, 64, 16, ctx, out); }, c);
     const int word = c.poison == 0xff ? -1 : 0x55555555, byte = c.poison;
     for (int b = 0; b < 3; ++b)
-      EXPECT_EQ(std::vector<int>(o.out.begin() + b * 8, o.out.begin() + b * 8 + 4), (std::vector<int>{word, word, word, byte}));
+      EXPECT_EQ(std::vector<int>(o.out.begin() + b * 8, o.out.begin() + b * 8 + 4),
+                (std::vector<int>{word, word, word, byte}));
     Ctx ctx;
     open(ctx, c);
     const auto* scratch = static_cast<const unsigned char*>(ctx.scratch(3, 1000));
@@ -246,7 +255,8 @@ TEST(Simt, AnExceptionInAKernelNamesItAndTheEmulatorGoesOn) {
     }
 }
 
-// --- Planted: shared memory and barriers (order, poison) ---------------------------------------------------------------------------------
+// --- Planted: shared memory and barriers (order, poison)
+// ---------------------------------------------------------------------------------
 
 template <bool bug>
 __global__ void barrier_between_write_and_read(int* out) {
@@ -262,7 +272,8 @@ TEST(Planted, NoBarrierBetweenWriteAndRead) {
   p.bug_shows_by_order();
 }
 
-// Warp 0 writes at once; the others come late, after shuffles. Seen because descending lets them run ahead all the same.
+// Warp 0 writes at once; the others come late, after shuffles. Seen because descending lets them run ahead all the
+// same.
 template <bool bug>
 __global__ void barrier_behind_shuffles(int* out) {
   SHARED(int, s, );
@@ -367,7 +378,8 @@ TEST(Planted, SharedMemoryReadBeforeItIsWritten) {
   block.bug_shows_by_poison();
 }
 
-// --- Planted: barriers and collectives in divergent code (report) ------------------------------------------------------------------------
+// --- Planted: barriers and collectives in divergent code (report)
+// ------------------------------------------------------------------------
 
 template <bool bug>
 __global__ void barrier_after_some_left(int* out) {
@@ -517,7 +529,8 @@ TEST(Planted, ShuffleWithAnOffsetOrWidthThatMeansNothing) {
   width.bug_is_reported("width 24");
 }
 
-// --- Planted: values that are not there (poison) and the order of threads and blocks (order) ---------------------------------------------
+// --- Planted: values that are not there (poison) and the order of threads and blocks (order)
+// ---------------------------------------------
 
 template <bool bug>
 __global__ void shuffle_among_those_there(int* out) {
@@ -535,7 +548,8 @@ __global__ void places_in_order(int* out) {
   const int t = int(blockIdx.x * blockDim.x + threadIdx.x);
   if (t == 0) out[0] += 1;
   const unsigned even = __ballot_sync(kAll, t % 2 == 0);
-  const int at = bug ? atomicAdd(&out[128], t % 2 == 0 ? 1 : 0) + 1 : t / 32 * 16 + __popc(even & ((1u << (t % 32)) - 1));
+  const int at =
+      bug ? atomicAdd(&out[128], t % 2 == 0 ? 1 : 0) + 1 : t / 32 * 16 + __popc(even & ((1u << (t % 32)) - 1));
   if (t % 2 == 0) out[at] = t;
 }
 TEST(Planted, PlacesHandedOutByAnAtomic) {
@@ -585,10 +599,12 @@ concept TakesTheLarger = requires(T* p, T v) {
   atomicMax(p, v);
 };
 static_assert(Adds<int> && Adds<unsigned> && Adds<unsigned long long> && Exchanges<int> && TakesTheLarger<int>);
-static_assert(!Adds<float> && !Adds<double> && !Exchanges<float> && !TakesTheLarger<float>, "sums of floats have a fixed order");
+static_assert(!Adds<float> && !Adds<double> && !Exchanges<float> && !TakesTheLarger<float>,
+              "sums of floats have a fixed order");
 static_assert(!Adds<long> && !Adds<short>, "nor has CUDA these");
 
-// --- Planted: launches a GPU refuses (report) --------------------------------------------------------------------------------------------
+// --- Planted: launches a GPU refuses (report)
+// --------------------------------------------------------------------------------------------
 
 __global__ void nothing(int*) {}
 __global__ void too_many_arrays(int* out) {
@@ -599,12 +615,17 @@ __global__ void too_many_arrays(int* out) {
 }
 TEST(Planted, LaunchesThatAGpuRefuses) {
   const auto error = [](Grid grid, int block, size_t shared) {
-    return run([=](Ctx& ctx, int* out) { bug_line = __LINE__, launch(nothing, grid, block, shared, ctx, out); }, kSchedules[0]).error;
+    return run([=](Ctx& ctx, int* out) { bug_line = __LINE__, launch(nothing, grid, block, shared, ctx, out); },
+               kSchedules[0])
+        .error;
   };
   for (const int block : {0, -32, 1, 33, 48, 1056, 2048}) {
     const std::string e = error(2, block, 0);
     EXPECT_NE(e.find("nothing ("), std::string::npos) << e;
-    EXPECT_NE(e.find("simt_test.cpp:" + std::to_string(bug_line) + "): a block of " + std::to_string(block) + " threads"), std::string::npos) << e;
+    EXPECT_NE(
+        e.find("simt_test.cpp:" + std::to_string(bug_line) + "): a block of " + std::to_string(block) + " threads"),
+        std::string::npos)
+        << e;
   }
   EXPECT_NE(error(1, 32, 227 * 1024 + 1).find("bytes of shared memory"), std::string::npos);
   EXPECT_NE(error(Grid(1, 65536), 32, 0).find("y and z go up to 65535"), std::string::npos);
@@ -612,7 +633,8 @@ TEST(Planted, LaunchesThatAGpuRefuses) {
   EXPECT_THROW(Grid(int64_t(1) << 31), std::logic_error);
   EXPECT_THROW(Grid(-1), std::logic_error);
   EXPECT_EQ(error(2, 32, 0) + error(2, 1024, 227 * 1024) + error(Grid(1, 65535), 32, 0), "");
-  const std::string arrays = run([](Ctx& ctx, int* out) { launch(too_many_arrays, 1, 32, 0, ctx, out); }, kSchedules[0]).error;
+  const std::string arrays =
+      run([](Ctx& ctx, int* out) { launch(too_many_arrays, 1, 32, 0, ctx, out); }, kSchedules[0]).error;
   EXPECT_NE(arrays.find("too much shared memory in too_many_arrays ("), std::string::npos) << arrays;
 
   Ctx ctx;  // refused while it is recorded, not when it is replayed
@@ -620,9 +642,19 @@ TEST(Planted, LaunchesThatAGpuRefuses) {
   EXPECT_THROW(gpu_ops()->record(ctx, [&] { launch(nothing, 1, 33, 0, ctx, nullptr); }), KernelError);
 }
 
-// --- Planted: memory (sanitizers) --------------------------------------------------------------------------------------------------------
+// --- Planted: memory (sanitizers)
+// --------------------------------------------------------------------------------------------------------
 
-enum class Outside { none, shared_after, shared_before, dynamic_after, dynamic_before, global_after, global_before, shared_index };
+enum class Outside {
+  none,
+  shared_after,
+  shared_before,
+  dynamic_after,
+  dynamic_before,
+  global_after,
+  global_before,
+  shared_index
+};
 __global__ void accesses(int* out, const int* in, Outside where) {
   SHARED(int, s, [33]);
   SHARED(int, other, [33]);
@@ -662,9 +694,11 @@ TEST(Planted, AccessOutsideAnArray) {
     EXPECT_EQ(o.out[31], 1);
   }
   ONLY_SANITIZED();
-  for (const Outside where : {Outside::shared_after, Outside::shared_before, Outside::dynamic_after, Outside::dynamic_before, Outside::global_after,
-                              Outside::global_before})
-    EXPECT_DEATH(run(access(where), kSchedules[size_t(where) % 3]), "SUMMARY: AddressSanitizer: .*simt_test.cpp:[0-9]+ in .*accesses") << int(where);
+  for (const Outside where : {Outside::shared_after, Outside::shared_before, Outside::dynamic_after,
+                              Outside::dynamic_before, Outside::global_after, Outside::global_before})
+    EXPECT_DEATH(run(access(where), kSchedules[size_t(where) % 3]),
+                 "SUMMARY: AddressSanitizer: .*simt_test.cpp:[0-9]+ in .*accesses")
+        << int(where);
   EXPECT_DEATH(run(access(Outside::shared_index), kSchedules[0]), "runtime error: index 64 out of bounds");
 }
 
@@ -692,7 +726,8 @@ TEST(Planted, VectorLoadThatIsNotAligned) {
   EXPECT_DEATH(run(row.bug, kSchedules[0]), "misaligned address");
 }
 
-// --- Planted: recordings and scratch (replay, poison) ------------------------------------------------------------------------------------
+// --- Planted: recordings and scratch (replay, poison)
+// ------------------------------------------------------------------------------------
 
 __global__ void write_step(int* out, uint32_t step, const Late* late) {
   if (threadIdx.x == 0) out[0] = int(late_step(step, late));
@@ -738,12 +773,14 @@ TEST(Planted, ScratchOfAnEarlierOperation) {
       all.push_back(out);
     }
     ASSERT_GE(all.size(), 2u);
-    for (size_t k = 1; k < all.size(); ++k) EXPECT_EQ(all[k] == all[0], !bug || k == 2 || k == 4) << "the devices with the same poison as the first";
+    for (size_t k = 1; k < all.size(); ++k)
+      EXPECT_EQ(all[k] == all[0], !bug || k == 2 || k == 4) << "the devices with the same poison as the first";
     EXPECT_EQ(all[0][7], bug ? -1 : 1);
   }
 }
 
-// --- Not caught --------------------------------------------------------------------------------------------------------------------------
+// --- Not caught
+// ---------------------------------------------------------------------------------------------------------------------
 
 // Nothing comes between two plain accesses.
 __global__ void plain_count(int* out) { out[0] += 1; }

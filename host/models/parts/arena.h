@@ -14,18 +14,21 @@ class RowTable {
   RowTable() = default;
   RowTable(Device& dev, int64_t rows, int64_t cols, bool trainable) : value_(dev, rows, cols) {
     if (trainable)
-      m_ = Matrix(dev, rows, cols), v_ = Matrix(dev, rows, cols), value_at_ = Array<int32_t>(dev, rows), moments_at_ = Array<int32_t>(dev, rows);
+      m_ = Matrix(dev, rows, cols), v_ = Matrix(dev, rows, cols), value_at_ = Array<int32_t>(dev, rows),
+      moments_at_ = Array<int32_t>(dev, rows);
   }
   Mat value() const { return value_; }
   bool trainable() const { return bool(m_); }
   Table table(int64_t first, int64_t n) const {  // rows first .. first+n-1
-    return {value_.mat().slice(first, n), m_.mat().slice(first, n), v_.mat().slice(first, n), value_at_.p() + first, moments_at_.p() + first};
+    return {value_.mat().slice(first, n), m_.mat().slice(first, n), v_.mat().slice(first, n), value_at_.p() + first,
+            moments_at_.p() + first};
   }
   Table table() const { return table(0, value_.rows()); }
   Matrix& values() { return value_; }
   Matrix& moments() { return m_; }
   Matrix& squares() { return v_; }
-  void set_reached(int64_t t, int64_t first, int64_t n) {  // values and moments of those rows have been given as after step t
+  void set_reached(int64_t t, int64_t first,
+                   int64_t n) {  // values and moments of those rows have been given as after step t
     const std::vector<int32_t> steps(static_cast<size_t>(n), int32_t(t));
     value_at_.upload(steps.data(), n, first), moments_at_.upload(steps.data(), n, first);
   }
@@ -37,8 +40,9 @@ class RowTable {
 
 // One parameter as files see it: a window of a device array, with those of its moments.
 struct Window {
-  std::string name;    // PyTorch-style
-  int64_t rows, cols;  // (in,out) here; a linear weight is written (out,in) when `transposed`, as torch.nn.Linear keeps it
+  std::string name;  // PyTorch-style
+  int64_t rows,
+      cols;  // (in,out) here; a linear weight is written (out,in) when `transposed`, as torch.nn.Linear keeps it
   bool transposed;
   Array<float>*value, *m, *v;  // m and v null: not trained
   int64_t offset;              // its first element in each
@@ -57,8 +61,15 @@ using Windows = std::vector<Window>;
 inline Window window(const std::string& name, RowTable& t, int64_t first, int64_t rows) {
   const int64_t d = t.value().cols;
   const bool trained = t.trainable();
-  return {name,      rows, d, false, &t.values().array(), trained ? &t.moments().array() : nullptr, trained ? &t.squares().array() : nullptr,
-          first * d, &t};
+  return {name,
+          rows,
+          d,
+          false,
+          &t.values().array(),
+          trained ? &t.moments().array() : nullptr,
+          trained ? &t.squares().array() : nullptr,
+          first * d,
+          &t};
 }
 
 struct ParamInfo {
@@ -77,7 +88,8 @@ class ParamArena {
     return int(params_.size()) - 1;
   }
   void take(Device& dev) {
-    value_ = Array<float>(dev, size_), grad_ = Array<float>(dev, size_), m_ = Array<float>(dev, size_), v_ = Array<float>(dev, size_);
+    value_ = Array<float>(dev, size_), grad_ = Array<float>(dev, size_), m_ = Array<float>(dev, size_),
+    v_ = Array<float>(dev, size_);
   }
   Mat value(int i) const { return at(value_, i); }
   Mat grad(int i) const { return at(grad_, i); }
@@ -91,11 +103,14 @@ class ParamArena {
   const std::vector<ParamInfo>& params() const { return params_; }
   Array<float>& values() { return value_; }
   void parameters(Windows& all) {
-    for (const ParamInfo& p : params_) all.push_back({p.name, p.rows, p.cols, p.transposed, &value_, &m_, &v_, p.offset});
+    for (const ParamInfo& p : params_)
+      all.push_back({p.name, p.rows, p.cols, p.transposed, &value_, &m_, &v_, p.offset});
   }
 
  private:
-  Mat at(const Array<float>& a, int i) const { return {a.p() + params_[size_t(i)].offset, params_[size_t(i)].rows, params_[size_t(i)].cols}; }
+  Mat at(const Array<float>& a, int i) const {
+    return {a.p() + params_[size_t(i)].offset, params_[size_t(i)].rows, params_[size_t(i)].cols};
+  }
   std::vector<ParamInfo> params_;
   int64_t size_ = 0;
   Array<float> value_, grad_, m_, v_;

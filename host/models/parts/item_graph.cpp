@@ -2,7 +2,8 @@
 
 namespace ccdrec {
 
-ItemGraph::ItemGraph(const Setup& z, const HostCsr& s, int layers) : dev_(z.dev), s_(z.dev, s), s_t_(z.dev, transpose(s)) {
+ItemGraph::ItemGraph(const Setup& z, const HostCsr& s, int layers)
+    : dev_(z.dev), s_(z.dev, s), s_t_(z.dev, transpose(s)) {
   touched_.layers = layers;
   for (int l = 0; l < layers; ++l) work_.emplace_back(z.dev, z.items(), z.width());
   for (int l = 0; l <= layers; ++l) {

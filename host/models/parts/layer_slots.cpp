@@ -3,7 +3,12 @@
 namespace ccdrec {
 
 LayerSlots::LayerSlots(const Setup& z, int tables)
-    : dev_(z.dev), U_(z.users()), I_(z.items()), ids_(z.dev, 2 * z.batch()), groups_(z.dev, 2 * z.batch()), h_(z.dev, z.batch(), z.width()) {
+    : dev_(z.dev),
+      U_(z.users()),
+      I_(z.items()),
+      ids_(z.dev, 2 * z.batch()),
+      groups_(z.dev, 2 * z.batch()),
+      h_(z.dev, z.batch(), z.width()) {
   for (int l = 0; l < tables; ++l) d_.emplace_back(z.dev, 2 * z.batch(), z.width());
 }
 

@@ -75,7 +75,8 @@ void Modalities::backward(RowList items, const Step& step) {
 void Modalities::update(RowList items, const Step& step) {
   if (!step.keep) return;
   for (size_t m = 0; m < x_.size(); ++m)
-    if (x_[m].trainable()) dev_.ops.adam_rows(dev_.ctx, x_[m].table(), items, d_x_[m].mat(), false, step.adam, step.t + 1);
+    if (x_[m].trainable())
+      dev_.ops.adam_rows(dev_.ctx, x_[m].table(), items, d_x_[m].mat(), false, step.adam, step.t + 1);
 }
 
 void Modalities::flush(const AdamSchedule& adam, int64_t t) {
@@ -85,7 +86,8 @@ void Modalities::flush(const AdamSchedule& adam, int64_t t) {
 
 void Modalities::project_all() {
   for (size_t m = 0; m < x_.size(); ++m)
-    dev_.ops.project(dev_.ctx, h_all_[m], x_[m].value(), RowList{nullptr, nullptr, I_}, arena_.value(w_[m]), arena_.value(b_[m]));
+    dev_.ops.project(dev_.ctx, h_all_[m], x_[m].value(), RowList{nullptr, nullptr, I_}, arena_.value(w_[m]),
+                     arena_.value(b_[m]));
 }
 
 void Modalities::parameters(Windows& all) {

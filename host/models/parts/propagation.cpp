@@ -13,7 +13,8 @@ LayerTables Representations::item_layers() const {
   return all;
 }
 
-Propagation::Propagation(const Setup& z, int layers) : dev_(z.dev), N_(z.users() + z.items()), h_(z.dev, N_, z.width()) {
+Propagation::Propagation(const Setup& z, int layers)
+    : dev_(z.dev), N_(z.users() + z.items()), h_(z.dev, N_, z.width()) {
   if (layers > 0) whole_ = OwnedCsr(z.dev, z.graphs.user_item());
   for (int l = 0; l < layers; ++l) work_.emplace_back(z.dev, N_, z.width());
   if (layers == 0) g_ = Matrix(z.dev, N_, z.width());
@@ -35,7 +36,9 @@ Mat* Propagation::work(bool keep_last) {
   return given_;
 }
 
-void Propagation::forward(CMat ego, bool keep_last) { dev_.ops.propagate(dev_.ctx, h_, work(keep_last), a_, touched_, ego); }
+void Propagation::forward(CMat ego, bool keep_last) {
+  dev_.ops.propagate(dev_.ctx, h_, work(keep_last), a_, touched_, ego);
+}
 
 void Propagation::ask_layer_gradients() {
   if (!g_layers_.empty()) return;

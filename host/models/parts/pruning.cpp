@@ -15,7 +15,8 @@ PrunedGraph::PrunedGraph(const Setup& z, double rho)
       graph_(z.dev, U_ + I_, U_ + I_, 2 * kept_) {
   const HostCsr& train = z.graphs.train;
   std::vector<int32_t> user;
-  for (int64_t u = 0; u < U_; ++u) user.insert(user.end(), size_t(train.row_ptr[size_t(u) + 1] - train.row_ptr[size_t(u)]), int32_t(u));
+  for (int64_t u = 0; u < U_; ++u)
+    user.insert(user.end(), size_t(train.row_ptr[size_t(u) + 1] - train.row_ptr[size_t(u)]), int32_t(u));
   edge_user_ = Array<int32_t>(z.dev, user), edge_item_ = Array<int32_t>(z.dev, train.col);
   edge_weight_ = Array<float>(z.dev, edge_weights(train));
 }

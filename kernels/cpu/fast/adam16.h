@@ -6,12 +6,14 @@
 #if defined(__x86_64__)
 namespace ccdrec::cpu {
 
-// Divide and square root share one slow unit; a square root made of fma (root16.h) leaves it to the divisions and overlaps with them: 3.9 G steps a second
-// on a core where the two instructions together reach 2.1 (Xeon with AVX-512, replayed steps). On AMD's Zen 4 that unit is faster and fma of this width
-// are half as fast: there two of four roots go each way (kByUnit): 4.9 G, 4.0 with all of them by fma, 3.3 with none.
+// Divide and square root share one slow unit; a square root made of fma (root16.h) leaves it to the divisions and
+// overlaps with them: 3.9 G steps a second on a core where the two instructions together reach 2.1 (Xeon with AVX-512,
+// replayed steps). On AMD's Zen 4 that unit is faster and fma of this width are half as fast: there two of four roots
+// go each way (kByUnit): 4.9 G, 4.0 with all of them by fma, 3.3 with none.
 constexpr float kLeast = 0x1p-90f, kMost = 0x1p120f;
 AVX512 inline bool fit(__m512 v) {  // for root16; a NaN is not
-  return (_mm512_cmp_ps_mask(v, _mm512_set1_ps(kLeast), _CMP_GE_OQ) & _mm512_cmp_ps_mask(v, _mm512_set1_ps(kMost), _CMP_LE_OQ)) == 0xffff;
+  return (_mm512_cmp_ps_mask(v, _mm512_set1_ps(kLeast), _CMP_GE_OQ) &
+          _mm512_cmp_ps_mask(v, _mm512_set1_ps(kMost), _CMP_LE_OQ)) == 0xffff;
 }
 // 0.999^4000 = 2^-5.8: what was fit before a replay stays above 2^-96 throughout, unless beta2 is smaller than that.
 inline bool stays_fit(const AdamHyper& h, int64_t decays) { return h.beta2 >= 0.999f && decays <= 4000; }

@@ -22,15 +22,18 @@ inline V8 sqrt8(const V8& v) {
 #endif
 }
 
-// The hardware's prefetchers stop at the end of a page: at the beginning of each the first lines of the next are asked for.
+// The hardware's prefetchers stop at the end of a page: at the beginning of each the first lines of the next are asked
+// for.
 inline void ask_next_page(const float* p, const float* m, const float* v, int64_t j, int64_t n) {
   constexpr int64_t kPage = 1024;
   if (j % kPage == 0 && j + kPage < n)
-    for (const float* next : {p + j + kPage, m + j + kPage, v + j + kPage}) __builtin_prefetch(next), __builtin_prefetch(next + kLine);
+    for (const float* next : {p + j + kPage, m + j + kPage, v + j + kPage})
+      __builtin_prefetch(next), __builtin_prefetch(next + kLine);
 }
 
-// Eight elements and the one definition of a step. A replay keeps them in registers: only p, m, v themselves chain from step to step, one add or
-// fma each, so divide and square root of successive steps overlap and their throughput is the limit.
+// Eight elements and the one definition of a step. A replay keeps them in registers: only p, m, v themselves chain from
+// step to step, one add or fma each, so divide and square root of successive steps overlap and their throughput is the
+// limit.
 struct Element8 {
   V8 p, m, v;
   void moments(const AdamHyper& h, AdamRest rest, const V8& g) {
@@ -44,8 +47,9 @@ struct Element8 {
   void move(const AdamHyper& h, AdamCoef c) { p = p - splat8(c.c1) * m / fma8(sqrt8(v), splat8(c.c2), splat8(h.eps)); }
 };
 
-// G eights side by side: what one waits for, the others fill. `last`: the lanes of the last that are elements. Four, or a root of two by fma as below,
-// replay faster in registers and for rows that missed sixty steps, and not in an epoch (Zen 3; docs/tried.md).
+// G eights side by side: what one waits for, the others fill. `last`: the lanes of the last that are elements. Four, or
+// a root of two by fma as below, replay faster in registers and for rows that missed sixty steps, and not in an epoch
+// (Zen 3; docs/tried.md).
 template <int G>
 struct Eights {
   Element8 e[G];
@@ -53,7 +57,8 @@ struct Eights {
   int64_t lanes(int q) const { return q + 1 < G ? 8 : last; }
   Eights(const float* p, const float* m, const float* v, int64_t lanes_of_last) : last(lanes_of_last) {
 #pragma GCC unroll 4
-    for (int q = 0; q < G; ++q) e[q] = {p ? take8(p + 8 * q, lanes(q)) : V8{}, take8(m + 8 * q, lanes(q)), take8(v + 8 * q, lanes(q))};
+    for (int q = 0; q < G; ++q)
+      e[q] = {p ? take8(p + 8 * q, lanes(q)) : V8{}, take8(m + 8 * q, lanes(q)), take8(v + 8 * q, lanes(q))};
   }
   void store(float* p, float* m, float* v) const {
 #pragma GCC unroll 4
@@ -114,7 +119,8 @@ void step_by_eight(float* p, float* m, float* v, const float* g, int64_t n, cons
   });
 }
 
-void gradient_by_eight(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t moments, int64_t t) {
+void gradient_by_eight(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t moments,
+                       int64_t t) {
   const AdamRest rest = adam_rest(s);
   by_eights(n, [&](auto side, int64_t j, int64_t lanes) {
     Eights<side()> e(p ? p + j : nullptr, m + j, v + j, lanes);
@@ -125,7 +131,8 @@ void gradient_by_eight(float* p, float* m, float* v, const float* g, int64_t n, 
   });
 }
 
-void catch_up_by_eight(float* p, float* m, float* v, int64_t n, const AdamSchedule& s, Reached at, int64_t t, bool keep) {
+void catch_up_by_eight(float* p, float* m, float* v, int64_t n, const AdamSchedule& s, Reached at, int64_t t,
+                       bool keep) {
   by_eights(n, [&](auto side, int64_t j, int64_t lanes) {
     ask_next_page(p, m, v, j, n);
     Eights<side()> e(p + j, m + j, v + j, lanes);
@@ -141,8 +148,9 @@ void catch_up_by_eight(float* p, float* m, float* v, int64_t n, const AdamSchedu
 constexpr AdamRow kByEight = {step_by_eight, gradient_by_eight, catch_up_by_eight};
 
 #if defined(__x86_64__)
-// G sixteens side by side: what one waits for, the others fill. `in`: the lanes of the last that are elements. Four together take 10 to 15 % less time
-// than one after another (rows of 4,096 out of memory that missed none to seven steps).
+// G sixteens side by side: what one waits for, the others fill. `in`: the lanes of the last that are elements. Four
+// together take 10 to 15 % less time than one after another (rows of 4,096 out of memory that missed none to seven
+// steps).
 template <int G>
 struct Sixteens {
   Element16 e[G];
@@ -166,7 +174,8 @@ struct Sixteens {
     __m512i any = _mm512_setzero_si512();
 #pragma GCC unroll 4
     for (int q = 0; q < G; ++q)
-      any = _mm512_or_si512(any, _mm512_maskz_mov_epi32(lanes(q), _mm512_or_si512(_mm512_castps_si512(e[q].m), _mm512_castps_si512(e[q].v))));
+      any = _mm512_or_si512(any, _mm512_maskz_mov_epi32(lanes(q), _mm512_or_si512(_mm512_castps_si512(e[q].m),
+                                                                                  _mm512_castps_si512(e[q].v))));
     return _mm512_test_epi32_mask(any, any) == 0;
   }
   AVX512 bool all_fit() const {
@@ -205,7 +214,8 @@ struct Sixteens {
 };
 
 template <int kByUnit, int G>
-AVX512 inline void step_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s, AdamRest rest, int64_t t) {
+AVX512 inline void step_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s,
+                                 AdamRest rest, int64_t t) {
   Sixteens<G> e(p, m, v, in);
   if (!g && e.at_rest()) return;
   if (g)
@@ -217,8 +227,8 @@ AVX512 inline void step_sixteens(float* p, float* m, float* v, const float* g, _
 }
 
 template <int kByUnit, int G>
-AVX512 inline void gradient_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s, AdamRest rest,
-                                     int64_t moments, int64_t t) {
+AVX512 inline void gradient_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s,
+                                     AdamRest rest, int64_t moments, int64_t t) {
   Sixteens<G> e(p, m, v, in);
   for (int64_t u = moments + 1; u < t; ++u) e.decay(s.hyper);
   e.moments(s.hyper, rest, g);
@@ -227,7 +237,8 @@ AVX512 inline void gradient_sixteens(float* p, float* m, float* v, const float* 
 }
 
 template <int kByUnit, int G>
-AVX512 inline void catch_up_sixteens(float* p, float* m, float* v, __mmask16 in, const AdamSchedule& s, Reached at, int64_t t, bool keep) {
+AVX512 inline void catch_up_sixteens(float* p, float* m, float* v, __mmask16 in, const AdamSchedule& s, Reached at,
+                                     int64_t t, bool keep) {
   Sixteens<G> e(p, m, v, in);
   if (e.at_rest()) return;
   if (e.all_fit() && stays_fit(s.hyper, t - at.moments))
@@ -243,11 +254,13 @@ AVX512 inline void by_sixteens(int64_t n, F&& f) {
   constexpr int kSide = 4;
   int64_t j = 0;
   for (; j + 16 * kSide <= n; j += 16 * kSide) f(std::integral_constant<int, kSide>(), j, __mmask16(0xffff));
-  for (; j < n; j += 16) f(std::integral_constant<int, 1>(), j, n - j >= 16 ? __mmask16(0xffff) : __mmask16((1u << (n - j)) - 1));
+  for (; j < n; j += 16)
+    f(std::integral_constant<int, 1>(), j, n - j >= 16 ? __mmask16(0xffff) : __mmask16((1u << (n - j)) - 1));
 }
 
 template <int kByUnit>
-AVX512 void step_by_sixteens(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t t) {
+AVX512 void step_by_sixteens(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s,
+                             int64_t t) {
   const AdamRest rest = adam_rest(s);
   by_sixteens(
       n, [&](auto side, int64_t j, __mmask16 in) __attribute__((target("avx512f"), always_inline)) {
@@ -255,7 +268,8 @@ AVX512 void step_by_sixteens(float* p, float* m, float* v, const float* g, int64
       });
 }
 template <int kByUnit>
-AVX512 void gradient_by_sixteens(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t moments, int64_t t) {
+AVX512 void gradient_by_sixteens(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s,
+                                 int64_t moments, int64_t t) {
   const AdamRest rest = adam_rest(s);
   by_sixteens(
       n, [&](auto side, int64_t j, __mmask16 in) __attribute__((target("avx512f"), always_inline)) {
@@ -263,7 +277,8 @@ AVX512 void gradient_by_sixteens(float* p, float* m, float* v, const float* g, i
       });
 }
 template <int kByUnit>
-AVX512 void catch_up_by_sixteens(float* p, float* m, float* v, int64_t n, const AdamSchedule& s, Reached at, int64_t t, bool keep) {
+AVX512 void catch_up_by_sixteens(float* p, float* m, float* v, int64_t n, const AdamSchedule& s, Reached at, int64_t t,
+                                 bool keep) {
   by_sixteens(
       n, [&](auto side, int64_t j, __mmask16 in) __attribute__((target("avx512f"), always_inline)) {
         ask_next_page(p, m, v, j, n);
@@ -272,7 +287,8 @@ AVX512 void catch_up_by_sixteens(float* p, float* m, float* v, int64_t n, const 
 }
 
 template <int kByUnit>
-constexpr AdamRow kBySixteens = {step_by_sixteens<kByUnit>, gradient_by_sixteens<kByUnit>, catch_up_by_sixteens<kByUnit>};
+constexpr AdamRow kBySixteens = {step_by_sixteens<kByUnit>, gradient_by_sixteens<kByUnit>,
+                                 catch_up_by_sixteens<kByUnit>};
 #endif
 
 }  // namespace

@@ -1,4 +1,5 @@
-// A row's steps of Adam, shared by adam_rows, its siblings, catch_up_project and project_backward_step. Private to kernels/cpu.
+// A row's steps of Adam, shared by adam_rows, its siblings, catch_up_project and project_backward_step. Private to
+// kernels/cpu.
 #pragma once
 #include "kernels/adam.h"
 
@@ -14,7 +15,8 @@ struct Reached {
 //   catch_up  p to step t; m, v stay, or go to t as well if `keep`
 struct AdamRow {
   void (*step)(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule&, int64_t t);
-  void (*gradient)(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule&, int64_t moments, int64_t t);
+  void (*gradient)(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule&, int64_t moments,
+                   int64_t t);
   void (*catch_up)(float* p, float* m, float* v, int64_t n, const AdamSchedule&, Reached, int64_t t, bool keep);
 };
 const AdamRow& adam_row_here();  // the widest of this machine
@@ -27,10 +29,13 @@ inline void bring_up(const AdamRow& row, const Table& table, int64_t r, const Ad
   table.value_at[r] = int32_t(t);
 }
 
-// One row's gradient of step t, which neither its value nor its moments have reached. The value takes the step too if it moves `at_once`.
-inline void take_gradient(const AdamRow& row, const Table& table, int64_t r, const float* g, const AdamSchedule& s, int64_t t, bool at_once) {
+// One row's gradient of step t, which neither its value nor its moments have reached. The value takes the step too if
+// it moves `at_once`.
+inline void take_gradient(const AdamRow& row, const Table& table, int64_t r, const float* g, const AdamSchedule& s,
+                          int64_t t, bool at_once) {
   bring_up(row, table, r, s, t - 1);
-  row.gradient(at_once ? table.value.row(r) : nullptr, table.m.row(r), table.v.row(r), g, table.value.cols, s, table.moments_at[r], t);
+  row.gradient(at_once ? table.value.row(r) : nullptr, table.m.row(r), table.v.row(r), g, table.value.cols, s,
+               table.moments_at[r], t);
   table.value_at[r] = int32_t(at_once ? t : t - 1), table.moments_at[r] = int32_t(t);
 }
 

@@ -8,7 +8,8 @@
 namespace ccdrec::cpu {
 namespace {
 
-// Floats ahead at which a row is asked for: sixteen by sixteen, it comes too slowly for the hardware's prefetchers (2 % of catch_up_project).
+// Floats ahead at which a row is asked for: sixteen by sixteen, it comes too slowly for the hardware's prefetchers (2 %
+// of catch_up_project).
 constexpr int64_t kAsk = 256;
 constexpr int64_t kNever = -(int64_t(1) << 60);
 
@@ -43,7 +44,10 @@ void Replays::finish() {
     if (c < F) adam_row_.catch_up(row.p + c, row.m + c, row.v + c, F - c, s_, row.at, t_, false);
   };
   for (int64_t i = 0; i < n_; ++i) {
-    from(rows_[i], i < row_ ? F / 16 * 16 : i > row_ ? 0 : begun_ ? col_ - 16 : col_);  // a sixteen that was only begun is not stored yet
+    from(rows_[i], i < row_   ? F / 16 * 16
+                   : i > row_ ? 0
+                   : begun_   ? col_ - 16
+                              : col_);  // a sixteen that was only begun is not stored yet
     x_.value_at[rows_[i].r] = int32_t(t_);
   }
   n_ = 0;
@@ -65,15 +69,17 @@ void Gradients::finish() {
   for (int64_t i = 0; i < n_; ++i) {
     const Row& row = rows_[i];
     const int64_t c = i < row_ ? F / 16 * 16 : i > row_ ? 0 : col_;
-    if (c < F) adam_row_.gradient(row.p ? row.p + c : nullptr, row.m + c, row.v + c, row.g + c, F - c, s_, row.moments, t_);
+    if (c < F)
+      adam_row_.gradient(row.p ? row.p + c : nullptr, row.m + c, row.v + c, row.g + c, F - c, s_, row.moments, t_);
     x_.value_at[row.r] = int32_t(at_once_ ? t_ : t_ - 1), x_.moments_at[row.r] = int32_t(t_);
   }
   n_ = 0;
 }
 
 #if defined(__x86_64__)
-// The sixteen in hand lives in three registers beside the tile's 27, and its root is the instruction's: with root16 for one step in four it is no faster,
-// and has to ask whether v is fit. Elements at rest are stepped too, which moves no value.
+// The sixteen in hand lives in three registers beside the tile's 27, and its root is the instruction's: with root16 for
+// one step in four it is no faster, and has to ask whether v is fit. Elements at rest are stepped too, which moves no
+// value.
 AVX512 void Replays::with_512(float* c, int64_t ldc, const float* const* a, const float* b, int64_t k, bool add) {
   const int64_t F = x_.value.cols, rate = rate_;
   const AdamHyper h = s_.hyper;
@@ -141,14 +147,16 @@ AVX512 void Gradients::with_512(float* c, int64_t ldc, const float* const* a, co
 }
 #endif
 
-void Replays::tile(float* c, int64_t ldc, int64_t rows, int64_t cols, const float* const* a, const float* b, int64_t k, bool add) {
+void Replays::tile(float* c, int64_t ldc, int64_t rows, int64_t cols, const float* const* a, const float* b, int64_t k,
+                   bool add) {
 #if defined(__x86_64__)
   if (has_work(rows, cols)) return with_512(c, ldc, a, b, k, add);
 #endif
   partial_tile(mk_, c, ldc, rows, cols, a, b, k, add);
 }
 
-void Gradients::tile(float* c, int64_t ldc, int64_t rows, int64_t cols, const float* const* a, const float* b, int64_t k, bool add) {
+void Gradients::tile(float* c, int64_t ldc, int64_t rows, int64_t cols, const float* const* a, const float* b,
+                     int64_t k, bool add) {
 #if defined(__x86_64__)
   if (has_work(rows, cols)) return with_512(c, ldc, a, b, k, add);
 #endif

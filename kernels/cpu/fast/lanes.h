@@ -1,5 +1,6 @@
-// Eight float lanes, and the few row operations that the estimator and the reverse process share. Private to kernels/cpu.
-// One fma per lane and term, lanes always eight: the same bits with AVX2, AVX-512 or none (then the compiler spells the lanes out).
+// Eight float lanes, and the few row operations that the estimator and the reverse process share. Private to
+// kernels/cpu. One fma per lane and term, lanes always eight: the same bits with AVX2, AVX-512 or none (then the
+// compiler spells the lanes out).
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -10,7 +11,8 @@
 
 #include "kernels/numbers.h"
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // without AVX a V8 travels in memory; every function here is inline, so no ABI is at stake
+#pragma GCC diagnostic ignored \
+    "-Wpsabi"  // without AVX a V8 travels in memory; every function here is inline, so no ABI is at stake
 #endif
 
 namespace ccdrec::cpu {
@@ -41,7 +43,8 @@ inline V8 fma8(const V8& a, const V8& b, const V8& c) {
 }
 inline float sum8(const V8& v) {  // ((v0+v4)+(v2+v6)) + ((v1+v5)+(v3+v7))
 #if defined(__AVX2__) && defined(__FMA__)
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)), two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1)),
+               two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 #else
   return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
@@ -85,8 +88,8 @@ inline float layer_norm_row(float* x, const float* token, int64_t d) {
   return rstd;
 }
 
-// Softmax over c of the scores s[(r*K + c)*n + i], for every row r and item i < n: items innermost, so that they fill the lanes,
-// whose bits are those of numbers.h one by one.
+// Softmax over c of the scores s[(r*K + c)*n + i], for every row r and item i < n: items innermost, so that they fill
+// the lanes, whose bits are those of numbers.h one by one.
 // Then w[c*n + i] = mean over r of a_rc.
 inline void softmax_items(float* s, float* w, int64_t K, int64_t n, float scale) {
   for (int64_t c = 0; c < K * n; ++c) w[c] = 0;

@@ -68,7 +68,9 @@ __attribute__((target("avx2"))) int64_t above_avx2(int32_t* at, const float* x, 
   for (; j + 32 <= n; j += 32) {  // the common case: one branch for 32 scores, nothing found
     uint32_t bits = 0;
 #pragma GCC unroll 4
-    for (int q = 0; q < 4; ++q) bits |= uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + j + 8 * q), bound, _CMP_NLE_UQ))) << (8 * q);
+    for (int q = 0; q < 4; ++q)
+      bits |= uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + j + 8 * q), bound, _CMP_NLE_UQ)))
+              << (8 * q);
     for (; bits; bits &= bits - 1) at[found++] = int32_t(j) + __builtin_ctz(bits);
   }
   for (; j < n; ++j)
@@ -82,9 +84,11 @@ inline __attribute__((always_inline)) void ask(const Ahead& ahead, int64_t i) {
   for (int64_t l = 0; l < kLinesAhead; ++l) __builtin_prefetch(from + kLine * l, 0, 2);
 }
 
-// 12 accumulators, 2 registers of B, 1 of A: 15 of 16. Per term 8 loads and 12 fma; two fma a cycle are the limit. A row is asked for every other term.
+// 12 accumulators, 2 registers of B, 1 of A: 15 of 16. Per term 8 loads and 12 fma; two fma a cycle are the limit. A
+// row is asked for every other term.
 template <class A>
-__attribute__((target("avx2,fma"))) void avx2(float* c, int64_t ldc, A a, const float* b, int64_t k, bool add, const Ahead& ahead) {
+__attribute__((target("avx2,fma"))) void avx2(float* c, int64_t ldc, A a, const float* b, int64_t k, bool add,
+                                              const Ahead& ahead) {
   constexpr int mr = 6, nr = 16;
   __m256 sum[mr][2];
 #pragma GCC unroll 6
@@ -118,7 +122,8 @@ template <class A>
 AVX512 void avx512(float* c, int64_t ldc, A a, const float* b, int64_t k, bool add, const Ahead& ahead) {
   Tile512 tile;
   int64_t t = 0;
-  for (int64_t i = 0; i < ahead.n && t + 2 <= k; ++i, t += 2) tile.add_term(a, b, t), ask(ahead, i), tile.add_term(a, b, t + 1);
+  for (int64_t i = 0; i < ahead.n && t + 2 <= k; ++i, t += 2)
+    tile.add_term(a, b, t), ask(ahead, i), tile.add_term(a, b, t + 1);
   for (; t < k; ++t) tile.add_term(a, b, t);
   tile.store(c, ldc, add);
 }
@@ -137,18 +142,27 @@ template <void (*kernel)(float*, int64_t, Columns, const float*, int64_t, bool, 
 void across(float* c, int64_t ldc, Rows a, int64_t first, const float* b, int64_t k, bool add, const Ahead& ahead) {
   kernel(c, ldc, {a, first}, b, k, add, ahead);
 }
-const MicroKernel kPortable = {
-    "portable", 6, 16, in_place<portable<Rows>>, packed<portable<const float*>>, across<portable<Columns>>, above_portable, between_portable};
+const MicroKernel kPortable = {"portable",
+                               6,
+                               16,
+                               in_place<portable<Rows>>,
+                               packed<portable<const float*>>,
+                               across<portable<Columns>>,
+                               above_portable,
+                               between_portable};
 #if defined(__x86_64__)
-const MicroKernel kAvx2 = {"avx2", 6, 16, in_place<avx2<Rows>>, packed<avx2<const float*>>, across<avx2<Columns>>, above_avx2, between_avx2};
-const MicroKernel kAvx512 = {"avx512",   12,          32, in_place<avx512<Rows>>, packed<avx512<const float*>>, across<avx512<Columns>>,
-                             above_avx2, between_avx2};
+const MicroKernel kAvx2 = {
+    "avx2", 6, 16, in_place<avx2<Rows>>, packed<avx2<const float*>>, across<avx2<Columns>>, above_avx2, between_avx2};
+const MicroKernel kAvx512 = {
+    "avx512",   12,          32, in_place<avx512<Rows>>, packed<avx512<const float*>>, across<avx512<Columns>>,
+    above_avx2, between_avx2};
 #endif
 
 const MicroKernel& default_kernel() {
   if (const char* wanted = std::getenv("CCDREC_ISA"); wanted && *wanted) {
     if (const MicroKernel* k = find_kernel(wanted)) return *k;
-    throw std::invalid_argument(std::string("CCDREC_ISA=") + wanted + ": expected portable, avx2 or avx512, and a processor that has it");
+    throw std::invalid_argument(std::string("CCDREC_ISA=") + wanted +
+                                ": expected portable, avx2 or avx512, and a processor that has it");
   }
   for (const char* name : {"avx512", "avx2"}) {
     if (const MicroKernel* k = find_kernel(name)) return *k;
@@ -163,7 +177,8 @@ std::atomic<const MicroKernel*> g_forced{nullptr};
 const MicroKernel* find_kernel(const char* name) {
 #if defined(__x86_64__)
   if (!std::strcmp(name, "avx512")) return __builtin_cpu_supports("avx512f") ? &kAvx512 : nullptr;
-  if (!std::strcmp(name, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &kAvx2 : nullptr;
+  if (!std::strcmp(name, "avx2"))
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &kAvx2 : nullptr;
 #endif
   return std::strcmp(name, "portable") ? nullptr : &kPortable;
 }
@@ -213,7 +228,8 @@ static void transpose8(V8 (&x)[8]) {
     x[i + 4] = __builtin_shufflevector(z[i], z[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
 }
 
-// Eight rows at a time, and what is left row by row. More of them side by side, a power of two apart, would share a few sets of the cache.
+// Eight rows at a time, and what is left row by row. More of them side by side, a power of two apart, would share a few
+// sets of the cache.
 void pack_along(float* panel, int64_t width, const float* p, int64_t ld, int64_t k, int64_t count, const float* mean) {
   int64_t c = 0;
   for (; c + 8 <= std::min(width, count); c += 8) {

@@ -10,8 +10,9 @@ namespace ccdrec::cpu {
 // v_i[l] = draw(stream, row, sub + l).v[i] for 16 consecutive subs.
 static void draw16(uint32_t (*v)[16], Stream stream, uint32_t row, uint32_t sub) {
 #if defined(__AVX2__)
-  // Philox4x32-10 with a word in the low half of each 64-bit lane. What a product leaves in a high half is harmless: products read low
-  // halves only. Lanes 0 1 4 5 | 2 3 6 7, so that the in-lane shuffle at the end puts eight words in order.
+  // Philox4x32-10 with a word in the low half of each 64-bit lane. What a product leaves in a high half is harmless:
+  // products read low halves only. Lanes 0 1 4 5 | 2 3 6 7, so that the in-lane shuffle at the end puts eight words in
+  // order.
   for (uint32_t base = 0; base < 16; base += 8) {
     const __m256i first = _mm256_set1_epi64x(int64_t(sub + base));
     __m256i c0[2], c1[2], c2[2], c3[2];

@@ -6,7 +6,8 @@ namespace ccdrec::cpu {
 namespace {
 
 constexpr int64_t kTileCols = 256;
-constexpr int64_t kMaxGroups = 8;  // micro-tiles a tile is high; fewer when C is small, so that there is work for all threads
+constexpr int64_t kMaxGroups =
+    8;  // micro-tiles a tile is high; fewer when C is small, so that there is work for all threads
 constexpr int64_t kEnoughTiles = 16;
 constexpr int64_t kStrip = 8;  // panels packed together, so that rows are read a strip at a time
 
@@ -20,13 +21,15 @@ void product_scratch(ScratchPlan& p, int64_t m, int64_t n, int64_t k, bool left_
 
 void pack_right(float* panels, const Right& right, int64_t n, int64_t k0, int64_t kc, int64_t p0, int64_t p1) {
   const int64_t nr = micro_kernel().nr;
-  if (!right.trans) pack_across(panels, nr, right.p + k0 * right.ld, right.ld, kc, p0 * nr, std::min(n, p1 * nr) - p0 * nr);
+  if (!right.trans)
+    pack_across(panels, nr, right.p + k0 * right.ld, right.ld, kc, p0 * nr, std::min(n, p1 * nr) - p0 * nr);
   for (int64_t p = p0; right.trans && p < p1; ++p)
-    pack_along(panels + (p - p0) * kc * nr, nr, right.p + p * nr * right.ld + k0, right.ld, kc, std::min(nr, n - p * nr));
+    pack_along(panels + (p - p0) * kc * nr, nr, right.p + p * nr * right.ld + k0, right.ld, kc,
+               std::min(nr, n - p * nr));
 }
 
-// Right is packed whole, in blocks of 256 terms and panels of nr columns; then the tiles of C go to the threads. Within a tile and block a panel
-// (32 KB at most) stays in L1 while the rows pass by.
+// Right is packed whole, in blocks of 256 terms and panels of nr columns; then the tiles of C go to the threads. Within
+// a tile and block a panel (32 KB at most) stays in L1 while the rows pass by.
 void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, bool accumulate) {
   const int64_t m = c.rows, n = c.cols;
   if (m == 0 || n == 0) return;
@@ -36,8 +39,10 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
   }
   if (left.trans) return transposed_product(ctx, c, k, left, right, accumulate);
   const MicroKernel& mk = micro_kernel();
-  const int64_t mr = mk.mr, nr = mk.nr, groups = ceil_div(m, mr), panels = ceil_div(n, nr), col_tiles = ceil_div(n, kTileCols);
-  const int64_t tile_groups = std::clamp<int64_t>(groups * col_tiles / kEnoughTiles, 1, kMaxGroups), row_tiles = ceil_div(groups, tile_groups);
+  const int64_t mr = mk.mr, nr = mk.nr, groups = ceil_div(m, mr), panels = ceil_div(n, nr),
+                col_tiles = ceil_div(n, kTileCols);
+  const int64_t tile_groups = std::clamp<int64_t>(groups * col_tiles / kEnoughTiles, 1, kMaxGroups),
+                row_tiles = ceil_div(groups, tile_groups);
   float* packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * k) * sizeof(float)));
 
 #pragma omp parallel num_threads(ctx.threads_for(kTermNs* m* n* k))
@@ -45,7 +50,8 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
     const int64_t blocks = ceil_div(k, kBlock), strips = ceil_div(panels, kStrip);
 #pragma omp for
     for (int64_t bs = 0; bs < blocks * strips; ++bs) {
-      const int64_t k0 = bs / strips * kBlock, kc = std::min(kBlock, k - k0), p0 = bs % strips * kStrip, p1 = std::min(p0 + kStrip, panels);
+      const int64_t k0 = bs / strips * kBlock, kc = std::min(kBlock, k - k0), p0 = bs % strips * kStrip,
+                    p1 = std::min(p0 + kStrip, panels);
       pack_right(packed + (k0 * panels + p0 * kc) * nr, right, n, k0, kc, p0, p1);
     }
 #pragma omp for schedule(dynamic, 1) nowait
@@ -55,12 +61,13 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
       for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
         const int64_t kc = std::min(kBlock, k - k0);
         const float* a[kMaxGroups * kMaxMr];
-        for (int64_t i = 0; i < (g1 - g0) * mr; ++i) a[i] = left.row(std::min(g0 * mr + i, m - 1)) + k0;  // beyond the edge: any row
+        for (int64_t i = 0; i < (g1 - g0) * mr; ++i)
+          a[i] = left.row(std::min(g0 * mr + i, m - 1)) + k0;  // beyond the edge: any row
         for (int64_t p = p0; p < p1; ++p) {
           const float* b = packed + k0 * panels * nr + p * kc * nr;
           for (int64_t g = g0; g < g1; ++g)
-            partial_tile(mk, c.row(g * mr) + p * nr, n, std::min(mr, m - g * mr), std::min(nr, n - p * nr), a + (g - g0) * mr, b, kc,
-                         accumulate || k0 > 0);
+            partial_tile(mk, c.row(g * mr) + p * nr, n, std::min(mr, m - g * mr), std::min(nr, n - p * nr),
+                         a + (g - g0) * mr, b, kc, accumulate || k0 > 0);
         }
       }
     }

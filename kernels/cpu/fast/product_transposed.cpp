@@ -1,4 +1,5 @@
-// The product with a transposed left operand, C (m,n) = or += X^T Y with X (k,m) and Y (k,n): gradients of weights, summed over the rows of a batch.
+// The product with a transposed left operand, C (m,n) = or += X^T Y with X (k,m) and Y (k,n): gradients of weights,
+// summed over the rows of a batch.
 #include <algorithm>
 #include <atomic>
 #include <utility>
@@ -8,9 +9,10 @@
 namespace ccdrec::cpu {
 namespace {
 
-constexpr int64_t kChunk = kLinesAhead * kLine;  // columns of X that are multiplied together: whole tiles of 12 and of 6
-constexpr int64_t kWidest = 4 * kChunk;          // of a strip, which a thread takes with all its terms
-constexpr int64_t kStripsEach = 4;               // for a thread at least, where C has as many chunks
+constexpr int64_t kChunk =
+    kLinesAhead * kLine;                 // columns of X that are multiplied together: whole tiles of 12 and of 6
+constexpr int64_t kWidest = 4 * kChunk;  // of a strip, which a thread takes with all its terms
+constexpr int64_t kStripsEach = 4;       // for a thread at least, where C has as many chunks
 constexpr int64_t kMostSums = int64_t(4) << 20;  // floats of block sums that are kept
 
 // The rows of X that a block of terms reads.
@@ -23,9 +25,12 @@ struct Terms {
   }
 };
 
-// C[m0..m1) = or += X[:, m0..m1)^T B over a block of terms, kChunk rows of C at most. b: B's panels. Meanwhile the rows `asked` are asked for.
-void multiply(const MicroKernel& mk, Mat c, const Terms& x, int64_t m0, int64_t m1, const float* b, bool add, Ahead asked) {
-  const int64_t mr = mk.mr, nr = mk.nr, n = c.cols, panels = ceil_div(n, nr), groups = ceil_div(m1 - m0, mr), asked_end = asked.n;
+// C[m0..m1) = or += X[:, m0..m1)^T B over a block of terms, kChunk rows of C at most. b: B's panels. Meanwhile the rows
+// `asked` are asked for.
+void multiply(const MicroKernel& mk, Mat c, const Terms& x, int64_t m0, int64_t m1, const float* b, bool add,
+              Ahead asked) {
+  const int64_t mr = mk.mr, nr = mk.nr, n = c.cols, panels = ceil_div(n, nr), groups = ceil_div(m1 - m0, mr),
+                asked_end = asked.n;
   Ahead now = asked;
   now.n = ceil_div(asked.n, panels * groups);
   float edge_values[kBlock * kMaxMr];  // a tile reads mr columns, and behind the last ones of X nobody may read
@@ -41,17 +46,19 @@ void multiply(const MicroKernel& mk, Mat c, const Terms& x, int64_t m0, int64_t 
     for (int64_t m = m0; m < m1; m += mr) {
       now.row = asked.row + asked_for, now.n = std::min(now.n, asked_end - asked_for), asked_for += now.n;
       const int64_t rows = std::min(mr, m1 - m);
-      partial_tile(mk, c.row(m) + p * nr, n, rows, std::min(nr, n - p * nr), rows < mr ? Across{edge, 0, now} : Across{x.row, m, now},
-                   b + p * x.n * nr, x.n, add);
+      partial_tile(mk, c.row(m) + p * nr, n, rows, std::min(nr, n - p * nr),
+                   rows < mr ? Across{edge, 0, now} : Across{x.row, m, now}, b + p * x.n * nr, x.n, add);
     }
 }
 
-// A thread takes strips of columns, the terms block by block. The rows of X lie pages apart, where no hardware prefetcher follows, and a power of two at
-// that, so that a cache holds few of them: while a chunk is multiplied, the lines of the next are asked for.
+// A thread takes strips of columns, the terms block by block. The rows of X lie pages apart, where no hardware
+// prefetcher follows, and a power of two at that, so that a cache holds few of them: while a chunk is multiplied, the
+// lines of the next are asked for.
 void by_strips(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, bool accumulate) {
   const MicroKernel& mk = micro_kernel();
   const int64_t m = c.rows, n = c.cols, nr = mk.nr, panels = ceil_div(n, nr), blocks = ceil_div(k, kBlock);
-  const int64_t width = std::clamp(m / (kStripsEach * ctx.threads) / kChunk * kChunk, kChunk, kWidest), strips = ceil_div(m, width);
+  const int64_t width = std::clamp(m / (kStripsEach * ctx.threads) / kChunk * kChunk, kChunk, kWidest),
+                strips = ceil_div(m, width);
   float* const packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * k) * sizeof(float)));
   std::atomic<int64_t> taken{0};
 #pragma omp parallel num_threads(ctx.threads_for(kTermNs* m* n* k))

@@ -7,8 +7,8 @@
 
 namespace ccdrec::cpu {
 
-// Sorts `from` (n) by its upper half, values in [0, limit); `to` (n) is room. Returns whichever of the two holds the result. Two passes of a
-// byte each for 50,000 rows: the counters stay in L1.
+// Sorts `from` (n) by its upper half, values in [0, limit); `to` (n) is room. Returns whichever of the two holds the
+// result. Two passes of a byte each for 50,000 rows: the counters stay in L1.
 inline uint64_t* sort_by_high_half(uint64_t* from, uint64_t* to, int64_t n, int64_t limit) {
   const int bits = limit > 1 ? std::bit_width(uint64_t(limit - 1)) : 0;
   const int passes = (bits + 10) / 11, digit = passes ? (bits + passes - 1) / passes : 0;

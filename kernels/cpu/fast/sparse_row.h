@@ -1,5 +1,5 @@
-// One row of a sparse product, the output kept in registers: what spmm and propagate share; and what loops over listed rows ask for ahead. Private to
-// kernels/cpu and its bench.
+// One row of a sparse product, the output kept in registers: what spmm and propagate share; and what loops over listed
+// rows ask for ahead. Private to kernels/cpu and its bench.
 #pragma once
 #include <algorithm>
 
@@ -8,7 +8,8 @@
 
 namespace ccdrec::cpu {
 
-// The edges ahead whose row of X is asked for early: X is larger than L2, and a row arrives as four lines. (Forward 6 % shorter at Baby's shape.)
+// The edges ahead whose row of X is asked for early: X is larger than L2, and a row arrives as four lines. (Forward 6 %
+// shorter at Baby's shape.)
 #if defined(__AVX512F__)
 constexpr int64_t kEdgesAhead = 16;
 #else
@@ -18,9 +19,10 @@ constexpr int64_t kEdgesAhead = 8;
 inline void ask_for_row(const float* x) {  // 64 columns
   for (int line = 0; line < 4; ++line) __builtin_prefetch(x + 16 * line);
 }
-// Out of a table that no cache holds rows come later than sixteen edges take, and more of them can be on their way to L2 than to L1. (Two layers at the
-// Electronics set's size, a table of 65 MB, Zen 4: forward 15 % shorter, backward 16 %; up to 33 MB nothing.) On AMD only: on Intel nobody has measured it
-// for such tables, and for one of 7 MB it was slower.
+// Out of a table that no cache holds rows come later than sixteen edges take, and more of them can be on their way to
+// L2 than to L1. (Two layers at the Electronics set's size, a table of 65 MB, Zen 4: forward 15 % shorter, backward 16
+// %; up to 33 MB nothing.) On AMD only: on Intel nobody has measured it for such tables, and for one of 7 MB it was
+// slower.
 constexpr int64_t kFarEdgesAhead = 32, kFarBytes = int64_t(32) << 20;
 inline void ask_for_far_row(const float* x) {
   for (int line = 0; line < 4; ++line) __builtin_prefetch(x + 16 * line, 0, 2);
@@ -39,13 +41,15 @@ inline void ask_to_write_row(float* y) {
 // Listed rows that a loop asks for ahead: no hardware prefetcher follows a list.
 constexpr int64_t kListAhead = 8;
 
-// The columns of X that a product reads as they are; others count as zero rows. Where most are set it is cheaper to look an edge up when it is multiplied.
+// The columns of X that a product reads as they are; others count as zero rows. Where most are set it is cheaper to
+// look an edge up when it is multiplied.
 struct ColumnMask {
   const uint8_t* set = nullptr;  // (N), null: all
   bool most = true;
 };
 
-// The edges of one row, val[e] and col[e] for e in [begin, end). Behind them, up to `ask_end`, come those of rows that are next. Far: rows_are_far(X).
+// The edges of one row, val[e] and col[e] for e in [begin, end). Behind them, up to `ask_end`, come those of rows that
+// are next. Far: rows_are_far(X).
 template <bool Far>
 struct RowEdges {
   const int32_t* col;
@@ -114,8 +118,9 @@ inline void sparse_row_as(const RowEdges<Far>& a, CMat x, Start&& start, Store&&
   if (j < d) sparse_row_block<1, Masked>(a, x, j, d - j, start, store);
 }
 
-// For the eights of a row: store(j, lanes, start + sum_e val[e] X[col[e], j..]), edges in order, one fma each; start(j, lanes, acc) sets the
-// accumulator. lanes = 8, fewer at the end. Columns go 64 at a time (four or eight accumulators), then eight at a time.
+// For the eights of a row: store(j, lanes, start + sum_e val[e] X[col[e], j..]), edges in order, one fma each; start(j,
+// lanes, acc) sets the accumulator. lanes = 8, fewer at the end. Columns go 64 at a time (four or eight accumulators),
+// then eight at a time.
 template <bool Far, class Start, class Store>
 inline void sparse_row(const RowEdges<Far>& a, CMat x, Start&& start, Store&& store) {
   if (a.mask)
@@ -124,9 +129,10 @@ inline void sparse_row(const RowEdges<Far>& a, CMat x, Start&& start, Store&& st
     sparse_row_as<false>(a, x, start, store);
 }
 
-// Edges of rows that do not lie one behind the other in the graph, or of which a mask leaves some, copied so that they do: then rows of X can be asked for
-// across the rows' ends, and no branch depends on the mask. (Baby, batches of 2,048, Zen 4: backward a fifth to a quarter shorter, forward up to a tenth.
-// Not measured on Intel, where hits listed row by row, with nothing asked for ahead, once took longer than the branch: docs/tried.md.)
+// Edges of rows that do not lie one behind the other in the graph, or of which a mask leaves some, copied so that they
+// do: then rows of X can be asked for across the rows' ends, and no branch depends on the mask. (Baby, batches of
+// 2,048, Zen 4: backward a fifth to a quarter shorter, forward up to a tenth. Not measured on Intel, where hits listed
+// row by row, with nothing asked for ahead, once took longer than the branch: docs/tried.md.)
 class EdgeBuffer {
  public:
   static constexpr int64_t kRoom = 1024, kRows = 128;  // 8 KB of edges: they stay in L1 beside rows of X
@@ -156,7 +162,9 @@ class EdgeBuffer {
   int64_t rows_ = 0, end_[kRows + 1];
 };
 
-inline int64_t rows_in_chunk(int64_t n, int threads) { return std::clamp<int64_t>(n / (16 * int64_t(threads)), 64, 256); }
+inline int64_t rows_in_chunk(int64_t n, int threads) {
+  return std::clamp<int64_t>(n / (16 * int64_t(threads)), 64, 256);
+}
 
 template <bool Far, class Ask, class Row>
 inline void each_row_as(int threads, const Csr& a, RowList rows, CMat x, ColumnMask mask, Ask&& ask, Row&& row) {
@@ -167,7 +175,9 @@ inline void each_row_as(int threads, const Csr& a, RowList rows, CMat x, ColumnM
   const auto ask_rows_ahead = [&](int64_t j) {
     if (j + kRowsAhead < n) ask(rows.at(j + kRowsAhead));
   };
-  const bool in_place = mask.most && (!rows.idx || 2 * n > N);  // nearly always the edges behind a row's own are those of the next one listed
+  const bool in_place =
+      mask.most &&
+      (!rows.idx || 2 * n > N);  // nearly always the edges behind a row's own are those of the next one listed
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
   for (int64_t j0 = 0; j0 < n; j0 += chunk) {
     const int64_t j1 = std::min(n, j0 + chunk);
@@ -205,8 +215,9 @@ inline void each_row_as(int threads, const Csr& a, RowList rows, CMat x, ColumnM
   }
 }
 
-// The rows of a list, popular rows being long: chunks of 64 to 256 go to whichever thread is free. `row(r, edges, first, last)` must only write row r; it
-// is called once, or for the pieces of a long row in order, first to last. `ask(r)` asks for what else row r will read and write.
+// The rows of a list, popular rows being long: chunks of 64 to 256 go to whichever thread is free. `row(r, edges,
+// first, last)` must only write row r; it is called once, or for the pieces of a long row in order, first to last.
+// `ask(r)` asks for what else row r will read and write.
 template <class Ask, class Row>
 inline void each_row(int threads, const Csr& a, RowList rows, CMat x, ColumnMask mask, Ask&& ask, Row&& row) {
   if (rows_are_far(x))

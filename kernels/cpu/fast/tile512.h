@@ -1,12 +1,14 @@
-// The register tile of microkernel.h with AVX-512, term by term, so that other work can stand between the terms. Private to kernels/cpu.
+// The register tile of microkernel.h with AVX-512, term by term, so that other work can stand between the terms.
+// Private to kernels/cpu.
 #pragma once
 #include "kernels/cpu/fast/microkernel.h"
 #include "kernels/cpu/fast/root16.h"
 
 namespace ccdrec::cpu {
 
-// A[r,t] of a tile: rows in place, a panel, or columns of the transpose's rows. One pointer instead of mr leaves registers: with twelve pointers and a
-// stride the compiler kept some of them in vector registers, and each move back took a cycle from the fma.
+// A[r,t] of a tile: rows in place, a panel, or columns of the transpose's rows. One pointer instead of mr leaves
+// registers: with twelve pointers and a stride the compiler kept some of them in vector registers, and each move back
+// took a cycle from the fma.
 template <int mr>
 float term(const float* const* rows, int r, int64_t t) {
   return rows[r][t];

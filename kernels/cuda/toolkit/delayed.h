@@ -1,4 +1,5 @@
-// Whether the CUDA toolkit's libraries can be loaded (delayed.cu), asked before a GPU is taken. Private to kernels/cuda/toolkit and its test.
+// Whether the CUDA toolkit's libraries can be loaded (delayed.cu), asked before a GPU is taken. Private to
+// kernels/cuda/toolkit and its test.
 #pragma once
 #include <string>
 

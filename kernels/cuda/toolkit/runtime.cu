@@ -1,4 +1,5 @@
-// A real GPU: memory, the stream, recorded steps as CUDA graphs, NVTX ranges, and sentences for what can be wrong with a machine.
+// A real GPU: memory, the stream, recorded steps as CUDA graphs, NVTX ranges, and sentences for what can be wrong with
+// a machine.
 #include <nvtx3/nvToolsExt.h>
 #include <nvtx3/nvToolsExtCudaRt.h>
 
@@ -34,17 +35,19 @@ void check_cuda(cudaError_t e, const char* what, const char* file, int line) {
   if (e == cudaSuccess) return;
   (void)cudaGetLastError();
   if (e == cudaErrorMemoryAllocation) throw DeviceOutOfMemory(what, 0, free_memory_now());
-  throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what + ": " + cudaGetErrorName(e) + " (" + cudaGetErrorString(e) +
-                           ")");
+  throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what + ": " + cudaGetErrorName(e) +
+                           " (" + cudaGetErrorString(e) + ")");
 }
 
 void check_blas(cublasStatus_t s, const char* what, const char* file, int line) {
   if (s == CUBLAS_STATUS_SUCCESS) return;
   if (s == CUBLAS_STATUS_ALLOC_FAILED) throw DeviceOutOfMemory(what, 0, free_memory_now());
-  throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what + ": " + cublasGetStatusString(s));
+  throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what + ": " +
+                           cublasGetStatusString(s));
 }
 
-// A launch refused for its geometry is reported by cudaGetLastError alone. CCDREC_SYNC_LAUNCHES (debug builds): the execution as well.
+// A launch refused for its geometry is reported by cudaGetLastError alone. CCDREC_SYNC_LAUNCHES (debug builds): the
+// execution as well.
 void check_launch(Ctx& ctx, const char* kernel, const char* file, int line) {
   check_cuda(cudaGetLastError(), kernel, file, line);
 #if defined(CCDREC_SYNC_LAUNCHES)
@@ -202,8 +205,8 @@ void forget(Ctx& ctx, void* r) {
   --backend(ctx).recordings;
 }
 
-// What the libraries take without being asked for it: their kernels, loaded when first used, and cudaMalloc's steps of 2 MB. An allowance, not
-// measured.
+// What the libraries take without being asked for it: their kernels, loaded when first used, and cudaMalloc's steps of
+// 2 MB. An allowance, not measured.
 constexpr size_t kLibraryCode = size_t(64) << 20;
 
 __global__ void probe() {}
@@ -213,17 +216,23 @@ __global__ void probe() {}
 std::string why_no_gpu(const GpuInfo& g, cudaError_t e, int devices) {
   if (g.driver == "none") return "no NVIDIA driver was found";
   if (e == cudaErrorInsufficientDriver)
-    return "the NVIDIA driver serves CUDA " + g.driver + ", this build needs " + g.toolkit + "; update the driver or build with an older toolkit";
-  if (e == cudaErrorNoDevice || (e == cudaSuccess && devices == 0)) return "no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES may hide it)";
+    return "the NVIDIA driver serves CUDA " + g.driver + ", this build needs " + g.toolkit +
+           "; update the driver or build with an older toolkit";
+  if (e == cudaErrorNoDevice || (e == cudaSuccess && devices == 0))
+    return "no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES may hide it)";
   return e == cudaSuccess ? "" : std::string("the CUDA runtime answers: ") + cudaGetErrorString(e);
 }
 // A driver older than the toolkit runs what was compiled for its GPU, but compiles no PTX of it.
 std::string why_not_this_gpu(const GpuInfo& g, cudaError_t image, int64_t shared) {
-  const std::string gpu = "the GPU (" + g.name + ", compute capability " + std::to_string(g.major) + "." + std::to_string(g.minor) + ")";
+  const std::string gpu =
+      "the GPU (" + g.name + ", compute capability " + std::to_string(g.major) + "." + std::to_string(g.minor) + ")";
   if (image == cudaErrorUnsupportedPtxVersion)
-    return gpu + " is not among those this build is for (" + g.built_for + "), and the NVIDIA driver, which serves CUDA " + g.driver +
-           ", is too old to compile for it what a toolkit " + g.toolkit + " wrote; update the driver or build again on this machine";
-  if (image != cudaSuccess) return gpu + " is not among those this build is for (" + g.built_for + "); build again on this machine";
+    return gpu + " is not among those this build is for (" + g.built_for +
+           "), and the NVIDIA driver, which serves CUDA " + g.driver +
+           ", is too old to compile for it what a toolkit " + g.toolkit +
+           " wrote; update the driver or build again on this machine";
+  if (image != cudaSuccess)
+    return gpu + " is not among those this build is for (" + g.built_for + "); build again on this machine";
   if (shared < kLeastShared)
     return gpu + " offers a block " + std::to_string(shared / 1024) + " KB of shared memory, and the kernels need " +
            std::to_string(kLeastShared / 1024) + "; a GPU of compute capability 8.0 or later has them";
@@ -290,7 +299,9 @@ void open_gpu(Ctx& ctx, const char* precision) {
   CHECK_CUDA(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
   nvtxNameCudaStreamA(s, "ccdrec");
   const std::string p = precision;
-  b->compute = p == "tf32" ? CUBLAS_COMPUTE_32F_FAST_TF32 : p == "bf16" ? CUBLAS_COMPUTE_32F_FAST_16BF : CUBLAS_COMPUTE_32F;
+  b->compute = p == "tf32"   ? CUBLAS_COMPUTE_32F_FAST_TF32
+               : p == "bf16" ? CUBLAS_COMPUTE_32F_FAST_16BF
+                             : CUBLAS_COMPUTE_32F;
   ctx.device = DeviceKind::cuda, ctx.stream = s, ctx.backend = b.release();
   void *const late = take_memory(ctx, sizeof(Late)), *const fault = take_memory(ctx, sizeof(int32_t));
   CHECK_CUDA(cudaMemsetAsync(late, 0, sizeof(Late), s));

@@ -1,9 +1,10 @@
 // cuSPARSE behind library.h, where the toolkit has it (CCDREC_CUSPARSE).
 //
-// Algorithm CUSPARSE_SPMM_CSR_ALG3: of the CSR algorithms the one NVIDIA names for results that are the same bits on every run; ALG1 and ALG2 have been
-// seen to differ from run to run. It takes A as it lies (no transpose of A, which would not be reproducible in any algorithm).
-// cusparseSpMM_preprocess is not called: it would keep per matrix, in a buffer of the caller's, what the call otherwise finds out itself. Operations keep
-// nothing of a matrix, whose values and pattern may be others behind the same pointers in the next epoch.
+// Algorithm CUSPARSE_SPMM_CSR_ALG3: of the CSR algorithms the one NVIDIA names for results that are the same bits on
+// every run; ALG1 and ALG2 have been seen to differ from run to run. It takes A as it lies (no transpose of A, which
+// would not be reproducible in any algorithm). cusparseSpMM_preprocess is not called: it would keep per matrix, in a
+// buffer of the caller's, what the call otherwise finds out itself. Operations keep nothing of a matrix, whose values
+// and pattern may be others behind the same pointers in the next epoch.
 #if defined(CCDREC_CUSPARSE)
 #include <cusparse.h>
 #endif
@@ -24,8 +25,8 @@ namespace {
 void check_sparse(cusparseStatus_t s, const char* what, const char* file, int line) {
   if (s == CUSPARSE_STATUS_SUCCESS) return;
   if (s == CUSPARSE_STATUS_ALLOC_FAILED) throw DeviceOutOfMemory(what, 0, free_memory_now());
-  throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what + ": " + cusparseGetErrorName(s) + " (" +
-                           cusparseGetErrorString(s) + ")");
+  throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + what + ": " +
+                           cusparseGetErrorName(s) + " (" + cusparseGetErrorString(s) + ")");
 }
 #define CHECK_SPARSE(call) check_sparse((call), #call, __FILE__, __LINE__)
 
@@ -42,7 +43,8 @@ cusparseHandle_t sparse(Ctx& ctx) {
   return static_cast<cusparseHandle_t>(b.sparse);
 }
 
-// Objects of the host that say where the arrays lie: a launch copies what it needs of them, so they may go when the call returns, recorded or not.
+// Objects of the host that say where the arrays lie: a launch copies what it needs of them, so they may go when the
+// call returns, recorded or not.
 struct Descriptors {
   cusparseConstSpMatDescr_t a = nullptr;
   cusparseConstDnMatDescr_t x = nullptr;
@@ -68,19 +70,22 @@ namespace library {
 
 bool has_spmm() { return true; }
 
-// How much room, then the work. The answer to the first depends on sizes alone: a recorded step asks for what its first run took.
+// How much room, then the work. The answer to the first depends on sizes alone: a recorded step asks for what its first
+// run took.
 void spmm(Ctx& ctx, Mat y, const Csr& a, const int32_t* row_ptr, CMat x, bool accumulate) {
   constexpr cusparseOperation_t kAsItIs = CUSPARSE_OPERATION_NON_TRANSPOSE;
   constexpr cusparseSpMMAlg_t kAlgorithm = CUSPARSE_SPMM_CSR_ALG3;
-  const float one = 1.0f, before = accumulate ? 1.0f : 0.0f;  // read by the host: the handle's pointer mode is left at that
+  const float one = 1.0f,
+              before = accumulate ? 1.0f : 0.0f;  // read by the host: the handle's pointer mode is left at that
   const cusparseHandle_t handle = sparse(ctx);
   Descriptors m;
-  CHECK_SPARSE(cusparseCreateConstCsr(&m.a, a.rows, a.cols, a.nnz, row_ptr, a.col, a.val, CUSPARSE_INDEX_32I, CUSPARSE_INDEX_32I,
-                                      CUSPARSE_INDEX_BASE_ZERO, CUDA_R_32F));
+  CHECK_SPARSE(cusparseCreateConstCsr(&m.a, a.rows, a.cols, a.nnz, row_ptr, a.col, a.val, CUSPARSE_INDEX_32I,
+                                      CUSPARSE_INDEX_32I, CUSPARSE_INDEX_BASE_ZERO, CUDA_R_32F));
   CHECK_SPARSE(cusparseCreateConstDnMat(&m.x, x.rows, x.cols, x.cols, x.p, CUDA_R_32F, CUSPARSE_ORDER_ROW));
   CHECK_SPARSE(cusparseCreateDnMat(&m.y, y.rows, y.cols, y.cols, y.p, CUDA_R_32F, CUSPARSE_ORDER_ROW));
   size_t bytes = 0;
-  CHECK_SPARSE(cusparseSpMM_bufferSize(handle, kAsItIs, kAsItIs, &one, m.a, m.x, &before, m.y, CUDA_R_32F, kAlgorithm, &bytes));
+  CHECK_SPARSE(
+      cusparseSpMM_bufferSize(handle, kAsItIs, kAsItIs, &one, m.a, m.x, &before, m.y, CUDA_R_32F, kAlgorithm, &bytes));
   void* const room = ctx.scratch(8, bytes ? bytes : 1);
   CHECK_SPARSE(cusparseSpMM(handle, kAsItIs, kAsItIs, &one, m.a, m.x, &before, m.y, CUDA_R_32F, kAlgorithm, room));
 }
