@@ -172,7 +172,7 @@ TEST(Case, APassThatAStepHasNotIsOneSentence) {
     return "no complaint";
   };
   EXPECT_EQ(sentence(0, 1), "--pass 1: a step has one pass, 0; Mirror Gradient (use_mg) has two");
-  s.use_mg = true;
+  s.use_mg = true, s.beta = 3;
   EXPECT_EQ(sentence(3, 0), "no complaint");
   EXPECT_EQ(sentence(3, 1), "no complaint");
   EXPECT_EQ(sentence(3, 2), "--pass 2: this step has passes 0 and 1");
