@@ -397,6 +397,7 @@ KeyTable build_table() {
          "weight of the BPR against the hard negative; the random ones have the rest");
   t.integer("negative_stats", &Settings::negative_stats, 0, 1 << 20,
             "rows an epoch whose negatives are measured (hardness in metrics.jsonl); 0: none");
+  t.keys.back().resumable = true;  // no number of the training depends on it
   for (size_t i = hard; i < t.keys.size(); ++i) t.keys[i].concerns = kRanking, t.keys[i].written_if_idle = false;
 
   t.group = "CCDRec";
