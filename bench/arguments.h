@@ -32,8 +32,9 @@ class Arguments {
   // holds is the default.
   template <class T>
   void add(const std::string& name, T& value, const std::string& text = "", const Allowed& = {});
+  // with commas
   void add_list(const std::string& name, std::vector<std::string>& values, const std::string& text = "",
-                const Allowed& = {});  // with commas
+                const Allowed& = {});
 
   // What the process is to end with: 0 after --help, 2 after a sentence about what is wrong. Nothing: go on.
   std::optional<int> parse(int argc, char** argv);

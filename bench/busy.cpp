@@ -18,9 +18,9 @@
 #include "host/training/trainer.h"
 
 namespace {
-int64_t shared = 0,
-        alone = 0;  // regions of several threads, and those that the calling thread worked through by itself
-}
+// regions of several threads, and those that the calling thread worked through by itself
+int64_t shared = 0, alone = 0;
+}  // namespace
 
 extern "C" {
 void __real_GOMP_parallel(void (*work)(void*), void* data, unsigned threads, unsigned flags);

@@ -59,7 +59,8 @@ double triad(int threads) {
 }
 
 // Twelve independent chains of vectors: enough to hide the latency of a fused multiply-add, few enough for sixteen
-// registers. This file is compiled with -ffp-contract=fast (cmake/bench.cmake), so that a * x + y is one instruction.
+// registers.
+// This file is compiled with -ffp-contract=fast (cmake/bench.cmake), so that a * x + y is one instruction.
 constexpr int kChains = 12;
 #define CCDREC_FMA_LOOP(name, attribute, width)                         \
   attribute float name(int64_t rounds) {                                \
@@ -206,9 +207,9 @@ double random_row_ns(int threads, int64_t rows) {
 
 double core_to_core_ns(int threads) {
   if (threads < 2 || omp_get_num_procs() < 2) return 0;
-  const int repetitions = 40,
-            exchanges = 200;  // many, as two threads that have just woken may share a processor for some milliseconds
-  struct alignas(128) {       // two lines, and nothing else in them: processors fetch them in pairs
+  // many, as two threads that have just woken may share a processor for some milliseconds
+  const int repetitions = 40, exchanges = 200;
+  struct alignas(128) {  // two lines, and nothing else in them: processors fetch them in pairs
     std::atomic<int> turn = 0;
   } line;
   double best = 0;
@@ -235,8 +236,7 @@ double load_average() {
   return load;
 }
 
-double peak_memory_mb() {
-  return std::strtod(field("/proc/self/status", "VmHWM").c_str(), nullptr) * 1024e-6;
-}  // the file counts kibibytes
+// the file counts kibibytes
+double peak_memory_mb() { return std::strtod(field("/proc/self/status", "VmHWM").c_str(), nullptr) * 1024e-6; }
 
 }  // namespace ccdrec::bench

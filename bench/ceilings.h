@@ -5,15 +5,13 @@
 namespace ccdrec::bench {
 
 struct Ceilings {
-  double memory_gbs =
-      // triad a = b + s c over large arrays, all threads; 16 bytes an element, as the line of a is read before it is
-      // written
-      0;
+  // triad a = b + s c over large arrays, all threads; 16 bytes an element, as the line of a is read before it is
+  // written
+  double memory_gbs = 0;
   double fma_gflops = 0;  // fused multiply-adds in registers, all threads; 2 flop each, widest vectors the machine has
-  double root_grate =
-      // 1e9 a second: a square root and a division, correctly rounded, all threads, by instructions or by fma,
-      // whichever is faster
-      0;
+  // 1e9 a second: a square root and a division, correctly rounded, all threads, by instructions or by fma, whichever is
+  // faster
+  double root_grate = 0;
   double gemm_gflops = 0;       // cpu::gemm, 1024 x 1024 x 1024
   double gemm_proj_gflops = 0;  // cpu::gemm in the shape of a modality projection: 1024 x 4096 x 64
 };

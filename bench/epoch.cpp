@@ -3,10 +3,10 @@
 //   bench_epoch --preset baby                    data of the Baby set's shape; every model in a process of its own, so
 //                                                that peak memory is its own
 //   bench_epoch --preset elec --steps 200        200 timed steps of CCDRec between a reverse process and an
-//   extrapolation
+//                                                extrapolation
 //   bench_epoch --case CCDRec                    one model, its result as JSON on stdout (what the first form runs)
 //   bench_epoch --preset baby --device cuda      on a GPU: whole epochs of replayed steps, then one epoch of direct
-//   steps for the phases
+//                                                steps for the phases
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -73,6 +73,7 @@ Settings case_settings(const std::string& name, std::string& setting) {
   s.model = chosen.model;
   s.learning_rate = published(s.model).learning_rate, s.train_batch_size = published(s.model).train_batch_size;
   s.save_best = s.save_last = false;
+  s.negative_stats = 0;  // an analysis, not the epoch
   chosen.set(s);
   setting = fmt::format("B {}", s.train_batch_size);
   const Outline o = outline_of(s);
@@ -190,8 +191,8 @@ void run_steps(const Options& o, Trainer& trainer, CaseResult& result, const std
   const double p10 = step[step.size() / 10], p90 = step[step.size() * 9 / 10];
   result.step_median_ms = 1e3 * t.median;
   add_phase(result, "prune", {prune, prune, prune, 0, 0, 0}, work);
-  for (const char* phase :
-       {"sample", "forward", "backward", "optimiser"}) {  // means: their sum is then the steps' mean
+  // means: their sum is then the steps' mean
+  for (const char* phase : {"sample", "forward", "backward", "optimiser"}) {
     const double s = model.seconds()[phase] * scale;
     add_phase(result, phase, {s, s, s, 0, 0, 0}, work);
   }
@@ -206,8 +207,8 @@ CaseResult run_case(const Options& o, const std::string& folder) {
   Settings s = case_settings(o.one, result.setting);
   s.data_path = folder, s.threads = o.threads, s.graph_cache = o.cache + "/graphs";
   s.device = o.device, s.precision = o.precision;
-  s.epochs = o.epochs + (o.device == "cuda" ? 3 : 1),
-  s.stopping_step = s.epochs;  // a GPU: dropped, recorded, .., measured by phases
+  // a GPU: dropped, recorded, .., measured by phases
+  s.epochs = o.epochs + (o.device == "cuda" ? 3 : 1), s.stopping_step = s.epochs;
   LoadOptions load;
   load.need_features = uses_features(s);
   const Dataset data = load_dataset(folder, load);

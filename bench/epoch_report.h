@@ -21,9 +21,9 @@ struct CaseResult {
   int64_t timed_steps = 0;                             // > 0: the epoch was extrapolated from this many steps
   std::vector<std::pair<std::string, Timing>> phases;  // in the order they run; "epoch" = all but the evaluation
   double step_median_ms = 0;                           // of the timed steps
-  double peak_mb = 0,
-         setup_seconds = 0;  // highest resident set of the process in 10^6 bytes; graphs, kNN, initialisation
-  bool knn_cached = false;   // the kNN lists were read, not computed
+  // highest resident set of the process in 10^6 bytes; graphs, kNN, initialisation
+  double peak_mb = 0, setup_seconds = 0;
+  bool knn_cached = false;  // the kNN lists were read, not computed
   std::string negatives;
 };
 struct Target {

@@ -36,16 +36,16 @@ struct GrowthReport {
   nlohmann::json machine, build;  // where its points were measured, by what
   int threads = 0;
   Ceilings ceilings;
-  std::vector<double>
-      row_ns;  // of random rows out of tables as large as those of the first series (random_rows.h), a scale each
+  // of random rows out of tables as large as those of the first series (random_rows.h), a scale each
+  std::vector<double> row_ns;
   std::vector<Point> points;
   const Point* find(const std::string& model, const Size&) const;
 };
 void measured_here(GrowthReport&);  // this machine, this build
 nlohmann::json growth_json(const GrowthReport&);
 GrowthReport growth_from_json(const nlohmann::json&);
-GrowthReport growth_from_text(const std::string& text,
-                              const std::string& path);  // UserError, which names `path`: no such report
+// UserError, which names `path`: no such report
+GrowthReport growth_from_text(const std::string& text, const std::string& path);
 Point point_from_text(const std::string& text, const std::string& where);
 // Why points measured here and now, by `here`, do not belong into the report; "" where they do. threads: as asked for,
 // 0 = as the report says.

@@ -3,7 +3,8 @@
 // choose.
 //
 //   bench_instructions --reference FILE            counts every case under callgrind, compares with FILE; exit code 1
-//   when something has grown bench_instructions --reference FILE --update   writes FILE instead
+//                                                  when something has grown bench_instructions --reference FILE
+//                                                  --update   writes FILE instead
 //   bench_instructions --case CCDRec --scale 2     one epoch inside counted_epoch(): what callgrind runs
 //
 // Judged, for the whole epoch and for every operation that makes up 1 % of it:
@@ -90,9 +91,10 @@ void run_case(const Options& o) {
       *std::find_if(kCaseList.begin(), kCaseList.end(), [&](const CountedCase& c) { return c.name == o.one; });
   s.model = counted.model, s.negative_stats = 0, s.data_path = data_folder(o, o.scale), s.threads = 1, s.device = "cpu";
   s.embedding_size = 16, s.train_batch_size = 100 * o.scale, s.epochs = 2, s.save_best = s.save_last = false;
-  s.reg_weight = 1e-3;  // FREEDOM then projects features too
-  s.timesteps = 5, s.tau_end = 0, s.candidate_ratio = 0.4 / o.scale,
-  s.mm_image_weight = 0.1;  // tau_end 0: the last stage, the model's own pool
+  // FREEDOM then projects features too
+  s.reg_weight = 1e-3;
+  // tau_end 0: the last stage, the model's own pool
+  s.timesteps = 5, s.tau_end = 0, s.candidate_ratio = 0.4 / o.scale, s.mm_image_weight = 0.1;
   counted.set(s);
   LoadOptions load;
   load.need_features = uses_features(s);

@@ -2,7 +2,8 @@
 // long it takes by what the machine was measured to do.
 //
 //   in turn = flop / (fma rate) + bytes / (bandwidth) + roots / (rate of a square root and a division): one resource
-//   after another, nothing overlaps largest = the largest of the three: everything overlaps
+//   after another, nothing overlaps
+//   largest = the largest of the three: everything overlaps
 //
 // `in turn` is a model and no bound: a core computes while it waits for memory, and parts of an epoch do take less. It
 // is what loops take that wait for one resource each.

@@ -54,8 +54,8 @@ namespace {
 
 constexpr const char* kFeatureEnd = "_feat.npy";
 
-std::vector<std::string> names_ending(const std::string& folder,
-                                      const std::string& end) {  // file names without the ending, sorted
+// file names without the ending, sorted
+std::vector<std::string> names_ending(const std::string& folder, const std::string& end) {
   std::vector<std::string> out;
   std::error_code ec;
   for (const auto& entry : fs::directory_iterator(folder, ec)) {
@@ -315,8 +315,8 @@ void warn_about_rows(Dataset& d, const InterFile& f) {
 }  // namespace
 
 std::string unusable_modality(const std::string& name) {
-  static const std::set<std::string> tables = {"user", "item_id", "id",
-                                               "adam"};  // before _embedding; adam lest it be taken for the moments
+  // before _embedding; adam lest it be taken for the moments
+  static const std::set<std::string> tables = {"user", "item_id", "id", "adam"};
   static const std::set<std::string> groups = {"adam", "final",     "pool", "state",     "param", "grad",
                                                "new",  "estimator", "unet", "predictor", "ssl"};
   const size_t dot = name.find('.');

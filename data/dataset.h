@@ -37,21 +37,21 @@ struct Dataset {
   std::string name, folder;
   int64_t n_users = 0, n_items = 0;  // over all rows of all splits, before filtering
   IdMap users, items;
-  std::vector<Pair> train, valid,
-      test;  // file order; valid and test rows of users without a training row are dropped (counted in warnings)
-  std::vector<Feature>
-      features;  // ordered: image first, then the others by name (spec ccdrec 2: S = a S_image + (1-a) S_other)
+  // file order; valid and test rows of users without a training row are dropped (counted in warnings)
+  std::vector<Pair> train, valid, test;
+  // ordered: image first, then the others by name (spec ccdrec 2: S = a S_image + (1-a) S_other)
+  std::vector<Feature> features;
   std::vector<std::string> warnings;  // one sentence each, counted and named
-  std::string interactions;  // 16 hex digits over every byte of the .inter file and the id mappings (not for security)
-  std::string checksum;      // the same with the features opened: what a run was computed from
+  // 16 hex digits over every byte of the .inter file and the id mappings (not for security)
+  std::string interactions;
+  std::string checksum;  // the same with the features opened: what a run was computed from
 };
 
 struct LoadOptions {
   std::string name;  // "" = the folder's name, or the only .inter file there
-  std::string
-      // MMRec's inter_file_name, read instead; a name that says another file is a contradiction, unless it is the
-      // folder's alone
-      file;
+  // MMRec's inter_file_name, read instead; a name that says another file is a contradiction, unless it is the folder's
+  // alone
+  std::string file;
   std::string user_field = "userID", item_field = "itemID",
               label_field = "x_label";  // MMRec's keys USER_ID_FIELD, ITEM_ID_FIELD, inter_splitting_label
   bool need_features = true;            // models without features do not open the npy files

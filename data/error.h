@@ -6,7 +6,7 @@
 
 namespace ccdrec {
 struct UserError : std::runtime_error {
-  explicit UserError(
-      const std::string& sentence);  // what it quotes of files and their names is made printable(), data/text.h
+  // what it quotes of files and their names is made printable(), data/text.h
+  explicit UserError(const std::string& sentence);
 };
 }  // namespace ccdrec

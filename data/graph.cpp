@@ -7,9 +7,8 @@
 namespace ccdrec {
 
 namespace {
-double degree_root(int64_t degree) {
-  return std::pow(double(degree) + 1e-7, -0.5);
-}  // the 1e-7 only keeps degree 0 finite (spec baselines 1.4)
+// the 1e-7 only keeps degree 0 finite (spec baselines 1.4)
+double degree_root(int64_t degree) { return std::pow(double(degree) + 1e-7, -0.5); }
 
 std::vector<int64_t> column_counts(const HostCsr& a) {
   std::vector<int64_t> n(size_t(a.cols), 0);
@@ -118,9 +117,9 @@ HostCsr item_graph(const std::vector<std::vector<int32_t>>& knn, const std::vect
         CHECK_THAT(c >= 0 && c < n_items);
         row.push_back({c, double(weight[m]) * value});
       }
-    std::stable_sort(row.begin(), row.end(), [](const auto& a, const auto& b) {
-      return a.first < b.first;
-    });  // equal columns stay in the order of modalities
+    std::stable_sort(row.begin(), row.end(),
+                     // equal columns stay in the order of modalities
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
     for (size_t e = 0; e < row.size();) {
       double sum = 0;
       const int32_t c = row[e].first;

@@ -19,8 +19,8 @@ struct HostCsr {
   Csr view() const { return {rows, cols, row_ptr.data(), col.data(), val.empty() ? nullptr : val.data(), nnz()}; }
 };
 
-HostCsr pairs_by_user(const std::vector<Pair>&, int64_t n_users,
-                      int64_t n_items);         // pattern, distinct, columns ascending
+// pattern, distinct, columns ascending
+HostCsr pairs_by_user(const std::vector<Pair>&, int64_t n_users, int64_t n_items);
 HostCsr user_item_graph(const HostCsr& train);  // A_sym (N,N): (deg+1e-7)^-1/2 both sides, in double, stored float
 HostCsr transpose(const HostCsr&);
 std::vector<float> edge_weights(const HostCsr& train);  // w_e = 1/sqrt((deg_u+1e-7)(deg_i+1e-7)) in CSR order
@@ -34,10 +34,9 @@ struct KnnResult {
   std::vector<int32_t> idx;  // (I,k)
   int64_t tied_rows = 0;
   bool from_cache = false;
-  std::string
-      // why the lists could not be kept on disk; empty when all went well. A damaged or foreign cache file is ignored
-      // and replaced
-      note;
+  // why the lists could not be kept on disk; empty when all went well. A damaged or foreign cache file is ignored and
+  // replaced
+  std::string note;
 };
 // The kNN lists of one modality through ops.knn_cosine, kept in cache_dir ("" = no cache) under a hash of the features'
 // bytes, k, centre and seed.

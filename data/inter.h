@@ -51,7 +51,7 @@ struct InterFile {
 struct InterFields {
   std::string user, item, label;
 };
-InterFile read_inter(const std::string& path, const InterFields&, const IdMapping& users,
-                     const IdMapping& items);  // path may end in .gz
+// path may end in .gz
+InterFile read_inter(const std::string& path, const InterFields&, const IdMapping& users, const IdMapping& items);
 
 }  // namespace ccdrec

@@ -91,8 +91,8 @@ KnnResult knn_lists(Ctx& ctx, const Ops& ops, const Feature& f, int64_t k, bool 
     const bool in_place = ctx.device == DeviceKind::cpu && m.floats();
     DeviceBlock x(ctx, ops, in_place ? 0 : size_t(I * F) * 4), idx(ctx, ops, size_t(I * k) * 4),
         tied(ctx, ops, sizeof(int64_t));
-    const int64_t tile =
-        std::max<int64_t>(1, (int64_t(4) << 20) / F);  // 16 MB of rows at a time: the host never holds a second copy
+    // 16 MB of rows at a time: the host never holds a second copy
+    const int64_t tile = std::max<int64_t>(1, (int64_t(4) << 20) / F);
     std::vector<float> rows(size_t(std::min(tile, I) * F), 0.0f);
     for (int64_t first = 0; first < I; first += tile) {  // in place too: read_rows refuses what is not finite
       const int64_t n = std::min(tile, I - first);

@@ -24,8 +24,8 @@ class NpyMatrix {
   std::string dtype() const { return dtype_; }          // "<f4", "<f8", "<f2"
   const unsigned char* bytes() const { return data_; }  // the array as stored; byte_count() of them: for fingerprints
   size_t byte_count() const;
-  const float* floats()
-      const;  // the array itself where it is float32 in row order, aligned; null otherwise. Not looked through for NaN
+  // the array itself where it is float32 in row order, aligned; null otherwise. Not looked through for NaN
+  const float* floats() const;
   // Row-major float32 of rows first .. first+n-1 into out (n*cols). A non-finite value is a UserError naming file, row
   // and column.
   void read_rows(float* out, int64_t first, int64_t n) const;
@@ -42,8 +42,8 @@ class NpyMatrix {
   size_t map_bytes_ = 0;
 };
 
-std::string npy_header(int64_t rows,
-                       int64_t cols);  // float32, C order, version 1.0: what write_npy puts before the data
+// float32, C order, version 1.0: what write_npy puts before the data
+std::string npy_header(int64_t rows, int64_t cols);
 
 // Writes float32 C-order version 1.0 (temporary name, flushed, renamed). Throws UserError when the disk refuses.
 void write_npy(const std::string& path, const float* data, int64_t rows, int64_t cols);

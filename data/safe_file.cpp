@@ -52,8 +52,8 @@ SafeFile::SafeFile(const std::string& path) : path_(path), place_(follow_links(p
     throw UserError(path + ": cannot be put in place, a folder has that name; name a file");
   if (there && S_ISBLK(st.st_mode)) throw UserError(path + ": is a disk, nothing is written over it; name a file");
   if (place_.empty() || (there && !S_ISREG(st.st_mode))) {
-    fd_ = ::open(path.c_str(),
-                 O_WRONLY | O_APPEND | O_CLOEXEC);  // O_APPEND: /dev/stdout may be a file that others write to as well
+    // O_APPEND: /dev/stdout may be a file that others write to as well
+    fd_ = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
     if (fd_ < 0) refuse("opened", errno);
     return;
   }

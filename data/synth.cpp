@@ -175,8 +175,8 @@ void write_synth(const std::string& folder, const SynthParams& p, const std::fun
       files.emplace_back((fs::path(folder) / (p.modalities[m].name + "_feat.npy")).string());
       synth::write_features(files.back(), p, m, taste, stop);
     }
-    for (auto f = files.rbegin(); f != files.rend(); ++f)
-      f->commit();  // the .inter file last: a folder that has it is complete
+    // the .inter file last: a folder that has it is complete
+    for (auto f = files.rbegin(); f != files.rend(); ++f) f->commit();
   } catch (...) {
     unmake();
     throw;

@@ -11,23 +11,21 @@ namespace ccdrec {
 struct SynthModality {
   std::string name;    // image, text, ...
   int64_t width = 64;  // F
-  float signal =
-      0.5f;  // share of the feature's variance that carries the item's taste vector; the rest is noise of its own
+  // share of the feature's variance that carries the item's taste vector; the rest is noise of its own
+  float signal = 0.5f;
   bool nonnegative = false;  // deep visual features: non-negative with a large common mean
 };
 struct SynthParams {
   std::string name = "demo";
   int64_t users = 2000, items = 1200, interactions = 24000;
-  int64_t min_per_user =
-      5;  // at least 3, so that each user trains, validates and tests; items get 5 as well where there are enough rows
+  // at least 3, so that each user trains, validates and tests; items get 5 as well where there are enough rows
+  int64_t min_per_user = 5;
   int taste_dims = 16;  // latent taste dimensions
-  float taste_strength =
-      // P(item) ~ popularity * exp(strength * cos(interest, taste)): 0 is popularity alone; a larger catalogue needs
-      // more,
-      11.0f;
+  // P(item) ~ popularity * exp(strength * cos(interest, taste)): 0 is popularity alone; a larger catalogue needs more,
   // as more items compete
-  double user_log_sd = 1.08,
-         item_log_sd = 1.35;  // deviation of log(degree - 4): degrees are 4 + lognormal, as the real ones are
+  float taste_strength = 11.0f;
+  // deviation of log(degree - 4): degrees are 4 + lognormal, as the real ones are
+  double user_log_sd = 1.08, item_log_sd = 1.35;
   std::vector<SynthModality> modalities;
   uint32_t seed = 2024;
 };

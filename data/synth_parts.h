@@ -32,8 +32,8 @@ enum class Part : uint32_t {
 inline Draw4 bits(uint32_t seed, Part part, uint32_t row, uint32_t sub = 0, uint32_t step = 0) {
   return draw(Stream{seed, Use::synth, uint32_t(part), step}, row, sub);
 }
-void normals(float* out, int64_t n, uint32_t seed, Part part, uint32_t row,
-             uint32_t step = 0);  // n standard normals of one row
+// n standard normals of one row
+void normals(float* out, int64_t n, uint32_t seed, Part part, uint32_t row, uint32_t step = 0);
 
 // n degrees of at least `least`, at most `most`, summing to `total`: least - 1 + c * lognormal(0, log_sd), rounded, c
 // fitted to the sum.

@@ -52,9 +52,10 @@ void normalise(float* v, int dims) {
 }  // namespace
 
 Sphere sphere(uint32_t seed, uint32_t step, int64_t n, int dims) {
-  constexpr int64_t kMembers = 10;  // mean size of a cluster: small ones, so that the spectrum decays slowly
-  constexpr float kDepartment = 0.8f,
-                  kOwn = 0.6f;      // a cluster's centre: what it shares with its department, and its own
+  // mean size of a cluster: small ones, so that the spectrum decays slowly
+  constexpr int64_t kMembers = 10;
+  // a cluster's centre: what it shares with its department, and its own
+  constexpr float kDepartment = 0.8f, kOwn = 0.6f;
   constexpr float kSpread = 0.35f;  // of a member about its centre
   const int64_t C = std::max<int64_t>(4, n / kMembers), G = std::clamp<int64_t>(C / 80, 4, 60);
   Sphere s;
@@ -77,8 +78,8 @@ Sphere sphere(uint32_t seed, uint32_t step, int64_t n, int dims) {
   }
   for (int64_t i = 0; i < n; ++i) {
     const float u = uniform01(bits(seed, Part::membership, uint32_t(i), 0, step).v[0]);
-    const int64_t c = std::min(
-        C - 1, int64_t(float(C) * u * std::sqrt(u)));  // the first clusters are large, the last hold 2/3 of the mean
+    // the first clusters are large, the last hold 2/3 of the mean
+    const int64_t c = std::min(C - 1, int64_t(float(C) * u * std::sqrt(u)));
     s.cluster[size_t(i)] = int32_t(c);
     float* v = &s.point[size_t(i * dims)];
     normals(v, dims, seed, Part::taste, uint32_t(i), step);

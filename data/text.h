@@ -67,9 +67,9 @@ inline int64_t parse_index(std::string_view s) {
 }
 
 std::string thousands(int64_t n);  // 160,792
-size_t edit_distance(const std::string& a,
-                     const std::string& b);  // insertions, deletions, changes, and swaps of two neighbours
-std::string lower(std::string);              // ASCII letters
+// insertions, deletions, changes, and swaps of two neighbours
+size_t edit_distance(const std::string& a, const std::string& b);
+std::string lower(std::string);  // ASCII letters
 // The candidate a mistyped word most likely meant, whatever its capitals: at most two edits away, and a third of the
 // word. "": none is so near.
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
@@ -77,8 +77,8 @@ std::string nearest(const std::string& word, const std::vector<std::string>& can
 // Text of a file, a file's name or an id as it may be shown: what is no UTF-8, control characters (C1 as well) and
 // those that turn the direction of writing become '?', so that nothing reaches a terminal or a log that it would obey.
 std::string printable(std::string_view);
-std::string shown(
-    std::string_view field);  // what of a field is shown in a sentence: at most 40 characters of it, printable
+// what of a field is shown in a sentence: at most 40 characters of it, printable
+std::string shown(std::string_view field);
 std::string shell_word(const std::string&);  // quoted where a shell would not take it as one word
 bool is_ascii(std::string_view);
 bool valid_utf8(std::string_view);  // no overlong forms, no surrogates
@@ -90,8 +90,9 @@ std::string plain_heading(std::string_view column);
 
 // Does header column `column` (perhaps typed: user_id:token) carry the field asked for, or one of its usual names?
 bool column_matches(std::string_view column, const std::string& field, const std::vector<std::string>& also);
+// -1: none
 int find_column(const std::vector<std::string_view>& columns, const std::string& field,
-                const std::vector<std::string>& also);                  // -1: none
+                const std::vector<std::string>& also);
 const std::vector<std::string>& usual_names(const std::string& field);  // userID, user_id, user; itemID, item_id, item
 
 template <class Words>

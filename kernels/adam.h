@@ -1,8 +1,8 @@
 // adam: the optimiser of spec baselines 2.4, exact: an element whose gradient is zero still moves.
 //
 //   m <- b1 m + (1-b1) f g ;  v <- b2 v + (1-b2) f^2 g^2 ;  theta <- theta - c1[t] m / ( sqrt(v) c2[t] + eps )
-//   c1[t] = lr / (1-b1^t),  c2[t] = 1 / sqrt(1-b2^t),  (1-b1) f and (1-b2) f^2 are computed in double, stored float; t
-//                           = 1, 2, ...
+//   c1[t] = lr / (1-b1^t),  c2[t] = 1 / sqrt(1-b2^t),  (1-b1) f and (1-b2) f^2 are computed in double,
+//   stored float;  t = 1, 2, ...
 //   f = AdamSchedule::gradient of the step that g belongs to; a step without a gradient does not read it.
 // One element function (Element8 of cpu/fast/adam_row.cpp), explicit fma, no contraction: the dense and the on-demand
 // form give the same bits. (Only an m of -0 stays -0 under f < 0 and a dense g of 0, where a replay makes it +0.)
@@ -52,8 +52,8 @@ AdamCoef adam_coef(double lr, AdamHyper, int64_t t);
 
 struct Table {      // a parameter matrix stepped by rows
   Mat value, m, v;  // (R,cols) each
-  int32_t *value_at = nullptr,
-          *moments_at = nullptr;  // (R) steps that a row's value and moments have reached; value_at >= moments_at - 1
+  // (R) steps that a row's value and moments have reached; value_at >= moments_at - 1
+  int32_t *value_at = nullptr, *moments_at = nullptr;
 };
 
 // What is cheaper: a row listed in every fourth step or more would be fetched twice a step for one or two steps of

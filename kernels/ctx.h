@@ -9,8 +9,8 @@
 namespace ccdrec {
 
 constexpr int kScratchSlots = 9;  // of a context; 0..7 are the running operation's, 8 the CUDA library calls
-size_t scratch_block(
-    size_t bytes);  // what a slot takes when so much is asked of it: an eighth to spare, since batches vary a little
+// what a slot takes when so much is asked of it: an eighth to spare, since batches vary a little
+size_t scratch_block(size_t bytes);
 
 // What operations of known sizes will ask of Ctx::scratch, before anything is taken: the most of each slot. Filled by
 // the operations' *_scratch.
@@ -26,21 +26,23 @@ struct ScratchPlan {
 // An empty parallel region of two threads that are awake takes 1.2 us (bench/results/busy.md); beside other programs,
 // which take a thread's core away, far more. Work below this would gain at most half of it, 8 us, from a second thread.
 constexpr double kAloneNs = 16e3;
-constexpr double kFloatNs =
-    0.3;  // of a core, about, to read a float of a row, do something small with it and write it: for Ctx::threads_for
+// of a core, about, to read a float of a row, do something small with it and write it: for Ctx::threads_for
+constexpr double kFloatNs = 0.3;
 
 enum class DeviceKind { cpu, cuda };
 enum class SpmmBy { automatic, own, cusparse };  // whose full sparse products a GPU runs: spmm.h
 
 struct Ctx {
   DeviceKind device = DeviceKind::cpu;
-  int threads = 1;  // OpenMP threads of a CPU operation: `#pragma omp parallel num_threads(..)`. Never changes a result
-  void* stream = nullptr;   // cudaStream_t on the CUDA device
-  void* backend = nullptr;  // what the CUDA operations keep: library handles, a recording; owned by the device's table
+  // OpenMP threads of a CPU operation: `#pragma omp parallel num_threads(..)`. Never changes a result
+  int threads = 1;
+  void* stream = nullptr;  // cudaStream_t on the CUDA device
+  // what the CUDA operations keep: library handles, a recording; owned by the device's table
+  void* backend = nullptr;
   const Late* late = nullptr;       // CUDA: the values of late.h, in device memory
   SpmmBy spmm = SpmmBy::automatic;  // CUDA; may change between operations, not while one is recorded
-  int32_t* fault =
-      nullptr;  // CUDA: what a CPU operation would throw std::logic_error for; in device memory, read once per epoch
+  // CUDA: what a CPU operation would throw std::logic_error for; in device memory, read once per epoch
+  int32_t* fault = nullptr;
 
   Ctx() = default;
   explicit Ctx(int threads_) : threads(threads_) {}
@@ -66,11 +68,12 @@ struct Ctx {
   size_t array_bytes() const { return arrays_; }
   size_t peak_bytes() const;
 
-  struct Memory {                           // where scratch comes from: the device sets it before the first use
-    void* (*take)(Ctx&, size_t) = nullptr;  // null: host memory
+  // where scratch comes from: the device sets it before the first use
+  struct Memory {
+    void* (*take)(Ctx&, size_t) = nullptr;             // null: host memory
     void (*give_back)(Ctx&, void*, size_t) = nullptr;  //
-    size_t (*held)(const Ctx&) =
-        nullptr;  // what the backend holds beside the slots: workspaces, outgrown blocks of recorded steps
+    // what the backend holds beside the slots: workspaces, outgrown blocks of recorded steps
+    size_t (*held)(const Ctx&) = nullptr;
     void (*close)(Ctx&) = nullptr;  // called last by the destructor: closes `backend`
   } memory;
   void fill_scratch(int byte);  // host memory only: tests poison what an operation may not rely on
@@ -78,8 +81,8 @@ struct Ctx {
   // What the host asked of a GPU's runtime, counted where it is asked: the tests say how many of each an epoch and an
   // evaluation make.
   struct Calls {
-    int64_t waits =
-        0;  // that wait for the device: synchronisation, copies that are complete when they return, memory given back
+    // that wait for the device: synchronisation, copies that are complete when they return, memory given back
+    int64_t waits = 0;
     int64_t allocations = 0;  // of device memory, arrays and scratch
     int64_t recordings = 0;   // steps captured as graphs
   } calls;

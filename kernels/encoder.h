@@ -3,8 +3,8 @@
 // none before the mean. Same call shape as estimator.h.
 //
 //   z (n*K,d) = tokens of estimator.h: [e_t, h_1 .. h_M, tau]; per layer, rows of one item attending to each other:
-//     n1 = LN(z) s1 + b1;  q,k,v = n1 W_q + b_q, ..;  per head: a = softmax(q k^T / sqrt(d/H)), o = a v;  z += o W_o +
-//                          b_o
+//     n1 = LN(z) s1 + b1;  q,k,v = n1 W_q + b_q, ..;  per head: a = softmax(q k^T / sqrt(d/H)), o = a v;
+//     z += o W_o + b_o
 //     n2 = LN(z) s2 + b2;  z += gelu(n2 W_1 + c_1) W_2 + c_2,  gelu(u) = u Phi(u), Phi to 4e-7 absolute (numbers.h)
 //   e0_hat[j] = mean of the K rows of z
 //
@@ -55,8 +55,8 @@ struct EncoderSaved {  // rows for the capacity
   } layer[kMaxEncoderLayers];
 };
 int64_t encoder_saved_floats(int64_t cap, int modalities, int64_t d, int64_t inner, int heads, int layers);
-EncoderSaved encoder_saved(float* room, int64_t cap, int modalities, int64_t d, int64_t inner, int heads,
-                           int layers);  // cuts `room`
+// cuts `room`
+EncoderSaved encoder_saved(float* room, int64_t cap, int modalities, int64_t d, int64_t inner, int heads, int layers);
 
 }  // namespace ccdrec
 

@@ -1,7 +1,6 @@
 // Functions of numbers that both devices compute with the same bits: exp, log, sine and cosine, Phi, and the integer
-// keys that order floats. One source:
-// polynomials with explicit fma, for the libraries differ in the last bit. Loops over them fill the lanes of a vector,
-// whose bits are those of one number.
+// keys that order floats. One source: polynomials with explicit fma, for the libraries differ in the last bit. Loops
+// over them fill the lanes of a vector, whose bits are those of one number.
 #pragma once
 #include <bit>
 #include <cmath>
@@ -18,9 +17,9 @@ CCDREC_HD inline float portable_exp(float x) {
   const float shifter = 12582912.0f;  // 1.5 2^23: adding it rounds to an integer held in the low bits
   const float t = std::fma(x, 1.44269504f, shifter);
   const float n = t - shifter;
-  const float r =
-      std::fma(n, 2.12194440e-4f, std::fma(n, -0.693359375f, x));  // x - n ln 2, in two pieces; |r| <= ln 2 / 2
-  float p = 1.9875691500e-4f;                                      // (exp(r) - 1 - r) / r^2, Cephes' expf
+  // x - n ln 2, in two pieces; |r| <= ln 2 / 2
+  const float r = std::fma(n, 2.12194440e-4f, std::fma(n, -0.693359375f, x));
+  float p = 1.9875691500e-4f;  // (exp(r) - 1 - r) / r^2, Cephes' expf
   p = std::fma(p, r, 1.3981999507e-3f);
   p = std::fma(p, r, 8.3334519073e-3f);
   p = std::fma(p, r, 4.1665795894e-2f);

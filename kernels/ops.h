@@ -124,21 +124,21 @@ struct Ops {
   void (*free)(Ctx&, void*) = nullptr;
   void (*upload)(Ctx&, void* device, const void* host, size_t bytes) = nullptr;
   void (*download)(Ctx&, void* host, const void* device, size_t bytes) = nullptr;
-  void (*read)(Ctx&, const Piece*,
-               int n) = nullptr;  // several downloads, at most kMostRead bytes together, for one wait
+  // several downloads, at most kMostRead bytes together, for one wait
+  void (*read)(Ctx&, const Piece*, int n) = nullptr;
 
   // A device whose operations return before they are done (null on the CPU).
   void (*wait)(Ctx&) = nullptr;  // until all is done; throws what went wrong since
-  void (*enter)(RangeId, int64_t payload) =
-      nullptr;  // a range for profilers, closed by `leave`; payload: the epoch or step, -1 none
+  // a range for profilers, closed by `leave`; payload: the epoch or step, -1 none
+  void (*enter)(RangeId, int64_t payload) = nullptr;
   void (*leave)() = nullptr;
   int32_t (*take_fault)(Ctx&) = nullptr;  // Ctx::fault, set back to 0; waits
-  void* (*record)(Ctx&, const std::function<void()>& step) =
-      nullptr;  // the operations that `step` calls, not run; late.h. Nothing may be allocated
+  // the operations that `step` calls, not run; late.h. Nothing may be allocated
+  void* (*record)(Ctx&, const std::function<void()>& step) = nullptr;
   void (*replay)(Ctx&, void* recording) = nullptr;  // runs them
   void (*forget)(Ctx&, void* recording) = nullptr;  //
-  void (*set_late)(Ctx&, const Late&) =
-      nullptr;  // before the first replay of an epoch; an operation, as the next: it waits for nothing
+  // before the first replay of an epoch; an operation, as the next: it waits for nothing
+  void (*set_late)(Ctx&, const Late&) = nullptr;
   // An operation of its own, last in a recorded step: step + 1, first + batch, t + updates (Adam's steps in one of
   // training).
   void (*advance_late)(Ctx&, int64_t batch, int64_t updates) = nullptr;
@@ -176,8 +176,7 @@ struct GpuInfo {
 };
 GpuInfo gpu_info();    // never throws
 const Ops* gpu_ops();  // null where not built
-void open_gpu(
-    Ctx&,
-    const char* precision);  // fp32 | tf32 | bf16 for the large products; throws std::runtime_error with GpuInfo::why
+// fp32 | tf32 | bf16 for the large products; throws std::runtime_error with GpuInfo::why
+void open_gpu(Ctx&, const char* precision);
 
 }  // namespace ccdrec

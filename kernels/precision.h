@@ -16,12 +16,13 @@ inline int mantissa_bits(const std::string& precision) {
   return precision == "tf32" ? 10 : precision == "bf16" ? 7 : 23;
 }
 inline double sum_error(int64_t k) { return std::ldexp(double(k), -24); }  // of k terms in FP32, relative to the mass
-inline double factor_error(const std::string& precision) {  // of one factor, relative to itself; FP32 takes it as it is
+// of one factor, relative to itself; FP32 takes it as it is
+inline double factor_error(const std::string& precision) {
   const int bits = mantissa_bits(precision);
   return bits == 23 ? 0.0 : std::ldexp(1.0, -bits);
 }
-inline double product_error(const std::string& precision,
-                            int64_t k) {  // of a product with k terms, relative to the mass
+// of a product with k terms, relative to the mass
+inline double product_error(const std::string& precision, int64_t k) {
   const double u = factor_error(precision);
   return 2 * u + u * u + (1 + 2 * u + u * u) * sum_error(k);
 }

@@ -3,16 +3,15 @@
 //   X (R,F) raw features, rows: n <= capacity row indices of X, W (F,d), b (1,d), Y (capacity,d): rows j < n are
 //   written, the rest untouched.
 // catch_up_project, given a trainable X as a Table: adam_catch_up (adam.h) of the listed rows to step t, then project,
-// and the bits of the two; a row is
-//   multiplied while it is at hand. Rows that are further than t stay. Rows are listed once each.
+//   and the bits of the two; a row is multiplied while it is at hand. Rows that are further than t stay. Rows are
+//   listed once each.
 // project_backward, given dY (capacity,d):
-//   dW (F,d) += X[rows]^T dY ;  db (1,d) += column sums of dY ;  dX (capacity,F) = dY W^T (row j for item rows[j];
-//                               skipped when dX is empty)
+//   dW (F,d) += X[rows]^T dY ;  db (1,d) += column sums of dY ;
+//   dX (capacity,F) = dY W^T (row j for item rows[j]; skipped when dX is empty)
 // project_backward_step, given a trainable X as a Table: dW and db the same, and that dX, which need not be stored,
-// enters the moments of the listed rows
-//   as the gradient of step t (adam_rows, adam.h): what it costs to write and read it falls away. Bits: those of
-//   project_backward, then adam_rows.
-//   Neither value nor moments of the rows may have reached t: throws std::logic_error otherwise, and nothing has moved.
+//   enters the moments of the listed rows as the gradient of step t (adam_rows, adam.h): what it costs to write and
+//   read it falls away. Bits: those of project_backward, then adam_rows. Neither value nor moments of the rows may have
+//   reached t: throws std::logic_error otherwise, and nothing has moved.
 // Order    as gemm; dW and db sum the rows in list order. Same bits for any thread count.
 // Cost     2 n F d flop forward, twice or three times that backward. X rows are read where they lie.
 #pragma once

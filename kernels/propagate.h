@@ -3,7 +3,8 @@
 //   H = prop(A, E_0, L) = (1/(L+1)) sum_{l=0..L} E_l,  E_l = A^l E_0;  A (N,N), symmetric or not, E_0 (N,d)
 //   prop^T(A, G, L)     = (1/(L+1)) sum_{l=0..L} (A^T)^l G
 // frontier            rows[L] = the rows wanted (given); rows[l-1] = rows[l] and their neighbours. mask[l][r] = 1 iff r
-//                     is in rows[l]. a_t is the transpose of A (values are not read).
+//                     is in rows[l].
+//                     a_t is the transpose of A (values are not read).
 //                     A null seed (idx null) means all rows: every list is then the identity and every mask null.
 // propagate           H[r] for r in rows[L]; other rows of H untouched. E_l (layer l = 1..L in `work[l-1]`, (N,d)) is
 //                     computed on rows[l] only. work[L-1] may be empty: E_L is then not stored (refused where cuSPARSE
@@ -16,8 +17,8 @@
 //                     where layers have gradients besides (spec negative_sampling 6.3): given G of H and G_l of E_l in
 //                     g_layer[l], l = 0..L, (N,d) each, all taken as zero outside rows[L], and those without memory
 //                     everywhere:
-//                       Z_L = G_L + G/(L+1);  Z_l = G_l + G/(L+1) + A^T Z_(l+1);  G_E0[r] = Z_0[r] for r in rows[0],
-//                                             other rows untouched.
+//                       Z_L = G_L + G/(L+1);  Z_l = G_l + G/(L+1) + A^T Z_(l+1);
+//                       G_E0[r] = Z_0[r] for r in rows[0], other rows untouched.
 //                     work: L matrices (N,d), all used: Z_l goes to work[l-1], on rows[l]. G_l may lie there, and G_0
 //                     in g_e0: an element is read before it is written. G may lie in none of them.
 // Exact: rows outside the lists would receive or contribute zeros.

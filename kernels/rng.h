@@ -62,9 +62,8 @@ CCDREC_HD inline Draw4 draw(Stream s, uint32_t row, uint32_t sub = 0) {
 }
 
 CCDREC_HD inline float uniform01(uint32_t x) { return float(x >> 8) * 0x1p-24f; }  // [0,1), 24 bits
-CCDREC_HD inline uint32_t below(uint32_t x, uint32_t n) {
-  return uint32_t((uint64_t(x) * n) >> 32);
-}  // [0,n), bias at most n / 2^32
+// [0,n), bias at most n / 2^32
+CCDREC_HD inline uint32_t below(uint32_t x, uint32_t n) { return uint32_t((uint64_t(x) * n) >> 32); }
 
 // Two standard normals from two integers (Box-Muller). 1 - u is in (0,1], so the logarithm is finite.
 CCDREC_HD inline void normal_pair(uint32_t a, uint32_t b, float& n0, float& n1) {

@@ -10,19 +10,19 @@
 // unseen_items      NDI without CNS: out (B) uniform over all I items outside train row users[b] (same redraw rule,
 //                   falls back to any).
 // prune             keep floor(E (1-rho)) edges without replacement, probability ~ w_e =
-//                   1/sqrt((deg_u+1e-7)(deg_i+1e-7)): exponential race, key = -portable_log(1-u)/w_e (u of 24 bits;
-//                   ties go to the lower edge), the n_keep smallest; then degrees of the kept edges, values
-//                   1/sqrt((deg+1e-7)(deg+1e-7)), and the symmetric (N,N) CSR with users first. Edges are given sorted
-//                   by (user, item), distinct.
+//                   1/sqrt((deg_u+1e-7)(deg_i+1e-7)): exponential race,
+//                   key = -portable_log(1-u)/w_e (u of 24 bits; ties go to the lower edge), the n_keep smallest; then
+//                   degrees of the kept edges, values 1/sqrt((deg+1e-7)(deg+1e-7)), and the symmetric (N,N) CSR with
+//                   users first. Edges are given sorted by (user, item), distinct.
 // candidates        out (C): uniform over 0..I-1 with replacement, sorted ascending (address row = position before
 //                   sorting).
 // similar_negative  CNS: for row b, positives' pool row . candidates' pool rows; candidates in train row users[b] are
 //                   excluded; of the k = k_top most similar admissible ones (fewer if fewer are admissible) one is
 //                   drawn uniformly: rank = floor(x min(k,a)), a = admissible count with multiplicity, x from the
-//                   address row b; total order: similarity descending, then position in the sorted candidate list. a =
-//                   0: out[b] = fallback[b]. `cosine` divides by the norms. Pool rows of positives and candidates: pool
-//                   (I,d). Any NaN similarity sets *nan_flag = 1. -0 equals 0. The columns of train are distinct and
-//                   below I.
+//                   address row b; total order: similarity descending, then position in the sorted candidate
+//                   list. a = 0: out[b] = fallback[b]. `cosine` divides by the norms. Pool rows of positives and
+//                   candidates: pool (I,d). Any NaN similarity sets *nan_flag = 1. -0 equals 0. The columns of train
+//                   are distinct and below I.
 // Order    integers only, or fixed sums (similarities as gemm): same bits for any thread count, and on a GPU.
 // Cost     similar_negative 2 B C d flop, tiles of candidates; nothing (B,C) leaves the cache.
 #pragma once

@@ -8,9 +8,8 @@
 // Order    each Y[r,j] sums its edges in CSR order with one fma per edge: same bits for any thread count and row list.
 //          On a GPU rows of more than 256 edges are summed in chunks of 256, the partial sums added in order.
 // cuSPARSE on a GPU, where Ctx::spmm says so (setting `spmm`), computes spmm, and propagate of all rows, by its
-// deterministic algorithm: the same bits
-//          on every run, within rounding of ours, in an order of its own. It has to know A.nnz on the host, below 2^31:
-//          without, and for spmm_rows, lists and masks, the product stays ours.
+//          deterministic algorithm: the same bits on every run, within rounding of ours, in an order of its own. It has
+//          to know A.nnz on the host, below 2^31: without, and for spmm_rows, lists and masks, the product stays ours.
 // Cost     2 nnz d flop; nnz (8 + 4d) + R (8 + 4d) bytes when no row of X is reused from cache.
 #pragma once
 #include "kernels/ctx.h"

@@ -1,8 +1,8 @@
 // Views, lists and sparse matrices that every operation speaks. Views own nothing and are passed by value.
 //
 // Letters: U users, I items, N = U+I nodes, d embedding width, F feature width, B batch rows, M modalities, K = M+2
-// tokens, T steps. All matrices are row-major float32 without padding. A view may point to device memory: only
-// operations may read it.
+// tokens, T steps.
+// All matrices are row-major float32 without padding. A view may point to device memory: only operations may read it.
 #pragma once
 #include <cstdint>
 
@@ -20,9 +20,8 @@ struct Mat {
   CCDREC_HD float* row(int64_t r) const { return p + r * cols; }
   CCDREC_HD int64_t size() const { return rows * cols; }
   CCDREC_HD explicit operator bool() const { return p != nullptr; }
-  CCDREC_HD Mat slice(int64_t first, int64_t n) const {
-    return {p + first * cols, n, cols};
-  }  // rows first .. first+n-1
+  // rows first .. first+n-1
+  CCDREC_HD Mat slice(int64_t first, int64_t n) const { return {p + first * cols, n, cols}; }
 };
 
 struct CMat {
@@ -40,12 +39,12 @@ struct CMat {
 // A list of row indices whose length lives beside the data, on the device: a step never has to ask for it.
 // `idx == nullptr` is the identity 0, 1, 2, ... Capacity is what the host knows: buffers are sized by it.
 struct RowList {
-  int32_t* idx = nullptr;    // ascending and distinct unless an operation says otherwise
+  // ascending and distinct unless an operation says otherwise
+  int32_t* idx = nullptr;
   int64_t* count = nullptr;  // entries in use
   int64_t capacity = 0;      // entries there is room for
-  CCDREC_HD int32_t at(int64_t j) const {
-    return idx ? idx[j] : int32_t(j);
-  }  // inside an operation only: the data are the device's
+  // inside an operation only: the data are the device's
+  CCDREC_HD int32_t at(int64_t j) const { return idx ? idx[j] : int32_t(j); }
   CCDREC_HD int64_t n() const { return count ? *count : capacity; }  // likewise
 };
 
@@ -55,8 +54,8 @@ struct Csr {
   const int64_t* row_ptr = nullptr;  // (rows+1)
   const int32_t* col = nullptr;      // (nnz)
   const float* val = nullptr;        // (nnz), or null where only the pattern matters
-  int64_t nnz =
-      -1;  // row_ptr[rows] where the host knows it: a library asks; -1 where it does not (a graph pruned on the device)
+  // row_ptr[rows] where the host knows it: a library asks; -1 where it does not (a graph pruned on the device)
+  int64_t nnz = -1;
 };
 
 // The slots of a batch grouped by the row they name: rows.idx[j] is named by slots slot[ptr[j]] .. slot[ptr[j+1]-1],

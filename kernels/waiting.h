@@ -18,12 +18,10 @@ constexpr int64_t kBriefly = 500;  // 8 to 25 us: more than lies between most re
 constexpr int64_t kLong = 20'000;  // 0.3 to 1 ms: more than lies between nearly all
 
 struct Waiting {
-  const char*
-      set_by;  // "OMP_WAIT_POLICY" or "GOMP_SPINCOUNT", of the environment; "" where it is the program's default
-  int64_t
-      // of a thread before it sleeps, beside other programs; -1: this OpenMP library does not tell, and does as it
-      // likes
-      spins;
+  // "OMP_WAIT_POLICY" or "GOMP_SPINCOUNT", of the environment; "" where it is the program's default
+  const char* set_by;
+  // of a thread before it sleeps, beside other programs; -1: this OpenMP library does not tell, and does as it likes
+  int64_t spins;
 };
 Waiting waiting();
 

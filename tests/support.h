@@ -73,13 +73,12 @@ struct Device {
 };
 std::vector<Device> devices();  // tests/support.cpp
 std::vector<Device> cpu_devices();
-std::vector<Device>
-fast_devices();  // the CPU's, and two of each other family: for cases that would take the emulator minutes with all
+// the CPU's, and two of each other family: for cases that would take the emulator minutes with all
+std::vector<Device> fast_devices();
 std::vector<Device> one_of_each_family();  // where another test demands the same bits of all of a family
 
-inline std::vector<Device> with_isa(const std::string& isa) {
-  return isa == "portable" ? devices() : cpu_devices();
-}  // the CPU's own loop
+// the CPU's own loop
+inline std::vector<Device> with_isa(const std::string& isa) { return isa == "portable" ? devices() : cpu_devices(); }
 
 // A context of that device, for one case.
 class DeviceCtx {

@@ -40,10 +40,10 @@ bool is_tie(const ItemScores& x, const ItemScores& y, int64_t d);
 // Pairs that two devices put in opposite order.
 struct Flips {
   int64_t count = 0, no_ties = 0;
-  double gap = 0,
-         limit =
-             0;  // of the worst: how far its scores are apart on either device, and its tie_limit; parts of the mass
-  std::string worst;  // it in words: of those that are no ties the widest, else the one that comes nearest to its limit
+  // of the worst: how far its scores are apart on either device, and its tie_limit; parts of the mass
+  double gap = 0, limit = 0;
+  // it in words: of those that are no ties the widest, else the one that comes nearest to its limit
+  std::string worst;
 
   void add(const std::string& where, int32_t x, const ItemScores& of_x, int32_t y, const ItemScores& of_y, int64_t d);
   bool all_ties() const { return no_ties == 0; }

@@ -20,8 +20,8 @@ class Bench {
   GpuClock& clock() { return *clock_; }
   int64_t n(int64_t full) const { return std::max<int64_t>(1, int64_t(std::llround(double(full) * scale()))); }
   double scale() const { return report_.scale; }
-  bool wanted(std::initializer_list<std::string> group)
-      const;  // --only is part of a name of the group: the group is measured, or none of it
+  // --only is part of a name of the group: the group is measured, or none of it
+  bool wanted(std::initializer_list<std::string> group) const;
   GpuReport& report() { return report_; }
   const GpuCeilings& top() const { return report_.ceilings; }
   void failed(const std::string& what, const std::string& why);
@@ -53,10 +53,11 @@ constexpr int64_t kWidth = 64;  // d
 constexpr Shape kElec{192403, 63001, 1689188};
 Shape scaled(Shape s, double by);
 
-Array<float> floats(Device&, int64_t n);             // in [-1, 1)
-std::vector<int32_t> evenly(int64_t n, int64_t of);  // n of 0 .. of-1, ascending, distinct where n <= of
-void restore(Device&, const Array<int32_t>& to,
-             const Array<int32_t>& from);  // an operation of its own: 8 bytes an entry
+Array<float> floats(Device&, int64_t n);  // in [-1, 1)
+// n of 0 .. of-1, ascending, distinct where n <= of
+std::vector<int32_t> evenly(int64_t n, int64_t of);
+// an operation of its own: 8 bytes an entry
+void restore(Device&, const Array<int32_t>& to, const Array<int32_t>& from);
 
 struct DeviceMatrix {  // of random floats
   Array<float> a;

@@ -50,8 +50,8 @@ GpuCeilings measure_gpu(Device& dev, GpuClock& clock, double scale) {
   {
     const int64_t n = std::max<int64_t>(16, int64_t(scale * 4096));
     Matrix a(dev, n, n), b(dev, n, n), y(dev, n, n);
-    for (const Matrix* m : {&a, &b})
-      dev.ops.init_uniform(dev.ctx, *m, 1.0f, Stream{1, Use::test});  // products of zeros run faster
+    // products of zeros run faster
+    for (const Matrix* m : {&a, &b}) dev.ops.init_uniform(dev.ctx, *m, 1.0f, Stream{1, Use::test});
     c.gemm_tflops = 2e-12 * double(n) * double(n) * double(n) /
                     best(clock, 8, [&] { cuda::library::gemm(dev.ctx, y, a, false, b, false, false); });
   }

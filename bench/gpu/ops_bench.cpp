@@ -42,9 +42,8 @@ int run(int argc, char** argv) {
                                      {"batch", batch}}) {  // the most telling first
     try {
       family(b);
-    } catch (const std::exception& e) {
-      b.failed(std::string("family ") + name, e.what());
-    }  // the others are measured all the same
+      // the others are measured all the same
+    } catch (const std::exception& e) { b.failed(std::string("family ") + name, e.what()); }
     save();
   }
   if (only.empty())

@@ -49,17 +49,18 @@ Settings settings(const Options& o, const std::string& model, const std::string&
   Settings s;
   s.model = model, s.device = device, s.data_path = folder, s.graph_cache = o.cache + "/graphs";
   s.learning_rate = published(model).learning_rate, s.train_batch_size = published(model).train_batch_size;
-  s.epochs = o.epochs, s.stopping_step = o.epochs, s.dtau = 1;  // a stage an epoch
-  if (const Outline system = outline_of(s); system.item_layers > 0 && !system.diffusion)
-    s.reg_weight = 1e-3;  // FREEDOM's modality terms
+  // a stage an epoch
+  s.epochs = o.epochs, s.stopping_step = o.epochs, s.dtau = 1;
+  // FREEDOM's modality terms
+  if (const Outline system = outline_of(s); system.item_layers > 0 && !system.diffusion) s.reg_weight = 1e-3;
   return s;
 }
 
 // Products of the shapes of a step on the GPU, against double precision.
 struct Product {
   int64_t k = 0;
-  double error = 0, fp32 = 0,
-         limit = 0;  // largest error in parts of the mass: in the precision, in FP32; what it may be
+  // largest error in parts of the mass: in the precision, in FP32; what it may be
+  double error = 0, fp32 = 0, limit = 0;
   bool fine() const { return error <= limit && fp32 <= sum_error(k); }
 };
 double product_off(int64_t m, int64_t k, int64_t n, const std::string& precision) {

@@ -26,9 +26,8 @@ double floor_seconds(const Line& l, const GpuCeilings& c) {
 }
 
 const char* verdict(const Goal& g) {
-  const auto met = [&](double bound) {
-    return g.kind == Goal::share ? g.got >= bound : g.got <= bound;
-  };  // NaN meets nothing
+  // NaN meets nothing
+  const auto met = [&](double bound) { return g.kind == Goal::share ? g.got >= bound : g.got <= bound; };
   if (g.target <= 0) return "";
   if (g.stretch > 0 && met(g.stretch)) return "stretch met";
   return met(g.target) ? "met" : "**missed**";

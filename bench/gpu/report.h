@@ -35,8 +35,8 @@ struct Line {
 // a cosine for two. Each counts as one flop, though a fused multiply-add does two in its place: a floor with normals is
 // too low rather than too high.
 constexpr double kOperationsOfNormal = 60;
-double floor_seconds(const Line&,
-                     const GpuCeilings&);  // the larger of bytes / copy rate and (flop + more) / matrix rate
+// the larger of bytes / copy rate and (flop + more) / matrix rate
+double floor_seconds(const Line&, const GpuCeilings&);
 
 const char* verdict(const Goal&);  // "" without a target
 

@@ -177,8 +177,8 @@ void adam_rows(benchmark::State& state) {
   const Table table{{p.data(), R, F}, {m.data(), R, F}, {v.data(), R, F}, value_at.data(), moments_at.data()};
   const RowList rows{nullptr, nullptr, n};
   for (auto _ : state) {
-    std::fill(value_at.begin(), value_at.end(), 0),
-        std::fill(moments_at.begin(), moments_at.end(), 1);  // step 1 has left its move open
+    // step 1 has left its move open
+    std::fill(value_at.begin(), value_at.end(), 0), std::fill(moments_at.begin(), moments_at.end(), 1);
     cpu_ops().adam_catch_up(ctx, table, rows, s, missed + 1);
     cpu_ops().adam_rows(ctx, table, rows, {g.data(), n, F}, false, s, missed + 2);
   }

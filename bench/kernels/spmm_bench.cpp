@@ -104,8 +104,9 @@ void random_rows(benchmark::State& state) {
   const RandomRows rows(ctx, state.range(0));
   for (auto _ : state) benchmark::DoNotOptimize(rows.pass());
   state.counters["MB"] = double(state.range(0) * RandomRows::kColumns * 4) / 1e6;
-  state.counters["rows"] = benchmark::Counter(double(RandomRows::kDraws) / ctx.threads,
-                                              benchmark::Counter::kIsIterationInvariantRate);  // a second and thread
+  // a second and thread
+  state.counters["rows"] =
+      benchmark::Counter(double(RandomRows::kDraws) / ctx.threads, benchmark::Counter::kIsIterationInvariantRate);
 }
 
 BENCHMARK(random_rows)->Arg(31925)->Arg(63850)->Arg(127701)->Arg(255404)->UseRealTime()->Unit(benchmark::kMillisecond);

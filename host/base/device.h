@@ -37,15 +37,15 @@ bool takes_gpu(const std::string& device);                    // whether make_de
 int threads_of(int setting);                                  // of a CPU device
 // Bytes free on the GPU that make_device would take for this setting; 0 where it would take the CPU.
 size_t gpu_memory_available(const std::string& device);
-const Ops* ops_for_ranges(
-    const std::string& device);  // of the GPU that make_device would take, null where it would take the CPU
+// of the GPU that make_device would take, null where it would take the CPU
+const Ops* ops_for_ranges(const std::string& device);
 
 // A range for profilers and nothing else.
 class Range {
  public:
   Range(const Device& dev, RangeId id, int64_t payload = -1) : Range(&dev.ops, id, payload) {}
-  Range(const Ops* ops, RangeId id, int64_t payload = -1)
-      : ops_(ops && ops->enter ? ops : nullptr) {  // before there is a device; null: none
+  // before there is a device; null: none
+  Range(const Ops* ops, RangeId id, int64_t payload = -1) : ops_(ops && ops->enter ? ops : nullptr) {
     if (ops_) ops_->enter(id, payload);
   }
   ~Range() {

@@ -8,8 +8,8 @@
 namespace ccdrec {
 
 // UserError. `what` begins the sentence: "runs/a/last.safetensors: metadata 'epoch'".
-int64_t whole_number(const std::string& text, int64_t least, int64_t most,
-                     const std::string& what);  // digits and a sign, nothing else
+// digits and a sign, nothing else
+int64_t whole_number(const std::string& text, int64_t least, int64_t most, const std::string& what);
 int64_t whole_number(const nlohmann::json&, int64_t least, int64_t most, const std::string& what);
 double real_number(const nlohmann::json&, double least, double most, const std::string& what);  // finite
 

@@ -41,8 +41,8 @@ std::string describe_seconds(double s) {
 
 std::string render_bar(int epoch, int64_t step, int64_t steps, double seconds_so_far, const std::string& tail,
                        int width) {
-  const int columns =
-      std::max(width - 1, 0);  // one is left free: a full line would wrap, and a wrapped one is not drawn over
+  // one is left free: a full line would wrap, and a wrapped one is not drawn over
+  const int columns = std::max(width - 1, 0);
   const double share = steps > 0 ? std::clamp(double(step) / double(steps), 0.0, 1.0) : 0;
   const std::string left = fmt::format("epoch {}  ", epoch);
   std::string right;
@@ -89,8 +89,8 @@ void Progress::step(int epoch, int64_t step, int64_t steps) {
   if (since_drawn < (live_ ? 0.1 : 30.0)) return;
   last_ = now;
   const double seconds = std::chrono::duration<double>(now - epoch_start_).count(), done = double(step - first_step_);
-  const double scaled =
-      done > 0 ? seconds / done * double(step) : 0;  // as if every step since 0 had taken the measured time
+  // as if every step since 0 had taken the measured time
+  const double scaled = done > 0 ? seconds / done * double(step) : 0;
   if (!live_) {
     line(
         fmt::format("epoch {} step {}/{}{}", epoch, step, steps,

@@ -13,7 +13,7 @@ namespace ccdrec {
 // says that it cannot.
 bool draws(int file);
 
-// epoch 3  ████████░░░░  142/232  1.9 s left  loss 0.4120: narrower than `width`, never wraps
+// epoch 3  ████████░░░░  142/232  1.9 s left  loss 0.4120: narrower than `width`
 std::string render_bar(int epoch, int64_t step, int64_t steps, double seconds_so_far, const std::string& tail,
                        int width);
 std::string describe_seconds(double s);  // "1.9 s", "4 min 10 s", "2 h 05 min"
@@ -27,8 +27,8 @@ class Progress {
   void log_to(const std::string& path, bool append);  // opens train.log; UserError when it cannot
   void line(const std::string& text);                 // to out and to the log, with a time stamp in the log
   void log_only(const std::string& text);
-  void step(int epoch, int64_t step,
-            int64_t steps);  // at most ten drawings a second; every half minute a plain line when not live
+  // at most ten drawings a second; every half minute a plain line when not live
+  void step(int epoch, int64_t step, int64_t steps);
   void tail(const std::string& text) { tail_ = text; }  // right of the bar, e.g. the last loss
   void clear();
 

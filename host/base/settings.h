@@ -71,10 +71,9 @@ struct Settings {
   bool mirrored_timesteps = true;
   double mu = 0.5;  // weight of the diffused row in fusion
   int dtau = 5;     // epochs per curriculum stage
-  int first_stage =
-      // length of the first stage; 0 = dtau (counted from epoch 0, which draws at random; the released Sports run: 6
-      // with dtau 10)
-      0;
+  // length of the first stage; 0 = dtau (counted from epoch 0, which draws at random; the released Sports run: 6 with
+  // dtau 10)
+  int first_stage = 0;
   int tau_end = 30;              // after this epoch the pool is the model's own h_i
   double candidate_ratio = 0.1;  // C = max(1, floor(ratio I))
   double kappa = 0.1;            // k = max(1, floor(kappa C))

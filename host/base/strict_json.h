@@ -5,7 +5,7 @@
 
 namespace ccdrec {
 
-nlohmann::json parse_strict(const std::string& text,
-                            bool& repeated);  // is_discarded() where it is no JSON; repeated: a key stands twice
+// is_discarded() where it is no JSON; repeated: a key stands twice
+nlohmann::json parse_strict(const std::string& text, bool& repeated);
 
 }  // namespace ccdrec

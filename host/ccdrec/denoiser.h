@@ -20,13 +20,12 @@ class Denoiser {
   void reverse(ParamArena&, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const Schedule&,
                uint32_t seed, uint32_t epoch) const;
 
-  const EstimatorSaved* saved() const {
-    return encoder_ ? nullptr : &saved_;
-  }  // of the last forward; null: the Transformer keeps others
+  // of the last forward; null: the Transformer keeps others
+  const EstimatorSaved* saved() const { return encoder_ ? nullptr : &saved_; }
 
   static int64_t parameters(const Settings&, int64_t d);  // values
-  static int64_t saved_floats(const Settings&, int64_t d, int64_t capacity,
-                              int modalities);  // what forward leaves for backward
+  // what forward leaves for backward
+  static int64_t saved_floats(const Settings&, int64_t d, int64_t capacity, int modalities);
 
  private:
   EstimatorParams attention(ParamArena& a) const { return {a.value(first_), a.value(first_ + 1), a.value(first_ + 2)}; }

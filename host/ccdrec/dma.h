@@ -16,9 +16,10 @@ class Dma : public ItemFusion {
   // Estimates e_0 of the listed items (D, n of them) from their noised rows of Q and their projections; draws t and
   // eps.
   void forward(CMat q, RowList items, const Step&) override;
-  void fuse(Mat start, CMat hhat, RowList items) override;  // start[i] = (1-mu) Hhat[i] + mu e0_hat
-  void backward(double* loss, Mat d_q, Mat d_start, CMat q, const Groups& items,
-                int64_t terms) override;  // L_dm, into the estimator's gradients too
+  // start[i] = (1-mu) Hhat[i] + mu e0_hat
+  void fuse(Mat start, CMat hhat, RowList items) override;
+  // L_dm, into the estimator's gradients too
+  void backward(double* loss, Mat d_q, Mat d_start, CMat q, const Groups& items, int64_t terms) override;
   void end_epoch(CMat q, int epoch) override;
   void fuse_all(Mat start) override;
   const Ndi& ndi() const { return ndi_; }

@@ -12,8 +12,9 @@ class Ndi {
   explicit Ndi(const Setup&);
   static int pools(const Settings&);  // how many are kept
 
+  // features mapped
   void run(const Denoiser&, ParamArena&, const Modalities&, CMat tau, const Schedule&, CMat q, uint32_t seed,
-           int epoch);  // features mapped
+           int epoch);
   bool ready() const { return ready_; }
   CMat pool(int k) const { return pools_[k]; }  // (I,d), k = 0 (3T/4) .. 3 (0)
   CMat e0_hat() const { return pools_[3]; }

@@ -68,8 +68,8 @@ std::string unknown_command(CLI::App& app, int argc, const char* const* argv) {
 }  // namespace
 
 int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& err) {
-  std::signal(SIGXFSZ,
-              SIG_IGN);  // a file too large for the limit (ulimit -f): the write fails, and a sentence names the file
+  // a file too large for the limit (ulimit -f): the write fails, and a sentence names the file
+  std::signal(SIGXFSZ, SIG_IGN);
   Io io{out, err};
   io.out_tty = &out == &std::cout && draws(STDOUT_FILENO);
   io.err_tty = &err == &std::cerr && draws(STDERR_FILENO);

@@ -2,7 +2,8 @@
 // sentences without a process.
 //
 // Exit codes   0 done | 2 a mistake of the user: one sentence on err | 3 out of memory, or a fault of the program | 4
-//              training diverged 130 interrupted; training has saved its state
+//              training diverged
+//              130 interrupted; training has saved its state
 #pragma once
 #include <CLI/CLI.hpp>
 #include <functional>
@@ -50,8 +51,8 @@ void add_device_options(CLI::App&, std::string& device, int& threads);
 // The folder a user means by -d: FOLDER as given, else data/FOLDER (MMRec's short form `-d baby`). Absolute.
 std::string find_data_folder(const std::string& folder);
 Dataset load_data(const Settings&, bool need_features, Io&);  // prints the warnings to err
-std::string format_table(const std::vector<std::vector<std::string>>&
-                             rows);  // first row = header; first column left, the others right aligned
+// first row = header; first column left, the others right aligned
+std::string format_table(const std::vector<std::vector<std::string>>& rows);
 std::string bold(const Io&, const std::string&);
 
 }  // namespace ccdrec::cli

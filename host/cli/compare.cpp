@@ -29,8 +29,8 @@ struct Group {                                // runs that differ in nothing but
   std::string model, data, interactions;      // name and checksum of the set
   std::string counts;                         // "200 users, 120 items, 1,600 training rows"
   std::map<std::string, std::string> values;  // settings that decide numbers
-  std::map<std::string, std::vector<double>>
-      series;  // metric -> one value per seed; also "epochs", "best_epoch", "seconds"
+  // metric -> one value per seed; also "epochs", "best_epoch", "seconds"
+  std::map<std::string, std::vector<double>> series;
   std::set<int64_t> seeds;
   std::string name;
 };

@@ -55,8 +55,8 @@ std::optional<Fit> what_fits(const Settings& asked, const Dataset& data, size_t 
       if (value == 0) return {};
       return Fit{fmt::format("{}{}={}", frozen ? "train_features=false with " : "", key, value), bytes(value)};
     };
-    const int64_t whole =
-        s.estimator == "transformer" ? std::lcm(4, s.estimator_heads) : 4;  // rows that are read four floats at a time
+    // rows that are read four floats at a time
+    const int64_t whole = s.estimator == "transformer" ? std::lcm(4, s.estimator_heads) : 4;
     if (auto fit = smaller("train_batch_size", &Settings::train_batch_size,
                            std::min<int64_t>(s.train_batch_size, int64_t(data.train.size())), 1))
       return fit;
@@ -96,8 +96,8 @@ void refuse_if_too_large(const MemoryPlan& plan, const Settings& s, const Datase
     return;
   const PlanLine& largest_part = *std::max_element(plan.lines.begin(), plan.lines.end(),
                                                    [](const auto& a, const auto& b) { return a.bytes < b.bytes; });
-  const size_t most =
-      size_t(limit && free.bytes ? std::min(limit, free.bytes) : limit + free.bytes);  // one of them may be unknown
+  // one of them may be unknown
+  const size_t most = size_t(limit && free.bytes ? std::min(limit, free.bytes) : limit + free.bytes);
   const std::optional<Fit> fit = what_fits(s, data, most);
   throw UserError(fmt::format(
       "this run needs {} and {}; the largest part is '{}' ({}); {}", describe_bytes(total), against, largest_part.what,

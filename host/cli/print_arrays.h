@@ -11,8 +11,8 @@ namespace ccdrec::cli {
 struct RowRange {
   int64_t first = 0, last = -1;  // first .. last-1 along the first dimension; last = -1: to the end
 };
-RowRange parse_rows(
-    const std::string&);  // "2:5" is 2, 3, 4; "2:" from 2 on; "7" that one alone. UserError for anything else
+// "2:5" is 2, 3, 4; "2:" from 2 on; "7" that one alone. UserError for anything else
+RowRange parse_rows(const std::string&);
 
 // Name and shape, then a line for each row, its index first (a number alone: one line). The numbers of an array have
 // the same number of decimals, five digits for the largest; where all are below 0.01, each its own exponent. A zero is

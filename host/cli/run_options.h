@@ -11,11 +11,12 @@ struct RunOptions {
 };
 void add_run_options(CLI::App&, RunOptions&);
 
-std::vector<KeyValue> command_line(
-    const RunOptions&);  // options and --set in one list; the shorter spelling comes last and wins
+// options and --set in one list; the shorter spelling comes last and wins
+std::vector<KeyValue> command_line(const RunOptions&);
+// and -d
 Config resolve_run(const RunOptions&, const std::vector<std::string>& files, const std::vector<KeyValue>& list,
-                   Grids = Grids::refused);  // and -d
-void settle_data_folder(
-    Config&);  // MMRec's files name the parent (`data_path: ../data/`) and the set (`dataset: baby`) apart
+                   Grids = Grids::refused);
+// MMRec's files name the parent (`data_path: ../data/`) and the set (`dataset: baby`) apart
+void settle_data_folder(Config&);
 
 }  // namespace ccdrec::cli

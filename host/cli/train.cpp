@@ -182,8 +182,8 @@ class Checkpoints {
   // was never saved.
   std::string restore() {
     if (in_file_ == best_of_last_) {
-      if (folder_.has(kBestOfLast))
-        folder_.remove(kBestOfLast);  // killed after the state had caught up with the best model
+      // killed after the state had caught up with the best model
+      if (folder_.has(kBestOfLast)) folder_.remove(kBestOfLast);
     } else if (best_of_last_ >= 0 && folder_.has(kBestOfLast) &&
                best_epoch_of(folder_.path(kBestOfLast)) == best_of_last_) {
       folder_.rename(kBestOfLast, kBest);
@@ -228,8 +228,8 @@ int train(const TrainOptions& o, Io& io) {
     if (!o.run_dir.empty()) throw UserError("--resume continues in its own folder; leave --run-dir away");
     if (!o.record.empty()) throw UserError("--record holds a run from its first step; leave --resume away");
   }
-  if (resuming && !o.print_config && !o.plan)
-    lock.emplace(RunFolder::open(o.resume));  // before anything of the run is read
+  // before anything of the run is read
+  if (resuming && !o.print_config && !o.plan) lock.emplace(RunFolder::open(o.resume));
   Config config = configure(o);
   Settings& s = config.settings;
   if (o.print_config) {
@@ -308,13 +308,13 @@ int train(const TrainOptions& o, Io& io) {
   if (resuming) {
     progress.line(from.has_state ? fmt::format("resumed at epoch {}, step {}", trainer.epoch(), trainer.next_step())
                                  : "no state had been saved when the run ended: it begins again at epoch 0");
-    if (yaml != earlier)
-      write_text(folder.path("config.yaml"), yaml);  // first: more epochs are asked for, whatever happens from here on
+    // first: more epochs are asked for, whatever happens from here on
+    if (yaml != earlier) write_text(folder.path("config.yaml"), yaml);
     const bool forgets = from.at.saved_best != from.at.best_epoch;
     folder.truncate_epochs(trainer.epoch(), forgets ? from.at.saved_best : -1);
     if (const std::string note = checkpoints.restore(); !note.empty()) progress.line("note: " + note);
-    if (folder.has("summary.json"))
-      folder.remove("summary.json");  // of an earlier end; this one is written when the run ends
+    // of an earlier end; this one is written when the run ends
+    if (folder.has("summary.json")) folder.remove("summary.json");
   }
   folder.write_ids(data);  // of the data that this program has read: those of an earlier start may be another set's
 

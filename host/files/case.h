@@ -12,8 +12,7 @@ void check_step(Trainer&, const Settings&, int epoch, int64_t step, int pass = 0
 
 // Trains until step `step` of epoch `epoch` is the next one, as a run would: with evaluations, so that one that stops
 // early ends here too. The summary's reason is `interrupted` when it got there, or when the hooks asked for it before
-// (then the trainer is elsewhere). UserError:
-// it ends before.
+// (then the trainer is elsewhere). UserError: it ends before.
 TrainSummary train_to(Trainer&, const Settings&, int epoch, int64_t step, TrainHooks);
 
 // The case of a pass of the step that is next, after the passes before it. It is computed, for negatives that depend on

@@ -206,9 +206,9 @@ GivenKeys collect(const std::vector<std::vector<ConfigValue>>& layers, const std
 
 std::string note_of_other_names(const GivenKeys& given) {
   std::string note;
+  // n_layers is LightGCN's name for it in MMRec, whose names are this program's
   for (const auto& [name, value] : given.winner)
-    if (value.key != name &&
-        value.key != "n_layers")  // n_layers is LightGCN's name for it in MMRec, whose names are this program's
+    if (value.key != name && value.key != "n_layers")
       note += fmt::format("{}{}{} for {}", note.empty() ? "" : ", ", value.key, note.empty() ? " is taken" : "", name);
   return note;
 }
@@ -284,8 +284,8 @@ std::string note_of_accepted(const std::vector<const ConfigValue*>& accepted) {
 }  // namespace
 
 KeyValue plain_value(const std::string& key, const std::string& text, const std::string& origin) {
-  return {key, nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
-          origin};  // JSON's quotes are YAML's
+  // JSON's quotes are YAML's
+  return {key, nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), origin};
 }
 
 KeyValue parse_assignment(const std::string& text, const std::string& origin) {
@@ -344,7 +344,7 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
     if (!concerns(*key, config.settings))
       config.notes.push_back(fmt::format("{}: {} has no influence on {}", value.origin, value.key, model));
   }
-  if (config.settings.sampler != "none" && !given.winner.count("omega"))
+  if (has_sampler(config.settings) && !given.winner.count("omega"))
     config.settings.omega = 0.5, config.origin["omega"] = "default with a sampler";
   take_feature_files(config, given);
   std::vector<const ConfigValue*> accepted;
@@ -409,9 +409,9 @@ std::string config_yaml(const Config& config, const std::string& earlier) {
     const std::string value = k.name + ": " + k.get(config.settings);
     const auto same = had.find(value);
     std::string origin = config.origin.at(k.name);
+    // a file's name may hold a line's end
     std::replace_if(
-        origin.begin(), origin.end(), [](unsigned char c) { return c < 32 || c == 127; },
-        '?');  // a file's name may hold a line's end
+        origin.begin(), origin.end(), [](unsigned char c) { return c < 32 || c == 127; }, '?');
     out += same != had.end() ? same->second + "\n" : fmt::format("{:<48}{}{}\n", value, comment, origin);
   }
   return out;

@@ -22,9 +22,10 @@ struct KeyValue {
 struct Config {
   Settings settings;
   std::map<std::string, std::string> origin;  // key -> "built-in", "default of CCDRec", "file.yaml:3", "--set"
-  std::map<std::string, std::string>
-      grid;  // key -> "[0.8, 0.9]", where `hyper_parameters` names it; settings hold the first value
-  std::vector<std::string> notes;  // one sentence each: accepted keys that change nothing here, other names of keys
+  // key -> "[0.8, 0.9]", where `hyper_parameters` names it; settings hold the first value
+  std::map<std::string, std::string> grid;
+  // one sentence each: accepted keys that change nothing here, other names of keys
+  std::vector<std::string> notes;
 };
 
 // A list of values under a key that `hyper_parameters` names, as MMRec's model files hold them: a run takes one value
@@ -35,8 +36,8 @@ enum class Grids { refused, shown };
 // values where one is needed.
 Config resolve_config(const std::vector<std::string>& files, const std::vector<KeyValue>& command_line,
                       Grids = Grids::refused);
-KeyValue plain_value(const std::string& key, const std::string& text,
-                     const std::string& origin);  // the text as it stands, no YAML in it
+// the text as it stands, no YAML in it
+KeyValue plain_value(const std::string& key, const std::string& text, const std::string& origin);
 KeyValue parse_assignment(const std::string& text, const std::string& origin = "--set");  // "key=value"
 
 // Checks that keys of `command_line` may change when a run continues (epochs, threads, ...): the others decide its
@@ -48,11 +49,12 @@ std::string print_config(const Config&);  // aligned table: key, value or grid, 
 // `earlier`, the file of a run that is continued: its lines stay where their value is the same, so that they still say
 // where it came from in the first place.
 std::string config_yaml(const Config&, const std::string& earlier = "");
-std::map<std::string, std::string> config_values(
-    const Settings&);         // key -> text, keys of this model: what `compare` groups runs by
-std::string key_reference();  // every key with type, range, models and help: `ccdrec train --help-keys`, docs
-std::string key_reference(
-    const std::string& model);  // those of one model, with its own meanings and defaults; UserError: no model
+// key -> text, keys of this model: what `compare` groups runs by
+std::map<std::string, std::string> config_values(const Settings&);
+// every key with type, range, models and help: `ccdrec train --help-keys`, docs
+std::string key_reference();
+// those of one model, with its own meanings and defaults; UserError: no model
+std::string key_reference(const std::string& model);
 
 bool uses_features(const Settings&);  // FREEDOM, and CCDRec on FREEDOM or with a diffusion, read the modality features
 

@@ -8,7 +8,6 @@
 #include <cstring>
 
 #include "data/error.h"
-#include "host/ccdrec/denoiser.h"
 #include "host/training/tensors.h"
 
 namespace ccdrec {
@@ -37,7 +36,7 @@ Settings settings_of(const CaseFile& c, int64_t d, int64_t t, const std::string&
   s.negative_stats = 0;  // there is no epoch
   try {
     check_device(s.device, s.spmm);
-    if (outline_of(s).diffusion) check_estimator(s);
+    check_modules(s);
   } catch (const UserError& e) { c.fail(std::string("settings: ") + e.what()); }
   return s;
 }
@@ -139,8 +138,8 @@ void LoadedCase::load_data(const Outline& outline, Of what) {
                                positives = c.indices("batch.positives", {B}, I);
     for (int64_t b = 0; b < B; ++b) data.train.push_back({users[size_t(b)], positives[size_t(b)]});
   } else {
-    for (int64_t i = 0; i < I; ++i)
-      data.train.push_back({0, int32_t(i)});  // a batch of all items: the estimator has room for them
+    // a batch of all items: the estimator has room for them
+    for (int64_t i = 0; i < I; ++i) data.train.push_back({0, int32_t(i)});
   }
   s.train_batch_size = int(data.train.size());
 }

@@ -20,8 +20,8 @@ namespace ccdrec {
 
 void recommend(Ctx& ctx, const Ops& ops, CMat hu, CMat hi, const HostCsr& mask, const std::vector<int32_t>& users,
                int64_t k, const ListSink& give) {
-  const int64_t at_once =
-      std::min<int64_t>(4096, users_at_once(ctx.device, k));  // lists of a batch are all that is kept
+  // lists of a batch are all that is kept
+  const int64_t at_once = std::min<int64_t>(4096, users_at_once(ctx.device, k));
   const int64_t block = std::min<int64_t>(at_once, int64_t(users.size()));
   if (block == 0) return;
   const auto release = [&](void* p) { ops.free(ctx, p); };
@@ -58,9 +58,8 @@ void recommend(Ctx& ctx, const Ops& ops, CMat hu, CMat hi, const HostCsr& mask, 
 
 std::string tsv_rows(const std::string& user, const IdMap& items, const int32_t* list, const float* scores, int64_t n) {
   std::string out;
-  for (int64_t j = 0; j < n; ++j)
-    out += fmt::format("{}\t{}\t{}\n", user, items.raw(list[j]),
-                       scores[j]);  // {} of a float: the shortest text that reads back to it
+  // {} of a float: the shortest text that reads back to it
+  for (int64_t j = 0; j < n; ++j) out += fmt::format("{}\t{}\t{}\n", user, items.raw(list[j]), scores[j]);
   return out;
 }
 

@@ -6,9 +6,8 @@
 //
 // What is read besides; columns are separated by tabs, commas or semicolons:
 //   long, with a heading   user, item and score or rank (or one of their usual names) in any order; without either the
-//                          order of the file counts.
-//                          Row numbers under no name (pandas) are skipped, other columns too where there is a score or
-//                          a rank
+//                          order of the file counts. Row numbers under no name (pandas) are skipped, other columns too
+//                          where there is a score or a rank
 //   wide, with a heading   a user and a list a line: `id top_0 top_1 ...` as MMRec writes it, `userID 0 1 2 ...`, `user
 //                          item_1 item_2 ...`
 //   long, no heading       user, item and perhaps a score
@@ -38,8 +37,8 @@ std::string json_row(const std::string& user, const IdMap& items, const int32_t*
 // Lists of another program. A user's list goes by the rank, ascending, else by the score, descending (equal ones: order
 // of the file), else by the order of the file; every row has the same of these.
 struct ForeignLists {
-  std::vector<std::vector<int32_t>>
-      of_user;  // by user index; -1 = an item this data set does not have: it keeps its rank and is a miss
+  // by user index; -1 = an item this data set does not have: it keeps its rank and is a miss
+  std::vector<std::vector<int32_t>> of_user;
   int64_t users = 0, rows = 0;
   std::string ranked_by;              // score, rank, order in the file
   std::vector<std::string> warnings;  // unknown ids, counted and one of them named

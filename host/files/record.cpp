@@ -8,7 +8,6 @@
 
 #include "data/error.h"
 #include "host/base/machine.h"
-#include "host/ccdrec/denoiser.h"
 #include "host/files/config.h"
 #include "host/systems/registry.h"
 #include "kernels/sample.h"
@@ -30,8 +29,8 @@ nlohmann::json typed_settings(const Settings& s) {
     const nlohmann::json typed = nlohmann::json::parse(text, nullptr, false);
     j[key] = typed.is_discarded() ? nlohmann::json(text) : typed;
   }
-  for (const char* elsewhere : {"data_path", "run_dir", "graph_cache", "device", "threads"})
-    j.erase(elsewhere);  // of this machine
+  // of this machine
+  for (const char* elsewhere : {"data_path", "run_dir", "graph_cache", "device", "threads"}) j.erase(elsewhere);
   return j;
 }
 
@@ -52,7 +51,7 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   if (o.projects)
     for (const Feature& f : data.features) parameters += I * f.matrix.cols() + 2 * (f.matrix.cols() + 1) * d;
   if (o.item_layers) parameters += 3 * I * s.knn_k * int64_t(data.features.size());
-  if (o.diffusion) parameters += 2 * Denoiser::parameters(s, d);
+  parameters += 2 * o.estimator;
   if (s.use_mg) words *= 2;  // at most
   return size_t(words * s.epochs + parameters) * 4;
 }

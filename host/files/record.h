@@ -11,8 +11,8 @@ namespace ccdrec {
 
 class Recorder {
  public:
-  static size_t most_bytes(const Settings&,
-                           const Dataset&);  // what the record can grow to; it stays in memory until the run ends
+  // what the record can grow to; it stays in memory until the run ends
+  static size_t most_bytes(const Settings&, const Dataset&);
   static void check(const Settings&, const Dataset&);  // UserError when that is absurd
 
   Recorder(Trainer&, const Settings&, const Dataset&);  // before the first step

@@ -149,8 +149,8 @@ void RunFolder::rename(const char* from, const char* to) const {
 }
 
 RunLock::RunLock(const RunFolder& folder) : fd_(::open(folder.dir().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-  if (fd_ < 0 || ::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
-    return;  // a file system without locks: no protection, no refusal
+  // a file system without locks: no protection, no refusal
+  if (fd_ < 0 || ::flock(fd_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
   ::close(fd_);
   throw UserError(fmt::format("{}: another program is training in it; wait for its end, or choose another --run-dir",
                               folder.dir()));

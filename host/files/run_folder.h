@@ -22,8 +22,8 @@ namespace ccdrec {
 
 void write_text(const std::string& path, const std::string& text);  // atomic; UserError when the disk refuses
 
-std::string default_run_dir(const Settings&, const std::string& data_name,
-                            long time);  // runs/CCDRec-baby-999-20250131-142501
+// runs/CCDRec-baby-999-20250131-142501
+std::string default_run_dir(const Settings&, const std::string& data_name, long time);
 
 constexpr const char* kBest = "best.safetensors";
 constexpr const char* kLast = "last.safetensors";
@@ -36,8 +36,8 @@ class RunFolder {
   // For a new run, with the lock held. UserError: it holds a run that left more than its settings, or files of another
   // kind.
   void check_new() const;
-  void check_begun()
-      const;  // for a run that goes on without a saved state. UserError: the folder is none that a run has begun in
+  // for a run that goes on without a saved state. UserError: the folder is none that a run has begun in
+  void check_begun() const;
   void remove_left_over() const;  // with the lock held: temporary files of processes that were killed
   std::string path(const char* file) const { return dir_ + "/" + file; }
   bool has(const char* file) const;

@@ -18,9 +18,8 @@ class Backbone {
   Backbone(const Setup&, Start, Tables::Init);
   virtual ~Backbone() = default;
   virtual bool projects() const { return false; }  // it has losses on mapped features: `terms` gets the modalities
-  virtual bool bpr_with_eps() const {
-    return false;
-  }                                           // its ranking loss has 1e-10 inside the logarithm (kernels/bpr.h)
+  // its ranking loss has 1e-10 inside the logarithm (kernels/bpr.h)
+  virtual bool bpr_with_eps() const { return false; }
   virtual void begin_epoch(int /*epoch*/) {}  // as Model's
 
   virtual void touch(RowList nodes) = 0;  // finds all rows that H of those nodes is made of

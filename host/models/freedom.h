@@ -36,9 +36,8 @@ class Freedom : public Backbone {
  private:
   Freedom(const Setup&, Start, const HostCsr& s);
   void propagate_back() override;
-  CMat g_items() const {
-    return by_layer_ ? g_items_.mat() : propagation_.g().slice(U_, I_);
-  }  // of what the item graph adds to the items
+  // of what the item graph adds to the items
+  CMat g_items() const { return by_layer_ ? g_items_.mat() : propagation_.g().slice(U_, I_); }
   Csr graph() const { return pruned_ ? pruned_->view() : propagation_.whole(); }
 
   double reg_;  // weight of the modality terms

@@ -2,11 +2,14 @@
 // is made of is its own affair.
 //
 // A step    prepare -> for each pass: sample -> forward -> backward -> update. On a GPU a step is recorded once for
-//           each kind of step and replayed: what differs between steps of one kind comes through Moment, Step::t and
-//           arrays on the device alone.
+//           each
+//           kind of step and replayed: what differs between steps of one kind comes through Moment, Step::t and arrays
+//           on
+//           the device alone.
 // An epoch  begin_epoch -> rebuild -> steps -> flush -> end_epoch. On a resume in the middle begin_epoch is repeated,
 //           rebuild is not: what chance alone makes of (seed, epoch) is made again; what was made of parameters that
-//           are gone by then is `kept`, which states hold.
+//           are
+//           gone by then is `kept`, which states hold.
 #pragma once
 #include <span>
 #include <string>
@@ -41,7 +44,8 @@ struct Setup {
   int64_t items() const { return data.n_items; }
   int64_t width() const { return s.embedding_size; }
   int64_t batch() const { return std::min<int64_t>(s.train_batch_size, train.rows()); }  // most rows of a step
-  int64_t item_slots() const { return batch() * (1 + s.n_neg); }  // most positives and random negatives of a step
+  // most positives and random negatives of a step
+  int64_t item_slots() const { return batch() * (1 + s.n_neg); }
 };
 
 // When a pass over a batch is: numbers, or late values while a step is recorded (kernels/late.h).
@@ -57,7 +61,7 @@ struct Moment {
 // The rows of a step: users with their positives and random negatives, drawn once for all its passes.
 struct Batch {
   int64_t rows = 0;                // B
-  int n_neg = 1;                   //
+  int n_neg = 1;                   // random negatives a row
   const int32_t* users = nullptr;  // (B)
   int32_t* items = nullptr;        // [positives | negatives 0 .. | hard], blocks of B
 
@@ -110,14 +114,14 @@ class Model {
   virtual void end_epoch(int /*epoch*/, Clock&) {}
   // (U,d), (I,d): what users and items are ranked by; views valid until the next step.
   virtual void represent(CMat& h_u, CMat& h_i) = 0;
-  virtual int chosen_lists() const {
-    return 0;
-  }  // items behind a negative that is chosen; 0: it learns from no negatives
+  // items behind a negative that is chosen; 0: it learns from no negatives
+  virtual int chosen_lists() const { return 0; }
   // The negatives that the sampler of that epoch gives these rows, whose random ones are there, by what `represent` has
   // just made. No bit of training depends on it.
   virtual Chosen choose(int /*epoch*/, const Batch&, const Step&) { return {}; }
   virtual const char* negatives(int /*epoch*/) const { return "random"; }  // where they come from, for the log
-  virtual const int32_t* nan_flag() const { return nullptr; }  // on the device; not 0: what has to be a number was none
+  // on the device; not 0: what has to be a number was none
+  virtual const int32_t* nan_flag() const { return nullptr; }
 
   // Files.
   virtual void parameters(Windows&) = 0;                              // what is trained

@@ -1,6 +1,7 @@
 // What a system holds and reads, as its settings say, before anything is built: for checks, the memory plan and the
 // sizes of files. No step asks for it.
 #pragma once
+#include <cstdint>
 
 namespace ccdrec {
 
@@ -17,6 +18,7 @@ struct Outline {
   bool projects = false;        // maps them to width d: they and the maps are parameters
 
   // CCDRec's modules
+  int64_t estimator = 0;       // parameters of f_theta
   bool diffusion = false;      // an estimator, and a reverse process at the end of an epoch
   bool fuses = false;          // its answer enters the propagation
   int pools = 0;               // states of the reverse process that are kept, (I,d) each

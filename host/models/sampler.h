@@ -14,10 +14,10 @@ enum class Gives {
   mixture,
 };
 
-struct Plan {                    // of a step
-  Gives gives = Gives::nothing;  //
-  bool early = false;            // chosen before forward, by `early`; otherwise after it, by `late`
-  int kind = 0;                  // steps of one kind launch the same operations on the same memory
+struct Plan {  // of a step
+  Gives gives = Gives::nothing;
+  bool early = false;  // chosen before forward, by `early`; otherwise after it, by `late`
+  int kind = 0;        // steps of one kind launch the same operations on the same memory
 };
 
 struct Choice {                    // what was chosen, on the device
@@ -29,15 +29,15 @@ struct Choice {                    // what was chosen, on the device
 class Sampler {
  public:
   virtual ~Sampler() = default;
-  virtual const char* name() const = 0;       // of its negatives in files: "curricular" or "hard"; its loss is bpr_NAME
-  virtual const char* source(int) const = 0;  // where that epoch's hard negatives come from, for the log
+  // of its negatives in files: "curricular" or "hard"; its loss is bpr_NAME
+  virtual const char* name() const = 0;
+  virtual const char* source(int) const = 0;          // where that epoch's hard negatives come from, for the log
   virtual Plan prepare(int epoch, int64_t step) = 0;  // as Model's
   virtual void early(const Batch&, const Step&) {}
   virtual void late(const Batch&, const Step&, const Representations&) {}
   virtual bool mixes() const { return false; }  // it may give a mixture
-  virtual Ids candidates() const {
-    return {};
-  }  // items whose representations `late`, or a mixture, reads: all of them for DNS and MixGCF
+  // items whose representations `late`, or a mixture, reads: all of them for DNS and MixGCF
+  virtual Ids candidates() const { return {}; }
   virtual Choice choice() const { return {}; }
   virtual const int32_t* nan_flag() const { return nullptr; }  // as Model's
 

@@ -15,8 +15,8 @@ constexpr int64_t kAny = -1;  // in a shape that is expected: any extent but 0
 std::vector<float> host_copy(Device&, CMat);                         // what it holds
 std::vector<int32_t> host_copy(Device&, const int32_t*, int64_t n);  //
 std::vector<int32_t> host_copy(Device&, RowList);                    // the entries in use
-std::vector<float> transposed(const std::vector<float>&, int64_t rows,
-                              int64_t cols);                  // (rows,cols) turned into (cols,rows)
+// (rows,cols) turned into (cols,rows)
+std::vector<float> transposed(const std::vector<float>&, int64_t rows, int64_t cols);
 HostCsr downloaded(Device&, const Csr&, bool values = true);  // without: the pattern
 
 // Arrays in place of what chance would decide. What is wrong is a UserError that names the array.
@@ -24,11 +24,14 @@ class Given {
  public:
   virtual ~Given() = default;
   virtual bool has(const std::string& name) const = 0;
-  virtual std::vector<float> floats(const std::string& name, const Extents& want) const = 0;  // finite
-  virtual std::vector<int32_t> indices(const std::string& name, const Extents& want,
-                                       int64_t limit) const = 0;  // 0 .. limit-1
-  virtual std::string origin() const = 0;                         // for sentences: the file
-  [[noreturn]] void fail(const std::string& what) const;          // UserError: "ORIGIN: WHAT"
+  // finite
+  virtual std::vector<float> floats(const std::string& name, const Extents& want) const = 0;
+  // 0 .. limit-1
+  virtual std::vector<int32_t> indices(const std::string& name, const Extents& want, int64_t limit) const = 0;
+  // for sentences: the file
+  virtual std::string origin() const = 0;
+  // UserError: "ORIGIN: WHAT"
+  [[noreturn]] void fail(const std::string& what) const;
 };
 
 struct Shown {

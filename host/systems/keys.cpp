@@ -313,9 +313,10 @@ KeyTable build_table() {
   t.real("reg_weight", &Settings::reg_weight, {0, kInf, false, true},
          "weight of the regulariser; which one, the model decides (--help-keys -m MODEL)");
   const size_t mirror = t.keys.size();
-  t.flag("use_mg", &Settings::use_mg,
-         "Mirror Gradient: a step on alpha1 times the gradient of every beta-th batch, then one on -alpha2 times the "
-         "next");
+  t.flag(
+      "use_mg", &Settings::use_mg,
+      "Mirror Gradient: every beta-th batch is stepped twice, by alpha1 times its gradient, then by -alpha2 times its "
+      "gradient where that led");
   t.real("alpha1", &Settings::alpha1, {0, kInf, true, true}, "Mirror Gradient: of the first pass over a batch");
   t.real("alpha2", &Settings::alpha2, {0, kInf, false, true}, "Mirror Gradient: of the second pass, which goes back");
   t.integer("beta", &Settings::beta, 1, kIntMax,
@@ -391,10 +392,9 @@ KeyTable build_table() {
   t.integer("n_candidates", &Settings::n_candidates, 1, kMostCandidates,
             "dns, mixgcf: N, uniform draws of which the best-scored is taken");
   t.integer("top_m", &Settings::top_m, 1, kMostCandidates, "dns: one of the so many best-scored draws, uniformly");
-  t.real("popularity_power", &Settings::popularity_power, {0, kInf, false, true},
-         "popularity: P(item) ~ (its training rows)^power");
+  t.real("popularity_power", &Settings::popularity_power, {0, 2}, "popularity: P(item) ~ (its training rows)^power");
   t.real("omega", &Settings::omega, {0, 1},
-         "weight of the BPR against the hard negative; the random ones have the rest");
+         "weight of the BPR against the hard negative; the random ones have the rest. Not given: 0.5 with a sampler");
   t.integer("negative_stats", &Settings::negative_stats, 0, 1 << 20,
             "rows an epoch whose negatives are measured (hardness in metrics.jsonl); 0: none");
   t.keys.back().resumable = true;  // no number of the training depends on it

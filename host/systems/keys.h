@@ -14,10 +14,11 @@ namespace ccdrec {
 struct ConfigValue {
   std::vector<std::string> items;
   bool is_list = false, is_null = false;
-  std::string key, origin;   // the key as it was written, perhaps another name of the setting
+  // the key as it was written, perhaps another name of the setting
+  std::string key, origin;
   std::string text() const;  // "[5, 10]", "2", "(empty)": as messages show it
-  [[noreturn]] void fail(
-      const std::string& expected) const;  // UserError: "runs/a.yaml:3: mu = 2 is not a number in [0, 1]"
+  // UserError: "runs/a.yaml:3: mu = 2 is not a number in [0, 1]"
+  [[noreturn]] void fail(const std::string& expected) const;
   const std::string& one(const std::string& expected) const;  // the only item; UserError for none or several (grids)
 };
 
@@ -25,11 +26,12 @@ struct ConfigKey {
   std::string name, group, type, range, help;
   unsigned concerns = kEverySystem;  // it has influence on systems that have some of it
   bool resumable = false;            // may change between an interrupted run and its continuation
-  bool written_if_idle = true;  // false: config.yaml of a run that does not use the key stays as it was before the key
+  // false: config.yaml of a run that does not use the key stays as it was before the key
+  bool written_if_idle = true;
   std::function<void(Settings&, const ConfigValue&)> set;  // UserError when type or range do not fit
   std::function<std::string(const Settings&)> get;         // YAML text
-  std::function<const char*(const Settings&)>
-      idle;  // why other settings leave it no influence on the run; null: it has some
+  // why other settings leave it no influence on the run; null: it has some
+  std::function<const char*(const Settings&)> idle;
 };
 const std::vector<ConfigKey>& config_keys();
 const ConfigKey* find_key(const std::string& name);  // null when unknown
@@ -50,8 +52,8 @@ std::string canonical(const std::string& name);  // the setting's own name; a wo
 // implements.
 struct AcceptedKey {
   const char* name;
-  const char*
-      only;  // null: any value; else the possible values, separated by |; numbers and switches are compared as such
+  // null: any value; else the possible values, separated by |; numbers and switches are compared as such
+  const char* only;
   const char* why;
 };
 const std::vector<AcceptedKey>& accepted_keys();

@@ -52,8 +52,8 @@ void Ranked::forward(const Batch& batch, const Step& step) {
   find_rows(batch, step);
   {
     const Phase phase = step.clock.phase(RangeId::optimiser);
-    backbone_->catch_up(
-        step);  // Adam's zero-gradient steps that those rows have missed: dense Adam would have taken them one by one
+    // Adam's zero-gradient steps that those rows have missed: dense Adam would have taken them one by one
+    backbone_->catch_up(step);
   }
   propagate(step);
   if (late()) {

@@ -1,6 +1,6 @@
 // A recommender that ranks by h_u . h_i and learns from triples: a backbone, and on it, where the system has them, an
-// item fusion and a sampler of hard negatives. BPR, LightGCN and FREEDOM are a backbone alone; CCDRec is any of them
-// with DMA and with CNS over NDI's pools.
+// item fusion and a sampler of hard negatives. BPR, LightGCN and FREEDOM are a backbone alone, or with a sampler;
+// CCDRec is any of them with DMA and with CNS over NDI's pools.
 #pragma once
 #include <memory>
 #include <optional>
@@ -57,9 +57,8 @@ class Ranked : public Model {
  private:
   size_t term(const char* name);  // its place among losses()
   bool late() const { return plan_.gives != Gives::nothing && !plan_.early; }
-  bool reads_others() const {
-    return late() || plan_.gives == Gives::mixture;
-  }  // items without a slot: the sampler's candidates
+  // items without a slot: the sampler's candidates
+  bool reads_others() const { return late() || plan_.gives == Gives::mixture; }
   void find_rows(const Batch&, const Step&);
   void propagate(const Step&);
   void rank(const Batch&, const Step&);

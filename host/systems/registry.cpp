@@ -95,6 +95,7 @@ Outline ccdrec_outline(const Settings& s) {
   backbone_named(s.backbone).outline(o, s);
   o.start_room = true;
   o.diffusion = diffuses(s), o.fuses = s.dma;
+  if (o.diffusion) o.estimator = Denoiser::parameters(s, s.embedding_size);
   o.projects = o.projects || o.diffusion;
   o.reads_features = o.reads_features || o.diffusion;
   o.pools = o.diffusion ? Ndi::pools(s) : 0;
@@ -220,8 +221,10 @@ void check_width(const Settings& s, const std::string& origin) {
                     "'s step encoding needs an even width of at least 4");
 }
 
+bool has_sampler(const Settings& s) { return s.sampler != kSamplers[0].name; }
+
 void check_sampler(const Settings& s, const std::string& origin) {
-  if (s.sampler == kSamplers[0].name) return;
+  if (!has_sampler(s)) return;
   const System& system = system_named(s.model);
   const std::string what = "sampler = " + s.sampler + " (" + origin + "): ";
   if (!system.concerned_by(kRanking))
@@ -231,12 +234,16 @@ void check_sampler(const Settings& s, const std::string& origin) {
                     " its hard negatives; switch both off (ndi: false, cns: false), or leave it away");
 }
 
+void check_modules(const Settings& s) {
+  if (outline_of(s).diffusion) check_estimator(s);
+}
+
 void check_system(const Settings& s, const Dataset& data) {
   const auto bad = [](const std::string& key, const std::string& got, const std::string& want) {
     throw UserError(key + " is " + got + ", expected " + want);
   };
   const Outline o = outline_of(s);
-  if (o.diffusion) check_estimator(s);
+  check_modules(s);
   constexpr int kWidestOnGpu = 512;  // kernels/cuda/estimator.h: a row stays in the registers of a warp
   if (o.diffusion && s.embedding_size > kWidestOnGpu && s.estimator == "attention" && takes_gpu(s.device))
     bad("embedding_size", std::to_string(s.embedding_size),

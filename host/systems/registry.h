@@ -1,5 +1,5 @@
-// The systems by name, a line each: what each holds, which settings concern it and what they mean there, and how it is
-// made. Nothing else compares the names of models.
+// The systems by name, an entry each: what each holds, which settings concern it and what they mean there, and how it
+// is made. Nothing else compares the names of models.
 #pragma once
 #include <memory>
 #include <span>
@@ -29,7 +29,7 @@ struct KeyMeaning {  // of a key for one system
 struct System {
   const char* name;
   unsigned has;                     // Concerns
-  std::vector<KeyMeaning> keys;     //
+  std::vector<KeyMeaning> keys;     // what they mean here, where that differs
   std::vector<const char*> losses;  // their terms, in the order of files; a sampler of hard negatives adds its own
   const char* n_layers;             // the setting that MMRec's key n_layers is for this model; null: not its key
   bool wraps;                       // it is put on the backbone that the settings name
@@ -48,13 +48,14 @@ std::vector<std::string> sampler_names();   // none, and those that can be put o
 
 // UserError for a name that is none, from all of them.
 Outline outline_of(const Settings&);
-void check_width(
-    const Settings&,
-    const std::string& origin);  // of embedding_size, given there: UserError where the system cannot have it
-void check_sampler(const Settings&,
-                   const std::string& origin);  // given there: UserError where the system cannot have it
-void check_system(const Settings&,
-                  const Dataset&);  // UserError: settings of the system that the data or the device cannot serve
+// of embedding_size, given there: UserError where the system cannot have it
+void check_width(const Settings&, const std::string& origin);
+// given there: UserError where the system cannot have it
+bool has_sampler(const Settings&);  // of hard negatives, by the setting
+void check_sampler(const Settings&, const std::string& origin);
+// UserError: settings of the system that the data or the device cannot serve
+void check_modules(const Settings&);  // UserError: settings of the system's own modules that do not go together
+void check_system(const Settings&, const Dataset&);
 std::unique_ptr<Model> make_system(const Setup&);
 
 }  // namespace ccdrec

@@ -364,8 +364,8 @@ void Trainer::load_state(const std::string& path) {
     into.upload(turned.data(), w.rows * w.cols, w.offset);
   };
   // Everything is read before anything changes.
-  number_of(file, "next_step", 0, model.steps_per_epoch(),
-            path);  // all of them: stopped between the last step and what follows it
+  // all of them: stopped between the last step and what follows it
+  number_of(file, "next_step", 0, model.steps_per_epoch(), path);
   const int64_t t_here = model.t_at(run.epoch, run.next_step), t = number_of(file, "t", t_here, t_here, path);
   const auto losses = file.tensors.find("state.losses");
   const std::vector<std::string> saved_names = names_of_losses(file);

@@ -38,8 +38,8 @@ struct RunIdentity {
   std::string interactions, data;  // Dataset::interactions, Dataset::checksum
   TrainSummary summary;            // the best epoch so far and its metrics
 };
-RunIdentity run_identity(
-    const std::string& path);  // of the header alone. UserError: no safetensors file, numbers in it that cannot be
+// of the header alone. UserError: no safetensors file, numbers in it that cannot be
+RunIdentity run_identity(const std::string& path);
 // How these settings differ from those of the run: "dropout = 0.8 there and 0.5 in this run". Empty: they do not.
 std::string other_settings(const RunIdentity&, const Settings&);
 

@@ -6,7 +6,8 @@
 namespace ccdrec {
 namespace {
 
-constexpr uint32_t kPass = 255;  // of Moment: no pass of a step has it
+// Of Moment: no pass of a step has it. What CNS and NDI draw for a whole batch is the same for each block of rows.
+constexpr uint32_t kPass = 255;
 
 uint64_t pair_key(int32_t user, int32_t item) { return uint64_t(uint32_t(user)) << 32 | uint32_t(item); }
 

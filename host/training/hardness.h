@@ -1,7 +1,7 @@
 // How hard the negatives of an epoch are, as numbers: training rows, drawn by address and with replacement, get
 // negatives as the sampler of the epoch gives them, by the parameters that the epoch ended with and before its reverse
-// process, and each negative is ranked among the items that its user lacks. Nothing of training depends on it: its draws
-// have an address of their own, and held-out rows are looked at only after the choice.
+// process, and each negative is ranked among the items that its user lacks. Nothing of training depends on it: its
+// draws have an address of their own, and held-out rows are looked at only after the choice.
 #pragma once
 #include <cstdint>
 #include <map>

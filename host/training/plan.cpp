@@ -115,24 +115,22 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   const Outline& o = z.o;
   const int64_t U = z.U, I = z.I, N = z.N, d = z.d, E = z.E, B = z.B, M = z.M, item_slots = z.item_slots, L = o.layers;
   const Ops& ops = z.on_gpu ? *gpu_ops() : cpu_ops();
-  int64_t features = 0, dense = o.diffusion ? Denoiser::parameters(s, d) : 0;
+  int64_t features = 0, dense = o.estimator;
   if (o.projects)
     for (const Feature& f : data.features) features += I * f.matrix.cols(), dense += f.matrix.cols() * d + d;
   const int64_t starts = o.start_room ? I : 0;  // rows between P and Q
-  int64_t propagated = (!o.propagates ? 0
-                        : L > 0       ? 1
-                                      : 2) +
-                       L;  // h, its gradient where no layer's memory is it; layers
+  // h, its gradient where no layer's memory is it; layers
+  int64_t propagated = (!o.propagates ? 0 : L > 0 ? 1 : 2) + L;
   const auto csr = [](int64_t rows, int64_t nnz) { return 8 * (rows + 1) + 8 * nnz; };
   int64_t graphs = csr(U, E);
   if (L > 0) graphs += csr(N, 2 * E);
   if (o.prune > 0) graphs += csr(N, 2 * z.kept_edges) + 12 * E;
   if (o.item_layers) graphs += 2 * csr(I, I * s.knn_k * M);
-  int64_t lists = 4 * N;                       // rows a step touches: users and items of Ego_0,
+  // rows a step touches: users and items of Ego_0,
+  int64_t lists = 4 * N;
   if (o.propagates) lists += (L + 1) * 5 * N;  // a list and a mask for each layer,
-  if (o.item_layers)
-    lists += 4 * N + 8 * I +
-             (o.item_layers + 1) * 5 * I;  // of the item graph too; users and items of H; rows of Q from both graphs
+  // of the item graph too; users and items of H; rows of Q from both graphs
+  if (o.item_layers) lists += 4 * N + 8 * I + (o.item_layers + 1) * 5 * I;
   int64_t step = (2 * B * (3 + s.n_neg)) * d;
   if (o.projects) step += 2 * M * item_slots * d;
   if (o.diffusion)
@@ -143,17 +141,17 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
                     : o.chooses && o.hard ? I
                                           : 0,
                 node_ids = B * (2 + s.n_neg) + std::max(B, C);
-  step += 4 * node_ids + 3 * B * (3 + s.n_neg) + (o.projects ? 3 : 0) * item_slots + item_slots + 2 * B +
-          C;  // ids, and slots in groups
-  const int64_t tables =
-      o.mixes && o.hard ? L + 1 : 0;  // of a mixture: chosen items and coefficients; d, h and groups of its places
+  // ids, and slots in groups
+  step += 4 * node_ids + 3 * B * (3 + s.n_neg) + (o.projects ? 3 : 0) * item_slots + item_slots + 2 * B + C;
+  // of a mixture: chosen items and coefficients; d, h and groups of its places
+  const int64_t tables = o.mixes && o.hard ? L + 1 : 0;
   if (tables) step += 2 * tables * B + (2 * tables + 1) * B * d + 4 * 2 * B;
   if (o.popular) step += 4 * occurring_items(data);  // the alias table
   int64_t items = o.item_layers;
   if (o.projects) items += M;
   if (o.diffusion) items += o.pools + (o.fuses ? 0 : 1);
-  if (tables)
-    propagated += o.propagates ? (L > 0 ? 1 : 0) + tables : 1;  // gradients of the layers, and H's beside them
+  // gradients of the layers, and H's beside them
+  if (tables) propagated += o.propagates ? (L > 0 ? 1 : 0) + tables : 1;
   if (tables && o.item_layers) items += 1;
   MemoryPlan p;
   const auto line = [&](const char* what, int64_t floats) {

@@ -44,8 +44,8 @@ void Recommender::begin_epoch(int epoch, int64_t next_step) {
   }
   const Phase phase = clock_.phase(RangeId::sample);
   dev_.ops.shuffle(dev_.ctx, order_.p(), order_.n(), Stream{seed_, Use::shuffle, uint32_t(epoch), 0});
-  dev_.ops.fill_zero(
-      dev_.ctx, {reinterpret_cast<float*>(losses_.p()), 1, 2 * losses_.n()});  // no copy: the host would wait for it
+  // no copy: the host would wait for it
+  dev_.ops.fill_zero(dev_.ctx, {reinterpret_cast<float*>(losses_.p()), 1, 2 * losses_.n()});
 }
 
 // --- a step ----------------------------------------------------------------------------------------------------------

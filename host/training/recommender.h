@@ -41,12 +41,12 @@ class Recommender {
   void begin_epoch(int epoch, int64_t next_step = 0);
   void step(int epoch, int64_t step);  // one batch; step is zero-based within the epoch
   void end_epoch(int epoch);           // flush, and what the model does then
-  void flush();  // every row brought up to the last step: before anything outside a step reads parameters
+  // every row brought up to the last step: before anything outside a step reads parameters
+  void flush();
   Losses losses() const { return state().losses; }  // sums so far in this epoch: reads the device
-  std::map<std::string, double> hardness() const {
-    return hardness_.means();
-  }                                // of the negatives of the last epoch that ended
-  EpochState state() const;        // likewise, with all that may have gone wrong: one wait for everything
+  // of the negatives of the last epoch that ended
+  std::map<std::string, double> hardness() const { return hardness_.means(); }
+  EpochState state() const;        // as losses(), with all that may have gone wrong: one wait
   void set_losses(const Losses&);  // empty: zeros
 
   // Representations of all users and items, by the full graph: views valid until the next step.
@@ -68,12 +68,13 @@ class Recommender {
   }
 
   // For `ccdrec step`, cases and tests.
-  void give(const Given&);  // the batch, in place of the shuffled ones, and what else the model takes
-  void draws(Watch&);       // what chance decided for the last step
+  // the batch, in place of the shuffled ones, and what else the model takes
+  void give(const Given&);
+  void draws(Watch&);                            // what chance decided for the last step
   const Batch& batch() const { return batch_; }  // of the last step
   std::span<const Pass> passes(int64_t step) const { return stepping_.passes(step); }
-  std::function<void(uint32_t pass)>
-      after_pass;  // where it is set every step runs directly, and calls it after each pass
+  // where it is set every step runs directly, and calls it after each pass
+  std::function<void(uint32_t pass)> after_pass;
   // A pass of a step without the optimiser: every gradient can be read. Then the optimiser.
   void forward_backward(int epoch, int64_t step, Pass = {0, 1.0f});
   void update(float gradient = 1.0f);

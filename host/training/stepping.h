@@ -24,9 +24,8 @@ class Stepping {
     if (every_ > 0 && step % every_ == 0) return mirror_;
     return once_;
   }
-  int64_t updates(int64_t steps) const {
-    return steps + (every_ > 0 ? (steps + every_ - 1) / every_ : 0);
-  }  // Adam's steps in so many of an epoch
+  // Adam's steps in so many of an epoch
+  int64_t updates(int64_t steps) const { return steps + (every_ > 0 ? (steps + every_ - 1) / every_ : 0); }
   uint32_t most_passes() const { return every_ > 0 ? 2 : 1; }
 
  private:

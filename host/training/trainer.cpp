@@ -133,7 +133,7 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
       }
     }
     model.end_epoch(epoch);
-    const EpochState state = model.state();  // the one wait of an epoch on a GPU
+    const EpochState state = model.state();  // waits for a GPU; what is read after it is there
     if (state.fault) z.device->check_faults();
     if (gpu && !state.finite()) {
       sum.reason = StopReason::diverged;

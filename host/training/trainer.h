@@ -25,15 +25,17 @@ struct MemoryPlan {             // of the device, known before training starts: 
 struct EpochReport {
   int epoch = 0;
   int64_t steps = 0;
-  double loss = 0;                        // mean over steps of the whole loss
-  std::map<std::string, double> losses;   // parts, by the names that the model gives them (means over steps)
-  std::map<std::string, double> seconds;  // prune, sample, forward, backward, optimiser, reverse, evaluation; total
+  double loss = 0;                       // mean over steps of the whole loss
+  std::map<std::string, double> losses;  // parts, by the names that the model gives them (means over steps)
+  std::map<std::string, double>
+      seconds;  // prune, sample, forward, backward, optimiser, hardness, reverse, evaluation; train
   bool evaluated = false;
   Metrics valid, test;
   bool improved = false;
   bool latest = false;                     // no validation metric can select: improved by being the latest
   std::map<std::string, double> hardness;  // of its negatives (training/hardness.h); empty: not measured
-  std::string negatives;  // which pool the curricular negatives came from: random, 3T/4, T/2, T/4, 0, model
+  // which pool the curricular negatives came from: random, 3T/4, T/2, T/4, 0, model
+  std::string negatives;
 };
 
 enum class StopReason { running, early, max_epochs, interrupted, diverged };
@@ -51,8 +53,10 @@ struct TrainSummary {
 struct TrainHooks {
   std::function<void(int epoch, int64_t step, int64_t steps)> on_step;  // after each step
   std::function<void(const EpochReport&)> on_epoch;                     // after each epoch
-  std::function<void()> on_best;      // when validation improved: save the best checkpoint here
-  std::function<bool()> interrupted;  // polled after each step; true = stop after this step
+  // when validation improved: save the best checkpoint here
+  std::function<void()> on_best;
+  // polled after each step; true = stop after this step
+  std::function<bool()> interrupted;
 };
 
 class Trainer {
@@ -61,13 +65,13 @@ class Trainer {
   // out of their ranges, or that the data cannot serve.
   Trainer(const Settings&, const Dataset&);
   ~Trainer();
-  static void check_settings(const Settings&,
-                             const Dataset&);  // UserError for all that the data cannot serve; takes nothing
+  // UserError for all that the data cannot serve; takes nothing
+  static void check_settings(const Settings&, const Dataset&);
   static MemoryPlan plan(const Settings&, const Dataset&);  // likewise
-  static ScratchPlan scratch(const Settings&,
-                             const Dataset&);  // its part that operations ask for: a GPU takes it before anything else
-  const std::vector<std::string>& notes()
-      const;  // sentences for the log: tied kNN rows, kept edges, device, instruction set, ...
+  // its part that operations ask for: a GPU takes it before anything else
+  static ScratchPlan scratch(const Settings&, const Dataset&);
+  // sentences for the log: tied kNN rows, kept edges, device, instruction set, ...
+  const std::vector<std::string>& notes() const;
 
   TrainSummary run(const TrainHooks&);
   // All state of the run at this step. Parameters under PyTorch-style names (user_embedding.weight,
@@ -76,10 +80,10 @@ class Trainer {
   // adam.v.*), pools, counters in the metadata.
   void save_best(const std::string& path);   // parameters + final representations
   void save_state(const std::string& path);  // everything needed to resume
-  void load_state(
-      const std::string& path);  // UserError: other settings or data (fingerprints differ), wrong shapes, old version
-  int epoch() const;             // epoch to run next, or being run
-  int64_t next_step() const;     // > 0: in the middle of that epoch
+  // UserError: other settings or data (fingerprints differ), wrong shapes, old version
+  void load_state(const std::string& path);
+  int epoch() const;          // epoch to run next, or being run
+  int64_t next_step() const;  // > 0: in the middle of that epoch
 
   size_t device_bytes() const;  // most memory taken on the device at a time: arrays, scratch, workspaces
   class Recommender& model();   // for tests and benches

@@ -68,8 +68,8 @@ namespace ccdrec::cpu {
 void draw_timesteps(Ctx&, int32_t* t, RowList rows, int steps, bool mirrored, Stream stream) {
   const int64_t n = rows.n(), h = mirrored ? n / 2 + 1 : n;
   for (int64_t j = 0; j < std::min(h, n); ++j) t[j] = int32_t(below(draw(stream, uint32_t(j)).v[0], uint32_t(steps)));
-  for (int64_t j = h; j < n; ++j)
-    t[j] = steps - 1 - t[j - h];  // the mirrored half: lower variance, as the reference does
+  // the mirrored half: lower variance, as the reference does
+  for (int64_t j = h; j < n; ++j) t[j] = steps - 1 - t[j - h];
 }
 
 void draw_normals(Ctx& ctx, Mat eps, RowList rows, Stream stream) {
@@ -79,8 +79,7 @@ void draw_normals(Ctx& ctx, Mat eps, RowList rows, Stream stream) {
   for (int64_t j = 0; j < n; ++j) normal_row(eps.row(j), eps.cols, stream, uint32_t(rows.at(j)));
 }
 
-// --- forward process, fusion, alignment
-// --------------------------------------------------------------------------------------------------
+// --- forward process, fusion, alignment ------------------------------------------------------------------------------
 
 void diffuse(Ctx& ctx, Mat e_t, CMat q, CMat eps, const int32_t* t, RowList rows, const Schedule& schedule) {
   const int64_t n = rows.n(), d = q.cols;

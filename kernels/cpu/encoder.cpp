@@ -38,8 +38,7 @@ namespace ccdrec::cpu {
 
 static constexpr int64_t kMaxTokens = kMaxModalities + 2;
 
-// --- pieces
-// ---------------------------------------------------------------------------------------------------------------------
+// --- pieces ----------------------------------------------------------------------------------------------------------
 
 static void gelu(Ctx& ctx, Mat y, CMat u) {
 #pragma omp parallel for num_threads(ctx.threads)
@@ -194,8 +193,7 @@ static void attention_backward(Ctx& ctx, Mat d_q, Mat d_k, Mat d_v, CMat d_o, co
   }
 }
 
-// --- the encoder
-// ---------------------------------------------------------------------------------------------------------------------
+// --- the encoder -----------------------------------------------------------------------------------------------------
 
 static EncoderSaved::Layer first_rows(const EncoderSaved::Layer& s, int64_t rows) {
   auto cut = [&](const Mat& m) {

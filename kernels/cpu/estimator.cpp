@@ -28,8 +28,8 @@ std::vector<float> time_embedding(int steps, int64_t d) {
 
 namespace ccdrec::cpu {
 
-static constexpr int64_t kTile = 32,
-                         kMaxTokens = kMaxModalities + 2;  // kTile: items whose scores one thread holds at a time
+// kTile: items whose scores one thread holds at a time
+static constexpr int64_t kTile = 32, kMaxTokens = kMaxModalities + 2;
 
 static void check_call(const EstimatorTokens& in, const EstimatorSaved& saved, const EstimatorParams& params, int64_t n,
                        int64_t d) {

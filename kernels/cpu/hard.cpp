@@ -25,10 +25,11 @@ std::vector<PopularColumn> popular_columns(std::span<const int32_t> items, std::
     full.push_back(std::pow(double(counts[k]), power));
     sum += full.back();
   }
-  CHECK_THAT(std::isfinite(sum));
+  CHECK_THAT(std::isfinite(sum) && (column.empty() || sum > 0));
   std::vector<size_t> less, more;
   for (size_t k = 0; k < full.size(); ++k) {
     column[k].share = float(full[k] / sum);
+    CHECK_THAT(column[k].share > 0);  // or a user who lacks only such items would get one that is not lacked
     full[k] *= double(full.size()) / sum;
     (full[k] < 1 ? less : more).push_back(k);
   }
@@ -243,8 +244,8 @@ void negative_ranks(Ctx& ctx, Mat out, CMat h_u, const int32_t* users, const int
       float limit[kTileUsers];
       int64_t counted[kTileUsers] = {};
       const int32_t* owned[kTileUsers];
-      for (int64_t r = 0; r < kTileUsers + kMaxMr; ++r)
-        u[r] = h_u.row(users[b0 + std::min(r, rows - 1)]);  // beyond the last row: any
+      // beyond the last row: any
+      for (int64_t r = 0; r < kTileUsers + kMaxMr; ++r) u[r] = h_u.row(users[b0 + std::min(r, rows - 1)]);
       for (int64_t r = 0; r < rows; ++r) {
         limit[r] = plain::score(u[r], h_n.row(b0 + r), d);
         owned[r] = train.col + train.row_ptr[users[b0 + r]];

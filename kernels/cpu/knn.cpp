@@ -11,7 +11,8 @@
 namespace ccdrec::cpu {
 namespace {
 
-constexpr int64_t kRows = 96;  // rows of a tile: 16 micro-tiles pass over a panel of candidates while it lies in L1
+// rows of a tile: 16 micro-tiles pass over a panel of candidates while it lies in L1
+constexpr int64_t kRows = 96;
 constexpr int64_t kCandidates = 512;  // candidates packed at a time, shared by all threads: 8 MB at F = 4096
 
 // The k nearest others of one row, best first: similarity, then hash, then id.
@@ -24,9 +25,8 @@ struct Neighbour {
 struct Nearest {
   Neighbour* best;  // room for one more than is kept
   int32_t n;
-  float
-      // the float just below the last one when the list is full, so that equals go to the hash; NaN = take everything
-      below;
+  // the float just below the last one when the list is full, so that equals go to the hash; NaN = take everything
+  float below;
 
   void offer(int32_t row, int32_t candidate, float similarity, int64_t room, uint32_t seed) {
     const uint32_t hash = draw(Stream{seed, Use::knn_tie}, uint32_t(row), uint32_t(candidate)).v[0];

@@ -23,10 +23,8 @@ const Ops& cpu_ops() {
       const bool huge = rounded >= 2 * kHugePage;
       void* p = nullptr;
       if (posix_memalign(&p, huge ? kHugePage : 64, rounded)) throw std::bad_alloc();
-      if (huge)
-        madvise(
-            p, rounded,
-            MADV_HUGEPAGE);  // rows are read at random: fewer misses in the address cache; a refusal costs nothing else
+      // rows are read at random: fewer misses in the address cache; a refusal costs nothing else
+      if (huge) madvise(p, rounded, MADV_HUGEPAGE);
       std::memset(p, 0, rounded);
       return p;
     };

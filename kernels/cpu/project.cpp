@@ -49,8 +49,8 @@ void catch_up_project(Ctx& ctx, Mat y, const Table& x, RowList rows, CMat w, CMa
   if (n == 0) return;
   const MicroKernel& mk = micro_kernel();
   const int64_t mr = mk.mr, nr = mk.nr, panels = ceil_div(d, nr);
-  float* const packed = static_cast<float*>(
-      ctx.scratch(0, size_t(panels * nr * F) * sizeof(float)));  // W; rows k0.. from k0 * panels * nr on
+  // W; rows k0.. from k0 * panels * nr on
+  float* const packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * F) * sizeof(float)));
   std::atomic<int64_t> taken{0};
 #pragma omp parallel num_threads(ctx.threads)
   {
@@ -118,8 +118,8 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
 
   const MicroKernel& mk = micro_kernel();
   const int64_t mr = mk.mr, nr = mk.nr, panels = ceil_div(F, nr);
-  float* const w_t = static_cast<float*>(
-      ctx.scratch(0, size_t(panels * nr * d) * sizeof(float)));  // panel q: columns q*nr.. of W^T, k-major
+  // panel q: columns q*nr.. of W^T, k-major
+  float* const w_t = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * d) * sizeof(float)));
   float* const room = static_cast<float*>(ctx.scratch(1, size_t(2 * mr * F * ctx.threads) * sizeof(float)));
 #pragma omp parallel num_threads(ctx.threads)
   {
@@ -131,9 +131,10 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
     const bool beside = steps_fit_beside_tiles();
 #pragma omp for schedule(dynamic, 1) nowait
     for (int64_t j = 0; j < n; j += mr) {
-      const int64_t here = std::min(mr, n - j),
-                    asked_ahead = beside ? 0 : std::min(here, mr / 4);  // more of them keep W waiting
-      for (int64_t e0 = 0; e0 < d; e0 += kBlock) {                      // as product: blocks of terms added in order
+      // more of them keep W waiting
+      const int64_t here = std::min(mr, n - j), asked_ahead = beside ? 0 : std::min(here, mr / 4);
+      // as product: blocks of terms added in order
+      for (int64_t e0 = 0; e0 < d; e0 += kBlock) {
         const float* a[kMaxMr];
         for (int64_t i = 0; i < mr; ++i) a[i] = dy.row(j + std::min(i, here - 1)) + e0;
         for (int64_t q = 0; q < panels; ++q) {

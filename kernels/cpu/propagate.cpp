@@ -50,8 +50,8 @@ void widen(Ctx& ctx, uint8_t* wider, const uint8_t* mask, const Csr& a, const Cs
     for (int64_t r = 0; r < N; ++r) {
       uint8_t reached = mask[r];
       const int32_t *c = a_t.col + a_t.row_ptr[r], *const end = a_t.col + a_t.row_ptr[r + 1];
-      for (; !reached && end - c >= 4; c += 4)
-        reached = mask[c[0]] | mask[c[1]] | mask[c[2]] | mask[c[3]];  // fewer branches that go wrong
+      // fewer branches that go wrong
+      for (; !reached && end - c >= 4; c += 4) reached = mask[c[0]] | mask[c[1]] | mask[c[2]] | mask[c[3]];
       for (; !reached && c < end; ++c) reached = mask[*c];
       wider[r] = reached;
     }
@@ -60,12 +60,12 @@ void widen(Ctx& ctx, uint8_t* wider, const uint8_t* mask, const Csr& a, const Cs
   std::memcpy(wider, mask, size_t(N));
   const int64_t chunk = rows_in_chunk(n, ctx.threads);
 #pragma omp parallel for num_threads(ctx.threads_for(2.0 * pushed)) schedule(dynamic, chunk)
+  // several threads may set the same byte: to the same value
   for (int64_t j = 0; j < n; ++j)
-    for (int64_t e = a.row_ptr[rows.idx[j]]; e < a.row_ptr[rows.idx[j] + 1];
-         ++e) {  // several threads may set the same byte: to the same value
+    for (int64_t e = a.row_ptr[rows.idx[j]]; e < a.row_ptr[rows.idx[j] + 1]; ++e) {
       const std::atomic_ref<uint8_t> reached(wider[a.col[e]]);
-      if (!reached.load(std::memory_order_relaxed))
-        reached.store(1, std::memory_order_relaxed);  // a store takes the line from the other cores
+      // a store takes the line from the other cores
+      if (!reached.load(std::memory_order_relaxed)) reached.store(1, std::memory_order_relaxed);
     }
 }
 

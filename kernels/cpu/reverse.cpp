@@ -2,10 +2,10 @@
 //
 // A score is q_r . k_c = (x_r W_q) . (x_c W_k) = (x_r G) . x_c with G = W_q W_k^T, so a token needs one product y = x
 // G, not two; and only the e-token changes from step to step. Per tile: x, y of the modality tokens, once. Per call: x,
-// y of the T time tokens. Per item and step:
-// one product for y_e, one for the value (s W_v), K(K-1) - M(M-1) + 1 dot products of width d, K^2 exponentials, d
-// normals. Rows are padded with zeros to a multiple of eight floats; a tile and its tokens are (2M + 6) kTile d floats
-// (123 KB at M = 2, d = 64): the L2's.
+// y of the T time tokens. Per item and step: one product for y_e, one for the value (s W_v), K(K-1) - M(M-1) + 1 dot
+// products of width d, K^2 exponentials, d normals.
+// Rows are padded with zeros to a multiple of eight floats; a tile and its tokens are (2M + 6) kTile d floats (123 KB
+// at M = 2, d = 64): the L2's.
 #include <omp.h>
 
 #include <algorithm>

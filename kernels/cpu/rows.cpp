@@ -63,9 +63,8 @@ void segment_sum(Ctx& ctx, Mat y, CMat x, const Groups& g, bool by_row, bool acc
     if (by_row && j + kListAhead < n) ask_to_write_row(y.row(g.rows.at(j + kListAhead)));
     for (int64_t e = g.ptr[j] + kListAhead; e < std::min<int64_t>(g.ptr[j + 1] + kListAhead, slots); ++e)
       ask_for_row(x.row(g.slot[e]));
-    if (x.cols ==
-        // the usual width: a row of X is read once, into eight accumulators, instead of eight times in part; same order
-        64) {
+    // the usual width: a row of X is read once, into eight accumulators, instead of eight times in part; same order
+    if (x.cols == 64) {
       V8 sum[8];
       const float* first = x.row(g.slot[g.ptr[j]]);
       for (int v = 0; v < 8; ++v) sum[v] = take8(first + 8 * v, 8);

@@ -9,8 +9,8 @@
 namespace ccdrec::cpu {
 namespace {
 
-constexpr int64_t kAhead =
-    16;  // rows of a batch: where a user's items begin is asked for so early, the first of them half as early
+// rows of a batch: where a user's items begin is asked for so early, the first of them half as early
+constexpr int64_t kAhead = 16;
 
 struct Entry {  // of a shuffle
   uint64_t key;
@@ -37,8 +37,8 @@ void shuffle(Ctx& ctx, int32_t* order, int64_t n, Stream s) {
   std::fill_n(start, buckets + 1, int64_t(0));
   for (int64_t r = 0; r < n; ++r) ++start[key[r] >> (64 - bits)];
   for (int64_t b = 0, sum = 0; b <= buckets; ++b) sum += std::exchange(start[b], sum);
-  for (int64_t r = 0; r < n; ++r)
-    entry[start[key[r] >> (64 - bits)]++] = {key[r], r};  // start[b] becomes the end of bucket b
+  // start[b] becomes the end of bucket b
+  for (int64_t r = 0; r < n; ++r) entry[start[key[r] >> (64 - bits)]++] = {key[r], r};
 #pragma omp parallel for num_threads(ctx.threads) schedule(static, 64)
   for (int64_t b = 0; b < buckets; ++b) {
     const int64_t from = b ? start[b - 1] : 0, to = start[b];

@@ -20,8 +20,8 @@ const char* set_by = "";
 
 // libgomp reads the environment in a constructor of its own, which has no priority and so comes after this one.
 __attribute__((constructor(101))) void choose_waiting() {
-  for (const char* name :
-       {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}) {  // of both, GOMP_SPINCOUNT decides: libgomp has it so
+  // of both, GOMP_SPINCOUNT decides: libgomp has it so
+  for (const char* name : {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}) {
     const char* const value = std::getenv(name);
     if (value && *value) set_by = name;
   }

@@ -56,8 +56,8 @@ struct Best {
     int32_t last = INT_MAX;
     for (int64_t c = 0; c < n; ++c) {
       const int32_t key_c = key[c];
-      const bool equal = key_c == hi,
-                 stays = bool(key_c > hi) | (equal & bool(equals > 0));  // no branch: it would be a coin toss
+      // no branch: it would be a coin toss
+      const bool equal = key_c == hi, stays = bool(key_c > hi) | (equal & bool(equals > 0));
       key[kept] = key_c, item[kept] = item[c];
       kept += stays, equals -= equal;
       last = stays ? std::min(last, key_c) : last;
@@ -119,8 +119,8 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
       for (int64_t u = 0; u < count; ++u) {
         Best& b = best[u];
         b.keep(kept);
-        uint64_t* order =
-            sorted + omp_get_thread_num() * kept;  // score and lower item as one integer of the same order
+        // score and lower item as one integer of the same order
+        uint64_t* order = sorted + omp_get_thread_num() * kept;
         for (int64_t c = 0; c < b.n; ++c) order[c] = uint64_t(unsigned_key(b.key[c])) << 32 | uint32_t(~b.item[c]);
         std::sort(order, order + b.n, std::greater<>());
         for (int64_t c = 0; c < k; ++c) {

@@ -86,7 +86,7 @@ __global__ void norm_scales(double* loss, float* scale, const double* part, int6
 // Geometry  one team a listed row.
 // Traffic   12 d bytes a row, 8 a slot.
 template <int V>
-__global__ void norm_gradient(Mat g, CMat x, Groups slots, const float* scale, int64_t B, int shift) {
+__global__ void norm_gradient(Mat g, CMat x, Groups slots, const float* scale, int64_t B, int64_t blocks, int shift) {
   const int64_t j = team_row(shift), d = x.cols, first = int64_t(team_lane(shift)) * V, step = int64_t(V) << shift;
   if (j >= slots.rows.n()) return;
   const int64_t r = slots.rows.at(j);
@@ -94,7 +94,7 @@ __global__ void norm_gradient(Mat g, CMat x, Groups slots, const float* scale, i
     const Columns<V> at = load<V>(x.row(r) + c);
     Columns<V> to = load<V>(g.row(r) + c), sum{};
     for (int32_t e = slots.ptr[j]; e < slots.ptr[j + 1]; ++e) {
-      const float w = scale[slots.slot[e] / B];
+      const float w = scale[std::min<int64_t>(slots.slot[e] / B, blocks)];
       for (int v = 0; v < V; ++v) sum.v[v] += w * at.v[v];
     }
     for (int v = 0; v < V; ++v) to.v[v] += sum.v[v];
@@ -139,7 +139,7 @@ void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const 
   launch(norm_scales, 1, kWarp, 0, ctx, loss, scale, part, each, B, n_neg, reg);
   launch((four ? norm_gradient<4> : norm_gradient<1>),
          team_blocks(std::min(slots.rows.capacity, (blocks + 1) * B), shift), kTeamThreads, 0, ctx, g, x, slots, scale,
-         B, shift);
+         B, blocks, shift);
 }
 
 }  // namespace ccdrec::cuda

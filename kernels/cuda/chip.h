@@ -5,14 +5,14 @@
 namespace ccdrec::cuda {
 
 struct Chip {
-  int sms =
-      // multiprocessors; the emulator's are few, so that a small case already fills them more than once (an H200: 132)
-      4;
-  int64_t shared =
-      227 * 1024;  // most bytes of a block: 227 KB on an H100 or H200, 163 on an A100, 99 on an L4, A10 or RTX
+  // multiprocessors; the emulator's are few, so that a small case already fills them more than once (an H200: 132)
+  int sms = 4;
+  // most bytes of a block: 227 KB on an H100 or H200, 163 on an A100, 99 on an L4, A10 or RTX
+  int64_t shared = 227 * 1024;
 };
-constexpr int64_t kLeastShared =
-    99 * 1024;  // of a chip that every kernel fits; all have it from compute capability 8.0 on
-Chip chip();    // of the current device, asked for once (toolkit/runtime.cu; tests/simt/runtime.cpp)
+// of a chip that every kernel fits; all have it from compute capability 8.0 on
+constexpr int64_t kLeastShared = 99 * 1024;
+// of the current device, asked for once (toolkit/runtime.cu; tests/simt/runtime.cpp)
+Chip chip();
 
 }  // namespace ccdrec::cuda

@@ -24,8 +24,8 @@ __device__ inline void compact(int64_t n, Bits&& bits, Emit&& emit, Finish&& fin
 #pragma unroll 4
   for (int64_t c = threadIdx.x; c < first; c += kCompactThreads) before += unsigned(__popc(bits(c)));
   const unsigned own = mine < chunks ? bits(mine) : 0;
-  uint64_t sum =
-      uint64_t(before) << 32 | uint64_t(__popc(own));  // both sums in one scan; the low half stays below 2^16
+  // both sums in one scan; the low half stays below 2^16
+  uint64_t sum = uint64_t(before) << 32 | uint64_t(__popc(own));
   for (int up = 1; up < kWarp; up *= 2) {
     const uint64_t left = __shfl_up_sync(kAll, sum, unsigned(up));
     if (lane >= up) sum += left;

@@ -2,15 +2,16 @@
 // tests/simt.
 //
 //   launch(kernel, grid, block, shared, ctx, args...)   in place of the triple brackets; templates in parentheses:
-//   launch((k<64, 4>), ...).
-//                                                       A grid of 0 blocks launches nothing. Checked; names the kernel
-//                                                       in the error.
+//                                                       launch((k<64, 4>), ...). A grid of 0 blocks launches nothing.
+//                                                       Checked; names the kernel in the error.
 //   SHARED(T, name, [N][M]);                            a __shared__ array;  SHARED(T, name, );  a scalar
 //   T* p = dynamic_shared<T>();                         the block's dynamic shared memory (`shared` bytes of the
-//   launch), 16-byte aligned threadIdx, blockIdx, blockDim, gridDim              as in CUDA; blocks are multiples of 32
-//   threads __syncthreads, __syncthreads_or / _and / _count, __syncwarp, __shfl_sync / _up / _down / _xor,
+//                                                       launch), 16-byte aligned
+//   threadIdx, blockIdx, blockDim, gridDim              as in CUDA; blocks are multiples of 32 threads
+//   __syncthreads, __syncthreads_or / _and / _count,    the mask names exactly the lanes that take part
+//   __syncwarp, __shfl_sync / _up / _down / _xor,
 //   __ballot_sync, __any_sync, __all_sync,
-//   __match_any_sync                                    the mask names exactly the lanes that take part
+//   __match_any_sync
 //   atomicAdd / Min / Max / Or / And / CAS / Exch       on integers only: sums of floats have a fixed order
 //   __ldg, __popc, __popcll, __ffs, __clz, __clzll, __brev, float2 / float4 / int2 / int4 / uint4 and make_*, fmaf,
 //   sqrtf, expf, fminf, fmaxf, __float_as_int, __int_as_float, __float_as_uint, __uint_as_float
@@ -37,10 +38,10 @@ struct Grid {
     return unsigned(n);
   }
 };
-void check_cuda(cudaError_t, const char* what, const char* file,
-                int line);  // throws std::runtime_error naming the call; ops.cu
-void check_launch(Ctx&, const char* kernel, const char* file,
-                  int line);  // the launch itself; in debug builds also its execution
+// throws std::runtime_error naming the call; ops.cu
+void check_cuda(cudaError_t, const char* what, const char* file, int line);
+// the launch itself; in debug builds also its execution
+void check_launch(Ctx&, const char* kernel, const char* file, int line);
 #define CHECK_CUDA(call) ::ccdrec::cuda::check_cuda((call), #call, __FILE__, __LINE__)
 
 template <class T>

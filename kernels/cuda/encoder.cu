@@ -15,8 +15,7 @@ constexpr int64_t kEncoderChunk = 256;       // rows of one partial column sum
 constexpr int64_t kReverseBytes = 32 << 20;  // activations of a tile of the reverse process: stays in a large L2
 constexpr int kSums = 10;                    // bias and LayerNorm gradients of a layer
 
-// --- forward
-// ---------------------------------------------------------------------------------------------------------------------
+// --- forward ---------------------------------------------------------------------------------------------------------
 
 // What a token is made of. In the reverse process all items are at the same step.
 struct Tokens {
@@ -64,9 +63,7 @@ __global__ void encoder_norm_warp_per_row(Mat normed, float* x, float* rstd, Mat
 
 // q, k, v += their biases; per head a = softmax(q k^T / sqrt(d/H)), o = a v.
 // Geometry  one warp an item, 4 items a block, its K*K*H weights in shared memory. A lane computes whole dot products
-//           of width d/H, then whole
-// softmax
-//           rows, then columns of o.
+//           of width d/H, then whole softmax rows, then columns of o.
 // Traffic   q, k, v read and written, o and a written: 28 K d bytes an item and 4 K K H; later passes hit the L1.
 __global__ void encoder_attention_warp_per_item(float* a_out, Mat o, Mat q, Mat k, Mat v, const float* b_q,
                                                 const float* b_k, const float* b_v, int K, int H) {
@@ -144,8 +141,7 @@ __global__ void encoder_mean(Mat e0_hat, Mat z, const float* bias, RowList rows,
     e0_hat.row(j)[i] = mean_of_rows(z, bias, j, K, i);
 }
 
-// --- backward
-// ---------------------------------------------------------------------------------------------------------------------
+// --- backward --------------------------------------------------------------------------------------------------------
 
 // d_z = d_e0_hat / K for each of an item's rows, 0 past the count.
 // Geometry  teams of a row.
@@ -301,8 +297,7 @@ __global__ void encoder_scatter(GradTokens to, Mat d_z, RowList rows, int64_t ro
   for (int64_t i = team_lane(shift); i < d_z.cols; i += int64_t(1) << shift) to.p[c].row(j)[i] = d_z.row(r)[i];
 }
 
-// --- reverse
-// ---------------------------------------------------------------------------------------------------------------------
+// --- reverse ---------------------------------------------------------------------------------------------------------
 
 struct Pools {
   float* p[4];  // where this step's e goes besides, or null
@@ -339,8 +334,7 @@ __global__ void encoder_reverse_step(Mat e, Pools pools, CMat q, Mat z, const fl
   }
 }
 
-// --- the encoder
-// ---------------------------------------------------------------------------------------------------------------------
+// --- the encoder -----------------------------------------------------------------------------------------------------
 
 Mat scratch(Ctx& ctx, int slot, int64_t rows, int64_t cols) {
   return {static_cast<float*>(ctx.scratch(slot, size_t(rows * cols) * sizeof(float))), rows, cols};

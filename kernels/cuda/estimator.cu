@@ -112,8 +112,8 @@ __global__ void __launch_bounds__(kItemWarps* kWarp)
   const Gathered<I> part(q);
 
   for (int64_t pair = at.first_pair(); pair * 2 < n; pair += at.step()) {
-    const bool live =
-        pair * 2 + at.group < n;  // of an odd number the last group repeats its neighbour's item and stores nothing
+    // of an odd number the last group repeats its neighbour's item and stores nothing
+    const bool live = pair * 2 + at.group < n;
     const int64_t j = live ? pair * 2 + at.group : n - 1;
 #pragma unroll 1
     for (int r = 0; r < padded; r += I) {
@@ -321,8 +321,8 @@ __global__ void __launch_bounds__(256)
   const CMat a = is_g ? x : s, b = is_g ? u : d_out;
   const int tid = int(threadIdx.x), d = int(x.cols), tiles = int(to.D / 64), i0 = int(blockIdx.y) / tiles * 64,
             j0 = int(blockIdx.y) % tiles * 64;
-  const int q = tid % kWarp / 2,
-            p = tid / kWarp * 2 + tid % 2;  // this thread's sums: rows i0 + 4p .. +3, columns j0 + 4q .. +3
+  // this thread's sums: rows i0 + 4p .. +3, columns j0 + 4q .. +3
+  const int q = tid % kWarp / 2, p = tid / kWarp * 2 + tid % 2;
   float4 sum[4] = {};
   for (int64_t r = first; r < last; r += kSlab) {
     for (int k = tid; k < kSlab * 16; k += 256) {

@@ -97,7 +97,8 @@ __global__ void hardest_warp_per_row(int32_t* out, HardProblem p) {
   }
 }
 
-// Geometry: one thread an entry.
+// Geometry  one thread an entry.
+// Traffic   4 bytes written.
 __global__ void mixing_draw(Mat alpha, int64_t first_row, Stream stream, const Late* late) {
   const int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, l = e / alpha.cols, b = e % alpha.cols;
   if (l < alpha.rows)
@@ -114,8 +115,9 @@ struct MixedProblem {
 
 // A row's margin, loss and gradients; part[block] = the losses of the block's rows.
 // Geometry  as bpr_team_per_row.
-// Traffic   per row 8 d bytes of u and d_u twice over, and 8 d read and 8 d written a table (8 d more of the item part,
-//           from L1 after the first table). What a team is wide, it keeps; wider rows compute w again when c is known.
+// Traffic   12 d bytes of u and d_u; a table 8 d read and 8 d written (8 d more of the item part, from L1 after the
+//           first table); 4 d of h_n. A row no wider than its team stays in registers; of a wider one w is computed
+//           again when c is known.
 // Order     as bpr_team_per_row.
 template <int V>
 __global__ void mixed_bpr_team_per_row(double* part, MixedProblem p, double share, bool with_eps, int shift) {
@@ -215,8 +217,8 @@ __global__ void ranks_begin(RankProblem p, int32_t* counted) {
 // them.
 // Geometry  128 threads score 64 rows' users against tiles of 128 items, 8 x 8 products a thread; blockIdx.y takes
 //           every gridDim.y-th tile.
-// Traffic   (64 + 128) d words of L2 a tile for 64 * 128 * d fmaf. Counts are integers: the order in which they are
-//           added is of no matter.
+// Traffic   (64 + 128) d words of L2 a tile for 64 * 128 * d fmaf.
+// Order     counts are integers: the order in which they are added is of no matter.
 __global__ void __launch_bounds__(Square::kThreads, 2) ranks_count(RankProblem p, int32_t* counted) {
   SHARED(float, limit, [Square::kM]);
   SHARED(int32_t, found, [Square::kM]);

@@ -5,9 +5,8 @@
 namespace ccdrec::cuda {
 namespace {
 
-constexpr int64_t kStripRows =
-    // similarities at a time: at most 2048 x 4096 floats, 32 MB. Enough blocks to fill a GPU, and they stay in L2
-    2048;
+// similarities at a time: at most 2048 x 4096 floats, 32 MB. Enough blocks to fill a GPU, and they stay in L2
+constexpr int64_t kStripRows = 2048;
 constexpr int64_t kStripCols = 4096;
 constexpr int kKnnRows = 8;
 

@@ -148,15 +148,14 @@ struct TileShape {
   static constexpr size_t kScoresBytes = size_t(M) * kScoresLd * sizeof(float);
   static constexpr int kRowsPerWarp = M / (kThreads / kWarp);
   static constexpr int kLanesM = LanesM, kLanesN = kWarp / LanesM, kWarpsM = M / TM / LanesM;
-  static constexpr int kVecM = TM < 4 ? TM : 4,
-                       kVecN = TN < 4 ? TN : 4;  // a thread's rows and columns lie in groups of up to four
+  // a thread's rows and columns lie in groups of up to four
+  static constexpr int kVecM = TM < 4 ? TM : 4, kVecN = TN < 4 ? TN : 4;
   __device__ static int m() {
     return int(threadIdx.x) / kWarp % kWarpsM * kLanesM + int(threadIdx.x) % kWarp / kLanesN;
   }
   __device__ static int n() { return int(threadIdx.x) / kWarp / kWarpsM * kLanesN + int(threadIdx.x) % kLanesN; }
-  __device__ static int row(int i) {
-    return i / kVecM * (M / (TM / kVecM)) + m() * kVecM + i % kVecM;
-  }  // in the tile, of the thread's i-th
+  // in the tile, of the thread's i-th
+  __device__ static int row(int i) { return i / kVecM * (M / (TM / kVecM)) + m() * kVecM + i % kVecM; }
   __device__ static int col(int j) { return j / kVecN * (N / (TN / kVecN)) + n() * kVecN + j % kVecN; }
 };
 
@@ -185,14 +184,12 @@ __device__ inline float inverse_norm(float squares) {
   return 1.0f / (norm < 1e-12f ? 1e-12f : norm);
 }
 
-// For tiles t = first, first + step, .. below end: take(t * kN, acc, inv) with acc[i][j] = X[x_row(row(i))] . Y[y_row(t
-// * kN + col(j))], each sum one fmaf chain over ascending j: the CPU's bits. inv[c] = inverse norm of column c where
-//   kNorms, else null. Rows from `rows` on and columns from
-// `cols` on hold anything. The whole block calls it, and may call barriers in take; it ends with a barrier if there was
-// a tile.
+// For tiles t = first, first + step, .. below end: take(t * kN, acc, inv) with
+// acc[i][j] = X[x_row(row(i))] . Y[y_row(t * kN + col(j))], each sum one fmaf chain over ascending j: the CPU's bits.
+// inv[c] = inverse norm of column c where kNorms, else null. Rows from `rows` on and columns from `cols` on hold
+// anything. The whole block calls it, and may call barriers in take; it ends with a barrier if there was a tile.
 // Traffic   a tile reads its rows of X and of Y once, 16 columns at a time in full sectors; the next 16 are under way
-//           while these are multiplied.
-//           Per j a thread reads kTM + kTN words of shared memory for kTM * kTN fmaf.
+//           while these are multiplied. Per j a thread reads kTM + kTN words of shared memory for kTM * kTN fmaf.
 template <class Shape, bool kNorms, class XRow, class YRow, class Take>
 __device__ inline void tile_products(float* shared, CMat x, int rows, XRow&& x_row, CMat y, int64_t cols, YRow&& y_row,
                                      int first, int end, int step, Take&& take) {

@@ -94,8 +94,8 @@ __global__ void project_backward_inputs(Mat g, Mat z, float* part, CMat x, CMat 
 
 // dX[j] = dY[j] W^T, j < n, and db += the chunks' sums in order: the bits of the CPU.
 // Geometry  block 0: db, one thread a column. The others: a 64 x 64 tile of dX, columns of tiles fastest; tiles beyond
-//           the count leave at once.
-//           Direct, not through the library, whose product would write the rows beyond the count.
+//           the count leave at once. Direct, not through the library, whose product would write the rows beyond the
+//           count.
 // Traffic   4 F bytes a row of dX written; W and dY come from L2.
 template <bool kFour>
 __global__ void __launch_bounds__(kTileThreads)

@@ -222,8 +222,8 @@ void propagate(Ctx& ctx, Mat h, Mat* work, const Csr& a, const Frontier& f, CMat
   const float share = float(1.0 / double(L + 1));
   Layers e{};
   for (int l = 1; l <= L; ++l) e.p[l - 1] = work[l - 1].p;
-  if (!f.rows[L].idx && !f.rows[L].count &&
-      by_cusparse(ctx, a, e0.cols)) {  // all rows: then every list is the identity
+  // all rows: then every list is the identity
+  if (!f.rows[L].idx && !f.rows[L].count && by_cusparse(ctx, a, e0.cols)) {
     CHECK_SHAPE(work[L - 1], a.rows, e0.cols);
     for (int l = 1; l <= L; ++l) spmm(ctx, work[l - 1], a, l == 1 ? e0 : CMat(work[l - 2]), false);
     launch(propagate_mean, blocks_for(h.size(), 256), 256, 0, ctx, h, e0, e, L, share);

@@ -43,7 +43,8 @@ CCDREC_HD int64_t chain_warp_floats(int M) {
 }
 
 // All steps of an item. Per step: x_e = LayerNorm(e), y_e = x_e G, the 4 (M+1) scores that x_e and the time token take
-// part in, softmax, s, x0 = s W_v, e = A x0 + B e + sigma z.
+// part in, softmax, s, x0 = s
+// W_v, e = A x0 + B e + sigma z.
 // Geometry  a warp takes 2 I items (I = 4 for d <= 128), I a group of 16 lanes, and keeps e, x_e, y_e in registers;
 //           nothing but the copy of the weights is shared between warps, so there is no barrier in the loop, and one
 //           warp's normals run beside another's products. The modality tokens' x and y lie in shared memory as each
@@ -154,8 +155,8 @@ __global__ void __launch_bounds__(S::kMostWarps* kWarp) reverse_chain(Chain in) 
   for (int t = T; t >= 1; --t) {
     const Row<N> x_tau = padded_row<N>(weights.x_tau + int64_t(t - 1) * S::W, q),
                  y_tau = padded_row<N>(weights.y_tau + int64_t(t - 1) * S::W, q);
-    const float a = in.schedule.a[t - 1], b = in.schedule.b[t - 1],
-                sigma = in.schedule.sigma[t - 1];  // used last, read in good time
+    // used last, read in good time
+    const float a = in.schedule.a[t - 1], b = in.schedule.b[t - 1], sigma = in.schedule.sigma[t - 1];
     Row<N> x[I], y[I] = {};
     float rstd[I];
 #pragma unroll

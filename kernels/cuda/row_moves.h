@@ -5,8 +5,8 @@
 namespace ccdrec::cuda {
 
 constexpr int kMoveThreads = 256, kRowsPerTile = 32;
-constexpr int64_t kMostTiles =
-    4096;  // more take turns: most lists are far shorter than their capacity, and empty blocks are not free
+// more take turns: most lists are far shorter than their capacity, and empty blocks are not free
+constexpr int64_t kMostTiles = 4096;
 
 // f(j, c) for every entry j < n of a list and column c < width. Consecutive threads take consecutive columns, then
 // entries: rows that follow each other in memory are read and written in one piece.

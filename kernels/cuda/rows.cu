@@ -16,8 +16,8 @@ __device__ inline uint32_t key_of(int32_t id, int64_t limit) {
 constexpr int kRankThreads = 256, kRankWarps = kRankThreads / kWarp;
 constexpr int kRankSlots = 64;   // of one block: two a lane
 constexpr int kRankTile = 1024;  // keys in shared memory
-constexpr int64_t kMostCounted =
-    12288;  // slots up to which counting beats a radix sort's seven launches; to be measured
+// slots up to which counting beats a radix sort's seven launches; to be measured
+constexpr int64_t kMostCounted = 12288;
 
 // The place of slot s in the stable order by key: the keys below its own, and the equal ones of earlier slots.
 // Geometry  64 slots a block, lane l of every warp has slots l and l+32; the eight warps share the keys compared with
@@ -34,8 +34,9 @@ __global__ void group_rank_by_counting(uint32_t* sorted, int32_t* slot, const in
   for (int k = 0; k < 2; ++k) mine[k] = first + lane + 32 * k < n ? key_of(ids[first + lane + 32 * k], limit) : 0;
   int below[2] = {0, 0};
   for (int t0 = 0; t0 < n; t0 += kRankTile) {
+    // above all
     for (int i = int(threadIdx.x); i < kRankTile; i += kRankThreads)
-      key[i] = t0 + i < n ? key_of(ids[t0 + i], limit) : 0xffffffffu;  // above all
+      key[i] = t0 + i < n ? key_of(ids[t0 + i], limit) : 0xffffffffu;
     __syncthreads();
     for (int g = warp; g < kRankTile / kRankSlots && t0 + g * kRankSlots < n; g += kRankWarps) {
       const int s0 = t0 + g * kRankSlots;
@@ -120,7 +121,7 @@ __device__ inline int64_t row_count_below(const RowList& rows, int64_t n, int64_
   return lo;
 }
 
-// The same by a whole warp, 32 probes a round: three or four rounds trips to memory for any list.
+// The same by a whole warp, 32 probes a round: three or four round trips to memory for any list.
 __device__ inline int64_t warp_count_below(const RowList& rows, int64_t n, int64_t v) {
   const int lane = int(threadIdx.x) % kWarp;
   int64_t lo = 0, hi = n;
@@ -329,8 +330,8 @@ void segment_sum(Ctx& ctx, Mat y, CMat x, const Groups& g, bool by_row, bool acc
 }
 
 void split_rows(Ctx& ctx, RowList users, RowList items, RowList nodes, int64_t n_users) {
-  const int64_t blocks =
-      std::max(int64_t(1), blocks_for(nodes.capacity, 256));  // an empty list has counts to write as well
+  // an empty list has counts to write as well
+  const int64_t blocks = std::max(int64_t(1), blocks_for(nodes.capacity, 256));
   launch(split_at, blocks, 256, 0, ctx, users, items, nodes, n_users, ctx.fault);
 }
 

@@ -4,6 +4,6 @@
 #include "kernels/ops.h"
 
 namespace ccdrec::cuda {
-void fill_runtime(
-    Ops&);  // every entry of the table that is no operation of the catalogue, but for set_late and advance_late
-}
+// every entry of the table that is no operation of the catalogue, but for set_late and advance_late
+void fill_runtime(Ops&);
+}  // namespace ccdrec::cuda

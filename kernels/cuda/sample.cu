@@ -7,9 +7,8 @@
 namespace ccdrec::cuda {
 namespace {
 
-constexpr int kSampleBlock = 256,
-              kUnseenBlock =
-                  64;  // a batch of 2,048 is only 64 warps: small blocks spread them over more multiprocessors
+// a batch of 2,048 is only 64 warps: small blocks spread them over more multiprocessors
+constexpr int kSampleBlock = 256, kUnseenBlock = 64;
 
 // A 64-bit key and its row's number.
 // Geometry  one thread a row.

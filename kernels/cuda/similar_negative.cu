@@ -25,9 +25,8 @@ using Strip = TileShape<8, 512, 8, 2, 1>;    // eight positives, all candidates:
 using Square = TileShape<64, 128, 8, 8, 4>;  // the large product
 
 constexpr int kRows = Strip::kM;
-constexpr int
-    kBinBits = 9,
-    kBins = 1 << kBinBits;  // of a row's histogram in the exact search: twice as many would not fit the smallest chip
+// of a row's histogram in the exact search: twice as many would not fit the smallest chip
+constexpr int kBinBits = 9, kBins = 1 << kBinBits;
 constexpr float kDeviations = 4.5f;
 
 struct NegativeProblem {  // the operation's arguments
@@ -283,8 +282,8 @@ __global__ void __launch_bounds__(Strip::kThreads, 2)
   }
   if (lane == 0) searched[warp] = missed;
   while (__syncthreads_or(missed)) {
-    for (int c = int(threadIdx.x); c < kRows * kBins; c += Strip::kThreads)
-      histogram[c] = 0;  // a barrier comes before the first product
+    // a barrier comes before the first product
+    for (int c = int(threadIdx.x); c < kRows * kBins; c += Strip::kThreads) histogram[c] = 0;
     tile_products<Strip, kCosine>(
         tiles, p.pool, rows, [&](int r) { return p.positives[b0 + r]; }, p.pool, p.count,
         [&](int64_t c) { return p.cand[c]; }, 0, int((p.count + Strip::kN - 1) / Strip::kN), 1,
@@ -358,8 +357,8 @@ void choose(Ctx& ctx, const NegativeProblem& p) {
   Bracket* const bracket = static_cast<Bracket*>(ctx.scratch(0, size_t(p.batch) * sizeof(Bracket)));
   uint64_t* const found = static_cast<uint64_t*>(ctx.scratch(1, size_t(p.batch * room) * sizeof(uint64_t)));
   launch(similar_negative_in_shared<kCosine>, strips, Strip::kThreads, shared, ctx, p, stride, sampled, bracket);
-  constexpr int64_t kEnoughBlocks =
-      4096;  // a tenth of them run at a time; two tiles each at least, so that one loads while the other multiplies
+  // a tenth of them run at a time; two tiles each at least, so that one loads while the other multiplies
+  constexpr int64_t kEnoughBlocks = 4096;
   const int64_t squares = blocks_for(p.batch, Square::kM), tiles = blocks_for(p.count, Square::kN);
   const int64_t splits = std::clamp<int64_t>(kEnoughBlocks / std::max<int64_t>(squares, 1), 1, tiles / 2);
   launch(similar_negative_bracket<kCosine>, Grid(squares, splits), Square::kThreads,

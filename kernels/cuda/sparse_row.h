@@ -5,8 +5,8 @@
 namespace ccdrec::cuda {
 
 constexpr int kRowsPerBlock = 8;  // one warp each
-constexpr int64_t kMostBlocks =
-    4096;  // more take turns: most lists are far shorter than their capacity, and empty blocks are not free
+// more take turns: most lists are far shorter than their capacity, and empty blocks are not free
+constexpr int64_t kMostBlocks = 4096;
 constexpr int kAhead = 8;    // reads of X's rows that a warp has under way
 constexpr int kChunk = 256;  // edges of a long row that one warp adds up before partial sums are joined
 
@@ -36,8 +36,9 @@ __device__ inline void add_next(float (&acc)[V], uint64_t mine, unsigned& wanted
 }
 
 // acc[v] += sum over edges first .. last-1, in order, of val[e] * X[col[e], j + v]; columns whose mask byte is 0 are
-// not read. A warp reads 32 edges at once (coalesced) and passes the wanted ones round; a row of X is one coalesced
-// read, and kAhead of them are under way. A lane past the row's end reads its beginning, for nothing.
+// not read.
+// A warp reads 32 edges at once (coalesced) and passes the wanted ones round; a row of X is one coalesced read, and
+// kAhead of them are under way. A lane past the row's end reads its beginning, for nothing.
 template <int V>
 __device__ inline void add_edges(float (&acc)[V], const int32_t* col, const float* val, int64_t first, int64_t last,
                                  const float* x, int64_t d, int64_t j, bool in_row, const uint8_t* mask) {
@@ -109,8 +110,8 @@ template <int V, class Start, class Store>
 __device__ inline void rows_in_turn(const Csr& a, const float* x, int64_t d, RowList rows, const uint8_t* mask,
                                     Start&& start, Store&& store) {
   const int64_t n = rows.n();
-  for (int64_t skip = 0; skip < n;
-       skip += int64_t(gridDim.x) * kRowsPerBlock) {  // once, where the list is the identity
+  // once, where the list is the identity
+  for (int64_t skip = 0; skip < n; skip += int64_t(gridDim.x) * kRowsPerBlock) {
     int64_t left = n - skip;
     rows_of_block<V>(a, x, d, RowList{rows.idx ? rows.idx + skip : nullptr, &left, left}, mask, start, store);
   }

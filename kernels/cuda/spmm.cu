@@ -65,9 +65,8 @@ void spmm(Ctx& ctx, Mat y, const Csr& a, CMat x, bool accumulate) {
 }
 
 void spmm_scratch(ScratchPlan& p, int64_t rows, int64_t nnz, bool cusparse) {
-  if (cusparse)
-    p.need(0, (rows + 1) * 4),
-        p.need(8, rows + nnz);  // the latter as the emulator's; cuSPARSE says its own only when it is asked
+  // the latter as the emulator's; cuSPARSE says its own only when it is asked
+  if (cusparse) p.need(0, (rows + 1) * 4), p.need(8, rows + nnz);
 }
 
 }  // namespace ccdrec::cuda

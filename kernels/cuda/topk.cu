@@ -12,9 +12,10 @@ namespace {
 using Square = TileShape<64, 128, 8, 8, 4>;
 
 constexpr int64_t kMostInLists = 512;
-constexpr int64_t kTopkBlocks = 640;  // each has lists of its own; on an H200 about 400 run at a time
-constexpr int64_t kListBytes = int64_t(1) << 28,
-                  kBestBytes = int64_t(1) << 25;     // room for all blocks' lists, and for what they found
+// each has lists of its own; on an H200 about 400 run at a time
+constexpr int64_t kTopkBlocks = 640;
+// room for all blocks' lists, and for what they found
+constexpr int64_t kListBytes = int64_t(1) << 28, kBestBytes = int64_t(1) << 25;
 constexpr int64_t kSortedAtOnce = int64_t(1) << 21;  // scores, 24 bytes each
 
 struct TopkProblem {

@@ -30,8 +30,8 @@ __device__ inline int32_t choose_exactly(uint32_t x, const Interacted& seen, con
       left -= uint32_t(__popc(here));
       continue;
     }
-    const bool chosen = lacked && uint32_t(__popc(here & ((1u << lane) - 1))) ==
-                                      left;  // `left` lacked items of these 32 come before it
+    // `left` lacked items of these 32 come before it
+    const bool chosen = lacked && uint32_t(__popc(here & ((1u << lane) - 1))) == left;
     return __shfl_sync(kAll, i, __ffs(int(__ballot_sync(kAll, chosen))) - 1);
   }
 }

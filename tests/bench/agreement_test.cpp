@@ -70,8 +70,8 @@ TEST(Agreement, AFlipThatTheDevicesScoresExplainIsATie) {
   r.of[1] = {9.001, 9.000, 20}, r.of[2] = {9.000, 9.001, 20};
   EXPECT_TRUE(r.flips({0, 1, 2}, {0, 2, 1}).all_ties());
   EXPECT_EQ(r.flips({0, 2, 1}, {0, 1, 2}).no_ties, 1) << "the same scores, and each device has the other's order";
-  r.of[2] = {9.000, 9.0005, 20},
-  r.of[1] = {9.001, 9.0015, 20};  // both moved alike: the GPU's order is not that of its scores
+  // both moved alike: the GPU's order is not that of its scores
+  r.of[2] = {9.000, 9.0005, 20}, r.of[1] = {9.001, 9.0015, 20};
   EXPECT_EQ(r.flips({0, 1, 2}, {0, 2, 1}).no_ties, 1);
 }
 

@@ -57,8 +57,8 @@ TEST(Growth, ANonFiniteTimeIsReported) { EXPECT_FALSE(too_steep(grown(series("da
 
 TEST(Growth, RandomRowsAreShownBesideWhatIsMadeOfThem) {
   GrowthReport r = grown(series("data"), 1.2, 1, 1);
-  EXPECT_EQ(growth_markdown(r).find("random rows alone"),
-            std::string::npos);  // a report of a program that did not measure them
+  // a report of a program that did not measure them
+  EXPECT_EQ(growth_markdown(r).find("random rows alone"), std::string::npos);
   for (const int scale : series("data").scales) r.row_ns.push_back(5 * std::pow(scale, 0.25));
   EXPECT_NE(growth_markdown(r).find("| random rows alone | 1.25 |"), std::string::npos) << growth_markdown(r);
   EXPECT_EQ(growth_markdown(growth_from_json(growth_json(r))), growth_markdown(r));

@@ -63,8 +63,8 @@ class Pinned {
     Kind kind;
     uint32_t size_class;
   };
-  static constexpr size_t kHeader = 256, kLargest = size_t(1) << 20,
-                          kBlock = size_t(64) << 20;  // alignment of any vector load
+  // alignment of any vector load
+  static constexpr size_t kHeader = 256, kLargest = size_t(1) << 20, kBlock = size_t(64) << 20;
 
   static Header& header(void* p) { return *reinterpret_cast<Header*>(static_cast<char*>(p) - kHeader); }
   static void* after(void* block, Header h) {

@@ -295,8 +295,8 @@ TEST(Dataset, IntegersAreNeverNumberedByAppearanceUnderAPlainHeader) {
       parts.push_back((users ? "userID:token" : "itemID:token") + std::string(" in the header, which means names"));
       EXPECT_TRUE(says(refusal([&] { load_text(dir, text); }), parts));
     }
-  const Folder
-      dir;  // a heading that says so makes any of them names, but for one stray blank that would renumber all integers
+  // a heading that says so makes any of them names, but for one stray blank that would renumber all integers
+  const Folder dir;
   EXPECT_EQ(load_text(dir, "userID\titemID:token\tx_label\n0\t0 \t0\n0\t5 \t0\n").items.raw(1), "5 ");
   EXPECT_EQ(load_text(dir, "userID\titemID:token\tx_label\n0\t002\t0\n0\t000\t0\n").items.raw(0), "002");
   EXPECT_TRUE(says(refusal([&] { load_text(dir, "userID\titemID:token\tx_label\n0\t1\t0\n0\t0 \t0\n"); }),
@@ -443,10 +443,10 @@ TEST(Dataset, AFileNamedIsTheFileRead) {
 
 TEST(Dataset, WarningsAreCountedAndNamed) {
   const Folder dir;
-  const Dataset d =
-      load_text(dir,
-                "userID\titemID\tx_label\n0\t0\t0\n0\t0\t0\n0\t1\t0\n0\t1\t2\n"
-                "2\t1\t1\n2\t3\t2\n3\t1\t2\n");  // users 2 and 3 have no training row; user 1 and item 2 do not occur
+  const Dataset d = load_text(dir,
+                              // users 2 and 3 have no training row; user 1 and item 2 do not occur
+                              "userID\titemID\tx_label\n0\t0\t0\n0\t0\t0\n0\t1\t0\n0\t1\t2\n"
+                              "2\t1\t1\n2\t3\t2\n3\t1\t2\n");
   EXPECT_EQ(d.n_users, 4);
   EXPECT_EQ(d.n_items, 4);
   EXPECT_EQ(pairs(d.train), (Pairs{{0, 0}, {0, 0}, {0, 1}}));  // kept as training samples
@@ -509,8 +509,8 @@ TEST(Dataset, BadFeaturesAreRefused) {
     const std::string s = refusal([&] { load_dataset(dir.path()); });
     EXPECT_TRUE(says(s, c.says));
     EXPECT_EQ(s.find(dir / "text_feat.npy"), 0u) << s;
-    EXPECT_EQ(load_dataset(dir.path(), no_features).features.size(),
-              0u);  // not opened: a model without features does not mind
+    // not opened: a model without features does not mind
+    EXPECT_EQ(load_dataset(dir.path(), no_features).features.size(), 0u);
   }
   const Folder dir;
   dir.write("toy.inter", plain);
@@ -530,9 +530,8 @@ TEST(Dataset, FeaturesOfIdsThatBeginAtOne) {
                    {"text_feat.npy: has 3 rows", "1 to 3", "subtract 1", "put a row in front"}));
   EXPECT_TRUE(says(refusal([&] { with_rows(2); }), {"has 2 rows", "names item 3", "subtract 1"}));
   EXPECT_TRUE(says(refusal([&] { with_rows(5); }), {"has 5 rows, expected 4", "subtract 1"}));
-  EXPECT_TRUE(warned(
-      with_rows(4),
-      "no line names item 0, to which row 0 of the features belongs"));  // a row in front, or one too many at the end
+  // a row in front, or one too many at the end
+  EXPECT_TRUE(warned(with_rows(4), "no line names item 0, to which row 0 of the features belongs"));
   dir.write("toy.inter", plain);
   EXPECT_TRUE(with_rows(3).warnings.empty());
 }

@@ -82,8 +82,8 @@ TEST(Graph, PairsAndUserItemGraphMatchDenseReference) {
               1 / std::sqrt((degree[size_t(u)] + 1e-7) * (degree[size_t(c.users + i)] + 1e-7));
     const HostCsr graph = user_item_graph(train);
     expect_well_formed(graph);
-    expect_dense(graph, a,
-                 1.2e-7);  // half a unit in the last place of a float, and the order of two roundings in double
+    // half a unit in the last place of a float, and the order of two roundings in double
+    expect_dense(graph, a, 1.2e-7);
 
     const std::vector<float> w = edge_weights(train);
     ASSERT_EQ(w.size(), size_t(train.nnz()));
@@ -108,8 +108,8 @@ TEST(Graph, TransposeIsTheAdjoint) {
     EXPECT_EQ(back.col, a.col);
     EXPECT_EQ(back.val, a.val);
     const auto x = g.floats(a.cols), y = g.floats(a.rows);
-    const auto form = [](const HostCsr& m, const std::vector<float>& left,
-                         const std::vector<float>& right) {  // left . (m right)
+    // left . (m right)
+    const auto form = [](const HostCsr& m, const std::vector<float>& left, const std::vector<float>& right) {
       double s = 0;
       for (int64_t r = 0; r < m.rows; ++r)
         for (int64_t e = m.row_ptr[size_t(r)]; e < m.row_ptr[size_t(r) + 1]; ++e)

@@ -74,9 +74,9 @@ TEST(Npy, VectorsAndOldShapesAreMatrices) {
     EXPECT_EQ(m.rows(), 3) << shape;
     EXPECT_EQ(m.cols(), 1) << shape;
   }
+  // other order, other quotes
   const NpyMatrix wide(
-      dir.write("b.npy", npy_bytes(1, "{\"shape\": (1, 3), \"fortran_order\": False, \"descr\": \"<f4\"}   ",
-                                   data)));  // other order, other quotes
+      dir.write("b.npy", npy_bytes(1, "{\"shape\": (1, 3), \"fortran_order\": False, \"descr\": \"<f4\"}   ", data)));
   EXPECT_EQ(wide.cols(), 3);
   const NpyMatrix none(dir.write("c.npy", npy_bytes(1, npy_dict("<f4", false, "(0, 5)"), "")));
   EXPECT_EQ(none.rows(), 0);
@@ -221,8 +221,8 @@ TEST(Npy, SurvivesDamage) {
     std::string bytes = seeds[size_t(g.below(3))];
     const int flips = g.below(4);
     for (int f = 0; f < flips; ++f) {
-      const size_t reach =
-          g.below(2) ? bytes.size() : std::min<size_t>(bytes.size(), 80);  // half of them in the header
+      // half of them in the header
+      const size_t reach = g.below(2) ? bytes.size() : std::min<size_t>(bytes.size(), 80);
       char& c = bytes[size_t(g.below(int32_t(reach)))];
       c = g.below(2) ? char(c ^ (1 << g.below(8))) : "0123456789(),'{}: <>|fO"[g.below(23)];
     }

@@ -125,8 +125,8 @@ TEST(Cli, AKilledRunIsNotLockedOut) {
   const std::string metrics = read_text(killed + "/metrics.jsonl");
   EXPECT_EQ(std::count(metrics.begin(), metrics.end(), '\n'), 4);
 
-  remains(
-      {"last.safetensors", "summary.json", "best.safetensors"});  // before the end of the first epoch: nothing to lose
+  // before the end of the first epoch: nothing to lose
+  remains({"last.safetensors", "summary.json", "best.safetensors"});
   const Result anew = run(train_words("LightGCN", killed, {"--set", "epochs=2"}));
   ASSERT_EQ(anew.code, 0) << anew.err;
   EXPECT_TRUE(has(anew.out, "takes its place")) << anew.out;

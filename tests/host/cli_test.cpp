@@ -244,8 +244,8 @@ TEST(Cli, CtrlCInSynthLeavesNothingBehind) {
     while (!ended && !std::filesystem::exists(folder)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (!ended) std::raise(SIGINT);
   });
-  const Result r =
-      run({"synth", "baby", "--out", folder});  // seconds of work, a megabyte before the first key could be pressed
+  // seconds of work, a megabyte before the first key could be pressed
+  const Result r = run({"synth", "baby", "--out", folder});
   ended = true;
   hand.join();
   EXPECT_EQ(r.code, 130) << r.err << r.out;

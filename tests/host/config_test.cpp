@@ -134,7 +134,7 @@ TEST(Config, ValuesOutOfRangeNameKeyValueAndExpectation) {
                         {"n_candidates=0", "an integer 1 .. 1024"},
                         {"n_candidates=1025", "an integer 1 .. 1024"},
                         {"top_m=0", "an integer 1 .. 1024"},
-                        {"popularity_power=-1", "a number >= 0"},
+                        {"popularity_power=-1", "[0, 2]"},
                         {"negative_stats=-1", "an integer 0 .. 1048576"},
                         {"embedding_size=7", "even width"},
                         {"metrics=[Recall, AUC]", "Recall, NDCG"},

@@ -54,8 +54,8 @@ std::vector<double> values(const TensorData& t) {
 void expect_equal(const std::string& name, const TensorFile& case_file, const TensorFile& want_file,
                   const TensorFile& got_file, double rate) {
   SCOPED_TRACE(name);
-  if (!got_file.tensors.count(
-          name)) {  // only what the model does not read at all may be left out, a parameter whose gradient is zero
+  // only what the model does not read at all may be left out, a parameter whose gradient is zero
+  if (!got_file.tensors.count(name)) {
     const bool of_parameter = name.rfind("grad.", 0) == 0 || name.rfind("new.", 0) == 0;
     const std::string parameter = name.substr(name.find('.') + 1);
     ASSERT_TRUE(of_parameter && case_file.tensors.count("param." + parameter)) << "is missing";
@@ -156,8 +156,8 @@ struct Chain {
     I = table.shape[0], d = table.shape[1], T = settings.value("timesteps", 20), tau = time_embedding(T, d);
     q.assign(table.f32(), table.f32() + I * d);
     for (int w = 0; w < 3; ++w) {
-      const float* stored = given.tensors.at(std::string("param.estimator.w_") + "qkv"[w] + ".weight")
-                                .f32();  // (out,in), as PyTorch has it
+      // (out,in), as PyTorch has it
+      const float* stored = given.tensors.at(std::string("param.estimator.w_") + "qkv"[w] + ".weight").f32();
       for (int64_t k = 0; k < d * d; ++k) weight[w].push_back(stored[k % d * d + k / d]);
     }
     for (const std::string m : nlohmann::json::parse(given.metadata.at("modalities"))) {

@@ -85,13 +85,13 @@ TEST(Gpu, TrainsAsTheCpuDoes) {
     ASSERT_EQ(cpu.loss.size(), gpu.loss.size());
     for (size_t e = 0; e < cpu.loss.size(); ++e) {
       EXPECT_LE(std::fabs(gpu.loss[e] - cpu.loss[e]), 2e-5 * std::fabs(cpu.loss[e])) << "epoch " << e;
-      EXPECT_LE(std::fabs(gpu.valid[e] - cpu.valid[e]), 1.01 / 39)
-          << "epoch " << e;  // at most one user's list differs by a near-tie
+      // at most one user's list differs by a near-tie
+      EXPECT_LE(std::fabs(gpu.valid[e] - cpu.valid[e]), 1.01 / 39) << "epoch " << e;
     }
     ASSERT_EQ(cpu.tensors.size(), gpu.tensors.size());
     for (const auto& [name, want] : cpu.tensors) {
-      if (name.find("w_k.bias") != std::string::npos)
-        continue;  // softmax is blind to it: its gradient is rounding, which Adam turns into steps
+      // softmax is blind to it: its gradient is rounding, which Adam turns into steps
+      if (name.find("w_k.bias") != std::string::npos) continue;
       const std::vector<float>& got = gpu.tensors.at(name);
       ASSERT_EQ(got.size(), want.size()) << name;
       double most = 0, norm = 0, off = 0;

@@ -31,8 +31,8 @@ TEST(Metrics, TheExampleOfTheSpecification) {  // hits at ranks 1 and 3, three h
 }
 
 TEST(Metrics, UsersCountEquallyAndShortListsCountAsMisses) {
-  const HeldOut held =
-      held_out({{7, 1}, {3, 5}, {7, 2}, {3, 5}});  // order of first appearance: 7, 3; a repeated row counts once
+  // order of first appearance: 7, 3; a repeated row counts once
+  const HeldOut held = held_out({{7, 1}, {3, 5}, {7, 2}, {3, 5}});
   ASSERT_EQ(held.users, (std::vector<int32_t>{7, 3}));
   const int32_t top[] = {1, 2, -1, -1, 9, 5, -1, -1};
   const Metrics m = ranking_metrics(held, top, 4, {1, 4, 10});

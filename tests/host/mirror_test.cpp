@@ -22,9 +22,8 @@ const Named mirrored[] = {
      [](Settings& s) {
        s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3, s.sampler = "mixgcf", s.n_candidates = 8;
      }},
-    {"CCDRec", [](Settings& s) {
-       s.dropout = 0.3, s.dtau = 1, s.tau_end = 1, s.timesteps = 6;
-     }}};  // random, a pool, the model's own
+    // random, a pool, the model's own
+    {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 1, s.timesteps = 6; }}};
 
 // 195 rows in batches of 25: eight an epoch, as in the specification.
 Settings mirror_settings(const Named& m) {

@@ -303,8 +303,8 @@ TEST(Model, CurricularNegativesComeFromThePoolOfTheStage) {
     Settings s;
     s.embedding_size = int(d), s.train_batch_size = 24, s.epochs = 9, s.knn_k = 3, s.dropout = 0, s.seed = 6,
     s.threads = 2, s.timesteps = 5;
-    s.first_stage = 2, s.dtau = 1, s.tau_end = 5, s.candidate_ratio = 1,
-    s.kappa = 0.03;  // one stands for election: the most similar
+    // one stands for election: the most similar
+    s.first_stage = 2, s.dtau = 1, s.tau_end = 5, s.candidate_ratio = 1, s.kappa = 0.03;
     Trainer trainer(s, data);
     Recommender& model = trainer.model();
     ccdrec::Device& dev = trainer.device();

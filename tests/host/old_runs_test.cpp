@@ -90,8 +90,8 @@ void expect_resumed(const std::string& name, const std::string& folder) {
     for (const auto& [tensor, digest] : want) {
       ASSERT_TRUE(tensors.count(tensor)) << name << " " << file << " " << tensor;
       std::vector<unsigned char> bytes = tensors.at(tensor).bytes;
-      if (tensor == "state.losses")
-        bytes.resize(4 * sizeof(double));  // four terms in every model then; the epoch is over, and all are 0
+      // four terms in every model then; the epoch is over, and all are 0
+      if (tensor == "state.losses") bytes.resize(4 * sizeof(double));
       EXPECT_EQ(sha256({reinterpret_cast<const char*>(bytes.data()), bytes.size()}), digest)
           << name << " " << file << " " << tensor;
     }

@@ -48,9 +48,8 @@ void expect_planned(const Named& m, const Dataset& data, const std::string& devi
   for (int k = 0; k < kScratchSlots; ++k) EXPECT_GE(slots.slot[k], asked.slot[k]) << "slot " << k;
   EXPECT_LE(double(bytes_of(plan, "scratch")), 1.5 * double(scratch) + 100e3);
   EXPECT_GE(plan.total(), t.device_bytes());
-  const size_t beside =
-      bytes_of(plan, "libraries") +
-      (device == "cpu" ? bytes_of(plan, "evaluation") : 0);  // the CPU's lists are not all the device's
+  // the CPU's lists are not all the device's
+  const size_t beside = bytes_of(plan, "libraries") + (device == "cpu" ? bytes_of(plan, "evaluation") : 0);
   EXPECT_LE(double(plan.total() - beside), 1.3 * double(t.device_bytes()) + 100e3);
   if (device == "cuda") { EXPECT_EQ(t.device().ctx.scratch_bytes(), bytes_of(plan, "scratch")) << "nothing has grown"; }
 }
@@ -162,8 +161,7 @@ TEST(Plan, CoversTheSortOfLargeBatches) {
   for (const std::string& device : devices_here()) expect_planned(large, data, device);
 }
 
-// --- the sentence
-// ---------------------------------------------------------------------------------------------------------------------
+// --- the sentence ----------------------------------------------------------------------------------------------------
 
 std::string refusal(const Settings& s, const Dataset& data, const cli::FreeMemory& free) {
   try {

@@ -234,8 +234,8 @@ TEST(Recommendations, ModelListsMaskWhatTheMaskHoldsAndReadBack) {
       json += json_row(data.users.raw(user), data.items, items, scores, n);
     };
     recommend(ctx, cpu_ops(), {hu.data(), 3, 2}, {hi.data(), 6, 2}, seen, {1, 0, 2}, 3, keep);
-    EXPECT_EQ(lists, (std::vector<std::vector<int32_t>>{
-                         {0, 1, 2}, {1, 2, 3}, {0, 4, 3}}));  // item 5 would lead the first two lists
+    // item 5 would lead the first two lists
+    EXPECT_EQ(lists, (std::vector<std::vector<int32_t>>{{0, 1, 2}, {1, 2, 3}, {0, 4, 3}}));
     EXPECT_EQ(tsv.substr(0, tsv.find('\n')), "u2\ta\t6");
     EXPECT_NE(tsv.find("u3\ta\t-0.1\n"), std::string::npos);
     EXPECT_NE(json.find(R"({"item":"a","score":-0.1})"), std::string::npos) << json;

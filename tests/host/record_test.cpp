@@ -151,8 +151,8 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
         for (size_t k = 0; k < 20; ++k) {
           EXPECT_LE(scores[20 * j + k], scores[20 * j + (k ? k - 1 : 0)]);
           EXPECT_FALSE(training.count({who[j], items[20 * j + k]}));
-          for (const Pair& p : data.test)
-            recall += p.user == who[j] && p.item == items[20 * j + k];  // one test row a user
+          // one test row a user
+          for (const Pair& p : data.test) recall += p.user == who[j] && p.item == items[20 * j + k];
         }
       EXPECT_NEAR(recall / double(who.size()), got.epochs[size_t(e)]["test"]["recall@20"].get<double>(), 1e-12);
     }

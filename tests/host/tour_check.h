@@ -21,8 +21,8 @@ struct Ran {
   int code = 0;
   std::string out, err;
 };
-using Runner = std::function<Ran(
-    const std::vector<std::string>& words)>;  // of a command, its first word ("build/ccdrec", "cat") included
+// of a command, its first word ("build/ccdrec", "cat") included
+using Runner = std::function<Ran(const std::vector<std::string>& words)>;
 
 // The tour with every console block as the program prints it now. A command that fails leaves its sentence in the
 // block.
@@ -34,8 +34,9 @@ std::string updated(const std::string& tour, const std::string& rewritten);
 
 // What is wrong, a sentence each, with the line of the tour; empty when nothing is.
 std::vector<std::string> differences(const std::string& tour, const std::string& rewritten);
-std::vector<std::string> wrong_numbers(const std::string& tour);  // worked lines, numbers in prose
-std::vector<std::string> wrong_names(const std::string& tour,
-                                     const std::string& root);  // paths, operations, functions, tests
+// worked lines, numbers in prose
+std::vector<std::string> wrong_numbers(const std::string& tour);
+// paths, operations, functions, tests
+std::vector<std::string> wrong_names(const std::string& tour, const std::string& root);
 
 }  // namespace ccdrec::test

@@ -103,7 +103,8 @@ void expect_same_course_when_resumed(const Models& models) {
 TEST(Trainer, ResumedAnywhereItTakesTheSameCourseBitForBit) { expect_same_course_when_resumed(trainer_models); }
 
 // Before and after a batch that Mirror Gradient has twice, 0, 2, .. 8 of nine: after 3 steps the last was one, after 17
-// and 33 the next is, after 9 both.
+// and
+// 33 the next is, after 9 both.
 TEST(Trainer, ResumedBesideMirrorBatchesAndWithHardNegativesToo) { expect_same_course_when_resumed(hard_models); }
 
 // The hard term has no weight: what is left is training without a sampler, and nothing is chosen.
@@ -132,8 +133,8 @@ TEST(Trainer, ASamplerAtOmegaZeroChoosesNothing) {
 TEST(Trainer, TheLastEvaluationOfAShorterRunLeavesNoTrace) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  for (const int eval_step :
-       {2, 4, 7}) {  // 7: the shorter run ends before the first evaluation, and is evaluated for its own sake
+  // 7: the shorter run ends before the first evaluation, and is evaluated for its own sake
+  for (const int eval_step : {2, 4, 7}) {
     SCOPED_TRACE(eval_step);
     Settings s = trainer_settings(trainer_models[1]);
     s.eval_step = eval_step, s.epochs = 9;

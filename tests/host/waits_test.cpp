@@ -54,7 +54,7 @@ int64_t phases(Trainer& t) {
   return 2 + kStepPhases * t.model().steps_per_epoch() + 2 + (t.model().model().reverses() ? 1 : 0);
 }
 
-TEST(SlowWaits, ACapturedEpochWaitsOnceAndAnEvaluationOnceAndNeitherTakesMemory) {
+TEST(SlowWaits, ACapturedEpochWaitsAtItsEndAndAnEvaluationOnceAndNeitherTakesMemory) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
   for (const Named& m : kCounted) {
     const Folder dir;
@@ -86,10 +86,8 @@ TEST(SlowWaits, AResumedRunWaitsInItsFirstEpochOnly) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   const Settings s = counted_settings(kCounted[3], 8);
-  for (
-      const int64_t done :
-      {-1, 0,
-       2}) {  // interrupted so many steps after epoch 2; -1: when that epoch has ended, 0: before its end is dealt with
+  // interrupted so many steps after epoch 2; -1: when that epoch has ended, 0: before its end is dealt with
+  for (const int64_t done : {-1, 0, 2}) {
     SCOPED_TRACE(done);
     int64_t steps = 0;  // of the epoch that goes on
     {

@@ -114,8 +114,8 @@ TEST(Adam, AnyAddressAndAnyLength) {
       for (Device dev : devices()) {
         SCOPED_TRACE(std::to_string(n) + " elements, shifted by " + std::to_string(shift) + ", on " + dev.name);
         DeviceCtx ctx(dev);
-        std::vector<float> p(size_t(n + 4), kBeyond),
-            m = p, v = p, grad = p;  // m and the gradient stay where they are: one address decides for all
+        // m and the gradient stay where they are: one address decides for all
+        std::vector<float> p(size_t(n + 4), kBeyond), m = p, v = p, grad = p;
         std::copy(p0.begin(), p0.end(), p.begin() + shift);
         std::fill_n(m.begin(), n, 0.0f), std::fill_n(v.begin() + shift, n, 0.0f);
         for (int64_t t = 1; t <= steps; ++t) {
@@ -150,8 +150,8 @@ void step_by_definition(std::vector<float>& p, std::vector<float>& m, std::vecto
     p[i] = p[i] - c.c1 * m[i] / std::fma(std::sqrt(v[i]), c.c2, h.eps);
   }
 }
-size_t first_difference(const std::vector<float>& a,
-                        const std::vector<float>& b) {  // in bits, but that one NaN is as good as another
+// in bits, but that one NaN is as good as another
+size_t first_difference(const std::vector<float>& a, const std::vector<float>& b) {
   size_t i = 0;
   while (i < a.size() &&
          (std::bit_cast<uint32_t>(a[i]) == std::bit_cast<uint32_t>(b[i]) || (std::isnan(a[i]) && std::isnan(b[i]))))
@@ -209,9 +209,9 @@ TEST(AdamRows, EveryProcessorPathTakesTheSameSteps) {
   Draw g;
   std::vector<float> p0 = g.floats(R * cols), m0(p0.size()), v0(p0.size());
   std::vector<std::vector<float>> grad(static_cast<size_t>(steps), std::vector<float>(p0.size()));
+  // most rows keep to one scale, so that whole vectors are fit or not; some mix them
   for (auto& step : grad)
-    for (size_t i = 0; i < step.size();
-         ++i)  // most rows keep to one scale, so that whole vectors are fit or not; some mix them
+    for (size_t i = 0; i < step.size(); ++i)
       step[i] = g.uniform() * scales[size_t(int64_t(i) / cols % 4 == 3 ? g.below(17) : int64_t(i) / cols * 17 / R)];
   const auto factor = [](int64_t t) { return t == 6 ? -0.2f : 1.0f; };
   const auto dense = [&](std::vector<float>& p, std::vector<float>& m, std::vector<float>& v, int64_t t) {

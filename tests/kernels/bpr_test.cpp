@@ -250,8 +250,8 @@ TEST(NormReg, AFurtherBlockHasNoShare) {
   Draw g;
   const auto x = g.floats(R * d), g0 = g.floats(R * d);
   std::vector<int32_t> ids;
-  for (int64_t s = 0; s < (blocks + 1) * B; ++s)
-    ids.push_back(g.below(int32_t(s < blocks * B ? R - 5 : R)));  // some rows in the further block alone
+  // some rows in the further block alone
+  for (int64_t s = 0; s < (blocks + 1) * B; ++s) ids.push_back(g.below(int32_t(s < blocks * B ? R - 5 : R)));
   for (const Device& dev : devices()) {
     SCOPED_TRACE(dev.name);
     DeviceCtx ctx(dev);

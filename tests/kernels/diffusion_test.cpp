@@ -10,8 +10,7 @@
 namespace ccdrec::test {
 namespace {
 
-// --- schedule
-// ---------------------------------------------------------------------------------------------------------------------
+// --- schedule --------------------------------------------------------------------------------------------------------
 
 TEST(Schedule, LinearWithTwentySteps) {
   const HostSchedule s = make_schedule("linear", 20, false);
@@ -25,8 +24,8 @@ TEST(Schedule, BetasOfTheOtherKinds) {
   const double pi = std::numbers::pi;
   const HostSchedule cosine = make_schedule("cosine", 5, false);
   auto g = [&](int t) { return std::pow(std::cos((t / 5.0 + 0.008) / 1.008 * pi / 2), 2); };
-  for (int t = 1; t < 5; ++t)
-    EXPECT_NEAR(cosine.abar[size_t(t - 1)], g(t) / g(0), 1e-12) << t;  // unclipped: the product telescopes
+  // unclipped: the product telescopes
+  for (int t = 1; t < 5; ++t) EXPECT_NEAR(cosine.abar[size_t(t - 1)], g(t) / g(0), 1e-12) << t;
   EXPECT_EQ(cosine.beta[4], 0.9999);
   EXPECT_EQ(make_schedule("cosine", 1000, false).beta[0], 1e-4);  // 4.1e-5 before the clip
 
@@ -116,9 +115,8 @@ TEST(Timesteps, Uniform) {
       for (int32_t v : t) count[size_t(v)] += 1;
       double chi2 = 0;
       for (double c : count) chi2 += (c - n / 20.0) * (c - n / 20.0) / (n / 20.0);
-      EXPECT_LT(chi2, mirrored
-                          ? 2 * 27.9
-                          : 43.8);  // one in a thousand: 19 degrees of freedom; mirrored, nine, every deviation twice
+      // one in a thousand: 19 degrees of freedom; mirrored, nine, every deviation twice
+      EXPECT_LT(chi2, mirrored ? 2 * 27.9 : 43.8);
       EXPECT_TRUE(same(anywhere(dev), "t", t));
     }
   }
@@ -188,8 +186,7 @@ TEST(Draws, LateEpochAndStep) {
   }
 }
 
-// --- forward process, fusion, alignment
-// --------------------------------------------------------------------------------------------------
+// --- forward process, fusion, alignment ------------------------------------------------------------------------------
 
 struct Batch {  // n of I items, rows distinct and ascending, one item heavy
   int64_t I, d, n, cap;

@@ -125,6 +125,7 @@ TEST(HardestNegative, IsTheOneOfItsRankAmongTheDrawn) {
                                          {11, 3, 1, false, true, 40, 5},
                                          {6, 20, 9, true, true, 6, 100},
                                          {3, 4, 1, true, true, 1000, 7},
+                                         {3, 4, 1, true, true, 1024, 1024},
                                          {3, 4, 2, false, false, 1024, 1}}) {
     Draw g;
     Problem p(g, 60, c.d, c.n, c.part, c.quarters);
@@ -209,8 +210,8 @@ TEST(HardestNegative, TheBestAreEquallyLikely) {
   const auto got = p.chosen(cpu_devices()[1], users, 0, 8, 3, s, Stream{8, Use::hard_rank});
   std::vector<int64_t> pairs(9);  // of the ranks in the two tables: each table has a draw of its own
   for (size_t b = 0; b < users.size(); ++b) {
-    if (std::set<int32_t>(drawn[b].begin(), drawn[b].end()).size() < 8)
-      continue;  // which of two draws it was nobody can say
+    // which of two draws it was nobody can say
+    if (std::set<int32_t>(drawn[b].begin(), drawn[b].end()).size() < 8) continue;
     std::array<int64_t, 2> rank{};
     for (int l = 0; l < 2; ++l) {
       const auto best = p.ranked(4, l, drawn[b]);
@@ -404,8 +405,8 @@ TEST(MixedBpr, IsThePublishedLossAndItsGradient) {
         const auto h_n = mixed(x, alpha);
         for (size_t j = 0; j < size_t(c.d); ++j) {
           const size_t e = size_t(b * c.d) + j;
-          const double size = (std::fabs(slope) + 1e-4 * share) *
-                              c.scale;  // about what a column of a gradient is made of; the slope is a difference
+          // about what a column of a gradient is made of; the slope is a difference
+          const double size = (std::fabs(slope) + 1e-4 * share) * c.scale;
           want_du[e].add(du0[e]), want_du[e].add(derivative(0, j)), want_du[e].mass += size;
           want_hn[e] = {h_n[j], 3 * c.scale};
           for (int l = 0; l < c.n; ++l) {
@@ -736,9 +737,8 @@ TEST(NegativeRanks, AreFiftyForUniformNegativesAndAHundredthOfNPlusOneForDns) {
         for (size_t b = 0; b < lacked.size(); ++b) sum += double(out[3 * b]);
         EXPECT_NEAR(sum / double(lacked.size()), 50, 1e-4) << "user " << u << " on " << dev.name;
         for (size_t b = 0; b < lacked.size(); ++b) {
-          if (p.score(u, 0, lacked[b]) != 0) {
-            EXPECT_NEAR(out[3 * b + 1], 1, 1e-6);
-          }  // a zero vector has no direction
+          // a zero vector has no direction
+          if (p.score(u, 0, lacked[b]) != 0) { EXPECT_NEAR(out[3 * b + 1], 1, 1e-6); }
         }
       }
   }

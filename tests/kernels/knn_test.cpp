@@ -79,8 +79,8 @@ TEST(Knn, MatchesDoubleReference) {
                 << "row " << i << " place " << j;
           }
         }
-        if (first.empty())
-          first = idx, first_tied = tied;  // every device sums in the same order: the lists are the same on all
+        // every device sums in the same order: the lists are the same on all
+        if (first.empty()) first = idx, first_tied = tied;
         EXPECT_EQ(idx, first);
         EXPECT_EQ(tied, first_tied);
       }
@@ -185,9 +185,10 @@ void duplicates_against_a_sort(const int64_t I, const std::vector<Device>& on) {
         return std::tie(b.sim, a.hash, a.id) < std::tie(a.sim, b.hash, b.id);
       });
       want.push_back({int32_t(i)}), sure.push_back({true});
+      // j and j+1
       const auto near = [&](size_t j) {
         return others[j].sim != others[j + 1].sim && others[j].sim - others[j + 1].sim < 1e-6;
-      };  // j and j+1
+      };
       for (size_t j = 0; j + 1 < size_t(c.k); ++j) {
         size_t from = j, to = j;  // the brand at place j
         while (from > 0 && others[from - 1].sim == others[j].sim) --from;

@@ -58,8 +58,8 @@ TEST(Precision, ProductsAreOffByNoMoreThanTheirMantissasSay) {
     EXPECT_TRUE(close(fp32, want, product_error("fp32", k)));
     EXPECT_TRUE(close(tf32, want, product_error("tf32", k)));
     EXPECT_TRUE(close(bf16, want, product_error("bf16", k)));
-    if (!gpu_info().emulated)
-      continue;  // a library is free to compute more exactly than it was asked to; bench_parity says whether it did
+    // a library is free to compute more exactly than it was asked to; bench_parity says whether it did
+    if (!gpu_info().emulated) continue;
     EXPECT_GT(largest_error(tf32, want), 16 * largest_error(fp32, want));
     EXPECT_GT(largest_error(bf16, want), 3 * largest_error(tf32, want));
   }

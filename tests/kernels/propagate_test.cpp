@@ -90,8 +90,8 @@ std::vector<int32_t> some_nodes(Draw& g, int64_t N, int wanted) {
   return {s.begin(), s.end()};
 }
 
-std::vector<std::pair<Case, bool>>
-cases_of_both_kinds() {  // symmetric, as the interactions are, and one way, as nearest neighbours are
+// symmetric, as the interactions are, and one way, as nearest neighbours are
+std::vector<std::pair<Case, bool>> cases_of_both_kinds() {
   std::vector<std::pair<Case, bool>> both;
   for (const Case& c : kCases) both.emplace_back(c, true), both.emplace_back(c, false);
   return both;
@@ -307,8 +307,8 @@ TEST(Propagate, BackwardIsTheAdjointAndZeroOutsideItsRows) {
     const int64_t N = a.rows, d = c.d;
     const auto seed = some_nodes(g, N, c.wanted);
     const auto g0 = g.floats(N * d), out0 = g.floats(N * d);
-    std::vector<float> g_zero(size_t(N * d)),
-        g_nan(size_t(N * d), NAN);  // outside rows[L] the memory of G holds anything
+    // outside rows[L] the memory of G holds anything
+    std::vector<float> g_zero(size_t(N * d)), g_nan(size_t(N * d), NAN);
     for (int32_t r : seed)
       for (int64_t j = 0; j < d; ++j) g_zero[size_t(r * d + j)] = g_nan[size_t(r * d + j)] = g0[size_t(r * d + j)];
     SameBits same;

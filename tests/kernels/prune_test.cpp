@@ -76,8 +76,9 @@ TEST(Prune, BuildsTheGraphOfTheEarliestArrivals) {
           ASSERT_NEAR(out.val[size_t(out.row_ptr[size_t(r)]) + k], v, 1e-7 * v) << "row " << r;
         }
       }
+      // nothing behind the end
       for (size_t k = size_t(2 * keep); k < out.col.size(); ++k)
-        EXPECT_TRUE(out.col[k] == -1 && std::isnan(out.val[k]));  // nothing behind the end
+        EXPECT_TRUE(out.col[k] == -1 && std::isnan(out.val[k]));
       if (keep > 0) {
         OwnedCsr small(N, 2 * keep - 1);
         EXPECT_THROW(dev.ops->prune(ctx, small.m, edges.list(), c.rho, s), std::logic_error);

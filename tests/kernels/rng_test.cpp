@@ -65,9 +65,8 @@ TEST(Rng, NormalsHaveTheRightMomentsAndShape) {
     for (float v : n) {
       double power = 1;
       for (int k = 1; k <= 4; ++k) m[k] += power *= v;
-      ++seen[std::min<size_t>(
-          kBins - 1,
-          size_t(kBins * 0.5 * std::erfc(-v / std::sqrt(2.0))))];  // the normal's own quantiles: bins of equal weight
+      // the normal's own quantiles: bins of equal weight
+      ++seen[std::min<size_t>(kBins - 1, size_t(kBins * 0.5 * std::erfc(-v / std::sqrt(2.0))))];
     }
   }
   const double n = 2 * kPairs, sd = 1 / std::sqrt(n);

@@ -151,8 +151,8 @@ TEST(Rows, GatherAndSegmentSumAreAdjoint) {
             const std::vector<float> before = out;
             dev.ops->segment_sum(ctx, mat(out, rows, d), cmat(dy, c.n, d), got.g, by_row, accumulate);
             std::vector<Ref> want(out.size());
-            for (size_t i = 0; i < out.size(); ++i)
-              want[i] = {before[i], 0};  // rows that nothing names stay as they are, to the bit
+            // rows that nothing names stay as they are, to the bit
+            for (size_t i = 0; i < out.size(); ++i) want[i] = {before[i], 0};
             for (int64_t j = 0; j < got.rows.count; ++j)
               for (int64_t k = 0; k < d; ++k) {
                 const int64_t id = got.rows.idx[size_t(j)];

@@ -77,8 +77,8 @@ TEST(Spmm, ForwardAndBackwardMatchDoubleReference) {
 // sums are added in order.
 TEST(Spmm, RowsAreSummedInOrderLongOnesInPiecesOf256Edges) {
   constexpr int64_t kPiece = 256, N = 2300, d = 6;
-  const std::vector<int64_t> edges = {
-      1, 3, 4, 5, 7, 8, 9, 12, 13, 33, 255, 256, 257, 512, 2049};  // of short ones, reads go out 8 or 4 at a time
+  // of short ones, reads go out 8 or 4 at a time
+  const std::vector<int64_t> edges = {1, 3, 4, 5, 7, 8, 9, 12, 13, 33, 255, 256, 257, 512, 2049};
   Draw g;
   TestCsr a;
   a.rows = int64_t(edges.size()), a.cols = N, a.row_ptr = {0};

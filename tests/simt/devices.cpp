@@ -34,9 +34,8 @@ struct Poisoned<F> {
   static void call(Ctx& ctx, A... args) {
     const OnChip chip(static_cast<simt::Backend*>(ctx.backend)->config.shared);
     const VectorsAllowed vectors;
-    simt::submit(ctx, [&ctx] {
-      ctx.fill_scratch(static_cast<simt::Backend*>(ctx.backend)->config.poison);
-    });  // in every replay as well
+    // in every replay as well
+    simt::submit(ctx, [&ctx] { ctx.fill_scratch(static_cast<simt::Backend*>(ctx.backend)->config.poison); });
     F(ctx, static_cast<A>(args)...);
   }
 };

@@ -64,8 +64,7 @@ void on_every_gpu(Case&& run) {
   }
 }
 
-// --- Indices
-// ---------------------------------------------------------------------------------------------------------------------
+// --- Indices ---------------------------------------------------------------------------------------------------------
 
 struct Indices {
   unsigned thread[3], block[3], threads[3], blocks[3];
@@ -99,8 +98,7 @@ TEST(Dialect, ThreadAndBlockIndices) {
   });
 }
 
-// --- Shared memory
-// ---------------------------------------------------------------------------------------------------------------------
+// --- Shared memory ---------------------------------------------------------------------------------------------------
 
 // One array however often, and from wherever in a kernel, its function is called; another one for each set of template
 // arguments.
@@ -171,8 +169,7 @@ TEST(Dialect, DynamicSharedMemory) {
   });
 }
 
-// --- Barriers
-// ---------------------------------------------------------------------------------------------------------------------
+// --- Barriers --------------------------------------------------------------------------------------------------------
 
 __global__ void barriers(int* out, const int* predicate) {
   SHARED(int, s, [96]);
@@ -247,8 +244,7 @@ TEST(Dialect, SyncwarpOfPartsOfAWarp) {
   });
 }
 
-// --- Shuffles and votes
-// ------------------------------------------------------------------------------------------------------------------
+// --- Shuffles and votes ----------------------------------------------------------------------------------------------
 
 enum Shuffle { kIndex, kUp, kDown, kXor };
 
@@ -358,8 +354,7 @@ TEST(Dialect, VotesAndMatches) {
   });
 }
 
-// --- Atomics
-// ---------------------------------------------------------------------------------------------------------------------
+// --- Atomics ---------------------------------------------------------------------------------------------------------
 
 template <class T>
 struct Words {
@@ -447,8 +442,7 @@ TEST(Dialect, AtomicsCompareAsTheirTypeDoesAndSwapOnlyWhatIsEqual) {
   });
 }
 
-// --- Scalars and vectors
-// -----------------------------------------------------------------------------------------------------------------
+// --- Scalars and vectors ---------------------------------------------------------------------------------------------
 
 static_assert(sizeof(float2) == 8 && alignof(float2) == 8 && sizeof(int2) == 8 && alignof(int2) == 8);
 static_assert(sizeof(float4) == 16 && alignof(float4) == 16 && sizeof(int4) == 16 && alignof(int4) == 16 &&
@@ -523,16 +517,15 @@ TEST(Dialect, BitFunctions) {
     const auto got = out.get();
     for (size_t k = 0; k < in.size(); ++k) {
       const float f = __builtin_bit_cast(float, unsigned(in[k]));
+      // a NaN may be quietened
       if (f != f)
-        want[k].as_float_and_back = got[k].as_float_and_back,
-        want[k].as_int_and_back = got[k].as_int_and_back;  // a NaN may be quietened
+        want[k].as_float_and_back = got[k].as_float_and_back, want[k].as_int_and_back = got[k].as_int_and_back;
       EXPECT_EQ(std::memcmp(&got[k], &want[k], sizeof(Bits)), 0) << std::hex << in[k];
     }
   });
 }
 
-// --- Arguments, late values, recordings
-// --------------------------------------------------------------------------------------------------
+// --- Arguments, late values, recordings ------------------------------------------------------------------------------
 
 struct Big {
   int64_t v[16];
@@ -699,8 +692,7 @@ TEST(Recording, LibraryCallsTakeScratchBefore) {
   });
 }
 
-// --- Library calls
-// ---------------------------------------------------------------------------------------------------------------------
+// --- Library calls ---------------------------------------------------------------------------------------------------
 
 TEST(Library, SortsAreStableAndHeedTheirBits) {
   on_every_gpu([&](const Device& dev, Ctx& ctx) {

@@ -72,8 +72,8 @@ struct DeviceMemory {
       if (p == MAP_FAILED) throw std::runtime_error("no room to reserve for the emulated device memory");
       base = static_cast<char*>(p);
     }
-    if (used + n > kRange)
-      throw std::runtime_error("the emulated device memory is in too many pieces");  // kept by size
+    // kept by size
+    if (used + n > kRange) throw std::runtime_error("the emulated device memory is in too many pieces");
     void* p = base + used;
     used += n;
     if (open) protect(PROT_READ | PROT_WRITE);

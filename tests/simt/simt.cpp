@@ -133,8 +133,7 @@ void note(const std::string& message) {
   throw Abandon{};
 }
 
-// --- The schedule
-// ---------------------------------------------------------------------------------------------------------------------
+// --- The schedule ----------------------------------------------------------------------------------------------------
 
 uint64_t mix(uint64_t x) {
   x += 0x9e3779b97f4a7c15ull;
@@ -152,9 +151,8 @@ unsigned any_bit(uint32_t set) {
 }
 
 // Who runs next; null if nobody can. Ascending and descending always take the first (last) thread that can go on,
-// whatever the others wait for:
-// a warp runs ahead through its shuffles until it meets a barrier of the block. These are the two extremes; random goes
-// between them, changing warps often in some blocks and seldom in others.
+// whatever the others wait for: a warp runs ahead through its shuffles until it meets a barrier of the block. These are
+// the two extremes; random goes between them, changing warps often in some blocks and seldom in others.
 Thread* pick() {
   if (!g.ready) return nullptr;
   unsigned w = 0, lane_of_w = 0;
@@ -171,8 +169,7 @@ Thread* pick() {
 }
 void make_ready(unsigned w, uint32_t lanes) { warps[w].ready |= lanes, g.ready |= 1u << w; }
 
-// --- Stacks
-// ---------------------------------------------------------------------------------------------------------------------
+// --- Stacks ----------------------------------------------------------------------------------------------------------
 
 // GCC ends the use of wide registers with vzeroupper at -O2 only. Where it did not, every old SSE instruction that
 // follows pays for the upper halves, and AddressSanitizer's part of a change has some: at -O1 a change cost three times
@@ -225,8 +222,8 @@ struct KeptStack {
 
 Stack* idle_stack() {
   if (idle.empty()) {
-    static auto* all =
-        new std::vector<std::unique_ptr<Stack>>;  // never destroyed: unwinding sleeping threads at exit serves nobody
+    // never destroyed: unwinding sleeping threads at exit serves nobody
+    static auto* all = new std::vector<std::unique_ptr<Stack>>;
     all->push_back(std::make_unique<Stack>());
     Stack* s = all->back().get();
     s->context = fiber(std::allocator_arg, KeptStack{s, all->size()}, [s](fiber&&) {
@@ -278,8 +275,7 @@ void wait() {
   if (g.failed) throw Abandon{};
 }
 
-// --- A block
-// ---------------------------------------------------------------------------------------------------------------------
+// --- A block ---------------------------------------------------------------------------------------------------------
 
 // Nobody can go on: why.
 std::string diagnose() {

@@ -3,8 +3,8 @@
 // do on a GPU under any legal schedule:
 //
 //   * threads (and blocks) run in ascending, descending or seeded random order, each until it has to wait; results that
-//     depend on it are races.
-//     Ascending lets the first thread that can go on run ahead of all others, descending the last
+//     depend on it are races. Ascending lets the first thread that can go on run ahead of all others, descending the
+//     last
 //   * shared memory starts as a poison pattern, each array an allocation of its own: AddressSanitizer sees an access
 //     outside it. Arrays are aligned as their element type and no better: a float4 in an array of floats crashes or is
 //     reported by UndefinedBehaviorSanitizer
@@ -94,8 +94,9 @@ struct Backend {
   std::vector<std::function<void()>>* recording = nullptr;
   int64_t launches = 0;
   int64_t sparse_products = 0;  // asked of the stand-in for cuSPARSE
-  int mantissa = 23;            // explicit bits that the stand-in for cuBLAS leaves of a factor: kernels/precision.h
-  int64_t recordings = 0;       // kept ones: their launches hold addresses of scratch,
+  // explicit bits that the stand-in for cuBLAS leaves of a factor: kernels/precision.h
+  int mantissa = 23;
+  int64_t recordings = 0;            // kept ones: their launches hold addresses of scratch,
   std::vector<void*> outgrown = {};  // which then outlives its growth,
   size_t held = 0;                   // so many bytes
   std::string spoiled = {};          // what was asked of CUDA while recording that it refuses: the recording is lost
@@ -241,8 +242,8 @@ T __shfl_xor_sync(unsigned mask, T v, int bits, int width = 32, SIMT_CALLER) {
   const simt::Site site{"__shfl_xor_sync", file, line};
   check_width(width, unsigned(bits), site);
   const unsigned w = unsigned(width), me = threadIdx.x % 32, other = me ^ unsigned(bits);
-  return shuffle_from(mask, v, other <= (me | (w - 1)) ? other : me,
-                      site);  // earlier groups of `width` can be read, later ones cannot
+  // earlier groups of `width` can be read, later ones cannot
+  return shuffle_from(mask, v, other <= (me | (w - 1)) ? other : me, site);
 }
 inline unsigned votes_of(unsigned mask, int p, const simt::Site& site) {
   const simt::Lanes& l = simt::exchange(mask, site, p != 0);

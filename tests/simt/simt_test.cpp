@@ -2,12 +2,13 @@
 // GPU), its schedules, and a list of planted bugs. Each bug stands beside its correct twin; the twin gives the same,
 // right values in all schedules, the bug is caught by one of these:
 //
-//   order     results differ between ascending, descending and random      poison  results differ between the two
-//             patterns
-//   report    a KernelError names kernel, file and line                    replay  a second replay differs from the
-//             direct call
-//   sanitizer AddressSanitizer or UndefinedBehaviorSanitizer stops (preset `sanitize`)
-//   compiler  it does not compile                                          fault   a segmentation fault
+//   order      results differ between ascending, descending and random
+//   poison     results differ between the two patterns
+//   report     a KernelError names kernel, file and line
+//   replay     a second replay differs from the direct call
+//   sanitizer  AddressSanitizer or UndefinedBehaviorSanitizer stops (preset `sanitize`)
+//   compiler   it does not compile
+//   fault      a segmentation fault
 //
 // What it cannot catch (see NotCaught below for the first four):
 //   * a read-modify-write of two threads without an atomic: nothing comes between two plain accesses of a thread,
@@ -127,8 +128,7 @@ Pair planted(const char* name, int line, void (*bug)(int*), void (*twin)(int*), 
 }
 #define PLANTED(kernel, ...) planted(#kernel, __LINE__, kernel<true>, kernel<false>, __VA_ARGS__)
 
-// --- Schedules
-// ---------------------------------------------------------------------------------------------------------------------
+// --- Schedules -------------------------------------------------------------------------------------------------------
 
 TEST(Simt, OperationTestsRunUnderEverySchedule) {
   std::set<std::pair<int, int>> seen;
@@ -255,8 +255,7 @@ TEST(Simt, AnExceptionInAKernelNamesItAndTheEmulatorGoesOn) {
     }
 }
 
-// --- Planted: shared memory and barriers (order, poison)
-// ---------------------------------------------------------------------------------
+// --- Planted: shared memory and barriers (order, poison) -------------------------------------------------------------
 
 template <bool bug>
 __global__ void barrier_between_write_and_read(int* out) {
@@ -378,8 +377,7 @@ TEST(Planted, SharedMemoryReadBeforeItIsWritten) {
   block.bug_shows_by_poison();
 }
 
-// --- Planted: barriers and collectives in divergent code (report)
-// ------------------------------------------------------------------------
+// --- Planted: barriers and collectives in divergent code (report) ----------------------------------------------------
 
 template <bool bug>
 __global__ void barrier_after_some_left(int* out) {
@@ -529,8 +527,7 @@ TEST(Planted, ShuffleWithAnOffsetOrWidthThatMeansNothing) {
   width.bug_is_reported("width 24");
 }
 
-// --- Planted: values that are not there (poison) and the order of threads and blocks (order)
-// ---------------------------------------------
+// --- Planted: values that are not there (poison) and the order of threads and blocks (order) -------------------------
 
 template <bool bug>
 __global__ void shuffle_among_those_there(int* out) {
@@ -603,8 +600,7 @@ static_assert(!Adds<float> && !Adds<double> && !Exchanges<float> && !TakesTheLar
               "sums of floats have a fixed order");
 static_assert(!Adds<long> && !Adds<short>, "nor has CUDA these");
 
-// --- Planted: launches a GPU refuses (report)
-// --------------------------------------------------------------------------------------------
+// --- Planted: launches a GPU refuses (report) ------------------------------------------------------------------------
 
 __global__ void nothing(int*) {}
 __global__ void too_many_arrays(int* out) {
@@ -642,8 +638,7 @@ TEST(Planted, LaunchesThatAGpuRefuses) {
   EXPECT_THROW(gpu_ops()->record(ctx, [&] { launch(nothing, 1, 33, 0, ctx, nullptr); }), KernelError);
 }
 
-// --- Planted: memory (sanitizers)
-// --------------------------------------------------------------------------------------------------------
+// --- Planted: memory (sanitizers) ------------------------------------------------------------------------------------
 
 enum class Outside {
   none,
@@ -726,8 +721,7 @@ TEST(Planted, VectorLoadThatIsNotAligned) {
   EXPECT_DEATH(run(row.bug, kSchedules[0]), "misaligned address");
 }
 
-// --- Planted: recordings and scratch (replay, poison)
-// ------------------------------------------------------------------------------------
+// --- Planted: recordings and scratch (replay, poison) ----------------------------------------------------------------
 
 __global__ void write_step(int* out, uint32_t step, const Late* late) {
   if (threadIdx.x == 0) out[0] = int(late_step(step, late));
@@ -779,8 +773,7 @@ TEST(Planted, ScratchOfAnEarlierOperation) {
   }
 }
 
-// --- Not caught
-// ---------------------------------------------------------------------------------------------------------------------
+// --- Not caught ------------------------------------------------------------------------------------------------------
 
 // Nothing comes between two plain accesses.
 __global__ void plain_count(int* out) { out[0] += 1; }

@@ -27,8 +27,8 @@ class RowTable {
   Matrix& values() { return value_; }
   Matrix& moments() { return m_; }
   Matrix& squares() { return v_; }
-  void set_reached(int64_t t, int64_t first,
-                   int64_t n) {  // values and moments of those rows have been given as after step t
+  // values and moments of those rows have been given as after step t
+  void set_reached(int64_t t, int64_t first, int64_t n) {
     const std::vector<int32_t> steps(static_cast<size_t>(n), int32_t(t));
     value_at_.upload(steps.data(), n, first), moments_at_.upload(steps.data(), n, first);
   }
@@ -41,8 +41,8 @@ class RowTable {
 // One parameter as files see it: a window of a device array, with those of its moments.
 struct Window {
   std::string name;  // PyTorch-style
-  int64_t rows,
-      cols;  // (in,out) here; a linear weight is written (out,in) when `transposed`, as torch.nn.Linear keeps it
+  // (in,out) here; a linear weight is written (out,in) when `transposed`, as torch.nn.Linear keeps it
+  int64_t rows, cols;
   bool transposed;
   Array<float>*value, *m, *v;  // m and v null: not trained
   int64_t offset;              // its first element in each

@@ -9,7 +9,8 @@ class LayerSlots {
  public:
   LayerSlots(const Setup&, int tables);  // L+1
 
-  const Mat* d(int64_t rows);  // (2B,d) each, rows [positives | chosen]: gradients of Ego_l, to be written
+  // (2B,d) each, rows [positives | chosen]: gradients of Ego_l, to be written
+  const Mat* d(int64_t rows);
   Mat h(int64_t rows) const { return h_.top(rows); }  // (B,d) the mixtures
   void scatter(int l, Mat g, RowList nodes, const Batch&,
                const int32_t* chosen);  // d(l) into G_l (N,d), written on the nodes. chosen: (B) of layer l

@@ -42,9 +42,8 @@ class Modalities {
   std::vector<int> w_, b_;       // arena indices
   std::vector<Matrix> h_, d_h_;  // (cap,d)
   std::vector<bool> has_d_h_;    // in this step
-  std::vector<Matrix>
-      // (cap,F) gradient of the listed feature rows, taken at the first backward that keeps it: training never does
-      d_x_;
+  // (cap,F) gradient of the listed feature rows, taken at the first backward that keeps it: training never does
+  std::vector<Matrix> d_x_;
   std::vector<Matrix> h_all_;  // (I,d)
   int64_t I_;
   uint32_t seed_;

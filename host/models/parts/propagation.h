@@ -19,23 +19,23 @@ class Propagation {
   Propagation(const Setup&, int layers);  // asks for the user-item graph where there are layers
 
   Csr whole() const { return whole_.view(); }  // A of all training rows
-  void touch(const Csr& a, const Csr& a_t,
-             RowList seed);                            // the step's graph with its transpose; rows of H that are wanted
+  // the step's graph with its transpose; rows of H that are wanted
+  void touch(const Csr& a, const Csr& a_t, RowList seed);
   RowList starts() const { return touched_.rows[0]; }  // rows of Ego_0 that it reads for them
   void forward(CMat ego, bool keep_last = false);      // keep_last: Ego_L too, of which a step needs H alone
   void ask_layer_gradients();                          // takes memory for g(l); once, before the first step
   Mat h() const { return h_; }                         // (N,d), valid on the seed
-  Mat g() const {
-    return g_ ? g_.mat() : work_.back().mat();
-  }  // (N,d) gradient of H, to be filled on the seed. May share memory with Ego_L
+  // (N,d) gradient of H, to be filled on the seed. May share memory with Ego_L
+  Mat g() const { return g_ ? g_.mat() : work_.back().mat(); }
   Mat g(int l) const { return g_layers_[size_t(l)].mat(); }  // (N,d) gradient of Ego_l besides, likewise
-  void backward(Mat g_ego, bool by_layer);  // from g, and where asked g(0) .. g(L): on the rows of starts()
-  void all(CMat ego);                       // H of every node, by the whole graph
+  // from g, and where asked g(0) .. g(L): on the rows of starts()
+  void backward(Mat g_ego, bool by_layer);
+  void all(CMat ego);  // H of every node, by the whole graph
   Representations representations(CMat ego, int64_t users) const;
   int layers() const { return touched_.layers; }
   CMat layer(int l) const { return work_[size_t(l - 1)].mat(); }  // (N,d) Ego_l, l = 1..L, after forward
-  void show(Watch&, CMat ego,
-            bool touched_rows);  // ego.0 .. ego.L after the way back; touched_rows: of Ego_0 no others
+  // ego.0 .. ego.L after the way back; touched_rows: of Ego_0 no others
+  void show(Watch&, CMat ego, bool touched_rows);
 
  private:
   Mat* work(bool keep_last);
@@ -46,8 +46,8 @@ class Propagation {
   Csr a_, a_t_;               // of the step
   Frontier touched_;          // rows of each Ego_l that the step reads
   std::vector<Matrix> work_;  // L of (N,d): Ego_1 .. Ego_L, then the way back
-  Matrix h_,
-      g_;  // (N,d); g_ only where there is no layer whose memory it could have, or layers have gradients of their own
+  // (N,d); g_ only where there is no layer whose memory it could have, or layers have gradients of their own
+  Matrix h_, g_;
   std::vector<Matrix> g_layers_;  // (N,d) each, of Ego_0 .. Ego_L
   Mat given_[kMaxLayers];         // work_, as the operations take it
   std::vector<OwnedRows> lists_;

@@ -41,9 +41,8 @@ class Tables {
   Device& dev_;
   int64_t U_, I_;
   int64_t first_item_;  // row at which Q begins: U, with room for the items' start N
-  RowTable
-      // [P; Q] or [P; room; Q]: Ego_0 is the first N rows, and P is nowhere copied. The room's moments are never used
-      rows_;
+  // [P; Q] or [P; room; Q]: Ego_0 is the first N rows, and P is nowhere copied. The room's moments are never used
+  RowTable rows_;
   Matrix g_ego_, g_q_;  // (N,d), (I,d); g_q_ only where there is room
   OwnedRows users_, items_;
 };

@@ -44,10 +44,8 @@ void Replays::finish() {
     if (c < F) adam_row_.catch_up(row.p + c, row.m + c, row.v + c, F - c, s_, row.at, t_, false);
   };
   for (int64_t i = 0; i < n_; ++i) {
-    from(rows_[i], i < row_   ? F / 16 * 16
-                   : i > row_ ? 0
-                   : begun_   ? col_ - 16
-                              : col_);  // a sixteen that was only begun is not stored yet
+    // a sixteen that was only begun is not stored yet
+    from(rows_[i], i < row_ ? F / 16 * 16 : i > row_ ? 0 : begun_ ? col_ - 16 : col_);
     x_.value_at[rows_[i].r] = int32_t(t_);
   }
   n_ = 0;

@@ -31,9 +31,8 @@ class Beside {
   const MicroKernel& mk_ = micro_kernel();
   const AdamRow& adam_row_ = adam_row_here();
   const bool wide_ = steps_fit_beside_tiles();
-  bool has_work(int64_t rows, int64_t cols) const {
-    return wide_ && rate_ > 0 && rows == mk_.mr && cols == mk_.nr;
-  }  // for a whole tile
+  // for a whole tile
+  bool has_work(int64_t rows, int64_t cols) const { return wide_ && rate_ > 0 && rows == mk_.mr && cols == mk_.nr; }
 };
 
 // Values of rows to step t: bring_up of each.

@@ -1,6 +1,7 @@
 // Eight float lanes, and the few row operations that the estimator and the reverse process share. Private to
-// kernels/cpu. One fma per lane and term, lanes always eight: the same bits with AVX2, AVX-512 or none (then the
-// compiler spells the lanes out).
+// kernels/cpu.
+// One fma per lane and term, lanes always eight: the same bits with AVX2, AVX-512 or none (then the compiler spells the
+// lanes out).
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -89,8 +90,7 @@ inline float layer_norm_row(float* x, const float* token, int64_t d) {
 }
 
 // Softmax over c of the scores s[(r*K + c)*n + i], for every row r and item i < n: items innermost, so that they fill
-// the lanes, whose bits are those of numbers.h one by one.
-// Then w[c*n + i] = mean over r of a_rc.
+// the lanes, whose bits are those of numbers.h one by one. Then w[c*n + i] = mean over r of a_rc.
 inline void softmax_items(float* s, float* w, int64_t K, int64_t n, float scale) {
   for (int64_t c = 0; c < K * n; ++c) w[c] = 0;
   for (int64_t r = 0; r < K; ++r) {

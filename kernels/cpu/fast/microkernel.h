@@ -9,8 +9,8 @@
 namespace ccdrec::cpu {
 
 constexpr int64_t kMaxMr = 12, kMaxNr = 32;  // widest of all paths
-constexpr int64_t kBlock =
-    256;  // terms of one chain: a block of B, 256 x nr, fits in L1 beside A. Block sums are added in order
+// terms of one chain: a block of B, 256 x nr, fits in L1 beside A. Block sums are added in order
+constexpr int64_t kBlock = 256;
 
 constexpr int64_t kLine = 16;  // floats of a cache line
 

@@ -6,8 +6,8 @@ namespace ccdrec::cpu {
 namespace {
 
 constexpr int64_t kTileCols = 256;
-constexpr int64_t kMaxGroups =
-    8;  // micro-tiles a tile is high; fewer when C is small, so that there is work for all threads
+// micro-tiles a tile is high; fewer when C is small, so that there is work for all threads
+constexpr int64_t kMaxGroups = 8;
 constexpr int64_t kEnoughTiles = 16;
 constexpr int64_t kStrip = 8;  // panels packed together, so that rows are read a strip at a time
 
@@ -61,8 +61,8 @@ void product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, b
       for (int64_t k0 = 0; k0 < k; k0 += kBlock) {
         const int64_t kc = std::min(kBlock, k - k0);
         const float* a[kMaxGroups * kMaxMr];
-        for (int64_t i = 0; i < (g1 - g0) * mr; ++i)
-          a[i] = left.row(std::min(g0 * mr + i, m - 1)) + k0;  // beyond the edge: any row
+        // beyond the edge: any row
+        for (int64_t i = 0; i < (g1 - g0) * mr; ++i) a[i] = left.row(std::min(g0 * mr + i, m - 1)) + k0;
         for (int64_t p = p0; p < p1; ++p) {
           const float* b = packed + k0 * panels * nr + p * kc * nr;
           for (int64_t g = g0; g < g1; ++g)

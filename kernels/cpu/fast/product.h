@@ -5,8 +5,8 @@
 
 namespace ccdrec::cpu {
 
-constexpr double kTermNs =
-    0.05;  // of a core, about, to multiply and add, beside the packing of small operands: for Ctx::threads_for
+// of a core, about, to multiply and add, beside the packing of small operands: for Ctx::threads_for
+constexpr double kTermNs = 0.05;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -26,8 +26,8 @@ struct Right {  // (k,n), or (n,k) when trans
 // C (m,n) = or += left right, in the order that gemm.h promises. Takes scratch slots 0 (right, packed whole) and 1
 // (sums of blocks, only where left is transposed and C small).
 void product(Ctx&, Mat c, int64_t k, const Left&, const Right&, bool accumulate);
-void product_scratch(ScratchPlan&, int64_t m, int64_t n, int64_t k,
-                     bool left_trans);  // m counts only where left is transposed
+// m counts only where left is transposed
+void product_scratch(ScratchPlan&, int64_t m, int64_t n, int64_t k, bool left_trans);
 
 // What product comes to when left is transposed (product_transposed.cpp), neither m, n nor k being 0.
 void transposed_product(Ctx&, Mat c, int64_t k, const Left&, const Right&, bool accumulate);

@@ -9,10 +9,10 @@
 namespace ccdrec::cpu {
 namespace {
 
-constexpr int64_t kChunk =
-    kLinesAhead * kLine;                 // columns of X that are multiplied together: whole tiles of 12 and of 6
-constexpr int64_t kWidest = 4 * kChunk;  // of a strip, which a thread takes with all its terms
-constexpr int64_t kStripsEach = 4;       // for a thread at least, where C has as many chunks
+// columns of X that are multiplied together: whole tiles of 12 and of 6
+constexpr int64_t kChunk = kLinesAhead * kLine;
+constexpr int64_t kWidest = 4 * kChunk;          // of a strip, which a thread takes with all its terms
+constexpr int64_t kStripsEach = 4;               // for a thread at least, where C has as many chunks
 constexpr int64_t kMostSums = int64_t(4) << 20;  // floats of block sums that are kept
 
 // The rows of X that a block of terms reads.

@@ -13,8 +13,8 @@ namespace ccdrec::cpu {
 // Adam.SquareRootOfEveryMantissa tries all 2^24 cases of two binades, and all others are these times a power of 4.
 // Exact means: v far enough from both ends of the exponent, 2^-96 <= v <= 2^120. Zero is outside.
 AVX512 inline __m512 root16(__m512 v) {
-  const __m512 half = _mm512_set1_ps(0.5f),
-               r = _mm512_maskz_rsqrt14_ps(0xffff, v);  // the plain form reads what GCC 12 calls uninitialised
+  // the plain form reads what GCC 12 calls uninitialised
+  const __m512 half = _mm512_set1_ps(0.5f), r = _mm512_maskz_rsqrt14_ps(0xffff, v);
   __m512 g = _mm512_mul_ps(v, r), h = _mm512_mul_ps(half, r);
   const __m512 e = _mm512_fnmadd_ps(g, h, half);
   g = _mm512_fmadd_ps(g, e, g), h = _mm512_fmadd_ps(h, e, h);

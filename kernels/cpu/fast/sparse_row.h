@@ -175,9 +175,8 @@ inline void each_row_as(int threads, const Csr& a, RowList rows, CMat x, ColumnM
   const auto ask_rows_ahead = [&](int64_t j) {
     if (j + kRowsAhead < n) ask(rows.at(j + kRowsAhead));
   };
-  const bool in_place =
-      mask.most &&
-      (!rows.idx || 2 * n > N);  // nearly always the edges behind a row's own are those of the next one listed
+  // nearly always the edges behind a row's own are those of the next one listed
+  const bool in_place = mask.most && (!rows.idx || 2 * n > N);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
   for (int64_t j0 = 0; j0 < n; j0 += chunk) {
     const int64_t j1 = std::min(n, j0 + chunk);

@@ -119,8 +119,8 @@ void exclusive_sum(Ctx& ctx, int32_t* out, const int32_t* in, int64_t n) {
       return cub::DeviceScan::ExclusiveSum(room, bytes, in, out, n, stream(ctx));
     });
 }
-void exclusive_sum(Ctx& ctx, int64_t* out, const int32_t* in,
-                   int64_t n) {  // the type of the start is the type of the sum
+// the type of the start is the type of the sum
+void exclusive_sum(Ctx& ctx, int64_t* out, const int32_t* in, int64_t n) {
   if (n)
     with_room(ctx, [&](void* room, size_t& bytes) {
       return cub::DeviceScan::ExclusiveScan(room, bytes, in, out, ::cuda::std::plus<int64_t>{}, int64_t(0), n,

@@ -75,8 +75,8 @@ bool has_spmm() { return true; }
 void spmm(Ctx& ctx, Mat y, const Csr& a, const int32_t* row_ptr, CMat x, bool accumulate) {
   constexpr cusparseOperation_t kAsItIs = CUSPARSE_OPERATION_NON_TRANSPOSE;
   constexpr cusparseSpMMAlg_t kAlgorithm = CUSPARSE_SPMM_CSR_ALG3;
-  const float one = 1.0f,
-              before = accumulate ? 1.0f : 0.0f;  // read by the host: the handle's pointer mode is left at that
+  // read by the host: the handle's pointer mode is left at that
+  const float one = 1.0f, before = accumulate ? 1.0f : 0.0f;
   const cusparseHandle_t handle = sparse(ctx);
   Descriptors m;
   CHECK_SPARSE(cusparseCreateConstCsr(&m.a, a.rows, a.cols, a.nnz, row_ptr, a.col, a.val, CUSPARSE_INDEX_32I,
