@@ -16,6 +16,7 @@
 #include "kernels/hard.h"
 #include "kernels/init.h"
 #include "kernels/knn.h"
+#include "kernels/normalize.h"
 #include "kernels/project.h"
 #include "kernels/propagate.h"
 #include "kernels/ranges.h"
@@ -53,6 +54,8 @@
   X(merge_rows)                /* union of two lists                                   rows.h */      \
   X(fill_zero)                 /* a matrix of zeros                                    rows.h */      \
   X(zero_rows)                 /* listed rows to zero                                  rows.h */      \
+  X(normalize_rows)            /* rows of length 1                                     normalize.h */ \
+  X(normalize_rows_backward)   /* its gradient                                         normalize.h */ \
   X(bpr)                       /* ranking loss with gradient                           bpr.h */       \
   X(norm_reg)                  /* norm regulariser with gradient                       bpr.h */       \
   X(draw_timesteps)            /* diffusion steps of a batch                           diffusion.h */ \

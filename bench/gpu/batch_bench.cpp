@@ -79,6 +79,21 @@ void indices(Bench& b) {
             [&] { dev.ops.offset_ids(dev.ctx, out.p(), table.p(), B, int32_t(kBaby.U)); });
 }
 
+// Of all items, as LATTICE normalises them.
+void normalised(Bench& b) {
+  Device& dev = b.dev();
+  const int64_t I = b.n(7050);
+  const DeviceMatrix x(dev, I, d), g(dev, I, d);
+  Matrix y(dev, I, d), g_x(dev, I, d);
+  Array<float> inv(dev, I);
+  const RowList all{nullptr, nullptr, I};
+  const std::string shape = fmt::format("{} rows", I);
+  b.measure("normalize_rows", shape, double(I) * (8 * d + 4), 0,
+            [&] { dev.ops.normalize_rows(dev.ctx, y, inv.p(), x, all); });
+  b.measure("normalize_rows_backward", shape, double(I) * (12 * d + 4), 0,
+            [&] { dev.ops.normalize_rows_backward(dev.ctx, g_x, g, y, inv.p(), all, false); });
+}
+
 // Once a run.
 void initialisers(Bench& b) {
   Device& dev = b.dev();
@@ -102,6 +117,7 @@ void batch(Bench& b) {
   if (b.wanted({"row moves", "copy_rows", "add_rows", "zero_rows", "fill_zero", "split_rows", "merge_rows"}))
     row_moves(b);
   if (b.wanted({"row moves", "take", "offset_ids"})) indices(b);
+  if (b.wanted({"normalize_rows", "normalize_rows_backward"})) normalised(b);
   if (b.wanted({"init_uniform", "init_normal"})) initialisers(b);
 }
 

@@ -18,15 +18,6 @@ double margin(const float* u, const float* p, const float* x, int64_t d) {
   return sum_lanes(lane);
 }
 
-double squares(const float* x, int64_t d) {
-  double lane[kLanes] = {};
-  int64_t j = 0;
-  for (; j + kLanes <= d; j += kLanes)
-    for (int l = 0; l < kLanes; ++l) lane[l] += double(x[j + l]) * double(x[j + l]);
-  for (; j < d; ++j) lane[j % kLanes] += double(x[j]) * double(x[j]);
-  return sum_lanes(lane);
-}
-
 }  // namespace
 
 // Given x_b = u.(p - x): dx_b = weight/B f'(x_b), and x_b is linear in each of its three rows.
@@ -67,7 +58,10 @@ void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const 
   if (B == 0) return;
   double* const norm = static_cast<double*>(ctx.scratch(1, size_t(blocks) * sizeof(double)));
   float* const scale = static_cast<float*>(ctx.scratch(2, size_t(blocks + 1) * sizeof(float)));
-  sum_rows(ctx, norm, blocks, B, [&](int64_t k, int64_t b) { return squares(x.row(ids[k * B + b]), d); });
+  sum_rows(ctx, norm, blocks, B, [&](int64_t k, int64_t b) {
+    const float* const row = x.row(ids[k * B + b]);
+    return dot_in_double(row, row, d);
+  });
   for (int64_t k = 0; k < blocks; ++k) {
     const double w = k < 2 ? reg : reg / float(n_neg), size = std::sqrt(norm[k]);
     *loss += w * size / double(B);

@@ -46,15 +46,6 @@ std::vector<PopularColumn> popular_columns(std::span<const int32_t> items, std::
 namespace cpu {
 namespace {
 
-// In double, where products of floats are exact.
-double dot_in_double(const float* a, const float* b, int64_t d) {
-  double lane[kLanes] = {};
-  each8(d, [&](int64_t j, int64_t n) {
-    for (int64_t l = 0; l < n; ++l) lane[l] += double(a[j + l]) * double(b[j + l]);
-  });
-  return sum_lanes(lane);
-}
-
 void put_ranks(float* out, int64_t counted, int64_t admissible, float score, const float* n, const float* p,
                int64_t d) {
   const double norms = std::sqrt(dot_in_double(n, n, d)) * std::sqrt(dot_in_double(p, p, d));

@@ -3,16 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/double_sums.h"
 #include "kernels/ctx.h"
 
 namespace ccdrec::cpu {
 
 constexpr int64_t kChunkRows = 256;  // rows whose losses are summed together
-constexpr int kLanes = 8;            // column j goes to lane j % 8 of a dot product
-
-inline double sum_lanes(const double (&lane)[kLanes]) {
-  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
-}
 
 struct LossAt {
   double f, slope;

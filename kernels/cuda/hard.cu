@@ -12,17 +12,8 @@ namespace {
 using Square = TileShape<64, 128, 8, 8, 4>;
 
 constexpr int kHardWarps = 4;         // of a block of hardest_negative
-constexpr int kEight = 8;             // lanes that share a dot product
 constexpr int kHardBlock = 64;        // threads, one an entry: a batch of 2,048 is few warps
 constexpr int64_t kRankBlocks = 640;  // of negative_ranks' products
-
-// a . b in double by eight neighbouring lanes, the same bits on each: column j goes to lane j % 8, as on the CPU. Every
-// lane of the warp calls it.
-__device__ inline double dot_by_eight(const float* a, const float* b, int64_t d) {
-  double sum = 0;
-  for (int64_t j = threadIdx.x % kEight; j < d; j += kEight) sum += double(a[j]) * double(b[j]);
-  return team_sum(sum, 3);
-}
 
 struct HardProblem {
   CMat h_u;

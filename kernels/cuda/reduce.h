@@ -65,6 +65,15 @@ __device__ inline T team_sum(T v, int shift) {
   return v;
 }
 
+// a . b in double by eight neighbouring lanes, the same bits on each: column j goes to lane j % 8, as on the CPU
+// (cpu/double_sums.h). Every lane of the warp calls it.
+constexpr int kEight = 8, kEightShift = 3;
+__device__ inline double dot_by_eight(const float* a, const float* b, int64_t d) {
+  double sum = 0;
+  for (int64_t j = threadIdx.x % kEight; j < d; j += kEight) sum += double(a[j]) * double(b[j]);
+  return team_sum(sum, kEightShift);
+}
+
 // The sum over the threads of a block, the same on each: warps by team_sum, then in order. Once a kernel: its shared
 // memory is not guarded for a second.
 __device__ inline double block_sum(double v) {
