@@ -1,5 +1,5 @@
 // bpr: the pairwise ranking loss and its gradient in one pass (spec baselines 1.5); norm_reg: the norm regulariser of
-// BPR-MF and LightGCN.
+// BPR-MF and LightGCN; square_reg: the squared one of LATTICE (8.3).
 //
 //   x_b = h_u[b] . (h_p[b] - h_x[b]),  b < B;   all (B,d): rows already gathered
 //   stable form  f = softplus(-x), f' = -sig(-x)
@@ -13,6 +13,7 @@
 //   a block of negatives
 //   g[r] += sum over the slots s of r of w_k(s) / ||..||_F X[r]                   g (R,d)
 //   a block whose norm is 0 adds nothing
+// square_reg: *loss += weight/2 sum X^2;  d += weight X, one fma an element        X, d (R,d); d empty: X is a constant
 // Order    dot products in double by fixed lanes; loss summed in double over chunks of 256 rows, chunks in order. Same
 //          bits for any thread count. Loss accumulators are device doubles, read by the host once per epoch.
 #pragma once
@@ -32,4 +33,5 @@ namespace ccdrec::cpu {
 void bpr(Ctx&, double* loss, const BprGradients& d, CMat h_u, CMat h_p, CMat h_x, float weight, bool with_eps);
 void norm_reg(Ctx&, double* loss, Mat g, CMat x, const Groups& slots, const int32_t* ids, int64_t B, int n_neg,
               float reg);
+void square_reg(Ctx&, double* loss, Mat d, CMat x, float weight);
 }  // namespace ccdrec::cpu

@@ -58,6 +58,7 @@
   X(normalize_rows_backward)   /* its gradient                                         normalize.h */ \
   X(bpr)                       /* ranking loss with gradient                           bpr.h */       \
   X(norm_reg)                  /* norm regulariser with gradient                       bpr.h */       \
+  X(square_reg)                /* squared regulariser with gradient                    bpr.h */       \
   X(draw_timesteps)            /* diffusion steps of a batch                           diffusion.h */ \
   X(draw_normals)              /* addressed noise                                      diffusion.h */ \
   X(diffuse)                   /* forward process                                      diffusion.h */ \

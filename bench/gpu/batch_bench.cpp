@@ -18,6 +18,8 @@ void losses(Bench& b) {
   b.measure("bpr", fmt::format("B {}", B), 4.0 * 8 * double(B) * d, 0, [&] {
     dev.ops.bpr(dev.ctx, loss.p(), {du, dp, dx}, u, p, x, 1.0f, false);
   });
+  b.measure("square_reg", fmt::format("B {}", B), 12.0 * double(B) * d, 0,
+            [&] { dev.ops.square_reg(dev.ctx, loss.p(), du, u, 1e-3f); });
 }
 
 void groups(Bench& b) {
@@ -112,7 +114,7 @@ void initialisers(Bench& b) {
 }  // namespace
 
 void batch(Bench& b) {
-  if (b.wanted({"bpr"})) losses(b);
+  if (b.wanted({"bpr", "square_reg"})) losses(b);
   if (b.wanted({"group", "segment_sum", "expand_rows", "gather_rows", "norm_reg"})) groups(b);
   if (b.wanted({"row moves", "copy_rows", "add_rows", "zero_rows", "fill_zero", "split_rows", "merge_rows"}))
     row_moves(b);

@@ -80,4 +80,17 @@ void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const 
   }
 }
 
+void square_reg(Ctx& ctx, double* loss, Mat to, CMat x, float weight) {
+  const int64_t R = x.rows, d = x.cols;
+  if (to) CHECK_SHAPE(to, R, d);
+  if (R == 0) return;
+  double sum;
+  sum_rows(ctx, &sum, 1, R, [&](int64_t, int64_t r) {
+    const float* const x_r = x.row(r);
+    if (to) axpy(to.row(r), weight, x_r, d);
+    return dot_in_double(x_r, x_r, d);
+  });
+  *loss += 0.5 * double(weight) * sum;
+}
+
 }  // namespace ccdrec::cpu

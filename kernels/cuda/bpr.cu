@@ -102,6 +102,25 @@ __global__ void norm_gradient(Mat g, CMat x, Groups slots, const float* scale, i
   }
 }
 
+// d += weight X; part[block] = sum of squares of the block's rows.
+// Geometry  one team a row (reduce.h).
+// Traffic   12 d bytes a row, 4 d where d is empty.
+template <int V>
+__global__ void square_reg_team_per_row(double* part, Mat to, CMat x, float weight, int shift) {
+  const int64_t r = team_row(shift), first = int64_t(team_lane(shift)) * V, step = int64_t(V) << shift;
+  double sum = 0;
+  for (int64_t j = first; r < x.rows && j < x.cols; j += step) {
+    const Columns<V> at = load<V>(x.row(r) + j);
+    for (int v = 0; v < V; ++v) sum += double(at.v[v]) * double(at.v[v]);
+    if (!to) continue;
+    Columns<V> grad = load<V>(to.row(r) + j);
+    for (int v = 0; v < V; ++v) grad.v[v] = fmaf(weight, at.v[v], grad.v[v]);
+    store<V>(to.row(r) + j, grad);
+  }
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) part[blockIdx.x] = sum;
+}
+
 constexpr int64_t kMostNormBlocks = 16;  // a block of slots: one lane adds up what they find
 
 }  // namespace
@@ -140,6 +159,19 @@ void norm_reg(Ctx& ctx, double* loss, Mat g, CMat x, const Groups& slots, const 
   launch((four ? norm_gradient<4> : norm_gradient<1>),
          team_blocks(std::min(slots.rows.capacity, (blocks + 1) * B), shift), kTeamThreads, 0, ctx, g, x, slots, scale,
          B, blocks, shift);
+}
+
+void square_reg(Ctx& ctx, double* loss, Mat to, CMat x, float weight) {
+  const int64_t R = x.rows, d = x.cols;
+  if (to) CHECK_SHAPE(to, R, d);
+  if (R == 0) return;
+  const bool four = four_columns(d, {x.p, to.p});
+  const int shift = team_shift(four ? d / 4 : d);
+  const int64_t blocks = team_blocks(R, shift);
+  double* part = static_cast<double*>(ctx.scratch(0, size_t(blocks) * sizeof(double)));
+  launch((four ? square_reg_team_per_row<4> : square_reg_team_per_row<1>), blocks, kTeamThreads, 0, ctx, part, to, x,
+         weight, shift);
+  launch(add_loss, 1, 256, 0, ctx, loss, part, blocks, 0.5 * double(weight));
 }
 
 }  // namespace ccdrec::cuda

@@ -284,5 +284,43 @@ TEST(NormReg, ABlockOfZeroRowsIsNothing) {
   }
 }
 
+TEST(SquareReg, LossAndGradientMatchDoubleReferenceAndFiniteDifferences) {
+  const std::vector<std::pair<int64_t, int64_t>> shapes = {{0, 64}, {1, 1}, {7, 37}, {300, 64}, {517, 12}, {3, 1025}};
+  for (const auto& [R, d] : shapes) {
+    Draw g;
+    const auto x = g.floats(R * d), before = g.floats(R * d);
+    const float weight = 0.3f;
+    const auto value = [&](size_t at, double shift) {
+      double sum = 0;
+      for (size_t i = 0; i < x.size(); ++i) {
+        const double v = double(x[i]) + (i == at ? shift : 0);
+        sum += double(weight) / 2 * v * v;
+      }
+      return sum;
+    };
+    const double want = value(size_t(-1), 0);
+    std::vector<Ref> want_d(x.size());
+    for (size_t i = 0; i < x.size(); ++i) want_d[i].add(before[i]), want_d[i].add(double(weight) * x[i]);
+    SameBits same;
+    for (const Device& dev : devices()) {
+      SCOPED_TRACE(std::to_string(R) + " x " + std::to_string(d) + " on " + dev.name);
+      DeviceCtx ctx(dev);
+      std::vector<float> grad = before, from_zero(x.size(), 0.0f);
+      Cell<double> loss = -1.5, constant = 0, again = 0;
+      dev.ops->square_reg(ctx, &loss, mat(grad, R, d), cmat(x, R, d), weight);
+      dev.ops->square_reg(ctx, &constant, {}, cmat(x, R, d), weight);
+      dev.ops->square_reg(ctx, &again, mat(from_zero, R, d), cmat(x, R, d), weight);
+      EXPECT_NEAR(loss, -1.5 + want, 1e-12 * (1 + want));
+      EXPECT_EQ(double(constant), double(again));
+      EXPECT_NEAR(constant, want, 1e-12 * (1 + want));
+      EXPECT_TRUE(close(grad, want_d, 1e-7));
+      for (size_t i = 0; i < x.size(); i += 1 + x.size() / 50)
+        EXPECT_NEAR(from_zero[i], (value(i, 1e-3) - value(i, -1e-3)) / 2e-3, 3e-8 * (1 + want)) << i;
+      EXPECT_TRUE(same(dev, "loss", double(loss)));
+      EXPECT_TRUE(same(dev, "gradient", grad));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ccdrec::test
