@@ -16,6 +16,7 @@
 #include "kernels/hard.h"
 #include "kernels/init.h"
 #include "kernels/knn.h"
+#include "kernels/lists.h"
 #include "kernels/normalize.h"
 #include "kernels/project.h"
 #include "kernels/propagate.h"
@@ -84,6 +85,8 @@
   X(negative_ranks)            /* how hard a negative was                              hard.h */      \
   X(score_topk)                /* full ranking                                         topk.h */      \
   X(knn_cosine)                /* item-item neighbours                                 knn.h */       \
+  X(list_dots)                 /* dot products with listed rows                        lists.h */     \
+  X(list_spread)               /* their gradient                                       lists.h */     \
   X(init_uniform)              /* initialiser                                          init.h */      \
   X(init_normal)               /* initialiser                                          init.h */
 

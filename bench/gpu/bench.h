@@ -48,6 +48,7 @@ void optimiser(Bench&);
 void ranking(Bench&);
 void dense(Bench&);
 void batch(Bench&);
+void item_graphs(Bench&);
 
 constexpr int64_t kWidth = 64;  // d
 constexpr Shape kElec{192403, 63001, 1689188};

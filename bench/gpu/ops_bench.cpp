@@ -39,7 +39,8 @@ int run(int argc, char** argv) {
                                      {"optimiser", optimiser},
                                      {"ranking", ranking},
                                      {"dense", dense},
-                                     {"batch", batch}}) {  // the most telling first
+                                     {"batch", batch},
+                                     {"item_graphs", item_graphs}}) {  // the most telling first
     try {
       family(b);
       // the others are measured all the same
