@@ -16,6 +16,7 @@
 #include "kernels/hard.h"
 #include "kernels/init.h"
 #include "kernels/knn.h"
+#include "kernels/latent.h"
 #include "kernels/lists.h"
 #include "kernels/normalize.h"
 #include "kernels/project.h"
@@ -87,27 +88,32 @@
   X(knn_cosine)                /* item-item neighbours                                 knn.h */       \
   X(list_dots)                 /* dot products with listed rows                        lists.h */     \
   X(list_spread)               /* their gradient                                       lists.h */     \
+  X(softmax_weights)           /* modalities' weights                                  latent.h */    \
+  X(softmax_weights_backward)  /* their gradient                                       latent.h */    \
+  X(latent_graph)              /* LATTICE's item graph                                 latent.h */    \
+  X(latent_graph_backward)     /* its gradient                                         latent.h */    \
   X(init_uniform)              /* initialiser                                          init.h */      \
   X(init_normal)               /* initialiser                                          init.h */
 
 // Scratch memory of the operations that take more of it than a few KB: NAME_scratch(plan, sizes) notes what NAME will
 // ask for, an upper bound where the sizes leave it open. The rest fit into what `group` takes.
-#define CCDREC_SCRATCH(X)     \
-  X(project_scratch)          \
-  X(project_backward_scratch) \
-  X(spmm_scratch)             \
-  X(group_scratch)            \
-  X(merge_rows_scratch)       \
-  X(estimator_scratch)        \
-  X(reverse_process_scratch)  \
-  X(encoder_scratch)          \
-  X(encoder_reverse_scratch)  \
-  X(shuffle_scratch)          \
-  X(prune_scratch)            \
-  X(candidates_scratch)       \
-  X(similar_negative_scratch) \
-  X(negative_ranks_scratch)   \
-  X(score_topk_scratch)       \
+#define CCDREC_SCRATCH(X)          \
+  X(project_scratch)               \
+  X(project_backward_scratch)      \
+  X(spmm_scratch)                  \
+  X(group_scratch)                 \
+  X(merge_rows_scratch)            \
+  X(estimator_scratch)             \
+  X(reverse_process_scratch)       \
+  X(encoder_scratch)               \
+  X(encoder_reverse_scratch)       \
+  X(shuffle_scratch)               \
+  X(prune_scratch)                 \
+  X(candidates_scratch)            \
+  X(similar_negative_scratch)      \
+  X(negative_ranks_scratch)        \
+  X(score_topk_scratch)            \
+  X(latent_graph_backward_scratch) \
   X(knn_cosine_scratch)
 
 namespace ccdrec {
