@@ -243,6 +243,25 @@ TEST(LatentGraph, BackwardMatchesFiniteDifferences) {
   }
 }
 
+TEST(LatentGraph, ASumOfZeroOrBarelyBelowHasNoScale) {
+  Problem p({"", 3, 2, 1, 0});
+  p.K[0] = {1, -1, 1e-3f, -2e-3f, 1, 1};
+  p.idx[0] = {0, 2, 1, 2, 2, 0};
+  p.w = {1};
+  for (const Device& dev : devices()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    std::vector<float> val(12, NAN), s(3, NAN);
+    std::vector<int32_t> col(12);
+    Cell<int64_t> empty = 9;
+    dev.ops->latent_graph(ctx, mat(val, 3, 4), col.data(), s.data(), &empty, p.lists(), p.w.data(), p.lambda);
+    EXPECT_EQ(empty, 2);
+    EXPECT_EQ(s, (std::vector<float>{0, 0, float(1 / std::sqrt(2.0))}));
+    for (const size_t at : {0, 1, 4, 5, 9}) EXPECT_EQ(val[at], 0.0f) << at;
+    EXPECT_NEAR(val[8], (1 - double(p.lambda)) / 2, 1e-8);
+  }
+}
+
 TEST(LatentGraph, ANanStays) {
   Problem p({"", 3, 1, 1, 0});
   p.K[0][1] = NAN;
