@@ -22,6 +22,7 @@ class Dma : public ItemFusion {
   void backward(double* loss, Mat d_q, Mat d_start, CMat q, const Groups& items, int64_t terms) override;
   void end_epoch(CMat q, int epoch) override;
   void fuse_all(Mat start) override;
+  CMat reversed() const override { return ndi_.ready() ? ndi_.e0_hat() : CMat(); }
   const Ndi& ndi() const { return ndi_; }
 
   void kept(std::vector<Kept>& all) override { ndi_.kept(all); }

@@ -78,6 +78,7 @@ void report_epoch(const EpochReport& e, const Settings& s, const std::string& me
   std::string detail;
   for (const auto& [name, value] : e.losses) detail += fmt::format(" {} {:.6g}", name, value);
   if (!e.negatives.empty()) detail += " negatives " + e.negatives;
+  for (const auto& [name, value] : e.figures) detail += fmt::format(" {} {:.6g}", name, value);
   for (const auto& [name, value] : e.hardness) detail += fmt::format(" {} {:.6g}", name, value);
   for (const auto& [name, value] : e.seconds) detail += fmt::format(" {} {:.3f}s", name, value);
   progress.log_only(fmt::format("epoch {} detail{}", e.epoch, detail));

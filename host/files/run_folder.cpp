@@ -190,6 +190,7 @@ nlohmann::json epoch_json(const EpochReport& e) {
   nlohmann::json j = {
       {"epoch", e.epoch}, {"steps", e.steps}, {"loss", e.loss}, {"losses", e.losses}, {"seconds", e.seconds}};
   if (!e.negatives.empty()) j["negatives"] = e.negatives;
+  for (const auto& [name, value] : e.figures) j[name] = value;
   if (!e.hardness.empty()) j["hardness"] = e.hardness;
   if (e.evaluated) j["valid"] = metrics_json(e.valid), j["test"] = metrics_json(e.test), j["improved"] = e.improved;
   return j;

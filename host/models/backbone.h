@@ -20,7 +20,15 @@ class Backbone {
   virtual bool projects() const { return false; }  // it has losses on mapped features: `terms` gets the modalities
   // its ranking loss has 1e-10 inside the logarithm (kernels/bpr.h)
   virtual bool bpr_with_eps() const { return false; }
-  virtual void begin_epoch(int /*epoch*/) {}  // as Model's
+  // Takes room for parameters of its own in the arena, and the modalities where it maps features once an epoch; then,
+  // when the arena has its memory, sets the parameters.
+  virtual void join(ParamArena&, Modalities*) {}
+  virtual void init() {}
+  // As Model's. `guide` (I,d): what the last reverse process made of the item table; empty: there was none.
+  virtual void begin_epoch(int /*epoch*/) {}
+  virtual void rebuild(int /*epoch*/, CMat /*guide*/) {}
+  virtual void assemble(int /*epoch*/) {}
+  virtual int prepare(int /*epoch*/, int64_t /*step*/) { return 0; }  // 0 or 1
 
   virtual void touch(RowList nodes) = 0;  // finds all rows that H of those nodes is made of
   void catch_up(const Step&);             // rows of P and Q among them: the steps of Adam that they have missed
@@ -49,6 +57,9 @@ class Backbone {
   virtual void represent_all() = 0;         // h() of every node, by the whole graph
 
   void parameters(Windows& all) { tables_.parameters(all); }
+  virtual void kept(std::vector<Kept>&) {}
+  virtual void figures(std::map<std::string, double>&) const {}
+  virtual void give(const Given&) {}
   virtual void graphs(Watch&) {}
   virtual void show(Watch& w) { tables_.show(w); }
 

@@ -18,6 +18,7 @@ class ItemFusion {
   virtual void backward(double* loss, Mat d_q, Mat d_start, CMat q, const Groups& items, int64_t terms) = 0;
   virtual void end_epoch(CMat q, int epoch) = 0;  // the reverse process
   virtual void fuse_all(Mat start) = 0;           // evaluation: every item of start, which holds Hhat
+  virtual CMat reversed() const = 0;              // (I,d) what the last one made of Q; empty: there was none
 
   virtual void kept(std::vector<Kept>&) {}
   virtual void give(const Given&, int64_t items) = 0;  // so many distinct ones

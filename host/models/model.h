@@ -2,15 +2,13 @@
 // is made of is its own affair.
 //
 // A step    prepare -> for each pass: sample -> forward -> backward -> update. On a GPU a step is recorded once for
-//           each
-//           kind of step and replayed: what differs between steps of one kind comes through Moment, Step::t and arrays
-//           on
-//           the device alone.
-// An epoch  begin_epoch -> rebuild -> steps -> flush -> end_epoch. On a resume in the middle begin_epoch is repeated,
-//           rebuild is not: what chance alone makes of (seed, epoch) is made again; what was made of parameters that
-//           are
-//           gone by then is `kept`, which states hold.
+//           each kind of step and replayed: what differs between steps of one kind comes through Moment, Step::t and
+//           arrays on the device alone.
+// An epoch  begin_epoch -> rebuild -> assemble -> steps -> flush -> end_epoch. On a resume in the middle all but rebuild
+//           are repeated: what chance alone makes of (seed, epoch) is made again; what was made of parameters that are
+//           gone by then is `kept`, which states hold, and what follows from it is assembled.
 #pragma once
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -100,8 +98,9 @@ class Model {
   virtual ~Model() = default;
 
   virtual std::span<const char* const> losses() const = 0;  // names of the terms; what is learnt from is their sum
-  virtual void begin_epoch(int /*epoch*/) {}
-  virtual void rebuild(int /*epoch*/) {}
+  virtual void begin_epoch(int /*epoch*/) {}                // what chance alone makes
+  virtual void rebuild(int /*epoch*/) {}   // what is made of the parameters at the epoch's start, and kept
+  virtual void assemble(int /*epoch*/) {}  // what follows from that; no more is known then than `kept` holds
   // Decides on the host what the coming step will do. Steps of one kind, the number given back, launch the same
   // operations on the same memory.
   virtual int prepare(int /*epoch*/, int64_t /*step*/) { return 0; }
@@ -120,6 +119,8 @@ class Model {
   // just made. No bit of training depends on it.
   virtual Chosen choose(int /*epoch*/, const Batch&, const Step&) { return {}; }
   virtual const char* negatives(int /*epoch*/) const { return "random"; }  // where they come from, for the log
+  // Further numbers of the epoch that has ended, for the log and metrics.jsonl; waits for the device.
+  virtual void figures(std::map<std::string, double>&) const {}
   // on the device; not 0: what has to be a number was none
   virtual const int32_t* nan_flag() const { return nullptr; }
 

@@ -40,6 +40,12 @@ class Sampler {
   virtual Ids candidates() const { return {}; }
   virtual Choice choice() const { return {}; }
   virtual const int32_t* nan_flag() const { return nullptr; }  // as Model's
+  // As Model's, for one that chooses by what evaluation ranked by at the epoch's start: h_u (U,d), h_i (I,d).
+  virtual bool rebuilds(int /*epoch*/) const { return false; }
+  virtual void rebuild(int /*epoch*/, CMat /*h_u*/, CMat /*h_i*/) {}
+  virtual void begin_epoch(int /*epoch*/) {}
+  virtual void kept(std::vector<Kept>&) {}
+  virtual void figures(std::map<std::string, double>&) const {}
 
   virtual void give(const Given&, const Batch&) = 0;
   virtual void draws(const Batch&, Watch&) = 0;

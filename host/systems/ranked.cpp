@@ -37,11 +37,24 @@ size_t Ranked::term(const char* name) {
   return size_t(at - losses_.begin());
 }
 
+void Ranked::begin_epoch(int epoch) {
+  backbone_->begin_epoch(epoch);
+  if (sampler_) sampler_->begin_epoch(epoch);
+}
+
+void Ranked::rebuild(int epoch) {
+  backbone_->rebuild(epoch, fusion_ ? fusion_->reversed() : CMat());
+  if (!sampler_ || !sampler_->rebuilds(epoch)) return;
+  CMat h_u, h_i;
+  represent(h_u, h_i);
+  sampler_->rebuild(epoch, h_u, h_i);
+}
+
 // --- a step ----------------------------------------------------------------------------------------------------------
 
 int Ranked::prepare(int epoch, int64_t step) {
   plan_ = sampler_ ? sampler_->prepare(epoch, step) : Plan{};
-  return plan_.kind;
+  return 2 * plan_.kind + backbone_->prepare(epoch, step);
 }
 
 void Ranked::sample(const Batch& batch, const Step& step) {
@@ -202,12 +215,20 @@ void Ranked::constants(Windows& all) {
 }
 
 void Ranked::kept(std::vector<Kept>& all) {
+  backbone_->kept(all);
   if (fusion_) fusion_->kept(all);
+  if (sampler_) sampler_->kept(all);
+}
+
+void Ranked::figures(std::map<std::string, double>& all) const {
+  backbone_->figures(all);
+  if (sampler_) sampler_->figures(all);
 }
 
 std::vector<std::string> Ranked::modalities() const { return modal_ ? modal_->names() : std::vector<std::string>{}; }
 
 void Ranked::give(const Given& given, const Batch& batch) {
+  backbone_->give(given);
   const std::vector<int32_t> listed = host_copy(dev_, batch.items, batch.item_slots());
   const std::set<int32_t> distinct(listed.begin(), listed.end());
   if (sampler_) {

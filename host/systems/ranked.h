@@ -27,7 +27,9 @@ class Ranked : public Model {
   Ranked(const Setup&, std::vector<const char*> losses, RankedParts);
 
   std::span<const char* const> losses() const override { return losses_; }
-  void begin_epoch(int epoch) override { backbone_->begin_epoch(epoch); }
+  void begin_epoch(int epoch) override;
+  void rebuild(int epoch) override;
+  void assemble(int epoch) override { backbone_->assemble(epoch); }
   int prepare(int epoch, int64_t step) override;
   void sample(const Batch&, const Step&) override;
   void forward(const Batch&, const Step&) override;
@@ -36,6 +38,7 @@ class Ranked : public Model {
   void flush(const AdamSchedule&, int64_t t) override;
   void end_epoch(int epoch, Clock&) override;
   const char* negatives(int epoch) const override { return sampler_ ? sampler_->source(epoch) : "random"; }
+  void figures(std::map<std::string, double>&) const override;
   const int32_t* nan_flag() const override { return sampler_ ? sampler_->nan_flag() : nullptr; }
   void represent(CMat& h_u, CMat& h_i) override;
   int chosen_lists() const override { return mixed_ ? backbone_->representations().layers + 1 : 1; }

@@ -83,8 +83,10 @@ std::unique_ptr<Model> make_plain(const Setup& z) {
   RankedParts p;
   p.backbone = backbone_named(z.s.model).make(z, Start::q);
   if (p.backbone->projects()) p.modal = std::make_unique<Modalities>(z, *p.arena);
+  p.backbone->join(*p.arena, p.modal.get());
   p.arena->take(z.dev);
   if (p.modal) p.modal->init();
+  p.backbone->init();
   p.sampler = make_sampler(z, plain_outline(z.s));
   return std::make_unique<Ranked>(z, find_system(z.s.model)->losses, std::move(p));
 }
@@ -111,8 +113,10 @@ std::unique_ptr<Model> make_ccdrec(const Setup& z) {
   p.backbone = backbone_named(z.s.backbone).make(z, Start::over_hhat);
   if (p.backbone->projects() || diffuses(z.s)) p.modal = std::make_unique<Modalities>(z, *p.arena);
   std::unique_ptr<Dma> dma = diffuses(z.s) ? std::make_unique<Dma>(z, *p.arena, *p.modal) : nullptr;
+  p.backbone->join(*p.arena, p.modal.get());
   p.arena->take(z.dev);
   if (p.modal) p.modal->init();
+  p.backbone->init();
   if (dma) dma->init();
   if (z.s.cns)
     p.sampler = std::make_unique<Cns>(z, dma ? &dma->ndi() : nullptr);

@@ -41,6 +41,7 @@ void Recommender::begin_epoch(int epoch, int64_t next_step) {
     const Phase phase = clock_.phase(RangeId::prune);
     model_->begin_epoch(epoch);
     if (next_step == 0) model_->rebuild(epoch);
+    model_->assemble(epoch);
   }
   const Phase phase = clock_.phase(RangeId::sample);
   dev_.ops.shuffle(dev_.ctx, order_.p(), order_.n(), Stream{seed_, Use::shuffle, uint32_t(epoch), 0});

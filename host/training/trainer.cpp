@@ -146,6 +146,7 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
     }
     report.negatives = model.model().negatives(epoch);
     report.hardness = model.hardness();
+    model.model().figures(report.figures);
     const double trained = now() - start;
     sum.train_seconds += trained;
     report.seconds = model.seconds();

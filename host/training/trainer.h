@@ -34,6 +34,7 @@ struct EpochReport {
   bool improved = false;
   bool latest = false;                     // no validation metric can select: improved by being the latest
   std::map<std::string, double> hardness;  // of its negatives (training/hardness.h); empty: not measured
+  std::map<std::string, double> figures;   // of Model::figures
   // which pool the curricular negatives came from: random, 3T/4, T/2, T/4, 0, model
   std::string negatives;
 };
