@@ -122,7 +122,11 @@ def user_item_graph(u, i, U, I):
     u, i = torch.as_tensor(u), torch.as_tensor(i)
     deg_u = torch.bincount(u, minlength=U).double() + EPS
     deg_i = torch.bincount(i, minlength=I).double() + EPS
-    value = (deg_u[u] * deg_i[i]).rsqrt().float()
+    return symmetric(u, i, (deg_u[u] * deg_i[i]).rsqrt().float(), U, I)
+
+
+def symmetric(u, i, value, U, I):
+    """N x N graph with the value of each pair in both directions."""
     row, col = torch.cat([u, U + i]), torch.cat([U + i, u])
     order = torch.argsort(row * (U + I) + col)
     return torch.stack([row, col])[:, order], torch.cat([value, value])[order]
