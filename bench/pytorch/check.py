@@ -1,9 +1,10 @@
-"""Checks of the baseline itself: python check.py [golden | numbers | differences | hard | data | forms | graph | compile | parity | race]. Prints the largest deviations, exits 1 on failure.
+"""Checks of the baseline itself: python check.py [golden | numbers | differences | hard | lattice | data | forms | graph | compile | parity | race]. Prints the largest deviations, exits 1 on failure.
 
 golden       the golden cases once more in float32, against their float64 results, in units of the tolerances of the manifest
-numbers      the reference implementation's losses, gradients and scores of specification baselines.md 12 (BPR-MF, LightGCN, FREEDOM, Adam)
-differences  float64 gradients against central differences, for thirteen cases, every trained element
+numbers      the reference implementation's losses, gradients and scores of specification baselines.md 12 (BPR-MF, LightGCN, FREEDOM, LATTICE, Adam)
+differences  float64 gradients against central differences, for twenty cases, every trained element
 hard         hard negatives and Mirror Gradient (check_hard.py): MixGCF as published against its short form, what is drawn and chosen, the forms, planted mistakes
+lattice      LATTICE, RealHNS and MCDRec's graph (check_lattice.py): named properties, golden files of an epoch's decisions, planted mistakes
 data         ids and mapping files of a data folder; that mistakes are answered by one sentence
 forms        the forms of train.py against one another: same losses and parameters for the same draws, replayed rows against dense Adam
 graph        the step recorded as a CUDA graph, replayed without one: whole epochs with a short last batch, and captures that fail
@@ -23,6 +24,7 @@ import torch
 import data as D
 import golden_results as G
 import graph_step
+import lattice
 import metrics
 import models as M
 import safetensors_io as st
@@ -32,6 +34,7 @@ from check_compile import check_compile
 from check_data import check_data
 from check_graph import check_graph_step
 from check_hard import check_hard
+from check_lattice import check_lattice
 from check_parity import check_parity
 from checking import apart, failed, gap, report, small_data
 from mistakes import UserError, run as run_main
@@ -109,17 +112,18 @@ def section_12():
         return torch.tensor(0.5 * np.sin(1 + n + 0.9 * np.arange(np.prod(shape)))).reshape(shape)
 
     p = {"user_embedding.weight": number(0, U, d), "item_id_embedding.weight": number(1, I, d),
+         "modal_weight": torch.tensor([0.7, -0.1], dtype=torch.float64),
          "image_embedding.weight": X["image"], "image_trs.weight": number(4, 3, d).T.contiguous(), "image_trs.bias": number(5, d),
          "text_embedding.weight": X["text"], "text_trs.weight": number(6, 2, d).T.contiguous(), "text_trs.bias": number(7, d)}
-    ij, value = D.user_item_graph(train[:, 0], train[:, 1], U, I)
-    A = torch.zeros(U + I, U + I, dtype=torch.float64).index_put_(tuple(ij), value.double())
-    ij, value = D.item_graph(X, k=2)
-    S = torch.zeros(I, I, dtype=torch.float64).index_put_(tuple(ij), value.double())
-    return train, p, SimpleNamespace(user_item=A, item_item=S)
+    dense = lambda graph, n: torch.zeros(n, n, dtype=torch.float64).index_put_(tuple(graph[0]), graph[1].double())   # noqa: E731
+    latent = SimpleNamespace(learned=lattice.learned_lists(p, list(X), 2), frozen=lattice.frozen_lists(X, 2), values=None, weight=None)
+    symmetric, row = (dense(f(train[:, 0], train[:, 1], U, I), U + I) for f in (D.user_item_graph, D.row_graph))
+    return train, p, {m: SimpleNamespace(user_item=row if m == "LATTICE" else symmetric, item_item=dense(D.item_graph(X, k=2), I), latent=latent)
+                      for m in ("BPR", "LightGCN", "FREEDOM", "LATTICE")}
 
 
 def check_numbers():
-    train, p, graphs = section_12()
+    train, p, graphs_of = section_12()
     negatives = torch.tensor([[3, 4, 3, 0, 4, 1, 2, 1]])
     users, positives = torch.tensor(train).T
     batch = SimpleNamespace(users=users, positives=positives, negatives=negatives, curricular=None, frozen=None)
@@ -135,10 +139,16 @@ def check_numbers():
                                "text_trs.weight": (-1.415401e-03, 1.242801e-02), "text_trs.bias": (0, 0),
                                "image_embedding.weight": (0, 8.223162e-03), "text_embedding.weight": (0, 6.646470e-03)},
                     (.22917, -.08019, -.05842, .04887, -.11936)),
+        "LATTICE": (0.832647, {P: (-1.970643e-02, 1.311960e-01), Q: (-1.439756e-01, 9.249043e-02),
+                               "image_trs.weight": (3.190239e-02, 1.282414e-02), "image_trs.bias": (8.755558e-03, 5.133977e-03),
+                               "text_trs.weight": (-1.717488e-02, 1.322649e-02), "text_trs.bias": (-7.384699e-03, 8.439907e-03),
+                               "modal_weight": (0, 2.31208e-03 * math.sqrt(2)),
+                               "image_embedding.weight": (1.179522e-03, 3.637770e-03), "text_embedding.weight": (1.008316e-03, 7.937304e-03)},
+                    (.55983, -.43197, -.35904, .44214, -.60428)),
     }
     for model, (loss, grads, scores) in expected.items():
-        s = M.settings(model=model, reg_weight=0.1)
-        q = {n: x.clone().requires_grad_(True) for n, x in p.items() if model == "FREEDOM" or n in (P, Q)}
+        s, graphs = M.settings(model=model, reg_weight=0.1, train_batch_size=8), graphs_of[model]
+        q = {n: x.clone().requires_grad_(True) for n, x in p.items() if n in grads}
         out = M.step(q, graphs, batch, diffusion, ["image", "text"], s, G.DenseOps)
         report(f"{model} loss", abs(out["loss.total"].item() - loss), 1e-6)
         got = torch.autograd.grad(out["loss.total"], [q[n] for n in grads])
@@ -146,10 +156,15 @@ def check_numbers():
         report(f"{model} gradients (sum and norm, relative to the norm)", worst, 1e-5)
         H_u, H_i = M.final_tables(q, graphs, s, ops=G.DenseOps)
         report(f"{model} scores", (H_u[0] @ H_i.T - torch.tensor(scores)).abs().max().item(), 1e-5)
+    check_latent_numbers(q, graphs, got[list(grads).index("modal_weight")])
     theta, m, v = torch.ones((), dtype=torch.float64), 0.0, 0.0
     for t, (g, want) in enumerate(((0.3, 0.9990000000), (0.0, 0.9983299418), (-0.1, 0.9980408065)), 1):
         theta, m, v = M.adam(theta, torch.tensor(g, dtype=torch.float64), m, v, t, 1e-3)
         report(f"Adam step {t}", abs(theta.item() - want), 1e-10)
+    theta, m, v = torch.ones((), dtype=torch.float64), 0.0, 0.0
+    for t, (g, want) in enumerate(((0.3, 0.9990000000), (0.0, 0.9983296940), (-0.1, 0.9980400692)), 1):
+        theta, m, v = M.adam(theta, g + 1e-4 * theta, m, v, t, 1e-3)
+        report(f"Adam step {t} with weight decay", abs(theta.item() - want), 1e-10)
     hit = torch.tensor([[True, False, True, False, False]])
     got = metrics.metrics(hit, torch.tensor([3]), ks=(2, 5))
     for name, want in {"Recall@5": .6667, "Precision@5": .4, "NDCG@5": .7039, "MAP@5": .5556, "MAP@2": .5}.items():
@@ -158,10 +173,43 @@ def check_numbers():
     report("metrics per user against vectorised", max(abs(plain[n] - got[n]) for n in got), 1e-12)
 
 
+def check_latent_numbers(p, graphs, g_theta):
+    """LATTICE's S and the gradient of theta of section 12, and S by the dense formulas of 8.2. Rows of either sign of c are looked at, too."""
+    S = torch.tensor([[0.507044, 0.015025, 0.136359, 0.341950, 0], [0, 0.516791, 0.483208, 0, 0], [0, 0.483208, 0.516791, 0, 0],
+                      [0.341950, 0, 0, 0.509718, 0.150788], [0, 0.274328, 0, 0.124995, 0.601663]])
+    with torch.no_grad():
+        lists = lattice.item_graph(p, graphs.latent, 0.9)
+        dense = latent_dense(p, graphs.latent, 0.9)
+        from_lists = torch.zeros_like(dense).index_put_((torch.arange(5)[:, None].expand_as(lists.column), lists.column), lists.value, accumulate=True)
+    report("LATTICE item matrix", (from_lists - S).abs().max().item(), 1e-6)
+    report("LATTICE item matrix, lists against dense formulas", (from_lists - dense).abs().max().item(), 1e-15)
+    report("LATTICE gradient of theta", (g_theta - torch.tensor([2.31208e-03, -2.31208e-03])).abs().max().item(), 1e-8)
+    c = torch.tensor([4.0, 0.0, -1.0], dtype=torch.float64, requires_grad=True)
+    (g,) = torch.autograd.grad(lattice.scale(c).sum(), c)
+    report("LATTICE scale of row sums above, at and below 0", (lattice.scale(c) - torch.tensor([0.5, 0, 0])).abs().max().item() + (g - torch.tensor([-1 / 16, 0, 0])).abs().max().item(), 0)
+
+
+def latent_dense(p, latent, lambda_coeff):
+    """S (I,I) as 8.2 writes it, from whole matrices and knn of the features: the second way of computing it."""
+    def knn(y, index):
+        y = y / y.norm(dim=1, keepdim=True)
+        return torch.zeros(len(y), len(y), dtype=y.dtype).scatter(1, index, (y @ y.T).gather(1, index))
+
+    def lap(C):
+        s = C.sum(1) ** -0.5
+        return torch.diag(s) @ C @ torch.diag(s)
+
+    w = torch.softmax(p["modal_weight"], 0)
+    K = [knn(lattice.all_projected(p, m), index) for m, index in latent.learned.items()]
+    O = [lap(knn(p[f"{m}_embedding.weight"], index)) for m, (index, _) in latent.frozen.items()]
+    return (1 - lambda_coeff) * lap(sum(x * y for x, y in zip(w, K))) + lambda_coeff * sum(x * y for x, y in zip(w, O))
+
+
 def check_differences():
     for name in ("bpr_two_negatives", "lightgcn_three_layers", "freedom_three_modalities", "ccdrec", "ccdrec_modality_loss", "ccdrec_dma_ndi_frozen",
                  "bpr_dns", "lightgcn_dns_two_negatives", "lightgcn_mixgcf", "freedom_popularity", "freedom_mixgcf_reg0", "ccdrec_dma_dns",
-                 "ccdrec_dma_mixgcf"):
+                 "ccdrec_dma_mixgcf", "lattice", "lattice_later", "lattice_two_layers", "lattice_negative_row_sum", "lattice_mixgcf_two_layers",
+                 "ccdrec_lattice", "ccdrec_lattice_dma_dns"):
         arrays, metadata = golden_file(f"{name}.case")
         grads = G.step_result(arrays, metadata)
         p, *rest = G.arguments(arrays, metadata)
@@ -336,7 +384,8 @@ def check_race():
 def main():
     torch.set_num_threads(1)
     checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, data=check_data, forms=check_forms, graph=check_graph_step, compile=check_compile, race=check_race,
-                  parity=check_parity, hard=lambda: check_hard(golden_file, deviation))
+                  parity=check_parity, hard=lambda: check_hard(golden_file, deviation),
+                  lattice=lambda: check_lattice(golden_file, deviation))
     unknown = [name for name in sys.argv[1:] if name not in checks]
     if unknown:
         raise UserError(f"unknown check {unknown[0]!r}, expected some of {', '.join(checks)}")

@@ -122,10 +122,23 @@ def user_item_graph(u, i, U, I):
     u, i = torch.as_tensor(u), torch.as_tensor(i)
     deg_u = torch.bincount(u, minlength=U).double() + EPS
     deg_i = torch.bincount(i, minlength=I).double() + EPS
-    value = (deg_u[u] * deg_i[i]).rsqrt().float()
+    return symmetric(u, i, (deg_u[u] * deg_i[i]).rsqrt().float(), U, I)
+
+
+def symmetric(u, i, value, U, I):
+    """N x N graph with the value of each pair in both directions."""
     row, col = torch.cat([u, U + i]), torch.cat([U + i, u])
     order = torch.argsort(row * (U + I) + col)
     return torch.stack([row, col])[:, order], torch.cat([value, value])[order]
+
+
+def row_graph(u, i, U, I):
+    """LATTICE's N x N graph of the given distinct pairs, with self loops: each entry of row x is 1/(deg_x + 1). Not symmetric."""
+    u, i, every = torch.as_tensor(u), torch.as_tensor(i), torch.arange(U + I)
+    row, col = torch.cat([u, U + i, every]), torch.cat([U + i, u, every])
+    value = (1 / torch.bincount(row, minlength=U + I).double())[row].float()
+    order = torch.argsort(row * (U + I) + col)
+    return torch.stack([row, col])[:, order], value[order]
 
 
 def edge_weights(data):
@@ -145,14 +158,16 @@ def prune(weight, n_keep, generator=None):
     return torch.topk(race, n_keep, largest=False, sorted=False).indices
 
 
-def knn(x, k, block=1024):
-    """(I,k): the k items of largest cosine similarity for each row, the item itself among the candidates; equal similarities: lower index
-    first; a zero row has similarity 0 with all. In blocks of rows: never an I x I matrix."""
+def knn(x, k, block=1024, self_first=False):
+    """(I,k), ascending: the k items of largest cosine similarity for each row, the item itself among the candidates (self_first: one of the k whatever
+    ties with it); equal similarities: lower index first; a zero row has similarity 0 with all. In blocks of rows: never an I x I matrix."""
     x = torch.nn.functional.normalize(x, dim=1, eps=1e-12)
     k = min(k, len(x))
     out = torch.empty(len(x), k, dtype=torch.int64, device=x.device)
     for b in range(0, len(x), block):
         sim = x[b:b + block] @ x.T
+        if self_first:
+            sim.diagonal(b).fill_(torch.inf)
         kth = torch.topk(sim, k, dim=1).values[:, -1:]
         above, equal = sim > kth, sim == kth
         room = k - above.sum(1, keepdim=True)

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 import data as D
+import golden_lattice
 import models as M
 
 SEED = 20250
@@ -41,7 +42,9 @@ class Maker:
 
     def parameters(self, U, I, d, widths, s):
         p = {"user_embedding.weight": self.normal((U, d), 0.3), "item_id_embedding.weight": self.normal((I, d), 0.3)}
-        if s.model in ("FREEDOM", "CCDRec"):
+        if M.backbone(s) == "LATTICE":
+            p["modal_weight"] = self.normal((len(widths),), 0.5)
+        if M.has_features(s):
             for m, f in widths.items():
                 p[f"{m}_embedding.weight"] = self.normal((I, f))
                 p[f"{m}_trs.weight"], p[f"{m}_trs.bias"] = (self.uniform(shape, 1 / np.sqrt(f)) for shape in ((d, f), (d,)))
@@ -57,8 +60,8 @@ def make_step(*about, **shape):
 
 
 def begun_step(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=None, lonely_item=False, greedy_user=False,
-               duplicates=False, wide_index=False, density=0.3):
-    """curricular: None, "index" or "frozen". -> (arrays, metadata, the case's Maker, (U,I) bool: who has what)."""
+               duplicates=False, wide_index=False, density=0.3, later=False, opposed=False):
+    """curricular: None, "index" or "frozen". later, opposed: of LATTICE (golden_lattice.py). -> (arrays, metadata, the case's Maker, (U,I) bool: who has what)."""
     k, s = Maker(name), M.settings(**setting)
     widths = widths if widths is not None else {"image": 5, "text": 6}
     member = k.interactions(U, I, lonely_item, greedy_user, density)
@@ -68,11 +71,14 @@ def begun_step(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=
     index = np.int64 if wide_index else np.int32
     if s.model != "BPR":
         kept = pairs
-        if s.model != "LightGCN":     # pruned: a part of the edges, values from the degrees of what was kept
+        if M.prunes(s):               # a part of the edges, values from the degrees of what was kept
             kept = pairs[np.sort(k.rng.choice(len(pairs), int(0.6 * len(pairs)), replace=False))]
-        ij, value = D.user_item_graph(kept[:, 0], kept[:, 1], U, I)
+        graph = D.row_graph if M.backbone(s) == "LATTICE" else D.user_item_graph
+        ij, value = graph(kept[:, 0], kept[:, 1], U, I)
         a["graph.user_item.index"], a["graph.user_item.value"] = ij.numpy().astype(index), value.numpy()
-    if s.model in ("FREEDOM", "CCDRec"):
+    if M.backbone(s) == "LATTICE":
+        a.update(golden_lattice.graph_arrays(k, a, widths, s, later, opposed, index))
+    elif M.has_features(s):
         features = {m: torch.tensor(a[f"param.{m}_embedding.weight"]) for m in widths}
         ij, value = D.item_graph(features, k=3, image_weight=0.3)
         a["graph.item_item.index"], a["graph.item_item.value"] = ij.numpy().astype(index), value.numpy()
@@ -112,7 +118,9 @@ def begun_step(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=
                 m[0], v[0] = 0, 0
             a[f"adam.m.{n}"], a[f"adam.v.{n}"] = m, v
     metadata = {"format": "ccdrec-step", "version": "1", "settings": json.dumps(setting, sort_keys=True), "t": str(t),
-                "modalities": json.dumps(list(widths) if s.model in ("FREEDOM", "CCDRec") else [])}
+                "modalities": json.dumps(list(widths) if M.has_features(s) else [])}
+    if M.backbone(s) == "LATTICE":
+        metadata.update(epoch="1", step="2" if later else "0")
     return a, metadata, k, member
 
 
@@ -201,11 +209,12 @@ STEPS = {
     "ccdrec_cosine_weights": (dict(model="CCDRec", noise_schedule="cosine", mu=0.3, omega=0.5, lambda_dm=2.0, n_mm_layers=2, n_ui_layers=1),
                               dict(curricular="index", widths={"text": 12}, duplicates=True)),
 }
-EVERYTHING = ("ccdrec_everything", "freedom_everything", "reverse_everything")   # every array of the result, in small cases
-SPARSE = dict(U=13, I=12, d=4, B=2, density=0.05)                                # batches that do not reach all rows
+EVERYTHING = ("ccdrec_everything", "freedom_everything", "reverse_everything", "lattice_everything", "ccdrec_lattice_everything")   # every array of the result
+SPARSE = golden_lattice.SPARSE
 STEPS.update({
     "ccdrec_everything": (dict(model="CCDRec", reg_weight=0.05, timesteps=4, n_mm_layers=2), dict(curricular="index", widths={"text": 3}, **SPARSE)),
     "freedom_everything": (dict(model="FREEDOM", reg_weight=0.05, n_neg=2), dict(widths={"text": 3}, **SPARSE)),
+    **golden_lattice.STEPS,
 })
 REVERSES = {
     "reverse_T1": (dict(model="CCDRec", timesteps=1), dict()),

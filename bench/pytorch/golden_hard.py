@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import golden_cases as C
+import golden_lattice
 import golden_results as R
 import hard as H
 import models as M
@@ -59,6 +60,9 @@ def make_mirrored(name, setting, factors, **shape):
                 after = M.adam(p[x].detach(), g, *before, t, s.learning_rate)
                 for y, value in zip((f"param.{x}", f"adam.m.{x}", f"adam.v.{x}"), after):
                     a[y] = value.numpy().astype(np.float32)
+            latent = rest[0].latent
+            if latent is not None and latent.values is None:       # S of the first pass is what the second one has
+                a.update(golden_lattice.constants(*golden_lattice.learned_values(p, latent.learned)))
             if "diffusion.t" in a:
                 a["diffusion.t"] = k.rng.integers(0, s.timesteps, len(a["diffusion.t"])).astype(a["diffusion.t"].dtype)
                 a["diffusion.noise"] = k.normal(a["diffusion.noise"].shape)
@@ -155,6 +159,7 @@ HARD = {
     "ccdrec_dma_dns_two_negatives": (dict(**dma, n_neg=2, reg_weight=0.05, omega=0.7, **dns), dict(widths=C.ONE)),
     "ccdrec_dma_mixgcf": (dict(**dma, **mixgcf), dict(duplicates=True)),
     "ccdrec_backbone_dns": (dict(**dma, dma=False, **dns), dict(widths=C.ONE)),
+    **golden_lattice.HARD,
 }
 MIRROR = {   # alpha1 and -alpha2 as the metadata have them
     "bpr": (dict(model="BPR", reg_weight=0.1, use_mg=True), (1, -0.2), dict(t=7, duplicates=True)),
@@ -163,6 +168,7 @@ MIRROR = {   # alpha1 and -alpha2 as the metadata have them
     "ccdrec_first_step": (dict(model="CCDRec", use_mg=True), (1, -0.2), dict(widths=C.ONE)),
     "freedom_mixgcf": (dict(model="FREEDOM", reg_weight=0.05, use_mg=True, **mixgcf), (1, -0.2), dict(t=7, widths=C.ONE)),
     "lightgcn_dns": (dict(model="LightGCN", reg_weight=0.1, use_mg=True, **dns), (1, -0.2), dict(t=7)),
+    **golden_lattice.MIRROR,
 }
 
 

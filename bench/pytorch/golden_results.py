@@ -15,7 +15,9 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+import golden_lattice
 import hard as H
+import lattice
 import models as M
 
 
@@ -34,7 +36,7 @@ def arguments(arrays, metadata, dtype=torch.float64):
         if f"graph.{which}.index" in a:
             return torch.zeros(n, n, dtype=dtype).index_put_(tuple(a[f"graph.{which}.index"]), a[f"graph.{which}.value"], accumulate=True)
 
-    graphs = SimpleNamespace(user_item=dense("user_item", U + I), item_item=dense("item_item", I))
+    graphs = SimpleNamespace(user_item=dense("user_item", U + I), item_item=dense("item_item", I), latent=golden_lattice.from_arrays(a, modalities))
     batch = SimpleNamespace(**{n: a.get(f"batch.{n}") for n in ("users", "positives", "negatives", "curricular", "frozen")})
     batch.hard = H.given(a["hard.items"], a.get("hard.alpha")) if "hard.items" in a else None
     diffusion = SimpleNamespace(**{n: a.get(f"diffusion.{n}") for n in ("items", "t", "noise")})
@@ -70,6 +72,11 @@ def watching():
             seen.Hhat = S @ x
             return seen.Hhat
 
+        @staticmethod
+        def latent_mm(S, x):
+            seen.Hhat = lattice.product(S, x)
+            return seen.Hhat
+
     return Watching, seen
 
 
@@ -84,11 +91,17 @@ def reached(graphs, batch, U, L, wrapped):
     return layers, layers[0 if wrapped else L][U:]
 
 
-def inner_arrays(out, seen, s):
+def looks_within(s, everything):
+    """Whether scores and gradients between parameters and losses are part of the result."""
+    return everything or H.used(s) or M.backbone(s) == "LATTICE"
+
+
+def inner_arrays(out, seen, s, everything):
     """name -> tensor of the step's graph: the arrays between parameters and losses that have a gradient in the result."""
     inner = {n: x for n, x in out.items() if n.startswith(("h.", "projection.")) or n in ("e_t", "e0_hat")}
     if s.sampler == "mixgcf":         # the mixed negative is no row of a table: its gradient is that of the layers
         inner.pop("h.hard", None)
+    inner.update({n: x for n, x in out.items() if everything and n.startswith("projection_all.")})
     if seen.Hhat is not None:
         inner["hhat"] = seen.Hhat
     if seen.layers:
@@ -112,13 +125,15 @@ def estimator_arrays(e_t, projections, tau, W_q, W_k, W_v):
 
 def step_result(arrays, metadata, dtype=torch.float64, everything=False):
     """name -> tensor: the result of a step as docs/step-format.md lists it; `everything`: all of it, else without what watching() sees. With a hard
-    negative: scores and gradients between parameters and losses, too, but no rows of layers, since which of them are reached is the program's affair."""
+    negative, and of LATTICE: scores and gradients between parameters and losses, too, but no rows of layers, since which of them are reached is the
+    program's affair."""
     p, graphs, batch, diffusion, modalities, s = arguments(arrays, metadata, dtype)
-    within = everything or H.used(s)
+    within = looks_within(s, everything)
     ops, seen = watching() if within else (DenseOps, None)
     out = M.step(p, graphs, batch, diffusion, modalities, s, ops)
     names = M.trained(p, s)
-    inner = inner_arrays(out, seen, s) if within else {}
+    inner = inner_arrays(out, seen, s, everything) if within else {}
+    out = {n: x for n, x in out.items() if everything or not n.startswith("projection_all.")}
     grads = torch.autograd.grad(out["loss.total"], [p[n] for n in names] + list(inner.values()), allow_unused=True)
     out.update({f"grad.{n}": torch.zeros_like(x) if g is None else g for (n, x), g in zip(inner.items(), grads[len(names):])})
     if within:
@@ -154,10 +169,10 @@ def step_mass(arrays, metadata, everything=False):
         taps.append(y)
         return y
 
-    within = everything or H.used(s)
+    within = looks_within(s, everything)
     ops, seen = watching() if within else (DenseOps, None)
     out = M.step(p, graphs, batch, diffusion, modalities, s, ops, tap)
-    to = {**{n: p[n] for n in M.trained(p, s)}, **(inner_arrays(out, seen, s) if within else {})}
+    to = {**{n: p[n] for n in M.trained(p, s)}, **(inner_arrays(out, seen, s, everything) if within else {})}
     taps = [y for y in taps if y.requires_grad]
     mass = {f"mass.grad.{n}": torch.zeros_like(x) for n, x in to.items()}
     for y, g in zip(taps, torch.autograd.grad(out["loss.total"], taps, retain_graph=True)):
@@ -176,9 +191,14 @@ def step_mass(arrays, metadata, everything=False):
             mass.update({f"mass.{n}": x for n, x in out_projections.items()})
         users, items, layers = P, Q, [Q]
         if s.model != "BPR":
-            Hhat = Q
-            for _ in range(s.n_mm_layers if s.model != "LightGCN" else 0):
-                Hhat = graphs.item_item @ Hhat
+            Hhat, times = Q, lambda x: graphs.item_item @ x   # noqa: E731
+            if graphs.latent is not None:
+                S, of_all = latent_mass(p, graphs.latent, s.lambda_coeff)
+                mass["mass.s.value"] = S.value
+                mass.update({f"mass.projection_all.{m}": x for m, x in of_all.items() if everything})
+                times = lambda x: lattice.product(S, x)   # noqa: E731
+            for _ in range(s.n_mm_layers if M.has_features(s) else 0):
+                Hhat = times(Hhat)
             ego = Hhat if s.model == "CCDRec" else Q
             if "e_t" in out:
                 keep, blur = M.noise_levels(s.timesteps, s.noise_schedule, torch.float64, Q.device)
@@ -191,7 +211,9 @@ def step_mass(arrays, metadata, everything=False):
                     ego[diffusion.items] = (1 - s.mu) * Hhat[diffusion.items] + s.mu * mass["mass.e0_hat"]
             E = ops.layers(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers)
             users, items = (sum(E) / len(E)).split([len(P), len(Q)])
-            beside = Hhat if s.model != "LightGCN" else 0
+            beside = Hhat if M.has_features(s) else 0
+            if graphs.latent is not None:                     # rows of length 1
+                beside = Hhat / seen.Hhat.norm(dim=1, keepdim=True)
             items, layers = items + beside, [x[len(P):] + beside for x in E]
         rows = {"h.users": users[u], "h.positives": items[batch.positives], "h.negatives": items[batch.negatives]}
         if "h.curricular" in out:
@@ -224,7 +246,10 @@ def step_mass(arrays, metadata, everything=False):
             gap = (out["e_t"] - out["e_t"]) + Q[diffusion.items] + mass["mass.e0_hat"]
             mass["mass.loss.align"] = s.lambda_dm * (diffusion.count[:, None] * gap ** 2).sum() / diffusion.count.sum() / gap.shape[1]
         mass["mass.loss.reg"] = out["loss.reg"]
-        if s.model in ("FREEDOM", "CCDRec") and s.reg_weight > 0:
+        if graphs.latent is not None:
+            squares = sum((out[n].abs() * rows[n]).sum() / (s.n_neg if n == "h.negatives" else 1) for n in ("h.users", "h.positives", "h.negatives"))
+            mass["mass.loss.reg"] = s.reg_weight / s.train_batch_size * squares
+        elif M.prunes(s) and s.reg_weight > 0:
             at = torch.searchsorted(diffusion.items, torch.cat([batch.positives[None], batch.negatives]))
             for h in out_projections.values():
                 mass["mass.loss.reg"] = mass["mass.loss.reg"] + s.reg_weight * (rows["h.users"] * (h[at[0]] + h[at[1:]])).sum(-1).mean()
@@ -239,6 +264,27 @@ def step_mass(arrays, metadata, everything=False):
     if everything and "e_t" in out:                           # each number of a schedule by itself
         mass["mass.schedule.sqrt_abar"], mass["mass.schedule.sqrt_1m_abar"] = keep, blur
     return mass
+
+
+def latent_mass(p, latent, lambda_coeff):
+    """-> (LATTICE's S with the masses of its entries in their place, name -> mass of the projections (I,d) where they are computed). A length, a row sum and
+    its root bring their relative error into what they divide."""
+    S, of_all = lattice.item_graph(p, latent, lambda_coeff), {}
+    of_K = {m: K.abs() for m, K in S.values.items()}
+    for m, y in S.projection.items():
+        x, w, b = (p[f"{m}_{n}"].abs() for n in ("embedding.weight", "trs.weight", "trs.bias"))
+        of_all[m] = x @ w.T + b
+        length, index = y.norm(dim=1, keepdim=True), latent.learned[m]
+        one, error = y.abs() / length, of_all[m] / length
+        of_K[m] = (one[:, None] * error[index] + error[:, None] * one[index]).sum(2)
+    relative = sum(w * of_K[m].sum(1) for w, m in zip(S.weight, of_K)) * S.scale ** 2
+    k = next(iter(of_K.values())).shape[1]
+    mass = S.value.abs()
+    for j, ((m, K), w) in enumerate(zip(of_K.items(), S.weight)):
+        index, s = latent.learned[m], S.scale
+        ends = s[:, None] * lattice.at_columns(s, index)
+        mass[:, j * k:(j + 1) * k] = (1 - lambda_coeff) * w * ends * (K + S.values[m].abs() * (relative[:, None] + lattice.at_columns(relative, index)) / 2)
+    return SimpleNamespace(column=S.column, value=mass), of_all
 
 
 def estimate_mass(e_t, projections, tau, W_q, W_k, W_v):

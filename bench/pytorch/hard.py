@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import torch
 
-SAMPLERS = ("none", "popularity", "dns", "mixgcf")
+SAMPLERS = ("none", "popularity", "dns", "mixgcf", "realhns")
 
 
 def used(s):

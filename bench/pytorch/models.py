@@ -1,4 +1,5 @@
-"""BPR-MF, LightGCN, FREEDOM and CCDRec(FREEDOM) as plain functions of given arrays, from the specification; gradients by autograd.
+"""BPR-MF, LightGCN, FREEDOM, LATTICE and CCDRec on FREEDOM, LATTICE or MCDRec as plain functions of given arrays, from the specification; gradients
+by autograd. LATTICE's own mathematics: lattice.py; MCDRec's, which as a backbone is FREEDOM but for its pruning: dgd.py.
 
 Nothing here draws a random number: batch, negatives, diffusion steps and noise are arguments. Everything works in float32 and float64.
 Names of arrays are those of docs/step-format.md. The forms of training (train.py) replace three operations through `Ops`: the sparse
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 import hard as H
+import lattice
 from mistakes import UserError
 
 DEFAULTS = dict(model="CCDRec", backbone="FREEDOM", embedding_size=64, n_ui_layers=2, n_mm_layers=1, reg_weight=0.0, learning_rate=1e-3,
@@ -22,21 +24,28 @@ DEFAULTS = dict(model="CCDRec", backbone="FREEDOM", embedding_size=64, n_ui_laye
                 dma=True, ndi=True, cns=True, ndi_negative="pool", lambda_dm=1.0, omega=0.8, mu=0.5, timesteps=20, noise_schedule="linear",
                 noise_prediction_form=False, mirrored_timesteps=True, dtau=5, first_stage=0, tau_end=30, candidate_ratio=0.1, kappa=0.1,
                 cns_cosine=False, estimator="attention",
-                sampler="none", n_candidates=32, top_m=1, popularity_power=0.75, use_mg=False, alpha1=1.0, alpha2=0.2, beta=3,
+                lambda_coeff=0.9, learning_rate_scheduler=[1.0, 50.0], dgd="on", dgd_tau=0.3,
+                sampler="none", n_candidates=32, top_m=1, popularity_power=0.75, realhns_p_min=0.0, realhns_p_max=10.0, realhns_candidates=1000,
+                realhns_clusters=100, realhns_start=5, realhns_top=0.1, use_mg=False, alpha1=1.0, alpha2=0.2, beta=3,
                 skip_idle=True)   # ours: leave out terms of weight 0, which is exact; off: compute them, as the published programs do
 SCHEDULES = ("linear", "cosine", "exponential", "sqrt")
-MODEL_DEFAULTS = dict(BPR=dict(reg_weight=0.1), LightGCN=dict(reg_weight=1e-4), FREEDOM={},
+MODEL_DEFAULTS = dict(BPR=dict(reg_weight=0.1), LightGCN=dict(reg_weight=1e-4), FREEDOM={}, LATTICE=dict(reg_weight=1e-5),
                       CCDRec=dict(learning_rate=5e-4, train_batch_size=512))
+BACKBONES = dict(FREEDOM={}, LATTICE=dict(learning_rate_scheduler=[0.96, 50.0]), MCDRec={})      # of CCDRec; what differs, also where the model is one of them
 
 
 AT_LEAST = dict(embedding_size=1, n_ui_layers=0, n_mm_layers=1, train_batch_size=1, n_neg=1, knn_k=1, timesteps=1, dtau=1, first_stage=0, tau_end=0,
-                n_candidates=1, top_m=1, beta=1)
-OPEN_ZERO = ("learning_rate", "candidate_ratio", "kappa")                    # numbers above 0; the others may be 0
-AT_MOST_ONE = ("mm_image_weight", "dropout", "omega", "mu", "candidate_ratio", "kappa")
+                n_candidates=1, top_m=1, beta=1, realhns_candidates=1, realhns_clusters=1, realhns_start=0)
+OPEN_ZERO = ("learning_rate", "candidate_ratio", "kappa", "realhns_top")     # numbers above 0; the others may be 0
+AT_MOST_ONE = ("mm_image_weight", "dropout", "omega", "mu", "candidate_ratio", "kappa", "lambda_coeff", "realhns_top")
 
 
 def check_setting(key, x):
     kind = type(DEFAULTS[key])
+    if kind is list:
+        if not (type(x) is list and len(x) == 2 and all(type(y) in (int, float) and 0 < y < math.inf for y in x)):
+            raise UserError(f"{key} is {json.dumps(x)}, expected two numbers above 0")
+        return
     right = type(x) in ((int, float) if kind is float else (kind,))
     if right and kind is int:
         right = x >= AT_LEAST[key]
@@ -60,11 +69,16 @@ def settings(**given):
     if model not in MODEL_DEFAULTS:
         raise UserError(f"model {model} is none of {', '.join(MODEL_DEFAULTS)}")
     of_sampler = {} if given.get("sampler", "none") == "none" else dict(omega=0.5)
-    s = SimpleNamespace(**{**DEFAULTS, **MODEL_DEFAULTS[model], **of_sampler, **given})
+    of_backbone = BACKBONES.get(given.get("backbone", DEFAULTS["backbone"]) if model == "CCDRec" else model, {})
+    s = SimpleNamespace(**{**DEFAULTS, **MODEL_DEFAULTS[model], **of_backbone, **of_sampler, **given})
     if s.estimator != "attention":
         raise UserError("the baseline has the attention estimator only")
-    if s.model == "CCDRec" and s.backbone != "FREEDOM":
-        raise UserError("the baseline has CCDRec on FREEDOM only")
+    if s.model == "CCDRec" and s.backbone not in BACKBONES:
+        raise UserError(f"the baseline has CCDRec on {', '.join(BACKBONES)} only")
+    if s.dgd not in ("on", "off", "direct"):
+        raise UserError(f"dgd {s.dgd} is none of on, off, direct")
+    if s.realhns_p_max > 100 or s.realhns_p_min >= s.realhns_p_max:
+        raise UserError(f"realhns_p_min is {s.realhns_p_min} and realhns_p_max {s.realhns_p_max}, expected percentages, the first one smaller")
     if s.model == "CCDRec" and (s.embedding_size % 2 or s.embedding_size < 4):
         raise UserError(f"embedding_size is {s.embedding_size}, expected an even number of at least 4 for CCDRec")
     if s.sampler not in H.SAMPLERS:
@@ -78,6 +92,20 @@ def settings(**given):
     if s.ndi_negative not in ("pool", "index"):
         raise UserError(f"ndi_negative {s.ndi_negative} is none of pool, index")
     return s
+
+
+def backbone(s):
+    return s.backbone if s.model == "CCDRec" else s.model
+
+
+def has_features(s):
+    """An item graph, raw features and their projections."""
+    return backbone(s) in BACKBONES
+
+
+def prunes(s):
+    """The training graph is drawn anew for each epoch."""
+    return backbone(s) in ("FREEDOM", "MCDRec")
 
 
 # ------------------------------------------------------------------------------------------------------------ diffusion
@@ -200,9 +228,11 @@ def gather(x, index):
 
 class Ops:
     """The operations a form of training may replace."""
-    propagate = staticmethod(lambda A, ego, L: propagate(A, ego, L, torch.sparse.mm))   # A symmetric
+    propagate = staticmethod(lambda A, ego, L: propagate(A, ego, L, torch.sparse.mm))   # A symmetric, but for LATTICE
     layers = staticmethod(lambda A, ego, L: layers(A, ego, L, torch.sparse.mm))         # what propagate takes the mean of
     item_mm = staticmethod(torch.sparse.mm)                                             # S, not symmetric
+    latent_graph = staticmethod(lattice.item_graph)                                     # S of LATTICE ..
+    latent_mm = staticmethod(lattice.product)                                           # .. and its products
     estimate = staticmethod(estimate)
 
     @staticmethod
@@ -224,41 +254,48 @@ def diffuses(s):
 
 
 def needs_projection(s):
-    return diffuses(s) or s.model in ("CCDRec", "FREEDOM") and (s.reg_weight > 0 or not s.skip_idle)
+    return diffuses(s) or prunes(s) and (s.reg_weight > 0 or not s.skip_idle)       # those that prune have a modality loss
+
+
+def item_part(p, graphs, s, ops):
+    """-> (Hhat (I,d), what is added to the items after propagation, LATTICE's graph or None): Hhat = S .. S Q, for LATTICE called Z and added with rows
+    of length 1. Without an item graph: Q, nothing."""
+    Hhat, S = p["item_id_embedding.weight"], None
+    if not has_features(s):
+        return Hhat, None, None
+    if backbone(s) == "LATTICE":
+        S = ops.latent_graph(p, graphs.latent, s.lambda_coeff)
+    for _ in range(s.n_mm_layers):
+        Hhat = ops.item_mm(graphs.item_item, Hhat) if S is None else ops.latent_mm(S, Hhat)
+    return Hhat, Hhat if S is None else F.normalize(Hhat, dim=1, eps=1e-12), S
 
 
 def represent(p, graphs, diffusion, modalities, s, ops=Ops):
-    """Forward up to the tables of representations. graphs: user_item, item_item. diffusion: items (n) distinct items among positives and
+    """Forward up to the tables of representations. graphs: user_item, item_item or, for LATTICE, latent (lattice.py). diffusion: items (n) distinct items among positives and
     random negatives, t (n) zero-based, noise (n,d), count (n) how often each occurs; t and noise are read by CCDRec with dma or ndi only.
-    -> namespace with users (U,d), items (I,d), layers (MixGCF: the L+1 item tables (I,d) whose mean items is) and what the losses need."""
+    -> namespace with users (U,d), items (I,d), layers (MixGCF: the L+1 item tables (I,d) whose mean items is), latent (LATTICE's S) and what the losses need."""
     P, Q = p["user_embedding.weight"], p["item_id_embedding.weight"]
     U = len(P)
-    r = SimpleNamespace(P=P, Q=Q, projection={}, e_0=None, e_t=None, e0_hat=None, layers=None)
+    r = SimpleNamespace(P=P, Q=Q, projection={}, e_0=None, e_t=None, e0_hat=None, layers=None, latent=None)
 
-    def propagated(ego, Hhat=None):
-        """Users and items after propagation of [P; ego]; Hhat is added to the items, for MixGCF in every layer."""
+    def propagated(ego, beside):
+        """Users and items after propagation of [P; ego]; `beside` is added to the items, for MixGCF in every layer."""
         E_0, L = torch.cat([P, ego]), s.n_ui_layers
-        with_Hhat = (lambda x: x) if Hhat is None else lambda x: x + Hhat   # noqa: E731
+        with_beside = (lambda x: x) if beside is None else lambda x: x + beside   # noqa: E731
         if s.sampler == "mixgcf":
             E = ops.layers(graphs.user_item, E_0, L)
-            r.layers, H = [with_Hhat(x[U:]) for x in E], sum(E) / (L + 1)
+            r.layers, H = [with_beside(x[U:]) for x in E], sum(E) / (L + 1)
         else:
             H = ops.propagate(graphs.user_item, E_0, L)
-        return H[:U], with_Hhat(H[U:])
+        return H[:U], with_beside(H[U:])
 
     if s.model == "BPR":
         r.users, r.items, r.layers = P, Q, [Q]
         return r
     if needs_projection(s):
         r.projection = {m: ops.project(p, m, diffusion.items) for m in modalities}
-    if s.model == "LightGCN":
-        r.users, r.items = propagated(Q)
-        return r
-
-    Hhat = Q
-    for _ in range(s.n_mm_layers):
-        Hhat = ops.item_mm(graphs.item_item, Hhat)
-    ego = Q if s.model == "FREEDOM" else Hhat            # CCDRec starts the propagation from the item graph's output (spec 2)
+    Hhat, beside, r.latent = item_part(p, graphs, s, ops)
+    ego = Hhat if s.model == "CCDRec" else Q             # CCDRec starts the propagation from the item graph's output (spec 2)
     if diffuses(s):
         D, t = diffusion.items, diffusion.t
         keep, blur = noise_levels(s.timesteps, s.noise_schedule, Q.dtype, Q.device)
@@ -268,7 +305,7 @@ def represent(p, graphs, diffusion, modalities, s, ops=Ops):
         r.e0_hat = ops.estimate(r.e_t, list(r.projection.values()), tau, *estimator_weights(p))
         if s.dma:
             ego = ops.fuse(Hhat, D, r.e0_hat, s.mu)
-    r.users, r.items = propagated(ego, Hhat)             # the unfused Hhat
+    r.users, r.items = propagated(ego, beside)           # of the unfused Hhat
     return r
 
 
@@ -311,7 +348,9 @@ def losses(r, batch, diffusion, s, tap=lambda x: x):
         n_rows = (1 + len(neg)) * len(u)
         gap = tap(r.e_0) - tap(r.e0_hat)
         align = (diffusion.count.to(gap)[:, None] * gap * gap).sum() / (n_rows * gap.shape[1])
-    if s.model in ("BPR", "LightGCN") and s.reg_weight > 0:   # un-squared Frobenius norms of the gathered layer-0 rows
+    if r.latent is not None and (s.reg_weight > 0 or not s.skip_idle):
+        reg = lattice.square_reg(tap(h_u), tap(h_p), [tap(x) for x in h_n], s.train_batch_size)
+    elif s.model in ("BPR", "LightGCN") and s.reg_weight > 0:   # un-squared Frobenius norms of the gathered layer-0 rows
         norm = lambda x: torch.linalg.vector_norm(tap(x))   # noqa: E731
         rows = norm(gather(r.P, u)) + norm(gather(r.Q, pos)) + sum(norm(gather(r.Q, neg[k])) for k in range(len(neg))) / len(neg)
         reg = rows / len(u)
@@ -349,6 +388,9 @@ def step(p, graphs, batch, diffusion, modalities, s, ops=Ops, tap=lambda x: x):
     out.update({f"projection.{m}": h for m, h in r.projection.items()})
     if r.e_t is not None:
         out["e_t"], out["e0_hat"] = r.e_t, r.e0_hat
+    if r.latent is not None:
+        out["s.value"] = r.latent.value
+        out.update({f"projection_all.{m}": y for m, y in r.latent.projection.items()})
     return out
 
 
@@ -363,20 +405,17 @@ def adam(theta, g, m, v, t, lr, beta1=0.9, beta2=0.999, eps=1e-8):
 
 @torch.no_grad()
 def final_tables(p, graphs, s, pool=None, ops=Ops):
-    """(users, items) for scoring, with the full graph; CCDRec fuses every item with the end of the reverse process."""
+    """(users, items) for scoring, with the full graph; CCDRec fuses every item with the end of the reverse process (before the first one: none)."""
     P, Q = p["user_embedding.weight"], p["item_id_embedding.weight"]
     if s.model == "BPR":
         return P, Q
-    Hhat = Q
-    if s.model != "LightGCN":
-        for _ in range(s.n_mm_layers):
-            Hhat = ops.item_mm(graphs.item_item, Hhat)
+    Hhat, beside, _ = item_part(p, graphs, s, ops)
     ego = Hhat if s.model == "CCDRec" else Q
-    if s.model == "CCDRec" and s.dma:
+    if s.model == "CCDRec" and s.dma and pool is not None:
         ego = (1 - s.mu) * Hhat + s.mu * pool
     H = ops.propagate(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers)
     items = H[len(P):]
-    return H[:len(P)], items if s.model == "LightGCN" else items + Hhat
+    return H[:len(P)], items if beside is None else items + beside
 
 
 # -------------------------------------------------------------------------------------------------------------- initial
@@ -393,7 +432,9 @@ def initial(data_sizes, features, s, generator):
 
     table = normal if s.model == "BPR" else lambda shape: uniform(shape, math.sqrt(6 / sum(shape)))
     p = {"user_embedding.weight": table((U, d)), "item_id_embedding.weight": table((I, d))}
-    if s.model in ("FREEDOM", "CCDRec"):
+    if backbone(s) == "LATTICE":
+        p["modal_weight"] = torch.full((len(features),), 1 / len(features))
+    if has_features(s):
         for m, x in features.items():
             bound = 1 / math.sqrt(x.shape[1])
             p[f"{m}_embedding.weight"] = x.clone()

@@ -38,6 +38,19 @@ std::vector<std::string> golden_names(const std::string& prefix_or_all) {
   return {names.begin(), names.end()};
 }
 
+std::string bytes_of(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+nlohmann::json read_manifest() { return nlohmann::json::parse(bytes_of(kGolden + "/manifest.json")); }
+
+// Without those that the manifest marks `not_yet`: cases of what the program cannot run so far.
+std::vector<std::string> runnable(std::vector<std::string> names) {
+  const nlohmann::json cases = read_manifest().at("cases");
+  std::erase_if(names, [&](const std::string& name) { return cases.at(name).value("not_yet", false); });
+  return names;
+}
+
 std::vector<double> values(const TensorData& t) {
   std::vector<double> v(t.bytes.size() / (t.dtype == "F64" ? 8 : 4));
   for (size_t k = 0; k < v.size(); ++k) {
@@ -108,7 +121,7 @@ std::vector<std::string> gpu_and_cpu() {
 }
 
 TEST(Golden, StepsAgreeWithTheIndependentProgram) {
-  const std::vector<std::string> names = golden_names("step");
+  const std::vector<std::string> names = runnable(golden_names("step"));
   for (const std::string must : {"ccdrec_everything", "freedom_everything"})
     ASSERT_TRUE(std::count(names.begin(), names.end(), must)) << must;
   const Folder dir;
@@ -289,14 +302,9 @@ TEST(Golden, CurricularSelectionAgreesWithTheIndependentProgram) {
   }
 }
 
-std::string bytes_of(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 // The files are those that golden.py wrote, with their checksums: an edited, lost or added one is seen.
 TEST(Golden, FilesAreThoseOfTheManifest) {
-  const nlohmann::json manifest = nlohmann::json::parse(bytes_of(kGolden + "/manifest.json"));
+  const nlohmann::json manifest = read_manifest();
   std::map<std::string, std::string> want = manifest.at("crc32"), got;
   for (const auto& file : fs::directory_iterator(kGolden)) {
     const std::string name = file.path().filename().string(), bytes = bytes_of(file.path());
