@@ -140,7 +140,7 @@ void Lattice::show(Watch& w) {
   const int64_t d = tables_.q().cols;
   w.floats("hhat", {I_, d}, item_graph_.hhat());
   w.floats("grad.hhat", {I_, d}, tables_.has_room() ? CMat(g_start()) : d_z_.mat());
-  latent_.show(w);
+  latent_.show(w, learns_graph());
   tables_.show(w);
   show_layers(w, propagation_);
 }

@@ -105,13 +105,14 @@ void LatentGraph::backward() {
   const int M = int(m_.size());
   dev_.ops.latent_graph_backward(dev_.ctx, g_w_.p(), g, lists(), w_.p(), scale_.p(), lambda_);
   dev_.ops.softmax_weights_backward(dev_.ctx, arena_->grad(theta_).p, w_.p(), g_w_.p(), M);
-  for (int m = 0; m < M; ++m) {
-    Lists& l = m_[size_t(m)];
-    dev_.ops.fill_zero(dev_.ctx, d_y_);
-    dev_.ops.list_spread(dev_.ctx, d_y_, l.g_value, l.y, l.idx.p(), l.by_target.groups());
-    dev_.ops.normalize_rows_backward(dev_.ctx, modal_->write_gradient_of_all(m), d_y_, l.y, l.inv_norm.p(),
-                                     RowList{nullptr, nullptr, I_}, false);
-  }
+  for (int m = 0; m < M; ++m) map_gradient(modal_->write_gradient_of_all(m), size_t(m));
+}
+
+void LatentGraph::map_gradient(Mat g, size_t m) {
+  const Lists& l = m_[m];
+  dev_.ops.fill_zero(dev_.ctx, d_y_);
+  dev_.ops.list_spread(dev_.ctx, d_y_, l.g_value, l.y, l.idx.p(), l.by_target.groups());
+  dev_.ops.normalize_rows_backward(dev_.ctx, g, d_y_, l.y, l.inv_norm.p(), RowList{nullptr, nullptr, I_}, false);
 }
 
 // --- files, and looking into a step ----------------------------------------------------------------------------------
@@ -159,6 +160,16 @@ void LatentGraph::graphs(Watch& w, bool values) {
   if (built_ && values) w.floats("graph.modal_weight", {w_.n()}, CMat{w_.p(), 1, w_.n()});
 }
 
-void LatentGraph::show(Watch& w) const { w.floats("s.value", {I_, val_.cols()}, val_); }
+// The maps' gradients are computed again: the modalities have added to theirs what comes from the batch's items.
+void LatentGraph::show(Watch& w, bool with_gradient) {
+  w.floats("s.value", {I_, val_.cols()}, val_);
+  if (!with_gradient) return;
+  const Matrix g(dev_, I_, d_);
+  for (size_t m = 0; m < m_.size(); ++m) {
+    w.floats("projection_all." + names_[m], {I_, d_}, modal_->h_all(int(m)));
+    map_gradient(g, m);
+    w.floats("grad.projection_all." + names_[m], {I_, d_}, g);
+  }
+}
 
 }  // namespace ccdrec

@@ -31,7 +31,7 @@ class LatentGraph {
   void give(const Given&);                     // lists in place of those that `build` would find
   bool constant() const { return constant_; }  // values and weights were given too: nothing is owed
   void graphs(Watch&, bool values);            // values: those that a later batch takes as constants, too
-  void show(Watch&) const;
+  void show(Watch&, bool with_gradient);
 
  private:
   struct Lists {                          // of a modality
@@ -43,6 +43,7 @@ class LatentGraph {
     Matrix gamma, frozen_gamma, g_value;  // (I,k)
   };
   LatentLists lists() const;
+  void map_gradient(Mat g, size_t m);  // (I,d) of h_all(m), from the gradients of K_m: written
 
   Device& dev_;
   const int64_t I_, d_, k_;

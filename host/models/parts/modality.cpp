@@ -123,7 +123,7 @@ void Modalities::constants(Windows& all) {
     if (!x_[m].trainable()) all.push_back(window(names_[m] + "_embedding.weight", x_[m], 0, I_));
 }
 
-// Of all items after a step that had a gradient of all, else of those listed, if any were mapped.
+// The features' gradient is of all items after a step that had one of all, else of those listed, if any were mapped.
 void Modalities::show(RowList items, Watch& w) {
   const bool listed = stepped_ == Rows::listed || (!has_d_h_.empty() && has_d_h_[0]), whole = stepped_ == Rows::all;
   const std::vector<int32_t> ids = listed ? host_copy(dev_, items) : std::vector<int32_t>();
@@ -132,10 +132,6 @@ void Modalities::show(RowList items, Watch& w) {
     if (listed) {
       w.floats("projection." + names_[m], {n, d}, h_[m]);
       w.floats("grad.projection." + names_[m], {n, d}, d_h_[m]);
-    }
-    if (whole) {  // with that of the items listed
-      w.floats("projection_all." + names_[m], {I_, d}, h_all_[m]);
-      w.floats("grad.projection_all." + names_[m], {I_, d}, d_h_all_[m]);
     }
     if (!x_[m].trainable()) continue;
     const int64_t F = x_[m].value().cols;
