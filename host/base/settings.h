@@ -10,7 +10,7 @@ namespace ccdrec {
 struct Settings {
   // what is run
   std::string model = "CCDRec";      // BPR | LightGCN | FREEDOM | CCDRec
-  std::string backbone = "FREEDOM";  // CCDRec: FREEDOM | LightGCN | BPR
+  std::string backbone = "FREEDOM";  // CCDRec: FREEDOM | MCDRec | LightGCN | BPR
   std::string data_path;             // the data folder
   std::string dataset;               // name of the .inter file; "" = the folder's name
   uint32_t seed = 999;
@@ -59,6 +59,8 @@ struct Settings {
   double mm_image_weight = 0.1;    // a of S = a S_first + (1-a) S_second
   std::vector<double> mm_weights;  // one per modality, overrides mm_image_weight; must sum to 1
   double dropout = 0.8;            // rho: share of edges pruned per epoch
+  std::string dgd = "on";          // MCDRec: edges weighed before: off (as FREEDOM) | on | direct
+  double dgd_tau = 0.3;            // tau of a = 1 + tau cos
   std::string graph_cache;         // folder for kNN lists; "" = none
 
   // CCDRec

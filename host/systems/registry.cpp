@@ -1,12 +1,14 @@
 #include "host/systems/registry.h"
 
 #include "data/error.h"
+#include "data/text.h"
 #include "host/ccdrec/cns.h"
 #include "host/ccdrec/dma.h"
 #include "host/ccdrec/pool_negatives.h"
 #include "host/models/bpr.h"
 #include "host/models/freedom.h"
 #include "host/models/lightgcn.h"
+#include "host/models/mcdrec.h"
 #include "host/samplers/dns.h"
 #include "host/samplers/mixgcf.h"
 #include "host/samplers/popularity.h"
@@ -39,6 +41,7 @@ struct BackboneLine {
 };
 constexpr BackboneLine kBackbones[] = {
     {"FREEDOM", made<Freedom>, Freedom::outline},
+    {"MCDRec", made<McdRec>, McdRec::outline},
     {"LightGCN", made<LightGcn>, LightGcn::outline},
     {"BPR", made<Bpr>, Bpr::outline},
 };
@@ -178,6 +181,13 @@ const std::vector<System> kSystems = {
      make_ccdrec,
      ccdrec_outline},
 };
+
+struct Unbuilt {
+  const char *name, *why;
+};
+constexpr Unbuilt kUnbuilt[] = {
+    {"MCDRec", "is not built yet on its own; CCDRec runs on its graph: -m CCDRec --set backbone=MCDRec"}};
+
 const System& system_named(const std::string& name) { return line_of(kSystems, "model", name); }
 
 }  // namespace
@@ -200,6 +210,12 @@ std::vector<std::string> system_names() {
   std::vector<std::string> names;
   for (const System& system : kSystems) names.emplace_back(system.name);
   return names;
+}
+
+const char* why_not_built(const std::string& model) {
+  for (const Unbuilt& u : kUnbuilt)
+    if (lower(model) == lower(u.name)) return u.why;
+  return nullptr;
 }
 
 std::vector<std::string> backbone_names() {

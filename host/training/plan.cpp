@@ -69,7 +69,8 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
   if (o.item_layers)
     for (const Feature& f : data.features) ops.knn_cosine_scratch(p, z.I, f.matrix.cols(), s.knn_k, s.knn_center);
   ops.shuffle_scratch(p, z.E);
-  if (o.prune > 0) ops.prune_scratch(p, z.E, z.kept_edges, z.N);
+  if (o.prune > 0 && !o.denoises) ops.prune_scratch(p, z.E, z.kept_edges, z.N);
+  if (o.denoises) ops.edge_cosines_scratch(p, z.N), ops.prune_weighted_scratch(p, z.E, z.kept_edges, z.N);
   if (o.item_layers && !o.start_room) ops.merge_rows_scratch(p, 2 * z.I);
   ops.group_scratch(p, z.B * (2 + s.n_neg + (o.hard ? 1 : 0)));
   if (o.projects)

@@ -16,7 +16,7 @@ __global__ void edge_norms_by_eight(double* inv, CMat p, CMat x) {
 }
 
 // Geometry  eight lanes an edge, 32 edges a block.
-// Traffic   4 d bytes of X an edge in whole sectors, 12 of the edge; a user's edges are neighbours, so that its row of P
+// Traffic   4 d bytes of X an edge in whole sectors, 12 of the edge; a user's edges are neighbours, so its row of P
 //           mostly comes from L1.
 __global__ void edge_cosines_by_eight(float* a, EdgeList edges, CMat p, CMat x, const double* inv, float tau) {
   const int64_t e = team_row(kEightShift);
