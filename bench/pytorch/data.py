@@ -117,12 +117,15 @@ def _matrix(path):
 
 # ----------------------------------------------------------------------------------------------------------------- graphs
 
-def user_item_graph(u, i, U, I):
-    """Symmetric normalised N x N graph of the given distinct pairs: 1/sqrt((deg_u + eps)(deg_i + eps)), in double, stored float32."""
+def user_item_graph(u, i, U, I, weight=None, direct=False):
+    """Symmetric normalised N x N graph of the given distinct pairs: 1/sqrt((deg_u + eps)(deg_i + eps)), in double, stored float32. weight: of the pairs;
+    degrees are then sums of weights (mcdrec.md 5), and `direct` multiplies each value by its own."""
     u, i = torch.as_tensor(u), torch.as_tensor(i)
-    deg_u = torch.bincount(u, minlength=U).double() + EPS
-    deg_i = torch.bincount(i, minlength=I).double() + EPS
-    value = (deg_u[u] * deg_i[i]).rsqrt().float()
+    if weight is not None:
+        weight = torch.as_tensor(weight).double()
+    deg_u = torch.bincount(u, weight, minlength=U).double() + EPS
+    deg_i = torch.bincount(i, weight, minlength=I).double() + EPS
+    value = ((deg_u[u] * deg_i[i]).rsqrt() * (weight if direct else 1)).float()
     row, col = torch.cat([u, U + i]), torch.cat([U + i, u])
     order = torch.argsort(row * (U + I) + col)
     return torch.stack([row, col])[:, order], torch.cat([value, value])[order]
@@ -133,6 +136,12 @@ def edge_weights(data):
     deg_u = np.bincount(data.pair_u, minlength=data.U) + EPS
     deg_i = np.bincount(data.pair_i, minlength=data.I) + EPS
     return 1.0 / np.sqrt(deg_u[data.pair_u] * deg_i[data.pair_i])
+
+
+def likeness_weights(p, x, u, i, tau):
+    """DGD's weight of each pair (mcdrec.md 5): 1 + tau cos(P[u], X[i]), at least 1e-7; the cosine with a row of zeros is 0."""
+    p, x = (torch.nn.functional.normalize(torch.as_tensor(t).double(), dim=1, eps=1e-150) for t in (p, x))
+    return (1 + tau * (p[torch.as_tensor(u)] * x[torch.as_tensor(i)]).sum(1)).clamp(min=1e-7)
 
 
 def kept_edges(E, rho):

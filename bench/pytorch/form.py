@@ -41,6 +41,8 @@ class Clock:
 
 class Form:
     def __init__(self, data, s, device="cpu", seed=999, compile="auto", graphs="auto"):
+        if M.denoises(s):
+            raise UserError("the forms prune as FREEDOM does; recorded runs on MCDRec's graph are repeated by parity.py")
         self.data, self.s, self.device = data, s, torch.device(device)
         self.seed, self.compile, self.use_graphs = seed, compile, graphs
         self.clock, self.notes, self.steps, self.j = Clock(self.device), [], 0, 0     # j: number of the batch in its epoch

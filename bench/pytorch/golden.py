@@ -108,7 +108,7 @@ def main():
     parser.add_argument("--out", default=os.path.join(here, "..", "..", "tests", "golden"))
     out = os.path.normpath(parser.parse_args().out)
     torch.set_num_threads(1)
-    write_all(out, all_cases(), {"similar_negative": C.make_selection, "hard_choice": golden_hard.make_choices})
+    write_all(out, all_cases(), {"similar_negative": C.make_selection, "hard_choice": golden_hard.make_choices, "denoise": C.make_denoising})
 
 
 if __name__ == "__main__":

@@ -70,7 +70,10 @@ def begun_step(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=
         kept = pairs
         if s.model != "LightGCN":     # pruned: a part of the edges, values from the degrees of what was kept
             kept = pairs[np.sort(k.rng.choice(len(pairs), int(0.6 * len(pairs)), replace=False))]
-        ij, value = D.user_item_graph(kept[:, 0], kept[:, 1], U, I)
+        weight = None
+        if M.denoises(s):             # by the item table, as in the first epoch; values from the weighted degrees of what was kept
+            weight = D.likeness_weights(a["param.user_embedding.weight"], a["param.item_id_embedding.weight"], kept[:, 0], kept[:, 1], s.dgd_tau)
+        ij, value = D.user_item_graph(kept[:, 0], kept[:, 1], U, I, weight, s.dgd == "direct")
         a["graph.user_item.index"], a["graph.user_item.value"] = ij.numpy().astype(index), value.numpy()
     if s.model in ("FREEDOM", "CCDRec"):
         features = {m: torch.tensor(a[f"param.{m}_embedding.weight"]) for m in widths}
@@ -166,6 +169,29 @@ def make_selection():
     return a, {"format": "ccdrec-selection", "version": "1", "k": str(top)}
 
 
+def make_denoising():
+    """denoise.safetensors: DGD (mcdrec.md 5) on random tables, in double. `weight` (E): of every pair, by P and X; two rows of X and one of P are zero.
+    `chance` and `chance.direct` (E): what the pairs are kept by, their sum being 1; `value` and `value.direct`: of the pairs `kept`, both ways alike."""
+    k, U, I, d, tau = Maker("denoise"), 12, 10, 7, 0.6
+    pairs = np.argwhere(k.interactions(U, I, False, True, 0.3))
+    u, i = pairs.T
+    p, x = k.normal((U, d), 0.3), k.normal((I, d), 0.2)
+    p[4] = 0
+    x[[2, 7]] = 0
+    kept = np.sort(k.rng.choice(len(pairs), len(pairs) // 2, replace=False))
+    a = {"p": p, "x": x, "pairs": pairs.T, "kept": kept}
+    weight = a["weight"] = D.likeness_weights(p, x, u, i, tau).numpy()
+    degree_u, degree_i = (np.bincount(v, weight, n) for v, n in ((u, U), (i, I)))
+    for direct in (False, True):
+        end = ".direct" if direct else ""
+        chance = (weight if direct else 1) / np.sqrt((degree_u[u] + D.EPS) * (degree_i[i] + D.EPS))
+        a["chance" + end] = chance / chance.sum()
+        index, value = D.user_item_graph(u[kept], i[kept], U, I, weight[kept], direct)
+        a["value" + end] = value.numpy()[index[0].numpy() < U]     # users' rows come first, in the order of the pairs
+    a = {n: x.astype(np.int32 if x.dtype.kind == "i" else np.float32) for n, x in a.items()}
+    return a, {"format": "ccdrec-denoising", "version": "1", "tau": str(tau)}
+
+
 # ------------------------------------------------------------------------------------------------------------- the list
 
 ONE, THREE = {"text": 6}, {"audio": 6, "image": 5, "text": 5}
@@ -182,6 +208,7 @@ STEPS = {
     "freedom_moments": (dict(model="FREEDOM", reg_weight=0.05), dict(t=7, greedy_user=True, lonely_item=True, widths=ONE)),
     "ccdrec": (dict(model="CCDRec"), dict(curricular="index", U=10, I=12, wide_index=True)),
     "ccdrec_first_epoch": (dict(model="CCDRec"), dict(widths=ONE)),
+    "ccdrec_mcdrec": (dict(model="CCDRec", backbone="MCDRec", dgd="direct", dgd_tau=0.8), dict(curricular="index", widths=ONE)),
     "ccdrec_dma": (dict(model="CCDRec", ndi=False, cns=False, n_neg=2), dict(widths=ONE)),
     "ccdrec_dma_ndi_frozen": (dict(model="CCDRec", cns=False, ndi_negative="pool"), dict(curricular="frozen")),
     "ccdrec_dma_ndi_index": (dict(model="CCDRec", cns=False, ndi_negative="index"), dict(curricular="index", widths=ONE)),

@@ -18,7 +18,7 @@ import hard as H
 from mistakes import UserError
 
 DEFAULTS = dict(model="CCDRec", backbone="FREEDOM", embedding_size=64, n_ui_layers=2, n_mm_layers=1, reg_weight=0.0, learning_rate=1e-3,
-                train_batch_size=2048, n_neg=1, train_features=True, knn_k=10, mm_image_weight=0.1, dropout=0.8,
+                train_batch_size=2048, n_neg=1, train_features=True, knn_k=10, mm_image_weight=0.1, dropout=0.8, dgd="on", dgd_tau=0.3,
                 dma=True, ndi=True, cns=True, ndi_negative="pool", lambda_dm=1.0, omega=0.8, mu=0.5, timesteps=20, noise_schedule="linear",
                 noise_prediction_form=False, mirrored_timesteps=True, dtau=5, first_stage=0, tau_end=30, candidate_ratio=0.1, kappa=0.1,
                 cns_cosine=False, estimator="attention",
@@ -35,18 +35,23 @@ OPEN_ZERO = ("learning_rate", "candidate_ratio", "kappa")                    # n
 AT_MOST_ONE = ("mm_image_weight", "dropout", "omega", "mu", "candidate_ratio", "kappa")
 
 
+def denoises(s):
+    """Whether DGD weighs the edges of an epoch's graph."""
+    return s.model == "CCDRec" and s.backbone == "MCDRec" and s.dgd != "off" and s.dropout > 0
+
+
 def check_setting(key, x):
     kind = type(DEFAULTS[key])
     right = type(x) in ((int, float) if kind is float else (kind,))
     if right and kind is int:
         right = x >= AT_LEAST[key]
     if right and kind is float:
-        right = 0 <= x < math.inf and not (key in OPEN_ZERO and x == 0) and not (key in AT_MOST_ONE and x > 1) and not (key == "dropout" and x == 1)
+        right = -1 < x < 1 if key == "dgd_tau" else 0 <= x < math.inf and not (key in OPEN_ZERO and x == 0) and not (key in AT_MOST_ONE and x > 1) and not (key == "dropout" and x == 1)
     if not right:
         least = AT_LEAST.get(key, 0)
         above = "above 0" if key in OPEN_ZERO else "of at least 0"
         want = {int: f"an integer of at least {least}", bool: "true or false", str: "a word",
-                float: f"a number {above}" + (", less than 1" if key == "dropout" else ", at most 1" if key in AT_MOST_ONE else "")}[kind]
+                float: "a number between -1 and 1" if key == "dgd_tau" else f"a number {above}" + (", less than 1" if key == "dropout" else ", at most 1" if key in AT_MOST_ONE else "")}[kind]
         raise UserError(f"{key} is {json.dumps(x)}, expected {want}")
 
 
@@ -63,8 +68,10 @@ def settings(**given):
     s = SimpleNamespace(**{**DEFAULTS, **MODEL_DEFAULTS[model], **of_sampler, **given})
     if s.estimator != "attention":
         raise UserError("the baseline has the attention estimator only")
-    if s.model == "CCDRec" and s.backbone != "FREEDOM":
-        raise UserError("the baseline has CCDRec on FREEDOM only")
+    if s.model == "CCDRec" and s.backbone not in ("FREEDOM", "MCDRec"):
+        raise UserError("the baseline has CCDRec on FREEDOM and on MCDRec's graph only")
+    if s.dgd not in ("on", "off", "direct"):
+        raise UserError(f"dgd is {s.dgd}, expected on, off or direct")
     if s.model == "CCDRec" and (s.embedding_size % 2 or s.embedding_size < 4):
         raise UserError(f"embedding_size is {s.embedding_size}, expected an even number of at least 4 for CCDRec")
     if s.sampler not in H.SAMPLERS:

@@ -3,7 +3,7 @@
     ccdrec train -m CCDRec -d FOLDER --set epochs=3 --record RUN.safetensors
     python parity.py RUN.safetensors... --data FOLDER [--dtype float64|float32] [--report STEM] [--plant RUN FOLDER]
 
-Taken from the record: initial parameters and what chance decided (order of the rows, random negatives, pruned edges, diffusion steps, noise,
+Taken from the record: initial parameters and what chance decided (order of the rows, random negatives, pruned edges with their weights, diffusion steps, noise,
 candidates and drawn ranks, hard negatives and mixing coefficients). Computed here: graphs, losses, gradients, Adam, the reverse process, similarities, scores.
 Taken from the record after a check: the curricular negatives. Inputs that differ by rounding flip one now and then, so each must be as similar
 to its positive as the item at the drawn rank, to within rounding; the run then goes on with the one that was chosen. The candidates of hard
@@ -24,7 +24,7 @@ import torch
 import data as D
 import hard as H
 from mistakes import Parser, UserError, run as run_main
-from replay import ASTRAY, K, LOSS, ROUNDING, STRAYED, Replay, Run
+from replay import ASTRAY, K, LOSS, ROUNDING, STRAYED, WEIGHT, Replay, Run
 
 
 # ----------------------------------------------------------------------------------------------------------- planted faults
@@ -82,6 +82,12 @@ def plants(run, data):
         edges = run.of(last, "edges")
         out["an edge kept twice"] = altered(name("edges"), (slice(None), 1), edges[:, 0])
         out["an edge of nobody's"] = altered(name("edges"), (1, 0), np.setdiff1d(np.arange(data.I), data.items_of(edges[0][0]))[0])
+    if has("edge_weights"):
+        out["an edge's weight 1 % larger"] = altered(name("edge_weights"), 5, lambda x: x * np.float32(1.01))
+        out["dgd_tau + 0.02"] = spoiled(lambda r: r.settings.update(dgd_tau=s.dgd_tau + 0.02))
+        out["edges weighed as in the epoch before"] = altered(name("edge_weights"), slice(None), run.of(last - 1, "edge_weights"))
+        out["edges weighed directly"] = spoiled(lambda r: r.settings.update(dgd="direct"))
+        out["edges not weighed"] = spoiled(lambda r: r.settings.update(dgd="off"))
     if "graph.item_item.index" in run.arrays:
         row, column = run.arrays["graph.item_item.index"]
         out["another neighbour in the item graph"] = altered("graph.item_item.index", (1, 0), np.setdiff1d(np.arange(data.I), column[row == row[0]])[0])
@@ -101,7 +107,7 @@ def summary(replay):
     return dict(model=replay.s.model, data=replay.data.name, epochs=len(replay.run.epochs), pools=[x["negatives"] for x in replay.run.epochs], steps=r.steps,
                 other_item_rows=r.other_rows,
                 loss=r.loss, loss_at=r.loss_at, part=r.part, part_at=r.part_at, negatives=r.negatives, flips=r.flips, similarity_gap=r.gap,
-                hard=r.hard, astray=r.astray, astray_at=r.astray_at, mirrored=r.mirrored, users=r.users, near_ties=r.near, score_gap=r.tie, recall=r.recall, parameters=r.parameters, strayed=r.strayed, farthest=r.farthest,
+                hard=r.hard, astray=r.astray, astray_at=r.astray_at, weights=r.weights, weight=r.weight, mirrored=r.mirrored, users=r.users, near_ties=r.near, score_gap=r.tie, recall=r.recall, parameters=r.parameters, strayed=r.strayed, farthest=r.farthest,
                 last={k: v["recorded"] for k, v in last.items()}, wrong=replay.wrong)
 
 
@@ -115,6 +121,7 @@ def table(x):
                                               f"(limit {ROUNDING:g})"),
             ("hard negatives, their mean place", f"{x['hard']}" + (f", {x['astray']:.2g} standard errors from where the draws lead to expect it "
                                                                      f"({x['astray_at']}; limit {ASTRAY:g})" if x["hard"] else "")),
+            ("weights of edges", f"{x['weights']}" + (f", off by {x['weight']:.2g} at most (limit {WEIGHT:g})" if x["weights"] else "")),
             ("mirror batches, each a second step", f"{x['mirrored']}"),
             ("parameters, off by over 0.01 learning rates", f"{x['parameters']}, {x['strayed']} (limit {STRAYED:.1%}; farthest {x['farthest']:.2g})"),
             (f"users evaluated, another Recall@{K}", f"{x['users']}, {differ}"),

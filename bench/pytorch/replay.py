@@ -24,6 +24,7 @@ ROUNDING = 1e-5      # of the mass of an inner product, the sum of the absolute 
 MOVED = 1e-2         # of the learning rate: how far a parameter may end from ours ...
 STRAYED = 1e-3       # ... but for this share: elements whose gradient was rounding at some step move by the learning rate in a direction it chose
 ASTRAY = 6.0         # standard errors between the mean place of an epoch's hard negatives and what their draws lead to expect
+WEIGHT = 1e-4        # of an edge's weight 1 + tau cos: elements that strayed (below) move a cosine
 K = 20
 
 
@@ -76,9 +77,9 @@ class Run:
 
     def baseline_settings(self):
         s = self.settings
-        for key, plain in (("estimator", "attention"), ("backbone", "FREEDOM"), ("precision", "fp32"), ("knn_center", False), ("mm_weights", [])):
-            if s.get(key, plain) != plain:
-                raise UserError(f"{key} is {s[key]!r}: the baseline has {plain!r} only")
+        for key, *plain in (("estimator", "attention"), ("backbone", "FREEDOM", "MCDRec"), ("precision", "fp32"), ("knn_center", False), ("mm_weights", [])):
+            if s.get(key, plain[0]) not in plain:
+                raise UserError(f"{key} is {s[key]!r}: the baseline has {' and '.join(map(repr, plain))} only")
         return M.settings(**{k: v for k, v in s.items() if k in M.DEFAULTS})
 
     def of(self, epoch, name):
@@ -97,7 +98,7 @@ class Replay:
         self.run, self.data, self.dtype, self.s = run, data, dtype, run.baseline_settings()
         self.wrong = []                                # sentences
         self.seen = SimpleNamespace(steps=0, loss=0.0, loss_at="", part=0.0, part_at="", negatives=0, flips=[], gap=0.0, users=0, near=[],
-                                    tie=0.0, recall=[], other_rows=[], parameters=0, strayed=0, farthest=0.0, mirrored=0, hard=0, astray=0.0, astray_at="")
+                                    tie=0.0, recall=[], other_rows=[], parameters=0, strayed=0, farthest=0.0, mirrored=0, hard=0, astray=0.0, astray_at="", weights=0, weight=0.0)
         s, U, I = self.s, data.U, data.I   # noqa: E741
         a = run.arrays
         self.p = {n[8:]: torch.tensor(x).to(dtype) for n, x in a.items() if n.startswith("initial.")}
@@ -220,7 +221,22 @@ class Replay:
         foreign = int((~self.in_training(u, i)).sum()) + len(u) - len(np.unique(u * np.int64(data.I) + i))
         if foreign:
             self.complain(f"epoch {e}: {foreign} kept edges are no training pair, or kept twice")
-        return self.sparse(*D.user_item_graph(u, i, data.U, data.I), data.U + data.I)
+        a = self.weights(e, u, i) if M.denoises(self.s) else None
+        return self.sparse(*D.user_item_graph(u, i, data.U, data.I, a, self.s.dgd == "direct"), data.U + data.I)
+
+    def weights(self, e, u, i):
+        """DGD: the recorded weights of the kept edges, all of them checked against our own, of P and of what the last reverse process made of the items."""
+        data, p, theirs = self.data, self.p, self.run.of(e, "edge_weights")
+        if theirs is None or theirs.shape != data.pair_u.shape:
+            raise Unusable(f"epoch {e}: the record has no weight for each of the {len(data.pair_u)} training pairs")
+        guide = p["item_id_embedding.weight"] if self.pools is None else self.pools[3]
+        ours = D.likeness_weights(p["user_embedding.weight"], guide, data.pair_u, data.pair_i, self.s.dgd_tau).numpy()
+        off = np.abs(theirs - ours)
+        self.seen.weights += len(off)
+        self.seen.weight = max(self.seen.weight, float(off.max(initial=0)))
+        if not off.max(initial=0) <= WEIGHT:
+            self.complain(f"epoch {e}: {int((~(off <= WEIGHT)).sum())} of {len(off)} edges have another weight, by up to {off.max():.2g}")
+        return theirs[np.searchsorted(data.key, u * np.int64(data.I) + i).clip(max=len(data.key) - 1)]
 
     # -------------------------------------------------------------------------------------------------------------- a step
 
