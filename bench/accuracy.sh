@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # One accuracy run to early stopping: bench/accuracy.sh DATA_FOLDER VARIANT SEED [OUT]
 #
-#   VARIANT  bpr | lightgcn | freedom | dma | dma-ndi | ccdrec   (dma and dma-ndi are the paper's ablations, spec section 7)
+#   VARIANT  bpr | lightgcn | freedom | dma | dma-ndi | ccdrec | ccdrec-mcdrec   (dma and dma-ndi are the paper's ablations, spec section 7; tables
+#            label the last CCDRec(MCDRec) and note: DGD graph, attention)
 #   OUT      where run folders go (default: runs/accuracy); the run is OUT/<set>-<variant>-s<seed>
 #
 # Resumable: a finished run is skipped, an interrupted or killed one goes on where its last state was saved.
 # Extra settings: CCDREC_SET="key=value key=value"; they win over those of the variant and are part of the run's name.
 # `ccdrec compare --markdown OUT/*` prints the table of bench/results/accuracy.md.
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,9p' "$0" | cut -c3-; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,10p' "$0" | cut -c3-; exit 2; }
 data=$1 variant=$2 seed=$3 out=${4:-runs/accuracy}
 ccdrec=${CCDREC:-build/ccdrec}
 threads=${THREADS:-0}
@@ -19,10 +20,11 @@ case $variant in
   dma)      args=(-m CCDRec --set ndi=false --set cns=false --set n_neg=2) ;;
   dma-ndi)  args=(-m CCDRec --set cns=false) ;;
   ccdrec)   args=(-m CCDRec) ;;
-  *) echo "accuracy.sh: variant is '$variant', expected bpr, lightgcn, freedom, dma, dma-ndi or ccdrec" >&2; exit 2 ;;
+  ccdrec-mcdrec) args=(-m CCDRec --set backbone=MCDRec) ;;
+  *) echo "accuracy.sh: variant is '$variant', expected bpr, lightgcn, freedom, dma, dma-ndi, ccdrec or ccdrec-mcdrec" >&2; exit 2 ;;
 esac
 # The released Sports settings: dtau 10, a first stage of 5 epochs (1-5: it ends before epoch 6), tau_end 75.
-case "$(basename "$data")-$variant" in sports-ccdrec) args+=(--set dtau=10 --set first_stage=6 --set tau_end=75) ;; esac
+case "$(basename "$data")-$variant" in sports-ccdrec | sports-ccdrec-mcdrec) args+=(--set dtau=10 --set first_stage=6 --set tau_end=75) ;; esac
 suffix=
 for s in ${CCDREC_SET:-}; do  # after the variant's own: the later setting wins
   args+=(--set "$s")

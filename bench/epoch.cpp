@@ -60,6 +60,7 @@ const std::vector<Case> kCaseList = {
     {"MG", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.use_mg = true; }},
     {"CCDRec", "CCDRec", [](Settings&) {}},
     {"CCDRec(LATTICE)", "CCDRec", [](Settings& s) { s.backbone = "LATTICE", s.reg_weight = 1e-5; }},
+    {"CCDRec(MCDRec)", "CCDRec", [](Settings& s) { s.backbone = "MCDRec"; }},
     // The last stage of the curriculum, in which the pool is the model's own item matrix of the step: its step
     // propagates all items.
     {"CCDRec own pool", "CCDRec", [](Settings& s) { s.tau_end = 0; }},

@@ -55,6 +55,7 @@ const std::vector<CountedCase> kCaseList = {
     {"CCDRec", "CCDRec", [](Settings&) {}},
     {"FREEDOM", "FREEDOM", [](Settings&) {}},
     {"LATTICE", "LATTICE", [](Settings&) {}},
+    {"DGD", "CCDRec", [](Settings& s) { s.backbone = "MCDRec", s.dma = s.ndi = s.cns = false; }},
     {"LightGCN", "LightGCN", [](Settings&) {}},
     {"LightGCN+MixGCF", "LightGCN", [](Settings& s) { s.sampler = "mixgcf"; }},
     {"LightGCN+DNS", "LightGCN", [](Settings& s) { s.sampler = "dns", s.negative_stats = 256; }},

@@ -44,9 +44,10 @@ record lightgcn-dns-top3 "$out/demo" LightGCN "${batch[@]}" --set sampler=dns --
 record freedom-mixgcf-mg "$out/demo" FREEDOM "${batch[@]}" --set sampler=mixgcf --set use_mg=true
 record ccdrec-dma-dns "$out/demo" CCDRec "${batch[@]}" --set ndi=false --set cns=false --set sampler=dns
 record ccdrec-mg "$out/demo" CCDRec "${batch[@]}" "${soon[@]}" --set use_mg=true
-record planted "$out/tiny" CCDRec --set train_batch_size=256 --set candidate_ratio=0.5 "${soon[@]}"
+record ccdrec-mcdrec "$out/demo" CCDRec "${batch[@]}" "${soon[@]}" --set backbone=MCDRec
+record planted "$out/tiny" CCDRec --set train_batch_size=256 --set candidate_ratio=0.5 "${soon[@]}" --set backbone=MCDRec
 runs=()
 for name in bpr lightgcn freedom freedom-reg ccdrec ccdrec-soon ccdrec-dma ccdrec-dma-ndi \
-  bpr-popularity lightgcn-dns lightgcn-dns-top3 freedom-mixgcf-mg ccdrec-dma-dns ccdrec-mg; do runs+=("$out/$name.safetensors"); done
+  bpr-popularity lightgcn-dns lightgcn-dns-top3 freedom-mixgcf-mg ccdrec-dma-dns ccdrec-mg ccdrec-mcdrec; do runs+=("$out/$name.safetensors"); done
 exec "$python" -W ignore bench/pytorch/parity.py "${runs[@]}" --data "$out/demo" --plant "$out/planted.safetensors" "$out/tiny" \
   --report "${REPORT:-bench/results/parity}" --dtype "${DTYPE:-float64}"

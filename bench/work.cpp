@@ -135,6 +135,8 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   }
   // Once an epoch. Pruning: a key for each edge, read and written, then the kept ones twice into a CSR.
   if (kept < 1) prune += {0, 16 * E + 2 * kept * E * 8};
+  // DGD: a dot product an edge, a row of either table each, and the degrees of all edges and of the kept ones.
+  if (o.denoises) prune += {2 * E * d + 2 * N * d, E * (12 + row) + N * row + 12 * E * (1 + kept)};
   // modality maps of all items, then T steps of 3 products (1,d)(d,d) an item; noise about 20 flop a value; four
   // snapshots
   if (o.fuses) { reverse += {2 * I * F * d + I * s.timesteps * (6 * d * d + 20 * d), 4 * I * F + 4 * I * row}; }

@@ -9,6 +9,7 @@
 #include "kernels/adam.h"
 #include "kernels/batch.h"
 #include "kernels/bpr.h"
+#include "kernels/denoise.h"
 #include "kernels/diffusion.h"
 #include "kernels/encoder.h"
 #include "kernels/estimator.h"
@@ -78,6 +79,8 @@
   X(negatives)                 /* uniform negatives                                    sample.h */    \
   X(unseen_items)              /* uniform items the user lacks                         sample.h */    \
   X(prune)                     /* degree-sensitive edge pruning                        sample.h */    \
+  X(edge_cosines)              /* edges weighed by their ends' likeness                denoise.h */   \
+  X(prune_weighted)            /* pruning by weighted degrees                          denoise.h */   \
   X(candidates)                /* candidate set of a batch                             sample.h */    \
   X(similar_negative)          /* curricular negatives                                 sample.h */    \
   X(hardest_negative)          /* best-scored of drawn items: DNS, MixGCF              hard.h */      \
@@ -111,6 +114,8 @@
   X(encoder_reverse_scratch)       \
   X(shuffle_scratch)               \
   X(prune_scratch)                 \
+  X(edge_cosines_scratch)          \
+  X(prune_weighted_scratch)        \
   X(candidates_scratch)            \
   X(similar_negative_scratch)      \
   X(negative_ranks_scratch)        \

@@ -10,8 +10,8 @@
 // unseen_items      NDI without CNS: out (B) uniform over all I items outside train row users[b] (same redraw rule,
 //                   falls back to any).
 // prune             keep floor(E (1-rho)) edges without replacement, probability ~ w_e =
-//                   1/sqrt((deg_u+1e-7)(deg_i+1e-7)): exponential race,
-//                   key = -portable_log(1-u)/w_e (u of 24 bits; ties go to the lower edge), the n_keep smallest; then
+//                   1/sqrt((deg_u+1e-7)(deg_i+1e-7)): exponential race, key = arrival_time,
+//                   -portable_log(1-u)/w_e (u of 24 bits; ties go to the lower edge), the n_keep smallest; then
 //                   degrees of the kept edges, values 1/sqrt((deg+1e-7)(deg+1e-7)), and the symmetric (N,N) CSR with
 //                   users first. Edges are given sorted by (user, item), distinct.
 // candidates        out (C): uniform over 0..I-1 with replacement, sorted ascending (address row = position before
@@ -26,6 +26,9 @@
 // Order    integers only, or fixed sums (similarities as gemm): same bits for any thread count, and on a GPU.
 // Cost     similar_negative 2 B C d flop, tiles of candidates; nothing (B,C) leaves the cache.
 #pragma once
+#include <algorithm>
+#include <cmath>
+
 #include "kernels/ctx.h"
 #include "kernels/rng.h"
 
@@ -35,6 +38,16 @@ struct EdgeList {  // training pairs, distinct, sorted by (user, item)
   const float* weight = nullptr;  // w_e
   int64_t n = 0, users = 0, items = 0;
 };
+// How many edges prune keeps.
+inline int64_t kept_edges(int64_t edges, double rho) {
+  return rho <= 0 ? edges : std::clamp(int64_t(std::floor(double(edges) * (1.0 - rho))), int64_t(0), edges);
+}
+// When an edge of weight w arrives that drew x, as bits: it is not negative, so the bits order as the times do. One of
+// no weight, or of one that is no number, comes at infinity.
+CCDREC_HD inline uint32_t arrival_time(uint32_t x, float w) {
+  const float wait = -portable_log(1.0f - uniform01(x)), t = (wait > 0.0f ? wait : 0.0f) / w + 0.0f;
+  return t == t ? std::bit_cast<uint32_t>(t) : 0x7f800000u;
+}
 }  // namespace ccdrec
 
 namespace ccdrec::cpu {

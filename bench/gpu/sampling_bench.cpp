@@ -45,6 +45,13 @@ void draws(Bench& b) {
   b.measure("draws: prune", fmt::format("{} edges, rho 0.8", E), 60.0 * double(E), 0, [&] {
     dev.ops.prune(dev.ctx, pruned.mutable_view(), g.edges(), 0.8, Stream{1, Use::prune});
   });
+  const DeviceMatrix p(dev, g.pairs.shape.U, d), x(dev, I, d);
+  Array<float> a(dev, E);
+  b.measure("draws: edge_cosines", fmt::format("{} edges", E), double(E) * (12 + 4 * d), 2.0 * double(E) * d,
+            [&] { dev.ops.edge_cosines(dev.ctx, a.p(), g.edges(), p, x, 0.3f); });
+  b.measure("draws: prune_weighted", fmt::format("{} edges, rho 0.8", E), 120.0 * double(E), 0, [&] {
+    dev.ops.prune_weighted(dev.ctx, pruned.mutable_view(), g.edges(), a.p(), false, 0.8, Stream{1, Use::prune});
+  });
   b.measure("draws: negatives", fmt::format("B {}", B), 8.0 * double(B), 0, [&] {
     dev.ops.negatives(dev.ctx, negatives.p(), users.p(), B, 1, 0, g.train(), items.p(), I, Stream{1, Use::neg_uniform});
   });
@@ -112,7 +119,9 @@ void sampling(Bench& b) {
                                   std::tuple(int64_t(63001), int64_t(512), int64_t(6300)),
                                   std::tuple(int64_t(1000000), int64_t(2048), int64_t(100000))})
       similar(b, I, B, C);
-  if (b.wanted({"draws", "shuffle", "prune", "negatives", "unseen_items", "candidates", "draw_timesteps"})) draws(b);
+  if (b.wanted({"draws", "shuffle", "prune", "edge_cosines", "prune_weighted", "negatives", "unseen_items",
+                "candidates", "draw_timesteps"}))
+    draws(b);
   if (b.wanted({"hardest_negative", "draw_mixing", "mixed_bpr", "popular_negatives", "negative_ranks"})) hard(b);
 }
 

@@ -23,6 +23,30 @@ void prune(benchmark::State& state, Shape shape, double rho) {
   state.SetItemsProcessed(state.iterations() * int64_t(p.user.size()));
 }
 
+// DGD: the edges' weights by two random tables, and the graph that follows from them.
+void edge_cosines(benchmark::State& state, Shape shape) {
+  constexpr int64_t d = 64;
+  const SkewedPairs pairs = skewed_pairs(shape);
+  const auto p = random_floats(shape.U * d), x = random_floats(shape.I * d);
+  std::vector<float> a(pairs.user.size());
+  Ctx ctx(threads());
+  for (auto _ : state)
+    cpu::edge_cosines(ctx, a.data(), pairs.edges(), {p.data(), shape.U, d}, {x.data(), shape.I, d}, 0.3f);
+  state.SetItemsProcessed(state.iterations() * int64_t(a.size()));
+}
+
+void prune_weighted(benchmark::State& state, Shape shape, double rho) {
+  const SkewedPairs p = skewed_pairs(shape);
+  UserItemGraph graph(p, 0);
+  std::vector<float> a = random_floats(int64_t(p.user.size()));
+  for (float& x : a) x = 1 + 0.3f * x;
+  Ctx ctx(threads());
+  uint32_t epoch = 0;
+  for (auto _ : state)
+    cpu::prune_weighted(ctx, graph.room, p.edges(), a.data(), false, rho, Stream{1, Use::prune, epoch++});
+  state.SetItemsProcessed(state.iterations() * int64_t(p.user.size()));
+}
+
 void negatives(benchmark::State& state, Shape shape, int64_t B, int n_neg) {
   const SkewedPairs p = skewed_pairs(shape);
   const auto users = random_ids(B, shape.U, 0);
@@ -76,6 +100,10 @@ BENCHMARK_CAPTURE(shuffle, sports, 218409)->UseRealTime()->Unit(benchmark::kMicr
 BENCHMARK_CAPTURE(prune, baby, kBaby, 0.8)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(prune, sports, kSports, 0.8)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(prune, sports_all_kept, kSports, 0.0)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(prune_weighted, baby, kBaby, 0.8)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(prune_weighted, sports, kSports, 0.8)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(edge_cosines, baby, kBaby)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK_CAPTURE(edge_cosines, sports, kSports)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(negatives, sports_512x2, kSports, 512, 2)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(negatives, sports_2048x1, kSports, 2048, 1)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK_CAPTURE(candidates, sports, 1835, 18357)->UseRealTime()->Unit(benchmark::kMicrosecond);

@@ -62,6 +62,8 @@ struct Settings {
   std::vector<double> mm_weights;  // one per modality, overrides mm_image_weight; must sum to 1
   double lambda_coeff = 0.9;       // LATTICE: share of the frozen graph
   double dropout = 0.8;            // rho: share of edges pruned per epoch
+  std::string dgd = "on";          // MCDRec: edges weighed before: off (as FREEDOM) | on | direct
+  double dgd_tau = 0.3;            // tau of a = 1 + tau cos
   std::string graph_cache;         // folder for kNN lists; "" = none
 
   // CCDRec

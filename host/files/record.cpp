@@ -42,6 +42,7 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   const int64_t items = std::min(E * (1 + s.n_neg), steps * I);  // distinct within their steps
   int64_t words = E * (4 + s.n_neg) + steps * 11 + (data.n_users) * (1 + 2 * kListed);
   if (o.prune > 0) words += 2 * E;
+  if (o.denoises) words += E;
   if (o.hard && o.chooses) words += E * (o.mixes ? 2 * (o.layers + 1) : 1);
   if (o.popular) words += E;
   if (o.searches) words += steps * std::max<int64_t>(1, int64_t(s.candidate_ratio * double(I)));
@@ -183,6 +184,7 @@ void Recorder::epoch(const EpochReport& report) {
         edges[size_t(e)] = int32_t(u), edges[kept + size_t(e)] = int32_t(g.graph.col[size_t(e)] - data_.n_users);
     out_.indices(at + "edges", {2, int64_t(kept)}, std::move(edges));
   }
+  if (const Shown* const a = shown.find("dgd.edge_weight")) out_.floats(at + "edge_weights", a->shape, a->floats);
   if (model.model().reverses()) add_reverse_noise(at, report.epoch);
   if (report.evaluated) add_lists(at);
   nlohmann::json j = {{"negatives", report.negatives}, {"evaluated", report.evaluated}};

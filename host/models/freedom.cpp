@@ -9,7 +9,9 @@ void Freedom::outline(Outline& o, const Settings& s) {
 }
 
 // S before all else: building it takes memory for a while.
-Freedom::Freedom(const Setup& z, Start start) : Freedom(z, start, z.graphs.items()) {}
+Freedom::Freedom(const Setup& z, Start start) : Freedom(z, start, z.graphs.items()) {
+  if (z.s.dropout > 0) train_on(z, std::make_unique<PrunedGraph>(z, z.s.dropout));
+}
 
 Freedom::Freedom(const Setup& z, Start start, const HostCsr& s)
     : Backbone(z, start, Tables::Init::xavier_uniform),
@@ -17,18 +19,31 @@ Freedom::Freedom(const Setup& z, Start start, const HostCsr& s)
       item_graph_(z, s, z.s.n_mm_layers),
       propagation_(z, z.s.n_ui_layers),
       read_(z) {
-  if (z.s.dropout > 0) {
-    pruned_.emplace(z, z.s.dropout);
-    z.notes.push_back("training graph: " + std::to_string(pruned_->kept_edges()) + " of " +
-                      std::to_string(z.graphs.train.nnz()) + " edges kept per epoch");
-  }
   if (!projects()) return;
   x_ = Matrix(z.dev, z.item_slots(), z.width());
   for (size_t m = 0; m < z.data.features.size(); ++m) d_x_.emplace_back(z.dev, z.item_slots(), z.width());
 }
 
+void Freedom::train_on(const Setup& z, std::unique_ptr<EpochGraph> graph) {
+  of_epoch_ = std::move(graph);
+  z.notes.push_back("training graph: " + std::to_string(of_epoch_->kept_edges()) + " of " +
+                    std::to_string(z.graphs.train.nnz()) + " edges kept per epoch" + of_epoch_->about());
+}
+
 void Freedom::begin_epoch(int epoch) {
-  if (pruned_) pruned_->begin_epoch(epoch);
+  if (of_epoch_) of_epoch_->begin_epoch(epoch);
+}
+
+void Freedom::rebuild(int, CMat guide) {
+  if (of_epoch_) of_epoch_->rebuild(CMat(tables_.ego()).slice(0, U_), guide ? guide : q());
+}
+
+void Freedom::assemble(int epoch) {
+  if (of_epoch_) of_epoch_->assemble(epoch);
+}
+
+void Freedom::kept(std::vector<Kept>& all) {
+  if (of_epoch_) of_epoch_->kept(all);
 }
 
 // --- forward ---------------------------------------------------------------------------------------------------------
@@ -105,7 +120,8 @@ void Freedom::represent_all() {
 }
 
 void Freedom::graphs(Watch& w) {
-  if (propagation_.layers() > 0) w.graph("graph.user_item", graph(), pruned_.has_value());
+  if (propagation_.layers() > 0) w.graph("graph.user_item", graph(), of_epoch_ != nullptr);
+  if (of_epoch_) of_epoch_->show(w);
   item_graph_.graphs(w);
 }
 

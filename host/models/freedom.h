@@ -2,7 +2,7 @@
 // added what their neighbours in content make of their table, over a graph that is built once and frozen; and, with a
 // weight, a ranking loss of the users with the items' mapped features.
 #pragma once
-#include <optional>
+#include <memory>
 
 #include "host/models/backbone.h"
 #include "host/models/outline.h"
@@ -19,6 +19,8 @@ class Freedom : public Backbone {
 
   bool projects() const override { return reg_ > 0; }
   void begin_epoch(int epoch) override;
+  void rebuild(int epoch, CMat guide) override;
+  void assemble(int epoch) override;
   void touch(RowList nodes) override;
   CMat items() override { return item_graph_.forward(q()); }
   void forward(bool keep_layers) override;
@@ -31,24 +33,28 @@ class Freedom : public Backbone {
   void finish_backward(const Slots&, Modalities*, double* loss) override;
   CMat items_all() override { return item_graph_.all(q()); }
   void represent_all() override;
+  void kept(std::vector<Kept>&) override;
   void graphs(Watch&) override;
   void show(Watch&) override;
 
+ protected:
+  Freedom(const Setup&, Start, const HostCsr& s);            // every edge is kept ..
+  void train_on(const Setup&, std::unique_ptr<EpochGraph>);  // .. where this is not called, at the end
+
  private:
-  Freedom(const Setup&, Start, const HostCsr& s);
   void propagate_back() override;
   // of what the item graph adds to the items
   CMat g_items() const { return by_layer_ ? g_items_.mat() : propagation_.g().slice(U_, I_); }
-  Csr graph() const { return pruned_ ? pruned_->view() : propagation_.whole(); }
+  Csr graph() const { return of_epoch_ ? of_epoch_->view() : propagation_.whole(); }
 
   double reg_;  // weight of the modality terms
   ItemGraph item_graph_;
   Propagation propagation_;
-  std::optional<PrunedGraph> pruned_;  // none: every edge is kept
+  std::unique_ptr<EpochGraph> of_epoch_;  // null: every edge is kept
   ReadRows read_;
-  Matrix x_;                 // (B (1+n_neg),d) mapped features by slot: positives, random negatives
-  std::vector<Matrix> d_x_;  // a modality each: their gradient
-  Matrix g_items_;           // (I,d) sum of the gradients of H and of the layers
+  Matrix x_;                              // (B (1+n_neg),d) mapped features by slot: positives, random negatives
+  std::vector<Matrix> d_x_;               // a modality each: their gradient
+  Matrix g_items_;                        // (I,d) sum of the gradients of H and of the layers
 };
 
 }  // namespace ccdrec

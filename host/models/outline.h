@@ -10,6 +10,8 @@ struct Outline {
   int layers = 0;               // of the user-item propagation
   bool propagates = false;      // H is an array of its own
   double prune = 0;             // share of the edges left out each epoch
+  bool may_denoise = false;     // DGD can weigh the edges before ..
+  bool denoises = false;        // .. and does
   int item_layers = 0;          // of the item graph; 0: there is none
   bool learned_graph = false;   // the item graph is LATTICE's
   bool start_room = false;      // the items' start is not Q

@@ -183,7 +183,7 @@ void name_idle_keys(KeyTable& table) {
       for (const char* name : names)
         if (k.name == name) k.idle = why;
   };
-  static constexpr const char *kNoGraph = "only the backbones FREEDOM and LATTICE have an item graph",
+  static constexpr const char *kNoGraph = "only the backbones FREEDOM, MCDRec and LATTICE have an item graph",
                               *kNoDiffusion = "dma and ndi are off, so there is no diffusion",
                               *kNoSampler = "cns is off";
   static constexpr const char* kNothingPropagated = "the backbone BPR propagates nothing";
@@ -217,11 +217,21 @@ void name_idle_keys(KeyTable& table) {
     return learned(s) ? nullptr : "only the backbone LATTICE has a frozen graph beside a learned one";
   });
   idle({"dropout"}, [](const Settings& s) {
-    return item_graph(s) && !learned(s) ? nullptr : "only the backbone FREEDOM prunes its graph";
+    return item_graph(s) && !learned(s) ? nullptr : "only the backbones FREEDOM and MCDRec prune their graph";
+  });
+  static const auto not_denoised = [](const Settings& s) {
+    return !outline_of(s).may_denoise ? "DGD belongs to the backbone MCDRec"
+           : s.dropout == 0           ? "dropout is 0, so every edge is kept"
+                                      : nullptr;
+  };
+  idle({"dgd"}, [](const Settings& s) { return not_denoised(s); });
+  idle({"dgd_tau"}, [](const Settings& s) {
+    const char* const why = not_denoised(s);
+    return why ? why : s.dgd == "off" ? "dgd is off" : nullptr;
   });
   idle({"reg_weight"}, [](const Settings& s) {
     return find_system(s.model)->wraps && !item_graph(s)
-               ? "CCDRec's objective has a regulariser with the backbones FREEDOM and LATTICE alone"
+               ? "CCDRec's objective has a regulariser with the backbones FREEDOM, MCDRec and LATTICE alone"
                : nullptr;
   });
   idle({"modalities"}, [](const Settings& s) {
@@ -258,7 +268,12 @@ void name_idle_keys(KeyTable& table) {
 KeyTable build_table() {
   KeyTable t;
   t.group = "run";
-  t.choice("model", &Settings::model, system_names(), "what is trained (-m)");
+  ConfigKey& model = t.choice("model", &Settings::model, system_names(), "what is trained (-m)");
+  model.set = [choose = model.set](Settings& s, const ConfigValue& v) {
+    const char* const why = v.items.size() == 1 ? why_not_built(v.items[0]) : nullptr;
+    if (why) throw UserError(fmt::format("{}: {} = {} {}", v.origin, v.key, v.text(), why));
+    choose(s, v);
+  };
   t.choice("backbone", &Settings::backbone, backbone_names(), "the recommender CCDRec's modules are put on").concerns =
       kModules;
   t.text("data_path", &Settings::data_path, true, "the data folder (-d)").resumable = true;
@@ -411,6 +426,12 @@ KeyTable build_table() {
   t.real("dropout", &Settings::dropout, {0, 1, false, true},
          "share of the user-item edges pruned, drawn anew each epoch")
       .concerns = kFeatures;
+  const size_t denoised = t.keys.size();
+  t.choice("dgd", &Settings::dgd, {"on", "off", "direct"},
+           "the backbone MCDRec: edges weighed by the last reverse process before they are pruned; direct: each by its "
+           "own weight too; off: as FREEDOM");
+  t.real("dgd_tau", &Settings::dgd_tau, {-1, 1, true, true}, "tau of an edge's weight 1 + tau cos(user, item)");
+  for (size_t i = denoised; i < t.keys.size(); ++i) t.keys[i].concerns = kModules, t.keys[i].written_if_idle = false;
   ConfigKey& cache =
       t.text("graph_cache", &Settings::graph_cache, true, "folder that keeps kNN lists between runs; empty: none");
   cache.concerns = kFeatures, cache.resumable = true;

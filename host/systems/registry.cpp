@@ -1,6 +1,7 @@
 #include "host/systems/registry.h"
 
 #include "data/error.h"
+#include "data/text.h"
 #include "host/ccdrec/cns.h"
 #include "host/ccdrec/dma.h"
 #include "host/ccdrec/pool_negatives.h"
@@ -8,6 +9,7 @@
 #include "host/models/freedom.h"
 #include "host/models/lattice.h"
 #include "host/models/lightgcn.h"
+#include "host/models/mcdrec.h"
 #include "host/samplers/dns.h"
 #include "host/samplers/mixgcf.h"
 #include "host/samplers/popularity.h"
@@ -43,6 +45,7 @@ constexpr const char* kModalityTerms = "weight of the BPR terms on mapped featur
 constexpr const char* kSquares = "weight of the squares of the batch's representations";
 const BackboneLine kBackbones[] = {
     {"FREEDOM", made<Freedom>, Freedom::outline, {}},
+    {"MCDRec", made<McdRec>, McdRec::outline, {}},
     {"LATTICE",
      made<Lattice>,
      Lattice::outline,
@@ -197,6 +200,13 @@ const std::vector<System> kSystems = {
      make_ccdrec,
      ccdrec_outline},
 };
+
+struct Unbuilt {
+  const char *name, *why;
+};
+constexpr Unbuilt kUnbuilt[] = {
+    {"MCDRec", "is not built yet on its own; CCDRec runs on its graph: -m CCDRec --set backbone=MCDRec"}};
+
 const System& system_named(const std::string& name) { return line_of(kSystems, "model", name); }
 
 }  // namespace
@@ -221,6 +231,12 @@ std::vector<std::string> system_names() {
   std::vector<std::string> names;
   for (const System& system : kSystems) names.emplace_back(system.name);
   return names;
+}
+
+const char* why_not_built(const std::string& model) {
+  for (const Unbuilt& u : kUnbuilt)
+    if (lower(model) == lower(u.name)) return u.why;
+  return nullptr;
 }
 
 std::vector<std::string> backbone_names() {

@@ -46,6 +46,8 @@ const System* find_system(const std::string& name);  // null: there is none
 std::span<const KeyMeaning> backbone_keys(const std::string& backbone);
 
 std::vector<std::string> system_names();
+// Of a name that the papers' tables have and the list has not: what is the matter with it; null: no such name.
+const char* why_not_built(const std::string& model);
 std::vector<std::string> backbone_names();  // what a system that wraps can be put on
 std::vector<std::string> sampler_names();   // none, and those that can be put on any system that ranks
 

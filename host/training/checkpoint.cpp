@@ -58,6 +58,8 @@ std::vector<Deciding> deciding_settings(const Settings& s) {
           {"image_weight", "mm_image_weight", text(s.mm_image_weight)},
           {"mm_weights", "mm_weights", mm},
           {"dropout", "dropout", text(s.dropout)},
+          {"dgd", "dgd", s.dgd, "on"},
+          {"dgd_tau", "dgd_tau", text(s.dgd_tau), "0.3"},
           {"dma", "dma", text(s.dma)},
           {"ndi", "ndi", text(s.ndi)},
           {"cns", "cns", text(s.cns)},

@@ -81,7 +81,8 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
     }
   }
   ops.shuffle_scratch(p, z.E);
-  if (o.prune > 0) ops.prune_scratch(p, z.E, z.kept_edges, z.N);
+  if (o.prune > 0 && !o.denoises) ops.prune_scratch(p, z.E, z.kept_edges, z.N);
+  if (o.denoises) ops.edge_cosines_scratch(p, z.N), ops.prune_weighted_scratch(p, z.E, z.kept_edges, z.N);
   if (o.item_layers && !o.start_room) ops.merge_rows_scratch(p, 2 * z.I);
   ops.group_scratch(p, z.B * (2 + s.n_neg + (o.hard ? 1 : 0)));
   if (o.maps_items)

@@ -31,6 +31,9 @@ const Named case_models[] = {
     {"CCDRec, two negatives, modality loss", [](Settings& s) { s.n_neg = 2, s.reg_weight = 1e-2; }},
     {"CCDRec, fixed features", [](Settings& s) { s.train_features = false; }},
     {"CCDRec on LightGCN", [](Settings& s) { s.backbone = "LightGCN"; }},
+    {"CCDRec on MCDRec", [](Settings& s) { s.backbone = "MCDRec"; }},
+    {"CCDRec on MCDRec, direct, CNS alone",
+     [](Settings& s) { s.backbone = "MCDRec", s.dgd = "direct", s.dma = s.ndi = false; }},
     {"CCDRec with the encoder", [](Settings& s) { s.estimator = "transformer", s.estimator_heads = 2; }},
     {"omega 0", [](Settings& s) { s.omega = 0; }},
     {"DMA", [](Settings& s) { s.ndi = s.cns = false; }},
@@ -197,7 +200,7 @@ TEST(Case, OnAGpuToo) {
   if (!gpu_info().usable) GTEST_SKIP() << "no GPU, no emulator";
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  for (const char* name : {"FREEDOM", "CCDRec", "FREEDOM, MixGCF, Mirror Gradient"}) {
+  for (const char* name : {"FREEDOM", "CCDRec", "CCDRec on MCDRec", "FREEDOM, MixGCF, Mirror Gradient"}) {
     SCOPED_TRACE(name);
     Settings s = case_settings(model_named(name));
     s.device = "cuda";

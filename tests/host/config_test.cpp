@@ -496,10 +496,11 @@ TEST(Config, TheFileOfInteractionsIsWrittenWhereItIsNamed) {
 }
 
 // Runs without them are written as they were before there were any.
-TEST(Config, KeysOfHardNegativesAreWrittenWhereTheyAreInUse) {
+TEST(Config, KeysThatCameLaterAreWrittenWhereTheyAreInUse) {
   const Folder dir;
-  const std::vector<std::string> all = {"use_mg",       "alpha1", "alpha2",           "beta",  "sampler",
-                                        "n_candidates", "top_m",  "popularity_power", "omega", "negative_stats"};
+  const std::vector<std::string> all = {"use_mg",  "alpha1",         "alpha2", "beta",
+                                        "sampler", "n_candidates",   "top_m",  "popularity_power",
+                                        "omega",   "negative_stats", "dgd",    "dgd_tau"};
   const auto written = [&](const std::vector<std::string>& set) {
     const std::string text = config_yaml(of(set));
     std::vector<std::string> keys;
@@ -519,6 +520,8 @@ TEST(Config, KeysOfHardNegativesAreWrittenWhereTheyAreInUse) {
   EXPECT_EQ(written({"ndi=false", "cns=false", "sampler=dns"}), (Keys{"sampler", "n_candidates", "top_m", "omega"}));
   EXPECT_EQ(written({"model=BPR", "use_mg=true"}), (Keys{"use_mg", "alpha1", "alpha2", "beta"}));
   EXPECT_EQ(written({"model=BPR", "negative_stats=0"}), Keys{"negative_stats"});
+  EXPECT_EQ(written({"backbone=MCDRec"}), (Keys{"omega", "dgd", "dgd_tau"}));
+  EXPECT_EQ(written({"backbone=MCDRec", "dgd=off"}), (Keys{"omega", "dgd"}));
 }
 
 TEST(Config, OmegaHasAnotherDefaultWithASampler) {
@@ -575,7 +578,11 @@ TEST(Config, KeysThatOtherSettingsSwitchOffAreNoted) {
     const char *key, *why;
   };
   const Case cases[] = {
-      {{"backbone=LightGCN", "dropout=0.5"}, "dropout", "FREEDOM prunes"},
+      {{"backbone=LightGCN", "dropout=0.5"}, "dropout", "FREEDOM and MCDRec prune"},
+      {{"dgd=direct"}, "dgd", "the backbone MCDRec"},
+      {{"dgd_tau=0.2"}, "dgd_tau", "the backbone MCDRec"},
+      {{"backbone=MCDRec", "dropout=0", "dgd=off"}, "dgd", "dropout is 0"},
+      {{"backbone=MCDRec", "dgd=off", "dgd_tau=0.2"}, "dgd_tau", "dgd is off"},
       {{"backbone=LightGCN", "knn_k=5"}, "knn_k", "FREEDOM"},
       {{"backbone=LightGCN", "reg_weight=0.1"}, "reg_weight", "FREEDOM"},
       {{"backbone=BPR", "n_ui_layers=3"}, "n_ui_layers", "propagates nothing"},
@@ -607,6 +614,8 @@ TEST(Config, KeysThatOtherSettingsSwitchOffAreNoted) {
     EXPECT_NE(got.notes[0].find(c.why), std::string::npos) << got.notes[0];
   }
   EXPECT_TRUE(of({"cns=false", "kappa=0.1", "dtau=5"}).notes.empty()) << "the values they have anyway";
+  EXPECT_TRUE(
+      of({"backbone=MCDRec", "dgd=direct", "dgd_tau=-0.5", "dropout=0.5", "knn_k=5", "reg_weight=0.1"}).notes.empty());
   EXPECT_TRUE(of({"ndi_negative=index", "cns=false"}).notes.empty());
   EXPECT_TRUE(of({"device=cpu", "spmm=own"}).notes.empty());
   EXPECT_TRUE(of({"spmm=cusparse"}).notes.empty());

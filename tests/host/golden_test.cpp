@@ -17,6 +17,7 @@
 
 #include "host/base/safetensors.h"
 #include "host/files/step.h"
+#include "tests/kernels/chi_square.h"
 #include "tests/support.h"
 #include "tests/temp_folder.h"
 
@@ -299,6 +300,56 @@ TEST(Golden, CurricularSelectionAgreesWithTheIndependentProgram) {
     }
     EXPECT_EQ(most, x.k());
     EXPECT_GT(none, 0);
+  }
+}
+
+// dgd.safetensors: DGD's edge weights, what edges are kept by, and the values of those kept. Where one edge alone
+// is kept, each is it as often as its weight says.
+TEST(Golden, DenoisingAgreesWithTheIndependentProgram) {
+  const TensorFile file = read_safetensors(kGolden + "/dgd.safetensors");
+  const auto numbers = [&](const std::string& name) { return values(file.tensors.at(name)); };
+  const TensorData &users = file.tensors.at("param.user_embedding.weight"), &guide = file.tensors.at("x");
+  const std::vector<double> want_weight = numbers("weight");
+  const int64_t U = users.shape[0], d = users.shape[1], I = guide.shape[0], E = int64_t(want_weight.size());
+  const int32_t *const pairs = file.tensors.at("edges").i32(), *const kept = file.tensors.at("kept").i32();
+  const std::vector<int32_t> user(pairs, pairs + E), item(pairs + E, pairs + 2 * E);
+  const int64_t n = file.tensors.at("kept").shape[0];
+  std::vector<int32_t> kept_user, kept_item;
+  for (int64_t j = 0; j < n; ++j)
+    kept_user.push_back(user[size_t(kept[j])]), kept_item.push_back(item[size_t(kept[j])]);
+  for (const Device& dev : fast_devices()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    const EdgeList all{user.data(), item.data(), nullptr, E, U, I},
+        some{kept_user.data(), kept_item.data(), nullptr, n, U, I};
+    std::vector<float> a(static_cast<size_t>(E)), a_kept;
+    dev.ops->edge_cosines(ctx, a.data(), all, CMat(users.f32(), U, d), CMat(guide.f32(), I, d),
+                          std::stof(file.metadata.at("tau")));
+    for (int64_t e = 0; e < E; ++e) EXPECT_NEAR(a[size_t(e)], want_weight[size_t(e)], 2e-7) << "edge " << e;
+    for (int64_t j = 0; j < n; ++j) a_kept.push_back(a[size_t(kept[j])]);
+    for (const bool direct : {false, true}) {
+      const std::string form = direct ? "direct." : "";
+      std::vector<int64_t> row_ptr(size_t(U + I + 1));
+      std::vector<int32_t> col(size_t(2 * E));
+      std::vector<float> val(size_t(2 * E));
+      const MutableCsr out{U + I, U + I, row_ptr.data(), col.data(), val.data(), 2 * E};
+      dev.ops->prune_weighted(ctx, out, some, a_kept.data(), direct, 0, Stream{1, Use::prune});
+      const std::vector<double> want = numbers(form + "value");
+      ASSERT_EQ(row_ptr[size_t(U)], n);
+      for (int64_t j = 0; j < n; ++j) {
+        EXPECT_EQ(col[size_t(j)], U + kept_item[size_t(j)]);
+        EXPECT_NEAR(val[size_t(j)], want[size_t(j)], 5e-7 * want[size_t(j)]) << "kept edge " << j << form;
+      }
+      if (dev.family != "cpu" || dev.threads > 1) continue;  // the same bits elsewhere (tests/kernels/prune_test.cpp)
+      const std::vector<double> share = numbers(form + "probability");
+      std::vector<int64_t> seen(share.size());
+      for (uint32_t epoch = 0; epoch < 20000; ++epoch) {
+        dev.ops->prune_weighted(ctx, out, all, a.data(), direct, 1 - 1.5 / double(E), Stream{1, Use::prune, epoch});
+        for (size_t e = 0; e < seen.size(); ++e)
+          seen[e] += row_ptr[size_t(user[e]) + 1] > row_ptr[size_t(user[e])] && col[0] == U + item[e];
+      }
+      EXPECT_TRUE(counts_fit(seen, share)) << form;
+    }
   }
 }
 

@@ -42,7 +42,10 @@ const Named kModels[] = {
     hard_models[3],
     lattice_models[0],
     lattice_models[1],
-    lattice_models[2]};
+    lattice_models[2],
+    denoised_models[0],
+    denoised_models[1],
+    denoised_models[2]};
 
 Settings small(const Named& m, const char* device) {
   Settings s;
@@ -274,27 +277,28 @@ TEST(SlowGpu, ReplayedStepsAreTheDirectOnes) {
 
 TEST(SlowGpu, ResumedInTheMiddleItTakesTheSameCourseBitForBit) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
-  const Named& m = kModels[4];
-  const Folder dir;
-  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  const Settings s = small(m, "cuda");
-  Trainer unbroken(s, data);
-  unbroken.run({});
-  for (const int stop_after : {3, 9, 22}) {
-    SCOPED_TRACE(stop_after);
-    int steps = 0;
-    TrainHooks hooks;
-    hooks.on_step = [&](int, int64_t, int64_t) { ++steps; };
-    hooks.interrupted = [&] { return steps == stop_after; };
-    {
-      Trainer first(s, data);
-      EXPECT_EQ(first.run(hooks).reason, StopReason::interrupted);
-      first.save_state(dir / "last.safetensors");
+  for (const Named& m : {kModels[4], denoised_models[0]}) {
+    const Folder dir;
+    const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+    const Settings s = small(m, "cuda");
+    Trainer unbroken(s, data);
+    unbroken.run({});
+    for (const int stop_after : {3, 9, 21}) {
+      SCOPED_TRACE(std::string(m.name) + ", " + std::to_string(stop_after));
+      int steps = 0;
+      TrainHooks hooks;
+      hooks.on_step = [&](int, int64_t, int64_t) { ++steps; };
+      hooks.interrupted = [&] { return steps == stop_after; };
+      {
+        Trainer first(s, data);
+        EXPECT_EQ(first.run(hooks).reason, StopReason::interrupted);
+        first.save_state(dir / "last.safetensors");
+      }
+      Trainer second(s, data);
+      second.load_state(dir / "last.safetensors");
+      second.run({});
+      EXPECT_TRUE(state_bytes(unbroken, dir) == state_bytes(second, dir));
     }
-    Trainer second(s, data);
-    second.load_state(dir / "last.safetensors");
-    second.run({});
-    EXPECT_TRUE(state_bytes(unbroken, dir) == state_bytes(second, dir));
   }
 }
 
@@ -302,7 +306,7 @@ TEST(SlowGpu, ResumedInTheMiddleItTakesTheSameCourseBitForBit) {
 TEST(SlowGpu, NoScheduleChangesABit) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  for (const Named& m : {kModels[2], kModels[4]}) {
+  for (const Named& m : {kModels[2], kModels[4], denoised_models[0]}) {
     SCOPED_TRACE(m.name);
     std::vector<std::vector<unsigned char>> states;
     for (const simt::Config& c :

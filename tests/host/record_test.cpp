@@ -33,7 +33,8 @@ const Named record_models[] = {
     {"MG(FREEDOM)+MixGCF", [](Settings& s) { s.model = "FREEDOM", s.use_mg = true, s.sampler = "mixgcf"; }},
     {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }},
     {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0.5; }},
-    {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }}};
+    {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
+    {"CCDRec(MCDRec)", [](Settings& s) { s.backbone = "MCDRec"; }}};
 
 // Nine steps an epoch; epochs 0 random, 1 the pool T/2, 2 the model's own.
 Settings record_settings(const Named& m) {
@@ -141,6 +142,7 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
         for (size_t k = 0; k < edges.size() / 2; ++k) kept.insert({edges[k], edges[edges.size() / 2 + k]});
         EXPECT_EQ(kept.size(), size_t(std::floor(double(training.size()) * 0.7)));
         for (const auto& pair : kept) EXPECT_TRUE(training.count(pair));
+        EXPECT_EQ(got.file.tensors.count(at + "edge_weights"), outline_of(s).denoises ? 1u : 0u);
       } else {
         EXPECT_FALSE(got.file.tensors.count(at + "edges"));
       }
@@ -158,6 +160,32 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
         }
       EXPECT_NEAR(recall / double(who.size()), got.epochs[size_t(e)]["test"]["recall@20"].get<double>(), 1e-12);
     }
+  }
+}
+
+// DGD: the weights of all training pairs. Those of epoch 0 are those of the initial parameters, later ones others.
+TEST(Record, HoldsTheWeightsOfTheEdges) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  const Recorded got = record(record_settings(record_models[12]), data, dir);
+  const HostCsr train = pairs_by_user(data.train, data.n_users, data.n_items);
+  const std::vector<float> p = values<float>(got.file, "initial.user_embedding.weight"),
+                           q = values<float>(got.file, "initial.item_id_embedding.weight");
+  std::vector<float> before;
+  for (int e = 0; e < 3; ++e) {
+    const std::vector<float> a = values<float>(got.file, "epoch." + std::to_string(e) + ".edge_weights");
+    ASSERT_EQ(a.size(), train.col.size());
+    for (int64_t u = 0; u < train.rows && e == 0; ++u)
+      for (int64_t k = train.row_ptr[size_t(u)]; k < train.row_ptr[size_t(u) + 1]; ++k) {
+        double dot = 0, pp = 0, qq = 0;
+        for (size_t j = 0; j < 16; ++j) {
+          const double x = p[size_t(u) * 16 + j], y = q[size_t(train.col[size_t(k)]) * 16 + j];
+          dot += x * y, pp += x * x, qq += y * y;
+        }
+        ASSERT_NEAR(a[size_t(k)], 1 + 0.3 * dot / std::sqrt(pp * qq), 2e-7);
+      }
+    EXPECT_NE(a, before);
+    before = a;
   }
 }
 

@@ -49,6 +49,17 @@ inline constexpr Named lattice_models[] = {
        s.backbone = "LATTICE", s.reg_weight = 1e-3, s.lambda_coeff = 0.5, s.dtau = 1, s.tau_end = 2, s.timesteps = 6;
      }}};
 
+// CCDRec on the graph of MCDRec: with all modules, guided by Q alone, and with the weights counted directly.
+inline constexpr Named denoised_models[] = {
+    {"CCDRec(MCDRec)",
+     [](Settings& s) { s.backbone = "MCDRec", s.dropout = 0.3, s.dtau = 1, s.tau_end = 3, s.timesteps = 6; }},
+    {"CCDRec(MCDRec) without modules",
+     [](Settings& s) { s.backbone = "MCDRec", s.dropout = 0.3, s.dma = s.ndi = s.cns = false; }},
+    {"DMA(MCDRec), direct, Transformer", [](Settings& s) {
+       s.backbone = "MCDRec", s.dropout = 0.3, s.ndi = s.cns = false, s.dgd = "direct", s.dgd_tau = -0.8;
+       s.estimator = "transformer", s.timesteps = 6;
+     }}};
+
 // All that a state holds, tensor by tensor.
 inline std::vector<unsigned char> state_bytes(Trainer& t, const Folder& dir) {
   t.save_state(dir / "state.safetensors");

@@ -57,12 +57,13 @@ TEST(Trainer, SameBitsWithOneTwoAndThreeThreads) {
   expect_same_bits_with_any_threads(trainer_models);
   expect_same_bits_with_any_threads(hard_models);
   expect_same_bits_with_any_threads(lattice_models);
+  expect_same_bits_with_any_threads(denoised_models);
 }
 
 template <class Models>
-void expect_same_course_when_resumed(const Models& models) {
+void expect_same_course_when_resumed(const Models& models, const std::vector<int>& stops = {9, 17, 21, 33}) {
   for (const Named& m : models)
-    for (const int stop_after : {9, 17, 21, 33}) {  // steps; 9 an epoch: at the end, in the middle, early and late
+    for (const int stop_after : stops) {  // steps; 9 an epoch: at the end, in the middle, early and late
       SCOPED_TRACE(std::string(m.name) + ", stopped after " + std::to_string(stop_after) + " steps");
       const Folder dir;
       const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
@@ -109,6 +110,107 @@ TEST(Trainer, ResumedBesideMirrorBatchesAndWithHardNegativesToo) { expect_same_c
 
 // The graph of the epoch is of parameters that are gone.
 TEST(Trainer, ResumedWithALearnedGraphToo) { expect_same_course_when_resumed(lattice_models); }
+// At the third step of epoch 2: the embeddings that its graph was made of are gone.
+TEST(Trainer, ResumedOnADenoisedGraphToo) { expect_same_course_when_resumed(denoised_models, {9, 21}); }
+
+std::map<std::string, std::vector<unsigned char>> tensors_of(const Settings& s, const Dataset& data,
+                                                             const Folder& dir) {
+  Trainer t(s, data);
+  t.run({});
+  t.save_state(dir / "state.safetensors");
+  std::map<std::string, std::vector<unsigned char>> all;
+  for (const auto& [name, tensor] : read_safetensors(dir / "state.safetensors").tensors)
+    if (name != "dgd.edge_weight") all[name] = tensor.bytes;
+  EXPECT_GT(all.size(), 5u);
+  return all;
+}
+
+// Spec mcdrec 11: off is FREEDOM bit for bit, and so is on without guidance. (The weights of FREEDOM's edges come from
+// the host's pow, those of DGD from a root: rounded to float they are the same.)
+TEST(Trainer, ADenoisedGraphWithoutGuidanceIsFreedoms) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  for (const Named& m : denoised_models) {
+    SCOPED_TRACE(m.name);
+    Settings s = trainer_settings(m);
+    const double tau = s.dgd_tau;
+    s.backbone = "FREEDOM";
+    const auto freedom = tensors_of(s, data, dir);
+    s.backbone = "MCDRec", s.dgd = "off";
+    EXPECT_TRUE(tensors_of(s, data, dir) == freedom);
+    for (const char* dgd : {"on", "direct"}) {
+      s.dgd = dgd, s.dgd_tau = 0;
+      EXPECT_TRUE(tensors_of(s, data, dir) == freedom) << dgd;
+      s.dgd_tau = tau;
+      EXPECT_FALSE(tensors_of(s, data, dir) == freedom) << dgd;
+    }
+    s.dropout = 0;
+    const auto whole = tensors_of(s, data, dir);
+    s.backbone = "FREEDOM";
+    EXPECT_TRUE(tensors_of(s, data, dir) == whole) << "the whole graph, whatever dgd says";
+  }
+}
+
+// The graph of an epoch from the definition: weights by P and the guide at its start - Q, and from the first reverse
+// process on what the last one made of it -, values by the weighted degrees of the edges kept.
+TEST(Trainer, TheDenoisedGraphFollowsTheLastReverseProcess) {
+  const Folder dir;
+  const int64_t U = 40, I = 30, d = 16;
+  const Dataset data = random_data(dir, U, I, 5, {12, 7});
+  const HostCsr pairs = pairs_by_user(data.train, U, I);
+  for (const Named& m : denoised_models) {
+    SCOPED_TRACE(m.name);
+    const Settings s = trainer_settings(m);
+    Trainer t(s, data);
+    Recommender& model = t.model();
+    for (int epoch = 0; epoch < 3; ++epoch) {
+      const std::vector<float> p = values_of(window_of(model, "user_embedding.weight")),
+                               q = values_of(window_of(model, "item_id_embedding.weight"));
+      const bool guided = epoch > 0 && model.model().reverses();
+      const std::vector<float> x = guided ? pool_of(t.device(), model, 3) : q;
+      ASSERT_EQ(x.size(), size_t(I * d));
+      EXPECT_EQ(x == q, !guided);
+      model.begin_epoch(epoch);
+      Watch shown(t.device());
+      model.model().graphs(shown);
+      const Shown* const weights = shown.find("dgd.edge_weight");
+      ASSERT_NE(weights, nullptr);
+      ASSERT_EQ(weights->floats.size(), pairs.col.size());
+      const HostCsr& kept = shown.graphs[0].graph;
+      EXPECT_TRUE(shown.graphs[0].of_epoch);
+      EXPECT_EQ(kept.nnz(), 2 * int64_t(std::floor(double(pairs.nnz()) * 0.7)));
+      std::vector<double> degree(size_t(U + I), 1e-7);
+      std::map<std::pair<int64_t, int64_t>, double> a;
+      for (int64_t u = 0; u < U; ++u)
+        for (int64_t e = pairs.row_ptr[size_t(u)]; e < pairs.row_ptr[size_t(u) + 1]; ++e) {
+          const int64_t i = pairs.col[size_t(e)];
+          double dot = 0, pp = 0, xx = 0;
+          for (int64_t j = 0; j < d; ++j) {
+            const double y = p[size_t(u * d + j)], z = x[size_t(i * d + j)];
+            dot += y * z, pp += y * y, xx += z * z;
+          }
+          const double want = 1 + s.dgd_tau * dot / std::sqrt(pp * xx);
+          EXPECT_NEAR(weights->floats[size_t(e)], want, 2e-7);
+          a[{u, U + i}] = want;
+        }
+      for (int64_t r = 0; r < U; ++r)
+        for (int64_t e = kept.row_ptr[size_t(r)]; e < kept.row_ptr[size_t(r) + 1]; ++e) {
+          ASSERT_TRUE(a.count({r, kept.col[size_t(e)]})) << "no training pair";
+          degree[size_t(r)] += a[{r, kept.col[size_t(e)]}],
+              degree[size_t(kept.col[size_t(e)])] += a[{r, kept.col[size_t(e)]}];
+        }
+      for (int64_t r = 0; r < U + I; ++r)
+        for (int64_t e = kept.row_ptr[size_t(r)]; e < kept.row_ptr[size_t(r) + 1]; ++e) {
+          const int64_t c = kept.col[size_t(e)];
+          const double own = s.dgd == "direct" ? a[{std::min(r, c), std::max(r, c)}] : 1;
+          const double want = own / std::sqrt(degree[size_t(r)] * degree[size_t(c)]);
+          EXPECT_NEAR(kept.val[size_t(e)], want, 1e-6 * want);
+        }
+      for (int64_t step = 0; step < model.steps_per_epoch(); ++step) model.step(epoch, step);
+      model.end_epoch(epoch);
+    }
+  }
+}
 
 // The hard term has no weight: what is left is training without a sampler, and nothing is chosen.
 TEST(Trainer, ASamplerAtOmegaZeroChoosesNothing) {
@@ -354,7 +456,9 @@ Dataset two_blocks(const Folder& dir) {
 }
 
 TEST(Trainer, EveryModelRecoversPlantedStructure) {
-  for (const Named& m : trainer_models) {
+  std::vector<Named> models(std::begin(trainer_models), std::end(trainer_models));
+  models.push_back(denoised_models[0]);
+  for (const Named& m : models) {
     SCOPED_TRACE(m.name);
     const Folder dir;
     const Dataset data = two_blocks(dir);
@@ -415,6 +519,9 @@ TEST(Trainer, SettingsTheDataCannotServeAreOneSentence) {
   EXPECT_NE(sentence([](Settings& s) { s.model = "FREEDOM"; }).find("no *_feat.npy"), std::string::npos);
   EXPECT_NE(sentence([](Settings& s) { s.model = "GCMC"; }).find("BPR | LightGCN | FREEDOM | LATTICE | CCDRec"),
             std::string::npos);
+  EXPECT_EQ(sentence([](Settings& s) { s.model = "MCDRec"; }),
+            "settings: model = MCDRec is not built yet on its own; CCDRec runs on its graph: -m CCDRec --set "
+            "backbone=MCDRec");
   EXPECT_NE(sentence([](Settings& s) { s.n_neg = 0; }).find("n_neg = 0 is not an integer 1 .. 1024"),
             std::string::npos);
   EXPECT_NE(sentence([](Settings& s) { s.device = "tpu"; }).find("auto | cpu | cuda"), std::string::npos);

@@ -103,6 +103,25 @@ TEST(Timesteps, MirroredRule) {
   }
 }
 
+// Every step has its mirror image among the others, but for one of an odd number and two of an even one (spec mcdrec
+// 11).
+TEST(Timesteps, MirroredTheyAreSymmetric) {
+  for (const int64_t n : {1, 2, 7, 8, 500, 501})
+    for (const int steps : {5, 20})
+      for (const Device& dev : one_of_each_family()) {
+        SCOPED_TRACE(std::to_string(n) + " of " + std::to_string(steps) + " on " + dev.name);
+        DeviceCtx ctx(dev);
+        std::vector<int32_t> t(static_cast<size_t>(n));
+        dev.ops->draw_timesteps(ctx, t.data(), {nullptr, nullptr, n}, steps, true, Stream{9, Use::timestep, 1, 4});
+        std::vector<int64_t> count(static_cast<size_t>(steps));
+        for (const int32_t x : t) ++count[size_t(x)];
+        int64_t without = 0;
+        for (int x = 0; x < steps; ++x)
+          without += std::max<int64_t>(0, count[size_t(x)] - count[size_t(steps - 1 - x)]);
+        EXPECT_LE(without, n % 2 ? 1 : 2);
+      }
+}
+
 TEST(Timesteps, Uniform) {
   const int64_t n = 40000;
   for (bool mirrored : {false, true}) {

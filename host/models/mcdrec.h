@@ -1,0 +1,14 @@
+// MCDRec's backbone (spec mcdrec 4.1, 5): FREEDOM's chain over a training graph that the last reverse process has
+// denoised. CCDRec on it is CCDRec on FREEDOM with that graph (11); MCDRec's own estimator is not built.
+#pragma once
+#include "host/models/freedom.h"
+
+namespace ccdrec {
+
+class McdRec : public Freedom {
+ public:
+  static void outline(Outline&, const Settings&);
+  McdRec(const Setup&, Start);
+};
+
+}  // namespace ccdrec
