@@ -1,4 +1,4 @@
-// What popularity, DNS and MixGCF share: a hard negative a row at every step, of the name "hard" in files, and the
+// What popularity, DNS, MixGCF and RealHNS share: a hard negative a row at every step, of the name "hard" in files, and the
 // arrays that stand for it in a case.
 #pragma once
 #include "host/models/outline.h"
@@ -40,10 +40,11 @@ class ChoosingSampler : public HardSampler {
   // For every row the hardest of so many draws in each of the tables, or one of the top_m hardest.
   void choose(int32_t* out, const Batch&, const Step&, CMat h_u, const LayerTables&, int n_candidates, int top_m) const;
 
- private:
-  const Csr train_;
-  const int32_t* const occurring_;
+  const Csr train_;                 // by user
+  const int32_t* const occurring_;  // the items of it
   const int64_t n_occurring_;
+
+ private:
   Array<int32_t> all_;  // 0 .. I-1
 };
 

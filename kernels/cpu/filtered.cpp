@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -306,37 +307,55 @@ void products8(V8& with_u, V8& with_p, const float* const (&row)[kAtOnce], const
   with_u = sums8(of_u), with_p = sums8(of_p);
 }
 
+typedef int32_t I8 __attribute__((vector_size(32)));  // or what a comparison of eight floats gives: -1 true, 0 false
+
 struct Row {  // of the batch
   const float *u, *h_p;
   float inv_p;
   const int32_t* candidates;
 };
 
+// Eight candidates of a row, from the m-th on; item -1 beyond the last.
+struct Eight {
+  I8 item;
+  const float* h[kAtOnce];
+  V8 inv;
+  Eight(const FilterProblem& p, const Row& row, const float* norms, int64_t m) {
+    for (int64_t c = 0; c < kAtOnce; ++c) {
+      const int32_t i = m + c < p.n_candidates ? row.candidates[m + c] : -1, at = std::max(i, 0);
+      item[c] = i, inv[c] = norms[at], h[c] = p.h_i.row(at);
+    }
+  }
+  void prefetch(int64_t d) const {
+    for (int64_t c = 0; c < kAtOnce; ++c)
+      for (int64_t j = 0; j < d; j += kLine) __builtin_prefetch(h[c] + j);
+  }
+};
+
 // The keys of a row's candidates, kExcluded for those that are not ok, up to a multiple of eight. Returns how many are.
 int64_t keys_of(int32_t* key, const FilterProblem& p, const Row& row, const float* inv) {
   const int64_t N = p.n_candidates, d = p.h_i.cols;
-  const float theta = *p.theta;
-  const float* h[kAtOnce];
-  int32_t item[kAtOnce];
-  int32_t n_ok = 0;
-  const auto candidate = [&](int64_t m) { return m < N ? row.candidates[m] : -1; };
+  const V8 theta = splat8(*p.theta), inv_p = splat8(row.inv_p);
+  I8 n_ok{};
+  Eight now(p, row, inv, 0);
   for (int64_t m = 0; m < N; m += kAtOnce) {
-    for (int64_t c = 0; c < kAtOnce; ++c) {
-      item[c] = candidate(m + c);
-      h[c] = p.h_i.row(std::max(item[c], 0));
-      const float* const later = p.h_i.row(std::max(candidate(m + kAtOnce + c), 0));
-      for (int64_t j = 0; j < d; j += kLine) __builtin_prefetch(later + j);
-    }
+    const Eight next(p, row, inv, m + kAtOnce);
+    next.prefetch(d);  // while these are multiplied
     V8 score, with_p;
-    products8(score, with_p, h, row.u, row.h_p, d);
-    for (int64_t c = 0; c < kAtOnce; ++c) {
-      const float cosine = with_p[c] * inv[std::max(item[c], 0)] * row.inv_p;
-      const bool ok = bool(item[c] >= 0) & bool(score[c] == score[c]) & bool(cosine <= theta);
-      key[m + c] = ok ? signed_key(ordered_key(score[c])) : kExcluded;
-      n_ok += ok;
-    }
+    products8(score, with_p, now.h, row.u, row.h_p, d);
+    const I8 ok = (now.item >= 0) & (score == score) & (with_p * now.inv * inv_p <= theta);
+    I8 k;  // signed_key(ordered_key(score))
+    const V8 unsigned_zero = score + splat8(0.0f);
+    std::memcpy(&k, &unsigned_zero, sizeof k);
+    k ^= (k >> 31) & 0x7fffffff;
+    k = (k & ok) | (kExcluded & ~ok);
+    std::memcpy(key + m, &k, sizeof k);
+    n_ok -= ok;
+    now = next;
   }
-  return n_ok;
+  int64_t sum = 0;
+  for (int c = 0; c < kAtOnce; ++c) sum += n_ok[c];
+  return sum;
 }
 
 }  // namespace
