@@ -176,7 +176,7 @@ void cohesion(Ctx& ctx, float* theta, CMat h, int clusters, float scale, Stream 
   int32_t* const cluster = static_cast<int32_t*>(ctx.scratch(4, size_t(2 * I + 1) * sizeof(int32_t)));
   int32_t *const order = cluster + I, *const done = order + I;
   shuffle(ctx, order, I, s);  // before this operation takes its own slots 0 to 2
-  float* const inv = static_cast<float*>(ctx.scratch(3, size_t(I * d + I) * sizeof(float)));
+  float* const inv = static_cast<float*>(ctx.scratch(3, size_t(I) * sizeof(float)));
   const Mat x{static_cast<float*>(ctx.scratch(0, size_t(I * d) * sizeof(float))), I, d};
   normalize_rows(ctx, x, inv, h, {nullptr, nullptr, I});
   float* const rows = static_cast<float*>(ctx.scratch(1, size_t(2 * K * d) * sizeof(float)));

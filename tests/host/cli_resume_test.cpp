@@ -33,7 +33,8 @@ TEST(Cli, ResumeEqualsNeverHavingStopped) {
       {"BPR", "BPR", {}},
       {"CCDRec", "CCDRec", {}},
       {"MG+DNS", "LightGCN", {"--set", "use_mg=true", "--set", "sampler=dns", "--set", "n_candidates=8"}},
-      {"MixGCF", "FREEDOM", {"--set", "sampler=mixgcf", "--set", "omega=0.7"}}};
+      {"MixGCF", "FREEDOM", {"--set", "sampler=mixgcf", "--set", "omega=0.7"}},
+      {"RealHNS", "LightGCN", {"--set", "sampler=realhns", "--set", "realhns_start=1"}}};
   for (const Resumed& m : all) {
     const std::string whole = dir / (std::string(m.name) + "-whole"), parts = dir / (std::string(m.name) + "-parts");
     const auto trained = [&](const std::string& folder, const char* epochs) {

@@ -31,6 +31,8 @@ const Named record_models[] = {
     {"BPR+popularity", [](Settings& s) { s.model = "BPR", s.sampler = "popularity"; }},
     {"MG(LightGCN)+DNS", [](Settings& s) { s.model = "LightGCN", s.use_mg = true, s.sampler = "dns"; }},
     {"MG(FREEDOM)+MixGCF", [](Settings& s) { s.model = "FREEDOM", s.use_mg = true, s.sampler = "mixgcf"; }},
+    {"BPR+RealHNS",
+     [](Settings& s) { s.model = "BPR", s.sampler = "realhns", s.realhns_start = 1, s.realhns_p_max = 60; }},
     {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }}};
 
 // Nine steps an epoch; epochs 0 random, 1 the pool T/2, 2 the model's own.
