@@ -1,5 +1,5 @@
-// What popularity, DNS, MixGCF and RealHNS share: a hard negative a row at every step, of the name "hard" in files, and the
-// arrays that stand for it in a case.
+// What popularity, DNS, MixGCF and RealHNS share: a hard negative a row at every step, of the name "hard" in files, and
+// the arrays that stand for it in a case.
 #pragma once
 #include "host/models/outline.h"
 #include "host/models/sampler.h"
@@ -30,7 +30,7 @@ class HardSampler : public Sampler {
   bool given_ = false;
 };
 
-// One that chooses by H among uniform draws, any item.
+// One that chooses by H among candidates that may be any item.
 class ChoosingSampler : public HardSampler {
  public:
   ChoosingSampler(const Setup&, Gives);

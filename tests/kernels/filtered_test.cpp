@@ -427,7 +427,8 @@ TEST(FilteredNegative, WhatItRefuses) {
   }
 }
 
-// score_topk and pick_columns: a table against rankings by a plain sort. Users: nothing seen, a third, all but one, all.
+// score_topk and pick_columns: a table against rankings by a plain sort. Users: nothing seen, a third, all but one,
+// all.
 TEST(FilteredNegative, ATableOfABandIsThatOfAPlainSort) {
   const int64_t U = 4, I = 30, d = 6, k = 12;
   Draw g;
