@@ -47,6 +47,7 @@ struct Options {
 struct Case {
   std::string name, model;
   void (*set)(Settings&);
+  int dropped = 1;  // epochs before those that are measured
 };
 const std::vector<Case> kCaseList = {
     {"BPR", "BPR", [](Settings&) {}},
@@ -57,6 +58,9 @@ const std::vector<Case> kCaseList = {
     {"FREEDOM+MixGCF", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.sampler = "mixgcf", s.omega = 0.5; }},
     {"LATTICE", "LATTICE", [](Settings&) {}},
     {"LATTICE+DNS", "LATTICE", [](Settings& s) { s.sampler = "dns", s.omega = 0.5; }},
+    // The curriculum's last stage: every row has a hard negative.
+    {"FREEDOM+RealHNS", "FREEDOM",
+     [](Settings& s) { s.reg_weight = 0, s.sampler = "realhns", s.omega = 0.5, s.realhns_start = 0; }, 15},
     {"MG", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.use_mg = true; }},
     {"CCDRec", "CCDRec", [](Settings&) {}},
     {"CCDRec(LATTICE)", "CCDRec", [](Settings& s) { s.backbone = "LATTICE", s.reg_weight = 1e-5; }},
@@ -71,8 +75,12 @@ const std::vector<std::string> kCases = [] {
   return names;
 }();
 
+const Case& case_named(const std::string& name) {
+  return *std::find_if(kCaseList.begin(), kCaseList.end(), [&](const Case& c) { return c.name == name; });
+}
+
 Settings case_settings(const std::string& name, std::string& setting) {
-  const Case& chosen = *std::find_if(kCaseList.begin(), kCaseList.end(), [&](const Case& c) { return c.name == name; });
+  const Case& chosen = case_named(name);
   Settings s;
   s.model = chosen.model;
   s.learning_rate = published(s.model).learning_rate, s.train_batch_size = published(s.model).train_batch_size;
@@ -83,7 +91,10 @@ Settings case_settings(const std::string& name, std::string& setting) {
   const Outline o = outline_of(s);
   if (o.layers > 0 && o.item_layers == 0) setting += fmt::format(", {} layers", o.layers);
   if (o.item_layers > 0 && !o.diffusion) setting += fmt::format(", reg {:g}", s.reg_weight);
-  if (o.chooses) setting += fmt::format(", N {}", s.n_candidates);
+  if (o.bands)
+    setting += fmt::format(", N {} at most, all rows", s.realhns_candidates);
+  else if (o.chooses)
+    setting += fmt::format(", N {}", s.n_candidates);
   if (s.use_mg) setting += fmt::format(", beta {}", s.beta);
   if (o.diffusion) {
     setting += fmt::format(", T {}", s.timesteps);
@@ -133,18 +144,20 @@ void time_phases(Trainer& trainer, int epoch, CaseResult& result, const std::map
 }
 
 // Whole epochs, as `ccdrec train` runs them. The first is dropped: it touches memory for the first time and has no
-// curricular negatives.
+// curricular negatives. More are where a curriculum goes on.
 void run_epochs(const Options& o, Trainer& trainer, CaseResult& result, const std::map<std::string, Work>& work) {
+  const int dropped = case_named(o.one).dropped;
   std::map<std::string, std::vector<double>> seconds;
   TrainHooks hooks;
   hooks.on_epoch = [&](const EpochReport& r) {
     std::cerr << fmt::format("{}: epoch {}: {:.2f} s, loss {:.4f}\n", result.name, r.epoch, r.seconds.at("train"),
                              r.loss);
-    if (r.epoch == 0 || (o.device == "cuda" && r.epoch == 1)) return;  // a GPU records its steps in the second
+    if (r.epoch < dropped || (o.device == "cuda" && r.epoch == dropped))
+      return;  // a GPU has recorded its steps by then
     for (const auto& [phase, s] : r.seconds) seconds[phase == "train" ? "epoch" : phase].push_back(s);
     result.steps = r.steps, result.negatives = r.negatives;
   };
-  int left = o.epochs + 2;
+  int left = o.epochs + dropped + 1;
   if (o.device == "cuda") {
     const auto each = hooks.on_epoch;
     hooks.on_epoch = [&left, each](const EpochReport& r) { each(r), --left; };
@@ -154,7 +167,7 @@ void run_epochs(const Options& o, Trainer& trainer, CaseResult& result, const st
   if (summary.reason != (o.device == "cuda" ? StopReason::interrupted : StopReason::max_epochs))
     throw UserError(result.name + " stopped: " + summary.message);
   result.epochs = o.epochs;
-  if (o.device == "cuda") time_phases(trainer, o.epochs + 2, result, work);
+  if (o.device == "cuda") time_phases(trainer, o.epochs + dropped + 1, result, work);
   for (const char* phase : kPhases) {
     const bool known = o.device != "cuda" || phase == std::string("epoch") || phase == std::string("evaluation");
     if (known && seconds.count(phase)) add_phase(result, phase, timing(seconds[phase]), work);
@@ -212,7 +225,7 @@ CaseResult run_case(const Options& o, const std::string& folder) {
   s.data_path = folder, s.threads = o.threads, s.graph_cache = o.cache + "/graphs";
   s.device = o.device, s.precision = o.precision;
   // a GPU: dropped, recorded, .., measured by phases
-  s.epochs = o.epochs + (o.device == "cuda" ? 3 : 1), s.stopping_step = s.epochs;
+  s.epochs = o.epochs + case_named(o.one).dropped + (o.device == "cuda" ? 2 : 0), s.stopping_step = s.epochs;
   LoadOptions load;
   load.need_features = uses_features(s);
   const Dataset data = load_dataset(folder, load);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "data/graph.h"
+#include "host/samplers/realhns.h"
 #include "host/systems/registry.h"
 #include "kernels/rng.h"
 
@@ -117,7 +118,11 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   // Curricular negatives: similarity of each positive with each candidate.
   if (o.searches) sample += {2 * B * C * d, (n.items + C) * row};
   // Hard negatives: the score of every candidate in every table, a row gathered for each.
-  if (o.chooses && o.hard) {
+  double candidates = 0;  // of a user, of RealHNS: the score and the cosine of each
+  if (o.bands && o.hard) {
+    candidates = double(Band(s, data.n_users, data.n_items).candidates);
+    sample += {4 * B * candidates * d, B * candidates * row};
+  } else if (o.chooses && o.hard) {
     const double scores = B * s.n_candidates * (o.mixes ? layers + 1 : 1);
     sample += {2 * scores * d, scores * row};
   }
@@ -137,6 +142,8 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   if (kept < 1) prune += {0, 16 * E + 2 * kept * E * 8};
   // DGD: a dot product an edge, a row of either table each, and the degrees of all edges and of the kept ones.
   if (o.denoises) prune += {2 * E * d + 2 * N * d, E * (12 + row) + N * row + 12 * E * (1 + kept)};
+  // RealHNS: scores of all users and items, a list a user; the clusters are not counted, whose rounds nobody knows
+  if (candidates > 0) prune += {2 * U * I * d, (U + I) * row + 12 * U * candidates};
   // modality maps of all items, then T steps of 3 products (1,d)(d,d) an item; noise about 20 flop a value; four
   // snapshots
   if (o.fuses) { reverse += {2 * I * F * d + I * s.timesteps * (6 * d * d + 20 * d), 4 * I * F + 4 * I * row}; }

@@ -13,6 +13,7 @@
 #include "kernels/diffusion.h"
 #include "kernels/encoder.h"
 #include "kernels/estimator.h"
+#include "kernels/filtered.h"
 #include "kernels/gemm.h"
 #include "kernels/hard.h"
 #include "kernels/init.h"
@@ -88,6 +89,9 @@
   X(mixed_bpr)                 /* MixGCF's ranking loss with gradient                  hard.h */      \
   X(popular_negatives)         /* negatives by popularity                              hard.h */      \
   X(negative_ranks)            /* how hard a negative was                              hard.h */      \
+  X(pick_columns)              /* RealHNS: a table of candidates                       filtered.h */  \
+  X(cohesion)                  /* how close the items of a cluster are                 filtered.h */  \
+  X(filtered_negative)         /* RealHNS's choice                                     filtered.h */  \
   X(score_topk)                /* full ranking                                         topk.h */      \
   X(knn_cosine)                /* item-item neighbours                                 knn.h */       \
   X(list_dots)                 /* dot products with listed rows                        lists.h */     \
@@ -119,6 +123,8 @@
   X(candidates_scratch)            \
   X(similar_negative_scratch)      \
   X(negative_ranks_scratch)        \
+  X(cohesion_scratch)              \
+  X(filtered_negative_scratch)     \
   X(score_topk_scratch)            \
   X(latent_graph_backward_scratch) \
   X(knn_cosine_scratch)

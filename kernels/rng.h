@@ -33,7 +33,12 @@ enum class Use : uint32_t {  // one number per purpose: two parts never share a 
   hard_rank,
   mix,
   popular,
-  stats_rows
+  stats_rows,
+  band_columns,  // RealHNS: of the band, centres of clusters, active rows, their ranks, uniform negatives
+  centres,
+  filter_active,
+  filter_rank,
+  filter_uniform
 };
 
 struct Stream {

@@ -111,6 +111,31 @@ void hard(Bench& b) {
             [&] { dev.ops.negative_ranks(dev.ctx, ranks, h_u, users.p(), positives.p(), u, first, g.train()); });
 }
 
+// RealHNS: candidates of users out of their rankings, the cohesion of the items' clusters, the choice of a batch.
+void filtered(Bench& b) {
+  Device& dev = b.dev();
+  const int64_t U = b.n(kBaby.U), I = std::max<int64_t>(64, b.n(kBaby.I)), B = b.n(2048), N = (I + 9) / 10,
+                K = std::min<int64_t>(100, I);
+  const DeviceMatrix h_u(dev, U, d), h_i(dev, I, d);
+  const Array<int32_t> users(dev, random_ids(B, U, 2)), positives(dev, random_ids(B, I, 1)),
+      lists(dev, random_ids(U * N, I, 3)), columns(dev, random_ids(N, N, 4));
+  Array<int32_t> table(dev, U * N), out(dev, B);
+  Array<float> theta(dev, std::vector<float>{0.2f}), q(dev, std::vector<float>{1.0f}), cohesion(dev, 1);
+  b.measure("pick_columns", fmt::format("{} users, {} of {}", U, N, N), 8.0 * double(U) * double(N), 0,
+            [&] { dev.ops.pick_columns(dev.ctx, table.p(), lists.p(), U, N, columns.p(), N); });
+  // random rows: as many rounds as there are
+  b.measure("cohesion", fmt::format("{} items, {} clusters, {} rounds", I, K, kCohesionRounds),
+            4.0 * double(I) * d * kCohesionRounds, 2.0 * double(I * K) * d * kCohesionRounds, [&] {
+              dev.ops.cohesion(dev.ctx, cohesion.p(), h_i, 100, 1, Stream{1, Use::centres});
+            });
+  FilterProblem p;
+  p.h_u = h_u, p.h_i = h_i, p.users = users.p(), p.positives = positives.p(), p.batch = B;
+  p.table = table.p(), p.n_candidates = N, p.top = (N + 9) / 10, p.theta = theta.p(), p.q = q.p();
+  p.active = {1, Use::filter_active}, p.rank = {1, Use::filter_rank};
+  b.measure("filtered_negative", fmt::format("B {}, N {}", B, N), 4.0 * double(B) * double(N) * d,
+            4.0 * double(B) * double(N) * d, [&] { dev.ops.filtered_negative(dev.ctx, out.p(), nullptr, p); });
+}
+
 }  // namespace
 
 void sampling(Bench& b) {
@@ -123,6 +148,7 @@ void sampling(Bench& b) {
                 "candidates", "draw_timesteps"}))
     draws(b);
   if (b.wanted({"hardest_negative", "draw_mixing", "mixed_bpr", "popular_negatives", "negative_ranks"})) hard(b);
+  if (b.wanted({"pick_columns", "cohesion", "filtered_negative"})) filtered(b);
 }
 
 }  // namespace ccdrec::bench

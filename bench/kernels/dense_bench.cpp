@@ -212,6 +212,7 @@ BENCHMARK(score_topk)
     ->Args({50, 1})
     ->Args({50, 2})
     ->Args({500, 2})
+    ->Args({705, 2})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 

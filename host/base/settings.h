@@ -47,11 +47,16 @@ struct Settings {
   double mem_limit_gb = 0;  // 0 = what the machine has
 
   // hard negatives (spec negative_sampling); `omega` below weighs them
-  std::string sampler = "none";    // none | popularity | dns | mixgcf
+  std::string sampler = "none";    // none | popularity | dns | mixgcf | realhns
   int n_candidates = 32;           // N of dns and mixgcf
   int top_m = 1;                   // dns: one of so many best
   double popularity_power = 0.75;  // popularity: P(j) ~ f_j^power
-  int negative_stats = 1024;       // rows an epoch whose negatives are measured; 0: none
+  // RealHNS: the band of a user's ranking in per cent of the items, N candidates of it, clusters whose cohesion bounds
+  // the likeness to the positive, e0, and T / N
+  double realhns_p_min = 0, realhns_p_max = 10;
+  int realhns_candidates = 1000, realhns_clusters = 100, realhns_start = 5;
+  double realhns_top = 0.1;
+  int negative_stats = 1024;  // rows an epoch whose negatives are measured; 0: none
 
   // graphs
   int n_ui_layers = 2;  // LightGCN: also n_layers

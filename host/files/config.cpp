@@ -398,6 +398,18 @@ std::string print_config(const Config& config) {
   return out;
 }
 
+namespace {
+
+bool has_own_default(const Settings& s, const std::string& key) {
+  const System& system = *find_system(s.model);
+  if (system.meaning(key)) return true;
+  if (!system.wraps) return false;
+  const std::span<const KeyMeaning> keys = backbone_keys(s.backbone);
+  return std::any_of(keys.begin(), keys.end(), [&](const KeyMeaning& m) { return key == m.key; });
+}
+
+}  // namespace
+
 std::string config_yaml(const Config& config, const std::string& earlier) {
   constexpr const char* comment = "  # ";
   std::map<std::string, std::string> had;  // "key: value" -> its line
@@ -409,7 +421,9 @@ std::string config_yaml(const Config& config, const std::string& earlier) {
   std::string out, group;
   for (const ConfigKey& k : config_keys()) {
     if (!concerns(k, config.settings)) continue;
-    if (!k.written_if_idle && k.get(config.settings) == k.get(Settings{}) && !(k.idle && !k.idle(config.settings)))
+    // A default of the model's own is written even where the value is everybody's: reading back would take it.
+    if (!k.written_if_idle && k.get(config.settings) == k.get(Settings{}) && !(k.idle && !k.idle(config.settings)) &&
+        !has_own_default(config.settings, k.name))
       continue;
     if (k.group != group) out += fmt::format("{}# {}\n", out.empty() ? "" : "\n", group = k.group);
     const std::string value = k.name + ": " + k.get(config.settings);

@@ -76,6 +76,7 @@ struct Step {
   double* loss;  // sums to be added to, one a name of Model::losses
   bool keep;     // every gradient is to be read afterwards: none may be consumed where it is computed
   Clock& clock;
+  bool measures = false;  // none of the epoch's: negatives are chosen to be looked at, and nothing may count them
 };
 
 // An array of the state beside the parameters.

@@ -35,6 +35,7 @@ struct Outline {
   bool chooses = false;  // among candidates that may be any item: H of all items is wanted
   bool mixes = false;    // of every layer, which then has a gradient of its own
   bool popular = false;  // drawn by popularity
+  bool bands = false;    // from a table of candidates, by each user's ranking at the epoch's start
 };
 
 }  // namespace ccdrec

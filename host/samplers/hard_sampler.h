@@ -1,5 +1,5 @@
-// What popularity, DNS and MixGCF share: a hard negative a row at every step, of the name "hard" in files, and the
-// arrays that stand for it in a case.
+// What popularity, DNS, MixGCF and RealHNS share: a hard negative a row at every step, of the name "hard" in files, and
+// the arrays that stand for it in a case.
 #pragma once
 #include "host/models/outline.h"
 #include "host/models/sampler.h"
@@ -30,7 +30,7 @@ class HardSampler : public Sampler {
   bool given_ = false;
 };
 
-// One that chooses by H among uniform draws, any item.
+// One that chooses by H among candidates that may be any item.
 class ChoosingSampler : public HardSampler {
  public:
   ChoosingSampler(const Setup&, Gives);
@@ -40,10 +40,11 @@ class ChoosingSampler : public HardSampler {
   // For every row the hardest of so many draws in each of the tables, or one of the top_m hardest.
   void choose(int32_t* out, const Batch&, const Step&, CMat h_u, const LayerTables&, int n_candidates, int top_m) const;
 
- private:
-  const Csr train_;
-  const int32_t* const occurring_;
+  const Csr train_;                 // by user
+  const int32_t* const occurring_;  // the items of it
   const int64_t n_occurring_;
+
+ private:
   Array<int32_t> all_;  // 0 .. I-1
 };
 

@@ -252,11 +252,14 @@ void name_idle_keys(KeyTable& table) {
                ? nullptr
                : "there are no hard negatives: no sampler, and neither ndi nor cns";
   });
-  idle({"n_candidates"},
-       [](const Settings& s) { return outline_of(s).chooses ? nullptr : "it concerns the samplers dns and mixgcf"; });
+  idle({"n_candidates"}, [](const Settings& s) {
+    return s.sampler == "dns" || s.sampler == "mixgcf" ? nullptr : "it concerns the samplers dns and mixgcf";
+  });
   idle({"top_m"}, [](const Settings& s) { return s.sampler == "dns" ? nullptr : "it concerns the sampler dns"; });
   idle({"popularity_power"},
        [](const Settings& s) { return s.sampler == "popularity" ? nullptr : "it concerns the sampler popularity"; });
+  idle({"realhns_p_min", "realhns_p_max", "realhns_candidates", "realhns_clusters", "realhns_start", "realhns_top"},
+       [](const Settings& s) { return s.sampler == "realhns" ? nullptr : "it concerns the sampler realhns"; });
   idle({"candidate_ratio", "kappa", "cns_cosine"}, [](const Settings& s) { return s.cns ? nullptr : kNoSampler; });
   idle({"dtau", "first_stage", "tau_end"}, [](const Settings& s) {
     return !s.cns ? kNoSampler : s.ndi ? nullptr : "ndi is off, so there are no pools to change between";
@@ -444,6 +447,20 @@ KeyTable build_table() {
             "dns, mixgcf: N, uniform draws of which the best-scored is taken");
   t.integer("top_m", &Settings::top_m, 1, kMostCandidates, "dns: one of the so many best-scored draws, uniformly");
   t.real("popularity_power", &Settings::popularity_power, {0, 2}, "popularity: P(item) ~ (its training rows)^power");
+  t.real("realhns_p_min", &Settings::realhns_p_min, {0, 100, false, true},
+         "realhns: where the band of a user's ranking that candidates are taken from begins, in per cent of the items");
+  t.real("realhns_p_max", &Settings::realhns_p_max, {0, 100, true, false}, "realhns: where it ends");
+  t.integer("realhns_candidates", &Settings::realhns_candidates, 1, kMostFiltered,
+            "realhns: N, ranks of the band, the same for all users and drawn anew each epoch; at most all of it");
+  t.integer(
+      "realhns_clusters", &Settings::realhns_clusters, 1, 4096,
+      "realhns: clusters of the items, whose mean cohesion a candidate's cosine with the positive may not exceed");
+  t.integer(
+      "realhns_start", &Settings::realhns_start, 0, kIntMax,
+      "realhns: e0, epochs (from 1) of uniform negatives; then, every second epoch, an eighth more of the rows has "
+      "a hard one, and the bound on the cosine, cohesion/5 at first, grows 1.15 times up to the cohesion");
+  t.real("realhns_top", &Settings::realhns_top, {0, 1, true, false},
+         "realhns: share of the candidates, the best scored under the bound, that one is drawn from uniformly");
   t.real("omega", &Settings::omega, {0, 1},
          "weight of the BPR against the hard negative; the random ones have the rest. Not given: 0.5 with a sampler");
   t.integer("negative_stats", &Settings::negative_stats, 0, 1 << 20,

@@ -1,5 +1,7 @@
 #include "host/systems/registry.h"
 
+#include <fmt/format.h>
+
 #include "data/error.h"
 #include "data/text.h"
 #include "host/ccdrec/cns.h"
@@ -13,6 +15,7 @@
 #include "host/samplers/dns.h"
 #include "host/samplers/mixgcf.h"
 #include "host/samplers/popularity.h"
+#include "host/samplers/realhns.h"
 #include "host/systems/ranked.h"
 
 namespace ccdrec {
@@ -70,6 +73,7 @@ constexpr SamplerLine kSamplers[] = {
     {"popularity", made_sampler<Popularity>, Popularity::outline},
     {"dns", made_sampler<Dns>, Dns::outline},
     {"mixgcf", made_sampler<MixGcf>, MixGcf::outline},
+    {"realhns", made_sampler<RealHns>, RealHns::outline},
 };
 
 void outline_sampler(Outline& o, const Settings& s) {
@@ -273,6 +277,9 @@ void check_sampler(const Settings& s, const std::string& origin) {
   if (system.outline(s).curricular)
     throw UserError(what + "NDI and CNS give " + s.model +
                     " its hard negatives; switch both off (ndi: false, cns: false), or leave it away");
+  if (system.outline(s).bands && s.realhns_p_min >= s.realhns_p_max)
+    throw UserError(fmt::format("{}realhns_p_min is {} and realhns_p_max {}, expected the first below the second", what,
+                                s.realhns_p_min, s.realhns_p_max));
 }
 
 void check_modules(const Settings& s) {

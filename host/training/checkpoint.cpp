@@ -88,7 +88,13 @@ std::vector<Deciding> deciding_settings(const Settings& s) {
           {"sampler", "sampler", s.sampler, "none"},
           {"N", "n_candidates", text(s.n_candidates), "32"},
           {"top_m", "top_m", text(s.top_m), "1"},
-          {"power", "popularity_power", text(s.popularity_power), "0.75"}};
+          {"power", "popularity_power", text(s.popularity_power), "0.75"},
+          {"p_min", "realhns_p_min", text(s.realhns_p_min), "0"},
+          {"p_max", "realhns_p_max", text(s.realhns_p_max), "10"},
+          {"N_c", "realhns_candidates", text(s.realhns_candidates), "1000"},
+          {"clusters", "realhns_clusters", text(s.realhns_clusters), "100"},
+          {"e0", "realhns_start", text(s.realhns_start), "5"},
+          {"top", "realhns_top", text(s.realhns_top), "0.1"}};
 }
 
 // Two runs with the same text and the same data take the same course.

@@ -45,7 +45,7 @@ void Hardness::measure(Model& model, int epoch, Clock& clock) {
   model.represent(h_u, h_i);
   for (int64_t first = 0; first < rows_; first += at_once_) {
     const Batch b{std::min(at_once_, rows_ - first), n_neg_, users + first, items_.p()};
-    const Step step{{uint32_t(epoch), 0, first, kPass}, {}, 0, loss_.p(), false, clock};
+    const Step step{{uint32_t(epoch), 0, first, kPass}, {}, 0, loss_.p(), false, clock, true};
     dev_.ops.take(dev_.ctx, items_.p(), train_.item.p(), picked_.p(), first, b.rows);
     dev_.ops.negatives(dev_.ctx, items_.p() + b.rows, b.users, b.rows, n_neg_, first, train_.by_user.view(),
                        train_.occurring.p(), train_.occurring.n(), step.now.draws(seed_, Use::neg_uniform));

@@ -4,6 +4,7 @@
 
 #include "host/ccdrec/cns.h"
 #include "host/ccdrec/denoiser.h"
+#include "host/samplers/realhns.h"
 #include "host/systems/registry.h"
 #include "host/training/hardness.h"
 #include "host/training/metrics.h"
@@ -101,6 +102,13 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
     ops.candidates_scratch(p, C), ops.similar_negative_scratch(p, z.B, C, Cns::drawn_from(s, C), z.I, z.d);
   if (o.searches && o.hard) ops.group_scratch(p, z.B * (2 + s.n_neg) + C);  // the candidates of the model's own pool
   if (o.chooses && o.hard) ops.group_scratch(p, z.B * (2 + s.n_neg) + z.I);
+  if (o.bands && o.hard) {
+    const Band band(s, z.U, z.I);
+    ops.shuffle_scratch(p, band.width());
+    for (const int64_t n : {band.at_once, z.U % band.at_once}) ops.score_topk_scratch(p, n, z.I, z.d, band.end);
+    ops.cohesion_scratch(p, z.I, z.d, s.realhns_clusters);
+    ops.filtered_negative_scratch(p, std::max(z.B, z.measured), z.I, band.candidates);
+  }
   if (z.measured) ops.candidates_scratch(p, z.measured), ops.negative_ranks_scratch(p, z.I, z.d);
   if (o.layers > 0) whole_graph(z.N, 2 * z.E);
   if (o.item_layers && !o.learned_graph) whole_graph(z.I, z.I * s.knn_k * z.M);
@@ -185,6 +193,11 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   line("item tables (projections, pools, item graph output)", items * I * d);
   p.lines.push_back({"graphs", size_t(graphs + lists)});
   line("one step", step);
+  if (o.bands && o.hard) {  // the table; lists with scores and users, ranks of the band
+    const Band band(s, U, I);
+    line("candidates of every user, and rankings to take them from",
+         U * band.candidates + band.at_once * (2 * band.end + 1) + band.width() + band.candidates);
+  }
   const int64_t updates = Stepping(s).updates((E + B - 1) / B);
   p.lines.push_back(
       {"order, samples, optimiser coefficients", size_t(E * 12 + I * 4) + size_t(s.epochs) * size_t(updates) * 8});

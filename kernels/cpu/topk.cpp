@@ -5,15 +5,16 @@
 #include <algorithm>
 #include <climits>
 #include <cmath>
-#include <functional>
 
 #include "kernels/cpu/fast/microkernel.h"
+#include "kernels/cpu/fast/radix.h"
 #include "kernels/numbers.h"
 
 namespace ccdrec::cpu {
 namespace {
 
 constexpr int64_t kUsers = 48, kItems = 64;  // a tile: its panels of Hi and its rows of Hu share L1 at d = 64
+constexpr int64_t kByDigits = 256;           // entries of a list from which on digits sort faster than comparisons
 
 int64_t count_above(const int32_t* key, int64_t n, int32_t limit) {
   int32_t above = 0;
@@ -65,6 +66,15 @@ struct Best {
     n = kept;
     limit = key_value(unsigned_key(last));
   }
+
+  // Best first, as (complement of the key, item) in one integer each; room for 2 n. Items ascend already, so that a
+  // stable sort by the key alone leaves equals in their order.
+  const uint64_t* sorted(uint64_t* room) const {
+    for (int64_t c = 0; c < n; ++c) room[c] = uint64_t(~unsigned_key(key[c])) << 32 | uint32_t(item[c]);
+    if (n >= kByDigits) return sort_by_high_half(room, room + n, n, int64_t(1) << 32);
+    std::sort(room, room + n);
+    return room;
+  }
 };
 
 }  // namespace
@@ -81,7 +91,7 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
   float* packed = static_cast<float*>(ctx.scratch(0, size_t(panels * nr * d) * sizeof(float)));
   int32_t* lists =
       static_cast<int32_t*>(ctx.scratch(1, size_t(ctx.threads) * size_t(kUsers * 2 * room) * sizeof(int32_t)));
-  uint64_t* sorted = static_cast<uint64_t*>(ctx.scratch(2, size_t(ctx.threads) * size_t(kept) * sizeof(uint64_t)));
+  uint64_t* sorting = static_cast<uint64_t*>(ctx.scratch(2, size_t(ctx.threads) * size_t(2 * kept) * sizeof(uint64_t)));
 
 #pragma omp parallel num_threads(ctx.threads)
   {
@@ -119,13 +129,10 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
       for (int64_t u = 0; u < count; ++u) {
         Best& b = best[u];
         b.keep(kept);
-        // score and lower item as one integer of the same order
-        uint64_t* order = sorted + omp_get_thread_num() * kept;
-        for (int64_t c = 0; c < b.n; ++c) order[c] = uint64_t(unsigned_key(b.key[c])) << 32 | uint32_t(~b.item[c]);
-        std::sort(order, order + b.n, std::greater<>());
+        const uint64_t* const order = b.sorted(sorting + omp_get_thread_num() * 2 * kept);
         for (int64_t c = 0; c < k; ++c) {
-          top[(u0 + u) * k + c] = c < b.n ? int32_t(~uint32_t(order[c])) : -1;
-          score[(u0 + u) * k + c] = c < b.n ? key_value(uint32_t(order[c] >> 32)) : -INFINITY;
+          top[(u0 + u) * k + c] = c < b.n ? int32_t(uint32_t(order[c])) : -1;
+          score[(u0 + u) * k + c] = c < b.n ? key_value(~uint32_t(order[c] >> 32)) : -INFINITY;
         }
       }
     }
@@ -135,7 +142,7 @@ void score_topk(Ctx& ctx, int32_t* top, float* score, CMat hu, const int32_t* us
 void score_topk_scratch(ScratchPlan& p, int64_t, int64_t I, int64_t d, int64_t k) {
   const int64_t nr = micro_kernel().nr, kept = std::min(k, I), room = kept + std::max(kept, kItems);
   p.need(0, (I + nr - 1) / nr * nr * d * 4), p.need(1, p.threads * kUsers * 2 * room * 4),
-      p.need(2, p.threads * kept * 8);
+      p.need(2, p.threads * 2 * kept * 8);
 }
 
 }  // namespace ccdrec::cpu

@@ -305,6 +305,11 @@ TEST(BadCase, OfHardNegativesIsOneSentence) {
           {"items without a list", "'hard.items' has shape (7), expected (1,7)",
            [](TensorFile& f) { f.tensors.at("hard.items").shape = {7}; }},
           {"items for mixgcf", "'hard.items' has shape (1,7), expected (3,7)", with_setting("sampler", "mixgcf")},
+          {"shares for realhns", "'hard.alpha' is given, but only the sampler mixgcf reads it",
+           [](TensorFile& f) {
+             with_setting("sampler", "realhns")(f);
+             put_floats(f, "hard.alpha", {3, 7}, 0.5f);
+           }},
           {"shares that nothing reads", "'hard.alpha' is given, but only the sampler mixgcf reads it",
            [](TensorFile& f) {
              put_floats(f, "hard.alpha", {3, 7}, 0.5f);

@@ -50,6 +50,10 @@ const Named case_models[] = {
     {"LightGCN, MixGCF", [](Settings& s) { s.model = "LightGCN", s.reg_weight = 1e-3, s.sampler = "mixgcf"; }},
     {"FREEDOM, MixGCF",
      [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.n_mm_layers = 2, s.sampler = "mixgcf"; }},
+    {"FREEDOM, RealHNS",
+     [](Settings& s) {
+       s.model = "FREEDOM", s.reg_weight = 1e-2, s.sampler = "realhns", s.realhns_start = 1, s.realhns_p_max = 60;
+     }},
     {"DMA, DNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "dns"; }},
     {"DMA, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "mixgcf"; }},
     {"MixGCF without weight", [](Settings& s) { s.model = "LightGCN", s.sampler = "mixgcf", s.omega = 0; }},

@@ -34,7 +34,9 @@ TEST(Cli, ResumeEqualsNeverHavingStopped) {
       {"CCDRec", "CCDRec", {}},
       {"MG+DNS", "LightGCN", {"--set", "use_mg=true", "--set", "sampler=dns", "--set", "n_candidates=8"}},
       {"MixGCF", "FREEDOM", {"--set", "sampler=mixgcf", "--set", "omega=0.7"}},
-      {"DGD", "CCDRec", {"--set", "backbone=MCDRec"}}};
+      {"LATTICE", "LATTICE", {}},
+      {"DGD", "CCDRec", {"--set", "backbone=MCDRec"}},
+      {"RealHNS", "LightGCN", {"--set", "sampler=realhns", "--set", "realhns_start=1"}}};
   for (const Resumed& m : all) {
     const std::string whole = dir / (std::string(m.name) + "-whole"), parts = dir / (std::string(m.name) + "-parts");
     const auto trained = [&](const std::string& folder, const char* epochs) {

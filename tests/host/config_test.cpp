@@ -135,6 +135,15 @@ TEST(Config, ValuesOutOfRangeNameKeyValueAndExpectation) {
                         {"n_candidates=1025", "an integer 1 .. 1024"},
                         {"top_m=0", "an integer 1 .. 1024"},
                         {"popularity_power=-1", "[0, 2]"},
+                        {"realhns_p_min=-1", "[0, 100)"},
+                        {"realhns_p_min=100", "[0, 100)"},
+                        {"realhns_p_max=0", "(0, 100]"},
+                        {"realhns_candidates=0", "an integer 1 .. 65536"},
+                        {"realhns_candidates=65537", "an integer 1 .. 65536"},
+                        {"realhns_clusters=4097", "an integer 1 .. 4096"},
+                        {"realhns_start=-1", "an integer >= 0"},
+                        {"realhns_top=0", "(0, 1]"},
+                        {"realhns_top=1.01", "(0, 1]"},
                         {"negative_stats=-1", "an integer 0 .. 1048576"},
                         {"embedding_size=7", "even width"},
                         {"metrics=[Recall, AUC]", "Recall, NDCG"},
@@ -498,9 +507,26 @@ TEST(Config, TheFileOfInteractionsIsWrittenWhereItIsNamed) {
 // Runs without them are written as they were before there were any.
 TEST(Config, KeysThatCameLaterAreWrittenWhereTheyAreInUse) {
   const Folder dir;
-  const std::vector<std::string> all = {"use_mg",  "alpha1",         "alpha2", "beta",
-                                        "sampler", "n_candidates",   "top_m",  "popularity_power",
-                                        "omega",   "negative_stats", "dgd",    "dgd_tau"};
+  const std::vector<std::string> all = {"use_mg",
+                                        "alpha1",
+                                        "alpha2",
+                                        "beta",
+                                        "sampler",
+                                        "n_candidates",
+                                        "top_m",
+                                        "popularity_power",
+                                        "omega",
+                                        "negative_stats",
+                                        "realhns_p_min",
+                                        "realhns_p_max",
+                                        "realhns_candidates",
+                                        "realhns_clusters",
+                                        "realhns_start",
+                                        "realhns_top",
+                                        "dgd",
+                                        "dgd_tau",
+                                        "lambda_coeff",
+                                        "learning_rate_scheduler"};
   const auto written = [&](const std::vector<std::string>& set) {
     const std::string text = config_yaml(of(set));
     std::vector<std::string> keys;
@@ -517,10 +543,18 @@ TEST(Config, KeysThatCameLaterAreWrittenWhereTheyAreInUse) {
   EXPECT_EQ(written({"model=LightGCN", "sampler=dns"}), (Keys{"sampler", "n_candidates", "top_m", "omega"}));
   EXPECT_EQ(written({"model=BPR", "sampler=popularity"}), (Keys{"sampler", "popularity_power", "omega"}));
   EXPECT_EQ(written({"model=FREEDOM", "sampler=mixgcf", "n_candidates=8"}), (Keys{"sampler", "n_candidates", "omega"}));
+  EXPECT_EQ(written({"model=LightGCN", "sampler=realhns", "realhns_top=0.2"}),
+            (Keys{"sampler", "omega", "realhns_p_min", "realhns_p_max", "realhns_candidates", "realhns_clusters",
+                  "realhns_start", "realhns_top"}));
   EXPECT_EQ(written({"ndi=false", "cns=false", "sampler=dns"}), (Keys{"sampler", "n_candidates", "top_m", "omega"}));
   EXPECT_EQ(written({"model=BPR", "use_mg=true"}), (Keys{"use_mg", "alpha1", "alpha2", "beta"}));
   EXPECT_EQ(written({"model=BPR", "negative_stats=0"}), Keys{"negative_stats"});
   EXPECT_EQ(written({"backbone=MCDRec"}), (Keys{"omega", "dgd", "dgd_tau"}));
+  EXPECT_EQ(written({"model=LATTICE"}), (Keys{"lambda_coeff", "learning_rate_scheduler"}));
+  EXPECT_EQ(written({"backbone=LATTICE"}), (Keys{"omega", "lambda_coeff", "learning_rate_scheduler"}));
+  for (const char* lattice : {"model=LATTICE", "backbone=LATTICE"})  // a constant rate is not LATTICE's own
+    EXPECT_EQ(written({lattice, "learning_rate_scheduler=[1, 50]"}).back(), "learning_rate_scheduler");
+  EXPECT_EQ(written({"model=FREEDOM", "learning_rate_scheduler=[0.9, 50]"}), Keys{"learning_rate_scheduler"});
   EXPECT_EQ(written({"backbone=MCDRec", "dgd=off"}), (Keys{"omega", "dgd"}));
 }
 
@@ -563,6 +597,20 @@ TEST(Config, ASamplerBesideCurricularNegativesIsOneSentence) {
   EXPECT_NE(sentence([&] { check_ranges(s); }).find("settings: alpha1 = 0"), std::string::npos);
 }
 
+TEST(Config, ABandThatEndsBeforeItBeginsIsOneSentence) {
+  EXPECT_EQ(
+      sentence([&] {
+        of({"model=BPR", "sampler=realhns", "realhns_p_min=20", "realhns_p_max=12.5"});
+      }),
+      "sampler = realhns (--set): realhns_p_min is 20 and realhns_p_max 12.5, expected the first below the second");
+  EXPECT_NE(sentence([&] {
+              of({"model=BPR", "sampler=realhns", "realhns_p_min=10"});
+            }).find("below the second"),
+            std::string::npos);
+  EXPECT_EQ(of({"model=BPR", "sampler=realhns", "realhns_p_min=9.5"}).settings.realhns_p_min, 9.5);
+  EXPECT_EQ(of({"model=BPR", "realhns_p_min=20"}).notes.size(), 1u) << "nothing reads it: a note";
+}
+
 TEST(Config, KeysOfOtherModelsAreNotedNotSilent) {
   const Config c = of({"model=BPR", "kappa=0.7"});
   ASSERT_EQ(c.notes.size(), 1u);
@@ -598,6 +646,9 @@ TEST(Config, KeysThatOtherSettingsSwitchOffAreNoted) {
       {{"model=LightGCN", "n_candidates=8"}, "n_candidates", "dns and mixgcf"},
       {{"model=LightGCN", "sampler=mixgcf", "top_m=8"}, "top_m", "sampler dns"},
       {{"model=LightGCN", "sampler=dns", "popularity_power=1"}, "popularity_power", "sampler popularity"},
+      {{"model=LightGCN", "sampler=realhns", "n_candidates=8"}, "n_candidates", "dns and mixgcf"},
+      {{"model=LightGCN", "sampler=dns", "realhns_start=0"}, "realhns_start", "sampler realhns"},
+      {{"model=LightGCN", "realhns_candidates=8"}, "realhns_candidates", "sampler realhns"},
       {{"model=BPR", "alpha2=0.1"}, "alpha2", "use_mg is off"},
       {{"model=BPR", "beta=2"}, "beta", "use_mg is off"},
       {{"estimator_layers=2"}, "estimator_layers", "attention"},

@@ -31,7 +31,10 @@ const Named measured[] = {
     {"DMA+NDI", [](Settings& s) { s.cns = false; }},
     {"DMA+NDI, index", [](Settings& s) { s.cns = false, s.ndi_negative = "index"; }},
     {"DMA+MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "mixgcf"; }},
-    {"MG(LightGCN)+DNS", [](Settings& s) { s.model = "LightGCN", s.sampler = "dns", s.use_mg = true; }}};
+    {"MG(LightGCN)+DNS", [](Settings& s) { s.model = "LightGCN", s.sampler = "dns", s.use_mg = true; }},
+    {"FREEDOM+RealHNS", [](Settings& s) {  // uniform at first; what it counts of an epoch is part of the state
+       s.model = "FREEDOM", s.reg_weight = 1e-2, s.sampler = "realhns", s.realhns_start = 2, s.realhns_p_max = 60;
+     }}};
 
 Settings hardness_settings(const Named& m, const char* device) {
   Settings s;
@@ -74,7 +77,7 @@ TEST(Hardness, IsNotNoticedByTraining) {
 
 TEST(SlowHardness, IsNotNoticedByReplayedSteps) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
-  for (const int m : {4, 6}) expect_unnoticed(measured[m], "cuda");
+  for (const int m : {4, 6, 12}) expect_unnoticed(measured[m], "cuda");
 }
 
 // Spec negative_sampling 11.7, on a trained model: a uniform negative is anywhere, DNS has the best of N. Limits: four
@@ -244,12 +247,12 @@ Dataset nearly_full() {
 
 // Where both are held out, whatever is chosen is held out, at every layer of a mixture.
 TEST(Hardness, HeldOutItemsAreCounted) {
-  for (const std::string sampler : {"none", "popularity", "dns", "mixgcf"})
+  for (const std::string sampler : {"none", "popularity", "dns", "mixgcf", "realhns"})
     for (const bool kept : {true, false}) {
       SCOPED_TRACE(sampler);
       Settings s;
       s.model = "LightGCN", s.embedding_size = 4, s.train_batch_size = 8, s.epochs = 1, s.threads = 1,
-      s.sampler = sampler, s.n_candidates = 3;
+      s.sampler = sampler, s.n_candidates = 3, s.realhns_start = 0, s.realhns_p_max = 100;
       Dataset data = nearly_full();
       if (!kept) data.valid.resize(1), data.test.clear();  // of user 0 alone
       double share = -1;

@@ -83,6 +83,7 @@ const Named planned_models[] = {
     {"LATTICE, two item layers, features frozen, MixGCF",
      [](Settings& s) { s.model = "LATTICE", s.n_mm_layers = 2, s.train_features = false, s.sampler = "mixgcf"; }},
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
+    {"BPR, RealHNS", [](Settings& s) { s.model = "BPR", s.sampler = "realhns", s.realhns_start = 0; }},
     {"DMA on BPR, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.backbone = "BPR", s.sampler = "mixgcf"; }},
 };
 
@@ -96,6 +97,13 @@ TEST(SlowPlan, CoversArraysAndScratchOfTrainingAndEvaluation) {
       {"LightGCN, DNS at omega 0",
        [](Settings& s) { s.model = "LightGCN", s.sampler = "dns", s.omega = 0, s.negative_stats = 0; }},
       {"LightGCN, MixGCF at omega 0", [](Settings& s) { s.model = "LightGCN", s.sampler = "mixgcf", s.omega = 0; }},
+      {"FREEDOM, RealHNS of the whole ranking",
+       [](Settings& s) {
+         s.model = "FREEDOM", s.sampler = "realhns", s.realhns_start = 0, s.realhns_p_max = 100, s.use_mg = true;
+       }},
+      {"LightGCN, RealHNS at omega 0",
+       [](Settings& s) { s.model = "LightGCN", s.sampler = "realhns", s.realhns_start = 0, s.omega = 0; }},
+      {"DMA, RealHNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "realhns", s.realhns_start = 1; }},
       {"DMA, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "mixgcf"; }},
       {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }},
   };
@@ -126,7 +134,7 @@ TEST(Plan, WhatHardNegativesAddIsWhatTheyTake) {
                     0.02 * double(with_taken - taken) + 8192)
             << model << ", " << what << " on " << device;
       };
-      for (const char* sampler : {"popularity", "dns", "mixgcf"}) {
+      for (const char* sampler : {"popularity", "dns", "mixgcf", "realhns"}) {
         Settings z = s;
         z.sampler = sampler;
         expect_added(z, sampler);

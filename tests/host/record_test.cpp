@@ -31,6 +31,8 @@ const Named record_models[] = {
     {"BPR+popularity", [](Settings& s) { s.model = "BPR", s.sampler = "popularity"; }},
     {"MG(LightGCN)+DNS", [](Settings& s) { s.model = "LightGCN", s.use_mg = true, s.sampler = "dns"; }},
     {"MG(FREEDOM)+MixGCF", [](Settings& s) { s.model = "FREEDOM", s.use_mg = true, s.sampler = "mixgcf"; }},
+    {"BPR+RealHNS",
+     [](Settings& s) { s.model = "BPR", s.sampler = "realhns", s.realhns_start = 1, s.realhns_p_max = 60; }},
     {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }},
     {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0.5; }},
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
@@ -167,7 +169,7 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
 TEST(Record, HoldsTheWeightsOfTheEdges) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  const Recorded got = record(record_settings(record_models[12]), data, dir);
+  const Recorded got = record(record_settings(record_models[13]), data, dir);
   const HostCsr train = pairs_by_user(data.train, data.n_users, data.n_items);
   const std::vector<float> p = values<float>(got.file, "initial.user_embedding.weight"),
                            q = values<float>(got.file, "initial.item_id_embedding.weight");

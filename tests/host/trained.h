@@ -16,7 +16,7 @@ struct Named {  // a setting of the models that a test goes through
   void (*set)(Settings&);
 };
 
-// Hard negatives and Mirror Gradient, which has batches 0, 2, 4, .. twice.
+// Hard negatives and Mirror Gradient, which has batches 0, 2, 4, .. twice; RealHNS begins in epoch 2.
 inline constexpr Named hard_models[] = {
     {"BPR+popularity",
      [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01, s.sampler = "popularity", s.omega = 0.5; }},
@@ -31,7 +31,12 @@ inline constexpr Named hard_models[] = {
        s.sampler = "mixgcf", s.n_candidates = 8, s.omega = 0.5;
      }},
     {"MG(CCDRec)",
-     [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 2, s.timesteps = 6, s.use_mg = true, s.beta = 2; }}};
+     [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 2, s.timesteps = 6, s.use_mg = true, s.beta = 2; }},
+    {"MG(FREEDOM)+RealHNS", [](Settings& s) {
+       s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3, s.use_mg = true, s.beta = 2, s.omega = 0.5;
+       s.sampler = "realhns", s.realhns_start = 2, s.realhns_p_max = 80, s.realhns_candidates = 17;
+       s.realhns_clusters = 6, s.realhns_top = 0.3;
+     }}};
 
 // Item graphs that are made of the parameters once an epoch.
 inline constexpr Named lattice_models[] = {

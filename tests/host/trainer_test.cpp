@@ -218,7 +218,7 @@ TEST(Trainer, ASamplerAtOmegaZeroChoosesNothing) {
     const Folder dir;
     const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
     std::vector<std::vector<float>> tables;
-    for (const std::string sampler : {"none", "popularity", "dns", "mixgcf"}) {
+    for (const std::string sampler : {"none", "popularity", "dns", "mixgcf", "realhns"}) {
       SCOPED_TRACE(model + " " + sampler);
       Settings s = trainer_settings(trainer_models[0]);
       s.model = model, s.sampler = sampler, s.omega = 0, s.epochs = 2;

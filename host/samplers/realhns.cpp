@@ -1,0 +1,121 @@
+#include "host/samplers/realhns.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace ccdrec {
+namespace {
+
+constexpr int64_t kListed = int64_t(1) << 22;  // entries of the lists that are made together
+
+// ceil((e - e0) / 2) for e > e0: the curriculum's stage, two epochs each
+int stage(int epoch, int start) { return (epoch + 1 - start + 1) / 2; }
+
+// A share of the items in per cent, but for the rounding of the product.
+int64_t rank_below(double percent, int64_t items) { return int64_t(std::floor(percent * double(items) / 100 + 1e-9)); }
+int64_t rank_above(double percent, int64_t items) { return int64_t(std::ceil(percent * double(items) / 100 - 1e-9)); }
+
+}  // namespace
+
+Band::Band(const Settings& s, int64_t users, int64_t items)
+    : first(rank_below(s.realhns_p_min, items)),
+      end(rank_above(s.realhns_p_max, items)),
+      candidates(std::min<int64_t>(s.realhns_candidates, end - first)),
+      at_once(std::clamp<int64_t>(kListed / std::max<int64_t>(end, 1), 1, std::max<int64_t>(users, 1))) {}
+
+float RealHns::active_share(int epoch, int start) {
+  return epoch + 1 > start ? float(std::min(1.0, stage(epoch, start) / 8.0)) : 0.0f;
+}
+float RealHns::theta_share(int epoch, int start) {
+  return epoch + 1 > start ? float(std::min(1.0, std::pow(1.15, stage(epoch, start)) / 5)) : 0.0f;
+}
+
+RealHns::RealHns(const Setup& z, const Outline&)
+    : ChoosingSampler(z, Gives::item),
+      U_(z.users()),
+      band_(z.s, U_, z.items()),
+      clusters_(z.s.realhns_clusters),
+      start_(z.s.realhns_start),
+      top_(std::max<int64_t>(1, int64_t(std::ceil(z.s.realhns_top * double(band_.candidates) - 1e-9)))) {
+  if (!gives()) return;
+  table_ = Array<int32_t>(z.dev, U_ * band_.candidates);
+  theta_ = Array<float>(z.dev, 1), q_ = Array<float>(z.dev, 1);
+  counts_ = Array<int64_t>(z.dev, 2);
+  lists_ = Array<int32_t>(z.dev, band_.at_once * band_.end), scores_ = Array<float>(z.dev, lists_.n());
+  std::vector<int32_t> all(size_t(band_.at_once));
+  std::iota(all.begin(), all.end(), 0);
+  users_ = Array<int32_t>(z.dev, all);
+  order_ = Array<int32_t>(z.dev, band_.width()), columns_ = Array<int32_t>(z.dev, band_.candidates);
+}
+
+// Epochs before the curriculum begins choose nothing: their steps need no representations of other items.
+Plan RealHns::prepare(int epoch, int64_t step) {
+  Plan plan = ChoosingSampler::prepare(epoch, step);
+  if (!chooses(epoch))
+    plan.early = true;
+  else
+    plan.kind = 1;
+  return plan;
+}
+
+void RealHns::early(const Batch& b, const Step& step) {
+  if (!gives()) return;
+  const Range range = step.clock.range(RangeId::uniform);
+  dev_.ops.negatives(dev_.ctx, b.hard(), b.users, b.rows, 1, step.now.first, train_, occurring_, n_occurring_,
+                     step.now.draws(seed_, Use::filter_uniform));
+}
+
+void RealHns::late(const Batch& b, const Step& step, const Representations& r) {
+  const Range range = step.clock.range(RangeId::hardest);
+  FilterProblem p;
+  p.h_u = r.h_u, p.h_i = r.h_i;
+  p.users = b.users, p.positives = b.positives(), p.batch = b.rows, p.first_row = step.now.first;
+  p.table = table_.p(), p.n_candidates = band_.candidates, p.top = top_;
+  p.theta = theta_.p(), p.q = q_.p();
+  p.active = step.now.draws(seed_, Use::filter_active), p.rank = step.now.draws(seed_, Use::filter_rank);
+  dev_.ops.filtered_negative(dev_.ctx, b.hard(), step.measures ? nullptr : counts_.p(), p);
+}
+
+void RealHns::begin_epoch(int epoch) {
+  if (!gives()) return;
+  const float share = active_share(epoch, start_);
+  if (share == active_) return;  // an upload waits for a GPU, and the share changes in eight epochs of a run
+  q_.upload(&share, 1);
+  active_ = share;
+}
+
+void RealHns::rebuild(int epoch, CMat h_u, CMat h_i) {
+  const Stream columns{seed_, Use::band_columns, uint32_t(epoch), 0}, centres{seed_, Use::centres, uint32_t(epoch), 0};
+  dev_.ops.shuffle(dev_.ctx, order_.p(), order_.n(), columns);
+  dev_.ops.offset_ids(dev_.ctx, columns_.p(), order_.p(), columns_.n(), int32_t(band_.first));
+  for (int64_t first = 0; first < U_; first += band_.at_once) {
+    const int64_t n = std::min(band_.at_once, U_ - first);
+    const Csr seen{n, I_, train_.row_ptr + first, train_.col, nullptr};
+    dev_.ops.score_topk(dev_.ctx, lists_.p(), scores_.p(), h_u.slice(first, n), users_.p(), n, h_i, &seen, band_.end);
+    dev_.ops.pick_columns(dev_.ctx, table_.p() + first * band_.candidates, lists_.p(), n, band_.end, columns_.p(),
+                          band_.candidates);
+  }
+  dev_.ops.cohesion(dev_.ctx, theta_.p(), h_i, clusters_, theta_share(epoch, start_), centres);
+  dev_.ops.fill_zero(dev_.ctx, {reinterpret_cast<float*>(counts_.p()), 1, 2 * counts_.n()});
+  filled_ = true;
+}
+
+void RealHns::kept(std::vector<Kept>& all) {
+  if (!gives()) return;
+  const auto add = [&](const char* name, const char* dtype, const Extents& shape, const auto& array) {
+    all.push_back(
+        {std::string("realhns.") + name, dtype, shape, array.p(), size_t(array.n()) * sizeof *array.p(), &filled_});
+  };
+  add("table", "I32", {U_, band_.candidates}, table_);
+  add("theta", "F32", {1}, theta_);
+  add("counts", "I64", {2}, counts_);
+}
+
+void RealHns::figures(std::map<std::string, double>& all) const {
+  if (!(active_ > 0)) return;
+  const std::vector<int64_t> counts = counts_.host();
+  if (counts[0] > 0) all["fell_back"] = double(counts[1]) / double(counts[0]);
+}
+
+}  // namespace ccdrec
