@@ -15,7 +15,7 @@ BUILD     = cmake --build --preset $(1) -j $(JOBS)
 CTEST     = ctest --preset $(1) -j $(JOBS)
 dir       = build$(if $(filter-out default,$(1)),-$(1))
 
-.PHONY: all deps demo test test-cuda memcheck bench busy bench-gpu race profile sanitize format lint install tour growth instructions clean help
+.PHONY: all deps demo test test-all test-cuda memcheck bench busy bench-gpu race profile sanitize format lint install tour growth instructions clean help
 .NOTPARALLEL:
 
 all: deps            ## install what is missing, build everything into build/
@@ -33,6 +33,11 @@ demo: deps           ## build, generate a data set, train four models, print the
 	@tools/demo.sh
 
 test: deps           ## the whole suite
+	@$(call CONFIGURE,$(PRESET))
+	@$(call BUILD,$(PRESET)) --target tests
+	@$(call CTEST,$(PRESET)) -LE exhaustive
+
+test-all: deps       ## the same, with every model where the suite takes some that stand for the others
 	@$(call CONFIGURE,$(PRESET))
 	@$(call BUILD,$(PRESET)) --target tests
 	@$(call CTEST,$(PRESET))

@@ -55,8 +55,11 @@ const std::vector<Case> kCaseList = {
     {"FREEDOM reg", "FREEDOM", [](Settings& s) { s.reg_weight = 1e-3; }},
     {"FREEDOM+DNS", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.sampler = "dns", s.omega = 0.5; }},
     {"FREEDOM+MixGCF", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.sampler = "mixgcf", s.omega = 0.5; }},
+    {"LATTICE", "LATTICE", [](Settings&) {}},
+    {"LATTICE+DNS", "LATTICE", [](Settings& s) { s.sampler = "dns", s.omega = 0.5; }},
     {"MG", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.use_mg = true; }},
     {"CCDRec", "CCDRec", [](Settings&) {}},
+    {"CCDRec(LATTICE)", "CCDRec", [](Settings& s) { s.backbone = "LATTICE", s.reg_weight = 1e-5; }},
     // The last stage of the curriculum, in which the pool is the model's own item matrix of the step: its step
     // propagates all items.
     {"CCDRec own pool", "CCDRec", [](Settings& s) { s.tau_end = 0; }},

@@ -54,6 +54,7 @@ struct CountedCase {
 const std::vector<CountedCase> kCaseList = {
     {"CCDRec", "CCDRec", [](Settings&) {}},
     {"FREEDOM", "FREEDOM", [](Settings&) {}},
+    {"LATTICE", "LATTICE", [](Settings&) {}},
     {"LightGCN", "LightGCN", [](Settings&) {}},
     {"LightGCN+MixGCF", "LightGCN", [](Settings& s) { s.sampler = "mixgcf"; }},
     {"LightGCN+DNS", "LightGCN", [](Settings& s) { s.sampler = "dns", s.negative_stats = 256; }},

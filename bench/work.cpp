@@ -87,10 +87,11 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
                  8 * n.edges[size_t(l)] + (n.rows[size_t(l) - 1] + n.rows[size_t(l)]) * row};
     forward += w, backward += w;
   }
-  // Item-item graph: at least knn_k edges a row. CCDRec starts the propagation from it, so all items reached need it;
-  // FREEDOM only those of the batch.
+  // Item-item graph: at least knn_k edges a row, with LATTICE two lists for each modality. CCDRec starts the propagation
+  // from it, so all items reached need it; the backbones alone only those of the batch.
   if (o.item_layers > 0) {
-    const double rows = o.start_room ? n.items_reached : n.items, edges = o.item_layers * s.knn_k * rows;
+    const double rows = o.start_room ? n.items_reached : n.items,
+                 edges = o.item_layers * s.knn_k * rows * (o.learned_graph ? 2 * M : 1);
     forward += {2 * edges * d, 8 * edges + 2 * rows * row}, backward += {2 * edges * d, 8 * edges + 2 * rows * row};
   }
   // Modality maps of the batch's distinct items: Y = X W; dW = X^T dY, and dX = dY W^T where features are trained. Then
@@ -122,6 +123,16 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   }
   for (Work* w : {&forward, &backward, &optimiser, &sample}) w->flop *= steps, w->bytes *= steps, w->roots *= steps;
 
+  // A learned graph, once an epoch: maps of all items, their similarities, the lists' dot products, S and S^T; and where
+  // the first batch reaches through it, the maps' gradients and the features' step. What the others leave of the
+  // features moves at the epoch's end, a root an element and step.
+  if (o.learned_graph) {
+    const double product = 2 * I * F * d, lists = I * s.knn_k * M, trained = s.train_features ? 1 : 0;
+    prune += {product + 2 * M * I * I * d + 2 * lists * d, 4 * (I * F + F * d) + lists * (row + 60)};
+    backward += {product * (1 + trained) + 8 * lists * d, 4 * I * F * (1 + 5 * trained) + 4 * lists * row};
+    if (!o.fuses)
+      optimiser += {8 * steps * (I * F * trained + F * d), 24 * I * F * trained, steps * (I * F * trained + F * d)};
+  }
   // Once an epoch. Pruning: a key for each edge, read and written, then the kept ones twice into a CSR.
   if (kept < 1) prune += {0, 16 * E + 2 * kept * E * 8};
   // modality maps of all items, then T steps of 3 products (1,d)(d,d) an item; noise about 20 flop a value; four

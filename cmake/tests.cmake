@@ -1,5 +1,5 @@
-# One program per layer, one CTest entry per test. Suites named Slow... are labelled "slow", all others "fast": the fast ones also run under
-# the sanitizers. Discovery runs when ctest starts (PRE_TEST), so that a build does not execute what it builds.
+# One program per layer, one CTest entry per test. Suites named Slow... are labelled "slow", suites named Exhaustive... "exhaustive" (`make test-all`
+# runs them, `make test` does not), all others "fast": the fast ones also run under the sanitizers. Discovery runs when ctest starts (PRE_TEST), so that a build does not execute what it builds.
 include(GoogleTest)
 
 # Not optimised: what computes is in the libraries; only the operation tests with their double-precision references are worth it. The sanitizers look at
@@ -37,8 +37,9 @@ function(ccdrec_tests name)
   endif()
   # Tests run side by side: threads that wait must not spin on the cores of the others.
   set(common DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  gtest_discover_tests(${name} ${common} TEST_FILTER "-*Slow*" PROPERTIES LABELS fast TIMEOUT 300 ENVIRONMENT "OMP_WAIT_POLICY=passive")
+  gtest_discover_tests(${name} ${common} TEST_FILTER "-*Slow*:Exhaustive*" PROPERTIES LABELS fast TIMEOUT 300 ENVIRONMENT "OMP_WAIT_POLICY=passive")
   gtest_discover_tests(${name} ${common} TEST_FILTER "*Slow*" PROPERTIES LABELS slow TIMEOUT 600 ENVIRONMENT "OMP_WAIT_POLICY=passive")
+  gtest_discover_tests(${name} ${common} TEST_FILTER "Exhaustive*" PROPERTIES LABELS exhaustive TIMEOUT 1200 ENVIRONMENT "OMP_WAIT_POLICY=passive")
 endfunction()
 
 # The operation tests run over every device present: the CPU, and the CUDA kernels under the emulator where Boost.Context is found.

@@ -40,6 +40,7 @@
   X(adam_flush)                /* every row to a step                                  adam.h */      \
   X(spmm)                      /* sparse product                                       spmm.h */      \
   X(spmm_rows)                 /* sparse product, listed rows                          spmm.h */      \
+  X(transpose)                 /* rows and columns of a sparse matrix exchanged        spmm.h */      \
   X(frontier)                  /* rows a propagation touches                           propagate.h */ \
   X(propagate)                 /* layer-averaged propagation                           propagate.h */ \
   X(propagate_backward)        /* its gradient                                         propagate.h */ \
@@ -101,6 +102,7 @@
   X(project_scratch)               \
   X(project_backward_scratch)      \
   X(spmm_scratch)                  \
+  X(transpose_scratch)             \
   X(group_scratch)                 \
   X(merge_rows_scratch)            \
   X(estimator_scratch)             \

@@ -35,13 +35,6 @@ struct EdgeList {  // training pairs, distinct, sorted by (user, item)
   const float* weight = nullptr;  // w_e
   int64_t n = 0, users = 0, items = 0;
 };
-struct MutableCsr {  // room for a CSR that is rebuilt every epoch
-  int64_t rows = 0, cols = 0;
-  int64_t* row_ptr = nullptr;  // (rows+1)
-  int32_t* col = nullptr;      // (capacity)
-  float* val = nullptr;        // (capacity)
-  int64_t capacity = 0;
-};
 }  // namespace ccdrec
 
 namespace ccdrec::cpu {

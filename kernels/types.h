@@ -58,6 +58,14 @@ struct Csr {
   int64_t nnz = -1;
 };
 
+struct MutableCsr {  // room for a CSR that is built on the device, and again every epoch
+  int64_t rows = 0, cols = 0;
+  int64_t* row_ptr = nullptr;  // (rows+1)
+  int32_t* col = nullptr;      // (capacity)
+  float* val = nullptr;        // (capacity)
+  int64_t capacity = 0;
+};
+
 // The slots of a batch grouped by the row they name: rows.idx[j] is named by slots slot[ptr[j]] .. slot[ptr[j+1]-1],
 // ascending.
 struct Groups {

@@ -52,6 +52,14 @@ void latent(Bench& b) {
   const double entries = double(I) * M * k;
   b.measure("latent_graph", shape, 36 * entries + 8.0 * double(I), 0,
             [&] { dev.ops.latent_graph(dev.ctx, s_val, s_col.p(), s.p(), empty.p(), in, weights.p(), 0.9f); });
+  std::vector<int64_t> starts(size_t(I + 1));
+  for (size_t r = 0; r < starts.size(); ++r) starts[r] = int64_t(r) * 2 * M * k;
+  const Array<int64_t> row_ptr(dev, starts);
+  const Csr graph{I, I, row_ptr.p(), s_col.p(), s_val.mat().p, s_col.n()};
+  OwnedCsr transposed(dev, I, I, graph.nnz);
+  // Keys and entries sorted by the bits of a column, values fetched from where they were.
+  b.measure("transpose", fmt::format("{} rows of {}", I, 2 * M * k), 60.0 * double(graph.nnz), 0,
+            [&] { dev.ops.transpose(dev.ctx, transposed.mutable_view(), graph); });
   b.measure("latent_graph_backward", shape, 60 * entries + 24.0 * double(I), 0,
             [&] { dev.ops.latent_graph_backward(dev.ctx, g_w.p(), to, in, weights.p(), s.p(), 0.9f); });
 }
@@ -60,7 +68,8 @@ void latent(Bench& b) {
 
 void item_graphs(Bench& b) {
   if (b.wanted({"list_dots", "list_spread"})) lists(b);
-  if (b.wanted({"softmax_weights", "softmax_weights_backward", "latent_graph", "latent_graph_backward"})) latent(b);
+  if (b.wanted({"softmax_weights", "softmax_weights_backward", "latent_graph", "latent_graph_backward", "transpose"}))
+    latent(b);
 }
 
 }  // namespace ccdrec::bench

@@ -54,6 +54,23 @@ void spmm_one_heavy_row(benchmark::State& state) {  // one row of a million edge
   state.SetBytesProcessed(state.iterations() * spmm_bytes(nnz, 1));
 }
 
+// LATTICE's item graph: 2 M k = 40 entries a row, in no order of columns.
+void transpose(benchmark::State& state) {
+  constexpr int64_t kEntries = 40;
+  const int64_t I = state.range(0), nnz = I * kEntries;
+  std::vector<int64_t> row_ptr(size_t(I + 1)), row_ptr_t(row_ptr.size());
+  for (size_t r = 0; r < row_ptr.size(); ++r) row_ptr[r] = int64_t(r) * kEntries;
+  const std::vector<int32_t> col = random_ids(nnz, I, 0);
+  const std::vector<float> val = random_floats(nnz);
+  std::vector<int32_t> col_t(col.size());
+  std::vector<float> val_t(val.size());
+  Ctx ctx(threads());
+  for (auto _ : state)
+    cpu::transpose(ctx, {I, I, row_ptr_t.data(), col_t.data(), val_t.data(), nnz},
+                   {I, I, row_ptr.data(), col.data(), val.data(), nnz});
+  state.SetBytesProcessed(state.iterations() * nnz * (12 + 8));
+}
+
 // Two layers on all rows (B = 0), or on those that a batch of B pairs with a negative each reads. edges1, edges2: of
 // the rows of each layer.
 enum class Part { frontier, forward, backward, backward_layers };
@@ -113,6 +130,7 @@ BENCHMARK(random_rows)->Arg(31925)->Arg(63850)->Arg(127701)->Arg(255404)->UseRea
 BENCHMARK_CAPTURE(spmm, baby_full, kBaby, 0.0)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(spmm, sports_full, kSports, 0.0)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(spmm, sports_pruned, kSports, 0.8)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(transpose)->Arg(7050)->Arg(23033)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(spmm_one_heavy_row)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(two_layers, frontier_baby_full_batch_2048, Part::frontier, kBaby, 0.0, 2048)
     ->UseRealTime()

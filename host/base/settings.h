@@ -9,8 +9,8 @@ namespace ccdrec {
 
 struct Settings {
   // what is run
-  std::string model = "CCDRec";      // BPR | LightGCN | FREEDOM | CCDRec
-  std::string backbone = "FREEDOM";  // CCDRec: FREEDOM | LightGCN | BPR
+  std::string model = "CCDRec";
+  std::string backbone = "FREEDOM";  // of CCDRec
   std::string data_path;             // the data folder
   std::string dataset;               // name of the .inter file; "" = the folder's name
   uint32_t seed = 999;
@@ -28,6 +28,8 @@ struct Settings {
   // training
   int embedding_size = 64;
   double learning_rate = 1e-3;
+  // gamma, epochs: the rate of epoch e is learning_rate gamma^(e / epochs)
+  std::vector<double> learning_rate_scheduler = {1.0, 50.0};
   int train_batch_size = 2048;
   int epochs = 1000;
   int stopping_step = 20;
@@ -37,7 +39,7 @@ struct Settings {
   bool use_mg = false;
   double alpha1 = 1.0, alpha2 = 0.2;
   int beta = 3;
-  double reg_weight = 0.0;     // BPR, LightGCN: norm regulariser; FREEDOM, CCDRec: weight of the modality BPR terms
+  double reg_weight = 0.0;     // of a regulariser or a term that the model decides
   bool train_features = true;  // raw features are parameters (as published)
   int eval_step = 1;           // evaluate every n epochs; a run that ends before the first time is evaluated at its end
   std::vector<int> topk = {5, 10, 20, 50};
@@ -58,6 +60,7 @@ struct Settings {
   bool knn_center = false;         // subtract column means before cosine
   double mm_image_weight = 0.1;    // a of S = a S_first + (1-a) S_second
   std::vector<double> mm_weights;  // one per modality, overrides mm_image_weight; must sum to 1
+  double lambda_coeff = 0.9;       // LATTICE: share of the frozen graph
   double dropout = 0.8;            // rho: share of edges pruned per epoch
   std::string graph_cache;         // folder for kNN lists; "" = none
 

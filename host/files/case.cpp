@@ -12,8 +12,8 @@
 namespace ccdrec {
 namespace {
 
-// The settings that a step reads, as JSON of their own types.
-nlohmann::json step_settings(const Settings& s) {
+// The settings that a step of that epoch reads, as JSON of their own types.
+nlohmann::json step_settings(const Settings& s, int epoch) {
   static const char* const read[] = {"model",       "backbone",
                                      "n_ui_layers", "n_mm_layers",
                                      "reg_weight",  "learning_rate",
@@ -28,6 +28,7 @@ nlohmann::json step_settings(const Settings& s) {
   if (s.sampler != "none") keys.push_back("sampler");
   if (s.noise_prediction_form) keys.push_back("noise_prediction_form");
   if (s.precision != "fp32") keys.push_back("precision");
+  if (outline_of(s).learned_graph) keys.insert(keys.end(), {"lambda_coeff", "train_batch_size"});
   const std::map<std::string, std::string> values = config_values(s);
   nlohmann::json j = nlohmann::json::object();
   for (const std::string& key : keys) {
@@ -37,6 +38,7 @@ nlohmann::json step_settings(const Settings& s) {
     const nlohmann::json typed = nlohmann::json::parse(it->second, nullptr, false);
     j[key] = typed.is_discarded() ? nlohmann::json(it->second) : typed;
   }
+  if (rate_of(s, epoch) != s.learning_rate) j["learning_rate"] = rate_of(s, epoch);
   return j;
 }
 
@@ -51,7 +53,7 @@ void add_parameters(Writer& out, Recommender& model, bool with_users) {
 std::map<std::string, std::string> case_metadata(const char* format, const Settings& s, Recommender& model, int epoch) {
   return {{"format", format},
           {"version", "1"},
-          {"settings", step_settings(s).dump()},
+          {"settings", step_settings(s, epoch).dump()},
           {"modalities", nlohmann::json(model.model().modalities()).dump()},
           {"epoch", std::to_string(epoch)}};
 }
@@ -118,7 +120,9 @@ void write_case(Trainer& trainer, const Settings& s, int pass, const std::string
   for (const ShownGraph& g : shown.graphs) out.graph(g.name, g.graph);
   model.draws(shown);
   for (const Shown& a : shown.all)
-    if (a.name.starts_with("batch.") || a.name.starts_with("diffusion.") || a.name.starts_with("hard.")) out.add(a);
+    if (a.name.starts_with("batch.") || a.name.starts_with("diffusion.") || a.name.starts_with("hard.") ||
+        a.name.starts_with("graph."))
+      out.add(a);
   model.model().explain(model.batch(), search);  // for readers; `ccdrec step` takes the negatives as they are
   for (const Shown& a : search.all) out.add(a);
   std::map<std::string, std::string> about = case_metadata("ccdrec-step", s, model, epoch);

@@ -75,6 +75,8 @@ Settings CaseFile::settings(int64_t d) const {
   return resolve_config({}, values).settings;
 }
 
+bool CaseFile::has_setting(const std::string& key) const { return json("settings", "{}").contains(key); }
+
 std::vector<std::string> CaseFile::modalities() const {
   const nlohmann::json given = json("modalities", "[]");
   const auto bad = [&](const std::string& why) {

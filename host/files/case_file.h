@@ -19,6 +19,7 @@ class CaseFile : public Given {
   std::string origin() const override { return path_; }
 
   Settings settings(int64_t d) const;           // width d is that of the arrays
+  bool has_setting(const std::string& key) const;
   std::vector<std::string> modalities() const;  // distinct, at most kMaxModalities
   float gradient() const;                       // what Adam multiplies the gradient by
   int64_t t() const;                            // Adam's step, from 1

@@ -125,15 +125,6 @@ ConfigValue read_command(const KeyValue& kv) {
   }
 }
 
-// MMRec's [gamma, epochs]: the rate is multiplied by gamma^(epoch / epochs), so a gamma of 1 is a constant rate,
-// whatever stands behind it.
-bool constant_schedule(const ConfigValue& v) {
-  double gamma = 1, number = 0;
-  for (size_t i = 0; i < v.items.size(); ++i)
-    if (!parse_real(v.items[i], i == 0 ? gamma : number)) v.fail("[gamma, epochs], two numbers");
-  return gamma == 1;
-}
-
 void check_accepted(const AcceptedKey& a, const ConfigValue& v, const Settings& s) {
   const std::string name = a.name;
   if (name == "metrics")
@@ -147,8 +138,10 @@ void check_accepted(const AcceptedKey& a, const ConfigValue& v, const Settings& 
       if (!is_known(key)) unknown_key(key, v.origin + ": hyper_parameters");
   bool possible = true;
   std::string why = a.why;
-  if (name == "learning_rate_scheduler") {
-    possible = constant_schedule(v);
+  if (name == "weight_size") {
+    const Outline o = outline_of(s);
+    possible = !o.learned_graph || int(v.items.size()) == o.layers;
+    why += fmt::format(" ({})", o.layers);
   } else if (name == "feat_embed_dim") {
     double width = s.embedding_size;
     possible = v.items.empty() || (parse_real(v.one("a number"), width) && width == s.embedding_size);
@@ -181,8 +174,15 @@ void check_layers_key(const ConfigValue& v, const std::string& model) {
   if (v.key != "n_layers" || find_system(model)->n_layers) return;
   std::string names;
   for (const System& system : systems())
-    if (system.n_layers) names += (names.empty() ? "" : ", ") + std::string(system.name);
-  throw UserError(fmt::format("{}: n_layers is {}'s key; {} has n_ui_layers and n_mm_layers", v.origin, names, model));
+    if (system.n_layers) names += (names.empty() ? "" : " and ") + std::string(system.name);
+  throw UserError(
+      fmt::format("{}: n_layers is a key of {}; {} has n_ui_layers and n_mm_layers", v.origin, names, model));
+}
+
+// As canonical, where a model may have a meaning of its own.
+std::string canonical_for(const std::string& model, const std::string& name) {
+  const char* const layers = find_system(model)->n_layers;
+  return name == "n_layers" && layers ? layers : canonical(name);
 }
 
 GivenKeys collect(const std::vector<std::vector<ConfigValue>>& layers, const std::string& model) {
@@ -191,9 +191,9 @@ GivenKeys collect(const std::vector<std::vector<ConfigValue>>& layers, const std
     std::map<std::string, const ConfigValue*> here;
     for (const ConfigValue& v : layer) {
       check_layers_key(v, model);
-      const std::string name = canonical(v.key);
+      const std::string name = canonical_for(model, v.key);
       if (name == "hyper_parameters")
-        for (const std::string& key : v.items) given.may_be_grids.insert(canonical(key));
+        for (const std::string& key : v.items) given.may_be_grids.insert(canonical_for(model, key));
       const auto [at, fresh] = here.emplace(name, &v);
       if (!fresh && at->second->key != v.key)
         throw UserError(fmt::format("{}: {} and {} ({}) name the same setting; give one", v.origin, v.key,
@@ -324,15 +324,21 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
     for (const ConfigValue& v : layer)
       if (!is_known(v.key)) unknown_key(v.key, v.origin);
   const std::string& model = config.settings.model;
-  for (const KeyMeaning& m : find_system(model)->keys) {
-    ConfigValue v;
-    v.key = m.key, v.origin = "default of " + model, v.items = {m.standard};
-    find_key(m.key)->set(config.settings, v);
-    config.origin[m.key] = v.origin;
-  }
+  const auto take_default = [&config](const KeyMeaning& m, const std::string& of) {
+    const std::string origin = "default of " + of;
+    find_key(m.key)->set(config.settings, ConfigValue::of(m.key, m.standard, origin));
+    config.origin[m.key] = origin;
+  };
+  for (const KeyMeaning& m : find_system(model)->keys) take_default(m, model);
   GivenKeys given = collect(layers, model);
   if (const std::string note = note_of_other_names(given); !note.empty()) config.notes.push_back(note);
 
+  if (const auto on = given.winner.find("backbone");
+      find_system(model)->wraps && on != given.winner.end() && on->second.items.size() == 1) {
+    find_key("backbone")->set(config.settings, on->second);
+    for (const KeyMeaning& m : backbone_keys(config.settings.backbone))
+      take_default(m, model + " on " + config.settings.backbone);
+  }
   const Settings defaults = config.settings;
   for (const auto& [name, value] : given.winner) {
     const ConfigKey* key = find_key(name);

@@ -32,8 +32,9 @@ std::vector<Feature> features_of(const CaseFile& c, const std::vector<std::strin
 Settings settings_of(const CaseFile& c, int64_t d, int64_t t, const std::string& device, int threads) {
   Settings s = c.settings(d);
   s.device = device, s.threads = threads, s.epochs = int(t);
-  s.dropout = 0;         // the graph is given, pruned or not
-  s.negative_stats = 0;  // there is no epoch
+  s.dropout = 0;                                                   // the graph is given, pruned or not
+  s.negative_stats = 0;                                            // there is no epoch
+  s.learning_rate_scheduler = Settings{}.learning_rate_scheduler;  // learning_rate is the step's
   try {
     check_device(s.device, s.spmm);
     check_modules(s);
@@ -44,7 +45,8 @@ Settings settings_of(const CaseFile& c, int64_t d, int64_t t, const std::string&
 // The graphs of a case; the reverse process has none.
 class GraphsOfCase : public GraphSource {
  public:
-  GraphsOfCase(const CaseFile& c, const Dataset& data, Of what) : GraphSource(data), c_(c), reads_(what == Of::step) {}
+  GraphsOfCase(const CaseFile& c, const Dataset& data, Of what)
+      : GraphSource(data), c_(c), data_(data), reads_(what == Of::step) {}
   HostCsr user_item() override {
     const int64_t n = train.rows + train.cols;
     if (!reads_) return empty(n);
@@ -53,6 +55,22 @@ class GraphsOfCase : public GraphSource {
     if (back.col != a.col || back.row_ptr != a.row_ptr || back.val != a.val)
       c_.fail("'graph.user_item' is not symmetric; give every edge in both directions with the same value");
     return a;
+  }
+  HostCsr user_item_mean() override {
+    const int64_t n = train.rows + train.cols;
+    if (!reads_) return empty(n);
+    HostCsr a = c_.sparse("graph.user_item", n);
+    const HostCsr back = transpose(a);
+    if (back.col != a.col || back.row_ptr != a.row_ptr)
+      c_.fail("'graph.user_item' has an edge in one direction alone; give every edge in both, each with its value");
+    return a;
+  }
+  NeighbourLists frozen(size_t modality) override {
+    const int64_t I = train.cols;
+    if (!reads_) return {std::vector<int32_t>(size_t(I)), std::vector<float>(size_t(I))};
+    const std::string at = "graph.frozen." + data_.features[modality].name;
+    const Extents shape = c_.shape(at + ".index", {I, kAny});
+    return {c_.indices(at + ".index", shape, I), c_.floats(at + ".value", shape)};
   }
   HostCsr items() override { return reads_ ? c_.sparse("graph.item_item", train.cols) : empty(train.cols); }
 
@@ -64,6 +82,7 @@ class GraphsOfCase : public GraphSource {
     return a;
   }
   const CaseFile& c_;
+  const Dataset& data_;
   const bool reads_;
 };
 
@@ -85,6 +104,10 @@ std::vector<std::string> known_arrays(const std::vector<std::string>& modalities
                                     "diffusion.noise",
                                     "noise.start",
                                     "noise.steps"};
+  for (const std::string& m : modalities)
+    for (const char* end : {"learned.{}.index", "learned.{}.value", "frozen.{}.index", "frozen.{}.value"})
+      known.push_back("graph." + fmt::format(fmt::runtime(end), m));
+  known.push_back("graph.modal_weight");
   std::vector<std::string> parameters = {"user_embedding.weight", "item_id_embedding.weight", "estimator.w_q.weight",
                                          "estimator.w_k.weight", "estimator.w_v.weight"};
   for (const std::string& m : modalities)
@@ -141,7 +164,16 @@ void LoadedCase::load_data(const Outline& outline, Of what) {
     // a batch of all items: the estimator has room for them
     for (int64_t i = 0; i < I; ++i) data.train.push_back({0, int32_t(i)});
   }
-  s.train_batch_size = int(data.train.size());
+  const int rows = int(data.train.size());
+  const bool divides = outline.learned_graph && what == Of::step && c.has_setting("train_batch_size");
+  if (!divides) {
+    s.train_batch_size = rows;
+  } else if (s.train_batch_size < rows) {
+    c.fail(fmt::format("settings: train_batch_size is {}, but the batch has {} rows; it is the most that a batch has",
+                       s.train_batch_size, rows));
+  }
+  if (!outline.learned_graph) return;
+  s.knn_k = what == Of::step ? int(c.shape("graph.frozen." + modalities[0] + ".index", {I, kAny})[1]) : 1;
 }
 
 void LoadedCase::load(const Window& w) {

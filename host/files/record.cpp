@@ -50,7 +50,9 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   int64_t parameters = 2 * (data.n_users + I) * d;
   if (o.projects)
     for (const Feature& f : data.features) parameters += I * f.matrix.cols() + 2 * (f.matrix.cols() + 1) * d;
-  if (o.item_layers) parameters += 3 * I * s.knn_k * int64_t(data.features.size());
+  const int64_t listed = I * s.knn_k * int64_t(data.features.size());
+  if (o.item_layers) parameters += 3 * listed;  // S, or the frozen lists and the learned ones of the last evaluation
+  if (o.learned_graph) words += listed, parameters += 2;
   parameters += 2 * o.estimator;
   if (s.use_mg) words *= 2;  // at most
   return size_t(words * s.epochs + parameters) * 4;
@@ -78,6 +80,17 @@ Recorder::Recorder(Trainer& trainer, const Settings& s, const Dataset& data)
   trainer_.model().model().graphs(shown);
   for (const ShownGraph& g : shown.graphs)
     if (g.name == "graph.item_item") out_.graph(g.name, g.graph);
+  for (const Shown& a : shown.all)
+    if (a.name.starts_with("graph.frozen.")) out_.add(a);
+}
+
+// The learned lists of an epoch's steps: found at its start, and in evaluation after the one before.
+void Recorder::add_lists_of_graph(int epoch) {
+  Watch shown(trainer_.device());
+  trainer_.model().model().graphs(shown);
+  for (Shown& a : shown.all)
+    if (a.name.starts_with("graph.learned.") && a.name.ends_with(".index"))
+      out_.indices(fmt::format("epoch.{}.{}", epoch, a.name.substr(6)), a.shape, std::move(a.indices));
 }
 
 // The raw features at the start are those of the data folder.
@@ -129,8 +142,9 @@ void Recorder::take_draws(Draws& to) {
   to.rows += B, ++to.passes;
 }
 
-void Recorder::step(int, int64_t) {
+void Recorder::step(int epoch, int64_t step) {
   Recommender& model = trainer_.model();
+  if (step == 0) add_lists_of_graph(epoch);
   Watch drawn(trainer_.device());
   model.draws(drawn);
   append(now_.users, drawn.ids("batch.users"));
@@ -228,6 +242,7 @@ void Recorder::add_lists(const std::string& at) {
 void Recorder::write(const std::string& path) {
   trainer_.model().flush();
   add_parameters("final.", true);
+  add_lists_of_graph(int(epochs_.size()));
   const nlohmann::json modalities = trainer_.model().model().modalities();
   nlohmann::json losses = nlohmann::json::array();
   for (const char* name : trainer_.model().model().losses()) losses.push_back(name);

@@ -5,7 +5,15 @@ namespace ccdrec {
 Backbone::Backbone(const Setup& z, Start start, Tables::Init init)
     : dev_(z.dev), U_(z.users()), I_(z.items()), tables_(z, start, init) {}
 
-void Backbone::catch_up(const Step& step) { tables_.catch_up(q_rows_, step); }
+void Backbone::catch_up(const Step& step) {
+  pass_ = step.now.pass;
+  tables_.catch_up(q_rows_, step);
+}
+
+void Backbone::flush(const AdamSchedule& adam, int64_t t) {
+  tables_.flush(adam, t);
+  flushed_at_ = t;
+}
 
 void Backbone::update(const Step& step) { tables_.update(q_rows_, step); }
 

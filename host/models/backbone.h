@@ -17,7 +17,7 @@ class Backbone {
  public:
   Backbone(const Setup&, Start, Tables::Init);
   virtual ~Backbone() = default;
-  virtual bool projects() const { return false; }  // it has losses on mapped features: `terms` gets the modalities
+  virtual bool projects() const { return false; }  // it has losses on mapped features of the batch's items
   // its ranking loss has 1e-10 inside the logarithm (kernels/bpr.h)
   virtual bool bpr_with_eps() const { return false; }
   // Takes room for parameters of its own in the arena, and the modalities where it maps features once an epoch; then,
@@ -51,7 +51,7 @@ class Backbone {
   virtual void finish_backward(const Slots&, Modalities*, double* loss) = 0;
 
   void update(const Step&);
-  void flush(const AdamSchedule& adam, int64_t t) { tables_.flush(adam, t); }
+  void flush(const AdamSchedule&, int64_t t);
   virtual CMat items_all() { return q(); }  // Hhat, every row
   Mat start_all();                          // of all items, as start_items
   virtual void represent_all() = 0;         // h() of every node, by the whole graph
@@ -70,8 +70,10 @@ class Backbone {
   Device& dev_;
   const int64_t U_, I_;
   Tables tables_;
-  RowList q_rows_;         // rows of Q that the step reads, from `touch`
-  bool by_layer_ = false;  // of the step: layers have gradients of their own
+  RowList q_rows_;          // rows of Q that the step reads, from `touch`
+  bool by_layer_ = false;   // of the step: layers have gradients of their own
+  uint32_t pass_ = 0;       // of the step
+  int64_t flushed_at_ = 0;  // the step of Adam that every parameter was brought to last
 };
 
 }  // namespace ccdrec

@@ -5,7 +5,7 @@ namespace ccdrec {
 void Freedom::outline(Outline& o, const Settings& s) {
   o.layers = s.n_ui_layers, o.item_layers = s.n_mm_layers, o.prune = s.dropout;
   o.propagates = o.reads_features = true;
-  o.modality_terms = o.projects = s.reg_weight > 0;
+  o.modality_terms = o.projects = o.maps_items = s.reg_weight > 0;
 }
 
 // S before all else: building it takes memory for a while.
@@ -16,9 +16,7 @@ Freedom::Freedom(const Setup& z, Start start, const HostCsr& s)
       reg_(z.s.reg_weight),
       item_graph_(z, s, z.s.n_mm_layers),
       propagation_(z, z.s.n_ui_layers),
-      users_(z.dev, U_),
-      items_(z.dev, I_),
-      merged_(z.dev, 2 * I_) {
+      read_(z) {
   if (z.s.dropout > 0) {
     pruned_.emplace(z, z.s.dropout);
     z.notes.push_back("training graph: " + std::to_string(pruned_->kept_edges()) + " of " +
@@ -41,20 +39,12 @@ void Freedom::begin_epoch(int epoch) {
 void Freedom::touch(RowList nodes) {
   propagation_.touch(graph(), graph(), nodes);  // A' is symmetric
   tables_.touch(propagation_.starts());
-  dev_.ops.split_rows(dev_.ctx, users_.list(), items_.list(), nodes, U_);
-  if (tables_.has_room()) {  // Hhat is read wherever the propagation starts, and Q by Hhat alone
-    item_graph_.touch(tables_.items());
-    q_rows_ = item_graph_.starts();
-  } else {  // Hhat is read for the batch's items, and Q by both
-    item_graph_.touch(items_.list());
-    q_rows_ = merged_.list();
-    dev_.ops.merge_rows(dev_.ctx, q_rows_, item_graph_.starts(), tables_.items());
-  }
+  q_rows_ = read_.touch(nodes, tables_, item_graph_);
 }
 
 void Freedom::forward(bool keep_layers) {
   propagation_.forward(tables_.ego(), keep_layers);
-  dev_.ops.add_rows(dev_.ctx, propagation_.h(), item_graph_.hhat(), items_.list(), U_);
+  dev_.ops.add_rows(dev_.ctx, propagation_.h(), item_graph_.hhat(), read_.items(), U_);
 }
 
 Representations Freedom::representations() const {
@@ -89,11 +79,7 @@ void Freedom::ask_layer_gradients() {
 }
 
 void Freedom::propagate_back() {
-  if (by_layer_) {  // Hhat is a part of the items at every layer (spec negative_sampling 6.3)
-    dev_.ops.copy_rows(dev_.ctx, g_items_, g().slice(U_, I_), items_.list());
-    for (int l = 0; l <= propagation_.layers(); ++l)
-      dev_.ops.add_rows(dev_.ctx, g_items_, g(l).slice(U_, I_), items_.list(), 0);
-  }
+  if (by_layer_) propagation_.sum_gradients(g_items_, read_.items());
   dev_.ops.zero_rows(dev_.ctx, g_q(), q_rows_);  // more rows than the propagation writes, or it writes none
   propagation_.backward(tables_.g_ego(), by_layer_);
 }
@@ -102,7 +88,7 @@ void Freedom::propagate_back() {
 void Freedom::finish_backward(const Slots& slots, Modalities* modal, double*) {
   CMat g_hhat = g_items();
   if (tables_.has_room()) {
-    dev_.ops.add_rows(dev_.ctx, g_start(), g_hhat, items_.list(), 0);
+    dev_.ops.add_rows(dev_.ctx, g_start(), g_hhat, read_.items(), 0);
     g_hhat = g_start();
   }
   item_graph_.backward(g_q(), g_hhat);

@@ -8,6 +8,7 @@
 #include "host/models/outline.h"
 #include "host/models/parts/item_graph.h"
 #include "host/models/parts/pruning.h"
+#include "host/models/parts/read_rows.h"
 
 namespace ccdrec {
 
@@ -44,11 +45,10 @@ class Freedom : public Backbone {
   ItemGraph item_graph_;
   Propagation propagation_;
   std::optional<PrunedGraph> pruned_;  // none: every edge is kept
-  OwnedRows users_, items_;            // of the nodes whose H is wanted
-  OwnedRows merged_;                   // rows of Q from both graphs
-  Matrix x_;                           // (B (1+n_neg),d) mapped features by slot: positives, random negatives
-  std::vector<Matrix> d_x_;            // a modality each: their gradient
-  Matrix g_items_;                     // (I,d) sum of the gradients of H and of the layers
+  ReadRows read_;
+  Matrix x_;                 // (B (1+n_neg),d) mapped features by slot: positives, random negatives
+  std::vector<Matrix> d_x_;  // a modality each: their gradient
+  Matrix g_items_;           // (I,d) sum of the gradients of H and of the layers
 };
 
 }  // namespace ccdrec

@@ -11,22 +11,34 @@
 
 namespace ccdrec {
 
+struct NeighbourLists {  // (I,k) each
+  std::vector<int32_t> idx;
+  std::vector<float> val;
+};
+
 class GraphSource {
  public:
   explicit GraphSource(const Dataset& data) : train(pairs_by_user(data.train, data.n_users, data.n_items)) {}
   virtual ~GraphSource() = default;
-  virtual HostCsr user_item() = 0;  // (N,N), symmetric
-  virtual HostCsr items() = 0;      // S (I,I)
-  const HostCsr train;              // (U,I) pattern
+  virtual HostCsr user_item() = 0;       // (N,N), symmetric
+  virtual HostCsr user_item_mean() = 0;  // (N,N), with self loops: mean_graph (data/graph.h)
+  virtual HostCsr items() = 0;           // S (I,I)
+  // O_m of LATTICE, from the raw features of a modality (spec baselines 8.2)
+  virtual NeighbourLists frozen(size_t modality) = 0;
+  const HostCsr train;  // (U,I) pattern
 };
 
 class GraphsOfData : public GraphSource {
  public:
   GraphsOfData(Device&, const Settings&, const Dataset&, std::vector<std::string>& notes);
   HostCsr user_item() override;
+  HostCsr user_item_mean() override;
   HostCsr items() override;  // S = sum_m weight[m] K_m of the k nearest neighbours in each modality
+  // The cosines of the k nearest neighbours, c_i their sum: lap(K)_ij = K_ij / sqrt(c_i c_j), 0 where either is not > 0
+  NeighbourLists frozen(size_t modality) override;
 
  private:
+  std::vector<int32_t> neighbours(const Feature&, bool centre);
   Device& dev_;
   const Settings& s_;
   const Dataset& data_;

@@ -11,10 +11,12 @@ struct Outline {
   bool propagates = false;      // H is an array of its own
   double prune = 0;             // share of the edges left out each epoch
   int item_layers = 0;          // of the item graph; 0: there is none
+  bool learned_graph = false;   // the item graph is LATTICE's
   bool start_room = false;      // the items' start is not Q
   bool modality_terms = false;  // losses on mapped features
 
   bool reads_features = false;  // of the data: to build a graph, or to train with
+  bool maps_items = false;      // maps those of a batch's items
   bool projects = false;        // maps them to width d: they and the maps are parameters
 
   // CCDRec's modules

@@ -183,11 +183,13 @@ void name_idle_keys(KeyTable& table) {
       for (const char* name : names)
         if (k.name == name) k.idle = why;
   };
-  static constexpr const char *kNoGraph = "the item graph belongs to the backbone FREEDOM",
+  static constexpr const char *kNoGraph = "only the backbones FREEDOM and LATTICE have an item graph",
                               *kNoDiffusion = "dma and ndi are off, so there is no diffusion",
                               *kNoSampler = "cns is off";
   static constexpr const char* kNothingPropagated = "the backbone BPR propagates nothing";
+  static constexpr const char* kLearned = "LATTICE learns the modalities' weights, and compares features as they are";
   static const auto item_graph = [](const Settings& s) { return outline_of(s).item_layers > 0; };
+  static const auto learned = [](const Settings& s) { return outline_of(s).learned_graph; };
   static const auto diffuses = [](const Settings& s) { return outline_of(s).diffusion; };
   static const auto propagates = [](const Settings& s) { return outline_of(s).propagates; };
   idle({"n_ui_layers"}, [](const Settings& s) { return propagates(s) ? nullptr : kNothingPropagated; });
@@ -201,16 +203,25 @@ void name_idle_keys(KeyTable& table) {
            : !propagates(s)                          ? kNothingPropagated
                                                      : nullptr;
   });
-  idle({"n_mm_layers", "knn_k", "knn_center", "mm_weights", "graph_cache"},
-       [](const Settings& s) { return item_graph(s) ? nullptr : kNoGraph; });
-  idle({"mm_image_weight"}, [](const Settings& s) {
-    return !item_graph(s) ? kNoGraph : s.mm_weights.empty() ? nullptr : "mm_weights overrides it";
+  idle({"n_mm_layers", "knn_k", "graph_cache"}, [](const Settings& s) { return item_graph(s) ? nullptr : kNoGraph; });
+  idle({"knn_center", "mm_weights"}, [](const Settings& s) {
+    return !item_graph(s) ? kNoGraph : learned(s) ? kLearned : nullptr;
   });
-  idle({"dropout"},
-       [](const Settings& s) { return item_graph(s) ? nullptr : "only the backbone FREEDOM prunes its graph"; });
+  idle({"mm_image_weight"}, [](const Settings& s) {
+    return !item_graph(s)         ? kNoGraph
+           : learned(s)           ? kLearned
+           : s.mm_weights.empty() ? nullptr
+                                  : "mm_weights overrides it";
+  });
+  idle({"lambda_coeff"}, [](const Settings& s) {
+    return learned(s) ? nullptr : "only the backbone LATTICE has a frozen graph beside a learned one";
+  });
+  idle({"dropout"}, [](const Settings& s) {
+    return item_graph(s) && !learned(s) ? nullptr : "only the backbone FREEDOM prunes its graph";
+  });
   idle({"reg_weight"}, [](const Settings& s) {
     return find_system(s.model)->wraps && !item_graph(s)
-               ? "CCDRec's objective has a regulariser with the backbone FREEDOM alone"
+               ? "CCDRec's objective has a regulariser with the backbones FREEDOM and LATTICE alone"
                : nullptr;
   });
   idle({"modalities"}, [](const Settings& s) {
@@ -304,7 +315,22 @@ KeyTable build_table() {
   t.group = "training";
   t.integer("embedding_size", &Settings::embedding_size, 1, 65536,
             "d, width of every embedding; CCDRec needs an even one of at least 4");
-  t.real("learning_rate", &Settings::learning_rate, {0, kInf, true, true}, "Adam's constant step");
+  t.real("learning_rate", &Settings::learning_rate, {0, kInf, true, true}, "Adam's step, of the first epoch");
+  ConfigKey& scheduler = t.add("learning_rate_scheduler", "list", "[gamma in (0, 1], epochs > 0]",
+                               "the rate of epoch e is learning_rate gamma^(e / epochs)");
+  scheduler.written_if_idle = false;
+  scheduler.set = [](Settings& s, const ConfigValue& v) {
+    if (v.is_null || v.items.empty()) return void(s.learning_rate_scheduler = Settings{}.learning_rate_scheduler);
+    const char* const expected = "[gamma, epochs]: a number in (0, 1] and a number > 0";
+    if (v.items.size() > 2) v.fail(expected);
+    double gamma = 1, epochs = 50;
+    if (!parse_real(v.items[0], gamma) || (v.items.size() > 1 && !parse_real(v.items[1], epochs)) || !(gamma > 0) ||
+        gamma > 1 || !(epochs > 0))
+      v.fail(expected);
+    s.learning_rate_scheduler = {gamma, epochs};
+    if (gamma == 1) s.learning_rate_scheduler = Settings{}.learning_rate_scheduler;  // a constant rate is one rate
+  };
+  scheduler.get = [](const Settings& s) { return fmt::format("[{}]", fmt::join(s.learning_rate_scheduler, ", ")); };
   t.integer("train_batch_size", &Settings::train_batch_size, 1, kIntMax, "B, rows of a step");
   t.integer("epochs", &Settings::epochs, 1, kIntMax, "at most so many").resumable = true;
   t.integer("stopping_step", &Settings::stopping_step, 0, kIntMax,
@@ -378,6 +404,10 @@ KeyTable build_table() {
     s.mm_weights = w;
   };
   weights.get = [](const Settings& s) { return fmt::format("[{}]", fmt::join(s.mm_weights, ", ")); };
+  ConfigKey& frozen =
+      t.real("lambda_coeff", &Settings::lambda_coeff, {0, 1},
+             "LATTICE: share of the graph of the raw features, which stays as it is, in the item graph");
+  frozen.concerns = kLearnedGraph, frozen.written_if_idle = false;
   t.real("dropout", &Settings::dropout, {0, 1, false, true},
          "share of the user-item edges pruned, drawn anew each epoch")
       .concerns = kFeatures;
@@ -454,8 +484,7 @@ const std::vector<AcceptedKey> kAccepted = {
     {"vision_feature_file", nullptr, "it names a modality, where the model reads any and the key modalities does not"},
     {"text_feature_file", nullptr, "it names a modality, where the model reads any and the key modalities does not"},
     {"feat_embed_dim", nullptr, "modality projections have the width embedding_size"},
-    {"lambda_coeff", nullptr, "FREEDOM's released program reads it and uses it nowhere"},
-    {"weight_size", nullptr, "FREEDOM's released program reads it and uses it nowhere"},
+    {"weight_size", nullptr, "every layer has the width embedding_size; n_ui_layers is their number"},
     {"cf_model", "lightgcn", "the user-item graph is propagated as LightGCN does"},
     {"mess_dropout", nullptr, "no model here drops messages"},
     {"adj_type", "pre", "the adjacency is always the symmetrically normalised one"},
@@ -476,7 +505,6 @@ const std::vector<AcceptedKey> kAccepted = {
     {"use_full_sampling", "false", "negatives are drawn"},
     {"use_raw_features", nullptr, "the model decides whether features are read"},
     {"learner", "adam", "the optimiser is Adam"},
-    {"learning_rate_scheduler", nullptr, "the learning rate is constant (gamma 1)"},
     {"weight_decay", "0|", "there is no weight decay"},
     {"clip_grad_norm", "|none|null", "gradients are not clipped"},
     {"valid_metric_bigger", "true", "a larger metric is better"},
@@ -542,12 +570,10 @@ std::string canonical(const std::string& name) {
   return name;
 }
 
-namespace {
-
 // What `get` gives, taken apart again: one value, or a list in brackets; those in JSON's quotes without them.
-ConfigValue taken_apart(const std::string& key, const std::string& text) {
+ConfigValue ConfigValue::of(const std::string& key, const std::string& text, const std::string& origin) {
   ConfigValue v;
-  v.key = key, v.origin = "settings";
+  v.key = key, v.origin = origin;
   v.is_list = text.starts_with('[');
   const std::string_view all = v.is_list ? std::string_view(text).substr(1, text.size() - 2) : std::string_view(text);
   for (size_t at = 0; at < all.size();) {
@@ -564,12 +590,11 @@ ConfigValue taken_apart(const std::string& key, const std::string& text) {
   return v;
 }
 
-}  // namespace
-
 void check_ranges(const Settings& settings) {
   Settings copy = settings;
   for (const ConfigKey& key : config_keys())  // `model` is the first
-    if (key.name == "model" || concerns(key, settings)) key.set(copy, taken_apart(key.name, key.get(settings)));
+    if (key.name == "model" || concerns(key, settings))
+      key.set(copy, ConfigValue::of(key.name, key.get(settings), "settings"));
   check_width(settings, "settings");
   check_sampler(settings, "settings");
 }

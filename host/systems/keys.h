@@ -16,6 +16,7 @@ struct ConfigValue {
   bool is_list = false, is_null = false;
   // the key as it was written, perhaps another name of the setting
   std::string key, origin;
+  static ConfigValue of(const std::string& key, const std::string& text, const std::string& origin);
   std::string text() const;  // "[5, 10]", "2", "(empty)": as messages show it
   // UserError: "runs/a.yaml:3: mu = 2 is not a number in [0, 1]"
   [[noreturn]] void fail(const std::string& expected) const;

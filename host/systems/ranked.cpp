@@ -12,13 +12,14 @@ Ranked::Ranked(const Setup& z, std::vector<const char*> losses, RankedParts part
       s_(z.s),
       U_(z.users()),
       I_(z.items()),
+      maps_(parts.backbone->projects() || parts.fusion),
       arena_(std::move(parts.arena)),
       backbone_(std::move(parts.backbone)),
       modal_(std::move(parts.modal)),
       fusion_(std::move(parts.fusion)),
       sampler_(std::move(parts.sampler)),
       losses_(std::move(losses)),
-      slots_(z, sampler_ ? sampler_->candidates().n : 0, modal_ != nullptr) {
+      slots_(z, sampler_ ? sampler_->candidates().n : 0, maps_) {
   bpr_ = term("bpr"), reg_ = term("reg");
   if (fusion_) align_ = term("align");
   if (!sampler_) return;
@@ -83,7 +84,7 @@ void Ranked::find_rows(const Batch& batch, const Step& step) {
   const Phase phase = step.clock.phase(RangeId::forward);
   slots_.list(batch, plan_.gives == Gives::item && plan_.early, reads_others() ? sampler_->candidates() : Ids{});
   backbone_->touch(slots_.nodes());
-  if (modal_) slots_.list_items(batch);
+  if (maps_) slots_.list_items(batch);
 }
 
 // Maps, estimator, fusion and propagation for those rows. Features catch up as they are read: that part of their
@@ -92,7 +93,7 @@ void Ranked::propagate(const Step& step) {
   const Phase phase = step.clock.phase(RangeId::forward);
   const RowList items = slots_.by_item().rows;
   const CMat hhat = backbone_->items();
-  if (modal_) modal_->project(items, step);
+  if (maps_) modal_->project(items, step);
   if (fusion_) fusion_->forward(backbone_->q(), items, step);
   const Mat start = backbone_->start_items(hhat);
   if (fusion_) fusion_->fuse(start, hhat, items);
@@ -252,7 +253,7 @@ void Ranked::give(const Given& given, const Batch& batch) {
 
 void Ranked::draws(const Batch& batch, Watch& w) {
   if (sampler_) sampler_->draws(batch, w);
-  if (!modal_) return;
+  if (!maps_) return;
   const std::vector<int32_t> items = host_copy(dev_, slots_.by_item().rows);
   w.indices("diffusion.items", {int64_t(items.size())}, items);
   if (fusion_) fusion_->draws(int64_t(items.size()), w);

@@ -69,6 +69,7 @@ class Ranked : public Model {
   Device& dev_;
   const Settings s_;
   int64_t U_, I_;
+  const bool maps_;  // the features of a batch's items
   std::unique_ptr<ParamArena> arena_;
   std::unique_ptr<Backbone> backbone_;
   std::unique_ptr<Modalities> modal_;

@@ -6,6 +6,7 @@
 #include "host/ccdrec/pool_negatives.h"
 #include "host/models/bpr.h"
 #include "host/models/freedom.h"
+#include "host/models/lattice.h"
 #include "host/models/lightgcn.h"
 #include "host/samplers/dns.h"
 #include "host/samplers/mixgcf.h"
@@ -36,11 +37,18 @@ struct BackboneLine {
   const char* name;
   std::unique_ptr<Backbone> (*make)(const Setup&, Start);
   void (*outline)(Outline&, const Settings&);
+  std::vector<KeyMeaning> keys;  // of systems put on it
 };
-constexpr BackboneLine kBackbones[] = {
-    {"FREEDOM", made<Freedom>, Freedom::outline},
-    {"LightGCN", made<LightGcn>, LightGcn::outline},
-    {"BPR", made<Bpr>, Bpr::outline},
+constexpr const char* kModalityTerms = "weight of the BPR terms on mapped features; 0: none";
+constexpr const char* kSquares = "weight of the squares of the batch's representations";
+const BackboneLine kBackbones[] = {
+    {"FREEDOM", made<Freedom>, Freedom::outline, {}},
+    {"LATTICE",
+     made<Lattice>,
+     Lattice::outline,
+     {{"learning_rate_scheduler", "[0.96, 50]"}, {"reg_weight", "0.00001", kSquares}}},
+    {"LightGCN", made<LightGcn>, LightGcn::outline, {}},
+    {"BPR", made<Bpr>, Bpr::outline, {}},
 };
 const BackboneLine& backbone_named(const std::string& name) { return line_of(kBackbones, "backbone", name); }
 
@@ -82,12 +90,13 @@ Outline plain_outline(const Settings& s) {
 std::unique_ptr<Model> make_plain(const Setup& z) {
   RankedParts p;
   p.backbone = backbone_named(z.s.model).make(z, Start::q);
-  if (p.backbone->projects()) p.modal = std::make_unique<Modalities>(z, *p.arena);
+  const Outline o = plain_outline(z.s);
+  if (o.projects) p.modal = std::make_unique<Modalities>(z, *p.arena);
   p.backbone->join(*p.arena, p.modal.get());
   p.arena->take(z.dev);
   if (p.modal) p.modal->init();
   p.backbone->init();
-  p.sampler = make_sampler(z, plain_outline(z.s));
+  p.sampler = make_sampler(z, o);
   return std::make_unique<Ranked>(z, find_system(z.s.model)->losses, std::move(p));
 }
 
@@ -98,7 +107,7 @@ Outline ccdrec_outline(const Settings& s) {
   o.start_room = true;
   o.diffusion = diffuses(s), o.fuses = s.dma;
   if (o.diffusion) o.estimator = Denoiser::parameters(s, s.embedding_size);
-  o.projects = o.projects || o.diffusion;
+  o.projects = o.projects || o.diffusion, o.maps_items = o.maps_items || o.diffusion;
   o.reads_features = o.reads_features || o.diffusion;
   o.pools = o.diffusion ? Ndi::pools(s) : 0;
   o.searches = s.cns, o.constant_rows = s.ndi && !s.cns;
@@ -111,7 +120,7 @@ Outline ccdrec_outline(const Settings& s) {
 std::unique_ptr<Model> make_ccdrec(const Setup& z) {
   RankedParts p;
   p.backbone = backbone_named(z.s.backbone).make(z, Start::over_hhat);
-  if (p.backbone->projects() || diffuses(z.s)) p.modal = std::make_unique<Modalities>(z, *p.arena);
+  if (ccdrec_outline(z.s).projects) p.modal = std::make_unique<Modalities>(z, *p.arena);
   std::unique_ptr<Dma> dma = diffuses(z.s) ? std::make_unique<Dma>(z, *p.arena, *p.modal) : nullptr;
   p.backbone->join(*p.arena, p.modal.get());
   p.arena->take(z.dev);
@@ -129,7 +138,6 @@ std::unique_ptr<Model> make_ccdrec(const Setup& z) {
 }
 
 constexpr const char* kNormRegulariser = "weight of the norm regulariser";
-constexpr const char* kModalityTerms = "weight of the BPR terms on mapped features; 0: none";
 
 // Defaults: the released settings where there are some (spec baselines 3, 4, 9; ccdrec 6), else starting points in the
 // middle of the published grids (BPR 0.1: what another toolbox settled on for all three Amazon sets).
@@ -164,8 +172,19 @@ const std::vector<System> kSystems = {
      false,
      make_plain,
      plain_outline},
+    {"LATTICE",
+     kRanking | kUserItemGraph | kFeatures | kLearnedGraph,
+     {{"learning_rate", "0.001"},
+      {"learning_rate_scheduler", "[0.96, 50]"},
+      {"train_batch_size", "2048"},
+      {"reg_weight", "0.00001", kSquares}},
+     {"bpr", "reg"},
+     "n_mm_layers",
+     false,
+     make_plain,
+     plain_outline},
     {"CCDRec",
-     kRanking | kUserItemGraph | kFeatures | kModules,
+     kRanking | kUserItemGraph | kFeatures | kModules | kLearnedGraph,
      {{"learning_rate", "0.0005"},
       {"train_batch_size", "512"},
       {"dropout", "0.8"},
@@ -195,6 +214,8 @@ const System* find_system(const std::string& name) {
     if (name == system.name) return &system;
   return nullptr;
 }
+
+std::span<const KeyMeaning> backbone_keys(const std::string& backbone) { return backbone_named(backbone).keys; }
 
 std::vector<std::string> system_names() {
   std::vector<std::string> names;
@@ -262,7 +283,7 @@ void check_system(const Settings& s, const Dataset& data) {
   if (o.item_layers == 0) return;
   if (s.knn_k > data.n_items)
     bad("knn_k", std::to_string(s.knn_k), "at most the number of items, " + std::to_string(data.n_items));
-  modality_weights(s, data.features.size());
+  if (!o.learned_graph) modality_weights(s, data.features.size());
 }
 
 }  // namespace ccdrec

@@ -18,6 +18,7 @@ enum Concern : unsigned {
   kFeatures = 2,       // it reads features
   kRanking = 4,        // it learns from pairs of a positive and a negative
   kModules = 8,        // DMA, NDI, CNS
+  kLearnedGraph = 16,  // its item graph, or that of a backbone it can have, is learned
 };
 
 struct KeyMeaning {  // of a key for one system
@@ -41,6 +42,8 @@ struct System {
 };
 std::span<const System> systems();
 const System* find_system(const std::string& name);  // null: there is none
+// What a backbone means by keys of a system that is put on it, beyond the system's own meanings.
+std::span<const KeyMeaning> backbone_keys(const std::string& backbone);
 
 std::vector<std::string> system_names();
 std::vector<std::string> backbone_names();  // what a system that wraps can be put on

@@ -67,12 +67,24 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
   };
 
   if (o.item_layers)
-    for (const Feature& f : data.features) ops.knn_cosine_scratch(p, z.I, f.matrix.cols(), s.knn_k, s.knn_center);
+    for (const Feature& f : data.features)
+      ops.knn_cosine_scratch(p, z.I, f.matrix.cols(), s.knn_k, s.knn_center && !o.learned_graph);
+  if (o.learned_graph) {
+    const int64_t entries = z.I * s.knn_k;
+    ops.knn_cosine_scratch(p, z.I, z.d, s.knn_k, false);
+    ops.group_scratch(p, entries);
+    ops.transpose_scratch(p, 2 * entries * M);
+    ops.latent_graph_backward_scratch(p, z.I, s.knn_k, M);
+    for (const Feature& f : data.features) {
+      ops.project_scratch(p, z.I, f.matrix.cols(), z.d, false);
+      ops.project_backward_scratch(p, z.I, f.matrix.cols(), z.d, s.train_features);
+    }
+  }
   ops.shuffle_scratch(p, z.E);
   if (o.prune > 0) ops.prune_scratch(p, z.E, z.kept_edges, z.N);
   if (o.item_layers && !o.start_room) ops.merge_rows_scratch(p, 2 * z.I);
   ops.group_scratch(p, z.B * (2 + s.n_neg + (o.hard ? 1 : 0)));
-  if (o.projects)
+  if (o.maps_items)
     for (const Feature& f : data.features) {
       ops.project_scratch(p, rows, f.matrix.cols(), z.d, true);
       ops.project_backward_scratch(p, rows, f.matrix.cols(), z.d, s.train_features);
@@ -90,7 +102,7 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
   if (o.chooses && o.hard) ops.group_scratch(p, z.B * (2 + s.n_neg) + z.I);
   if (z.measured) ops.candidates_scratch(p, z.measured), ops.negative_ranks_scratch(p, z.I, z.d);
   if (o.layers > 0) whole_graph(z.N, 2 * z.E);
-  if (o.item_layers) whole_graph(z.I, z.I * s.knn_k * z.M);
+  if (o.item_layers && !o.learned_graph) whole_graph(z.I, z.I * s.knn_k * z.M);
   for (const int64_t n : {z.ranked, z.evaluated % std::max<int64_t>(z.ranked, 1)})
     ops.score_topk_scratch(p, n, z.I, z.d, z.k);
   return p;
@@ -123,9 +135,14 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   int64_t propagated = (!o.propagates ? 0 : L > 0 ? 1 : 2) + L;
   const auto csr = [](int64_t rows, int64_t nnz) { return 8 * (rows + 1) + 8 * nnz; };
   int64_t graphs = csr(U, E);
-  if (L > 0) graphs += csr(N, 2 * E);
+  if (L > 0) graphs += o.learned_graph ? 2 * csr(N, 2 * E + N) : csr(N, 2 * E);
   if (o.prune > 0) graphs += csr(N, 2 * z.kept_edges) + 12 * E;
-  if (o.item_layers) graphs += 2 * csr(I, I * s.knn_k * M);
+  if (o.item_layers && !o.learned_graph) graphs += 2 * csr(I, I * s.knn_k * M);
+  // S and S^T, 2Mk entries a row; for each modality its lists with values, their gradients and groups, the mapped
+  // features with their norms, and the gradient of all of them; scales, weights, a layer's Gamma
+  const int64_t entries = I * s.knn_k;
+  if (o.learned_graph)
+    graphs += 2 * csr(I, 2 * M * entries) + 4 * M * (10 * entries + 3 * I * d + 3 * I + 1) + 4 * (entries + I * d + I);
   // rows a step touches: users and items of Ego_0,
   int64_t lists = 4 * N;
   if (o.propagates) lists += (L + 1) * 5 * N;  // a list and a mask for each layer,
@@ -150,6 +167,7 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   int64_t items = o.item_layers;
   if (o.projects) items += M;
   if (o.diffusion) items += o.pools + (o.fuses ? 0 : 1);
+  if (o.learned_graph) items += o.start_room ? 1 : 2;  // Z at length 1, and the gradient of Z where Ego_0 has no room
   // gradients of the layers, and H's beside them
   if (tables) propagated += o.propagates ? (L > 0 ? 1 : 0) + tables : 1;
   if (tables && o.item_layers) items += 1;
@@ -185,7 +203,8 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   if (o.item_layers)
     for (const Feature& f : data.features)
       building = std::max(
-          building, size_t(I * s.knn_k) * 4 + (!f.matrix.floats() || z.on_gpu ? size_t(I * f.matrix.cols()) * 4 : 0));
+          building, size_t(I * s.knn_k) * 4 * (o.learned_graph ? 2 : 1) +
+                        (!f.matrix.floats() || z.on_gpu || o.learned_graph ? size_t(I * f.matrix.cols()) * 4 : 0));
   if (building) building += size_t(csr(U, E) + 8 * E + 4 * I);  // the training rows are there already
   if (building > p.total()) p.lines.push_back({"more while the item graph is built", building - p.total()});
   p.lines.push_back({"scratch", scratch_plan(ops, z, s, data).bytes()});

@@ -24,8 +24,10 @@ Recommender::Recommender(Device& dev, const Settings& s, const Dataset& data, Gr
       losses_(dev, int64_t(n_losses_ * stepping_.most_passes())),
       hardness_(dev, s, data, train_, model_->chosen_lists()),
       clock_(dev) {
-  std::vector<AdamCoef> coef(size_t(s.epochs) * size_t(stepping_.updates(steps_per_epoch())));
-  for (size_t k = 0; k < coef.size(); ++k) coef[k] = adam_coef(s.learning_rate, AdamHyper{}, int64_t(k) + 1);
+  const int64_t updates = stepping_.updates(steps_per_epoch());
+  std::vector<AdamCoef> coef(size_t(s.epochs) * size_t(updates));
+  for (size_t k = 0; k < coef.size(); ++k)
+    coef[k] = adam_coef(rate_of(s, int(int64_t(k) / updates)), AdamHyper{}, int64_t(k) + 1);
   coef_ = Array<AdamCoef>(dev, coef);
   adam_ = {coef_.p(), coef_.n(), AdamHyper{}};
 }

@@ -1,12 +1,19 @@
 // How a step goes over its batch: in one pass of forward, backward and update, or in several. Each pass is a step of
 // Adam and draws numbers of its own; the batch and its random negatives are the step's.
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <span>
 
 #include "host/base/settings.h"
 
 namespace ccdrec {
+
+// Adam's rate in an epoch (spec baselines 2.4).
+inline double rate_of(const Settings& s, int epoch) {
+  const double gamma = s.learning_rate_scheduler[0], epochs = s.learning_rate_scheduler[1];
+  return gamma == 1 ? s.learning_rate : s.learning_rate * std::pow(gamma, double(epoch) / epochs);
+}
 
 struct Pass {
   uint32_t number;  // part of the address of what is drawn, and of the losses that are reported: those of pass 0

@@ -1,5 +1,5 @@
-// What ranking and similarity sampling share: selection by one warp over the ordered keys of numbers.h, and
-// register-tiled products of gathered rows. Private to kernels/cuda.
+// What ranking, similarity sampling and the building of graphs share: search in ascending lists, selection by one warp
+// over the ordered keys of numbers.h, and register-tiled products of gathered rows. Private to kernels/cuda.
 #pragma once
 #include "kernels/cuda/device.h"
 #include "kernels/numbers.h"
@@ -15,7 +15,8 @@ __device__ inline uint32_t entry_key(uint64_t entry) { return uint32_t(entry >> 
 __device__ inline int64_t entry_place(uint64_t entry) { return int64_t(~uint32_t(entry)); }
 
 // First place of the ascending list whose value is not below v.
-__device__ inline int64_t first_not_below(const int32_t* list, int64_t n, int32_t v) {
+template <class T>
+__device__ inline int64_t first_not_below(const T* list, int64_t n, T v) {
   int64_t at = 0;
   while (n > 0) {
     const int64_t half = (n + 1) / 2;

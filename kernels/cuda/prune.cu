@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/library.h"
+#include "kernels/cuda/ordered.h"
 #include "kernels/sample.h"
 
 namespace ccdrec::cuda {
@@ -36,20 +37,6 @@ __global__ void prune_ends(int32_t* user, uint32_t* item, int32_t* col, const in
   col[j] = int32_t(edges.users) + edges.item[e];
 }
 
-// How many of the ascending v[0..n-1] are below x.
-template <class T>
-__device__ inline int64_t weights_below(const T* v, int64_t n, int64_t x) {
-  int64_t first = 0, last = n;
-  while (first < last) {
-    const int64_t middle = (first + last) / 2;
-    if (int64_t(v[middle]) < x)
-      first = middle + 1;
-    else
-      last = middle;
-  }
-  return first;
-}
-
 // Row v of the graph starts behind the ends of all lower rows.
 // Geometry  one thread a row, and one for the end.
 // Traffic   two searches' log2(n_keep) reads, mostly from cache, and 8 bytes written: neither counters nor a scan of
@@ -58,7 +45,8 @@ __global__ void prune_row_starts(int64_t* row_ptr, const int32_t* user, const ui
                                  int64_t U, int64_t N) {
   const int64_t v = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (v > N) return;
-  row_ptr[v] = v < U ? weights_below(user, n_keep, v) : n_keep + weights_below(item_sorted, n_keep, v - U);
+  row_ptr[v] = v < U ? first_not_below(user, n_keep, int32_t(v))
+                     : n_keep + first_not_below(item_sorted, n_keep, uint32_t(v - U));
 }
 
 __device__ inline double root_of_degree(const int64_t* row_ptr, int64_t v) {

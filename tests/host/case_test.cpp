@@ -56,6 +56,18 @@ const Named case_models[] = {
        s.model = "FREEDOM", s.reg_weight = 1e-2, s.sampler = "mixgcf", s.use_mg = true, s.alpha1 = 0.5, s.alpha2 = 0.3;
      }},
     {"CCDRec, Mirror Gradient", [](Settings& s) { s.use_mg = true; }},
+    {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.reg_weight = 1e-2, s.lambda_coeff = 0.5; }},
+    {"LATTICE, two item layers, two negatives, DNS, a falling rate",
+     [](Settings& s) {
+       s.model = "LATTICE", s.reg_weight = 1e-2, s.lambda_coeff = 0.5, s.n_mm_layers = 2, s.n_neg = 2;
+       s.sampler = "dns", s.learning_rate_scheduler = {0.8, 2.0};
+     }},
+    {"LATTICE, fixed features", [](Settings& s) { s.model = "LATTICE", s.train_features = false; }},
+    {"LATTICE, MixGCF, Mirror Gradient",
+     [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0.5, s.sampler = "mixgcf", s.use_mg = true; }},
+    {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE", s.reg_weight = 1e-2, s.lambda_coeff = 0.5; }},
+    {"CCDRec on LATTICE, Mirror Gradient",
+     [](Settings& s) { s.backbone = "LATTICE", s.lambda_coeff = 0.5, s.use_mg = true; }},
     {"DMA+NDI, Mirror Gradient", [](Settings& s) { s.cns = false, s.use_mg = true; }},
 };
 const Named& model_named(const std::string& name) {

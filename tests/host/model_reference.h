@@ -40,6 +40,50 @@ struct RefBatch {
   Dense frozen;                     // (B,d): constants in the place of h_c, when not empty
 };
 
+// LATTICE's item graph (spec baselines 8.2) on lists of neighbours that are given: dense, of every item.
+struct RefLatent {
+  std::vector<Dense> kept, frozen;  // (I,I) each: 1 where a learned list has the entry; O_m
+  Dense theta;                      // (1,M)
+  Dense constant;                   // S of a later batch, when not empty
+
+  Dense weights() const {
+    Dense w = theta;
+    double sum = 0;
+    for (double& x : w.v) sum += x = std::exp(x);
+    for (double& x : w.v) x /= sum;
+    return w;
+  }
+  // projected: (I,d) each, the mapped features
+  Dense graph(const std::vector<Dense>& projected, double lambda) const {
+    if (constant.rows > 0) return constant;
+    const Dense w = weights();
+    const int64_t I = kept[0].rows;
+    Dense C(I, I), S(I, I);
+    for (size_t m = 0; m < kept.size(); ++m) {
+      const Dense& y = projected[m];
+      const auto dot = [&](int64_t i, int64_t j) {
+        double sum = 0;
+        for (int64_t k = 0; k < y.cols; ++k) sum += y(i, k) * y(j, k);
+        return sum;
+      };
+      for (int64_t i = 0; i < I; ++i)
+        for (int64_t j = 0; j < I; ++j) {
+          if (kept[m](i, j) != 0) C(i, j) += w.v[m] * dot(i, j) / std::sqrt(dot(i, i) * dot(j, j));
+          S(i, j) += lambda * w.v[m] * frozen[m](i, j);
+        }
+    }
+    std::vector<double> s(static_cast<size_t>(I));
+    for (int64_t i = 0; i < I; ++i) {
+      double c = 0;
+      for (int64_t j = 0; j < I; ++j) c += C(i, j);
+      s[size_t(i)] = c > 0 ? 1 / std::sqrt(c) : 0;
+    }
+    for (int64_t i = 0; i < I; ++i)
+      for (int64_t j = 0; j < I; ++j) S(i, j) += (1 - lambda) * s[size_t(i)] * C(i, j) * s[size_t(j)];
+    return S;
+  }
+};
+
 struct RefModel {
   int64_t U = 0, I = 0, d = 0;
   int n_neg = 1;
@@ -48,6 +92,7 @@ struct RefModel {
   Dense A, S;  // (N,N), (I,I)
   Dense P, Q, Wq, Wk, Wv;
   std::vector<Dense> X, W, b;
+  RefLatent latent;        // LATTICE's
   std::vector<Dense> enc;  // the encoder's tensors in order, 16 a layer; empty: attention
   HostSchedule schedule;
 
@@ -55,12 +100,34 @@ struct RefModel {
   // with 1e-10 and a norm regulariser, one with an item graph the modality terms; CCDRec's has neither 1e-10 nor norms.
   bool eps_form() const { return !outline.start_room && outline.item_layers == 0; }
   double norm_reg() const { return eps_form() ? s.reg_weight : 0; }
-  double modality_reg() const { return outline.item_layers > 0 ? s.reg_weight : 0; }
+  // LATTICE has the squares of the batch's representations (8.3).
+  double modality_reg() const { return outline.item_layers > 0 && !outline.learned_graph ? s.reg_weight : 0; }
+  double square_reg() const { return outline.learned_graph ? s.reg_weight : 0; }
 
+  std::vector<Dense> projections() const {  // (I,d) each
+    std::vector<Dense> all;
+    for (size_t m = 0; m < X.size() && outline.projects; ++m) {
+      Dense h = times(X[m], W[m]);
+      for (int64_t i = 0; i < I; ++i)
+        for (int64_t j = 0; j < d; ++j) h(i, j) += b[m](0, j);
+      all.push_back(h);
+    }
+    return all;
+  }
   Dense item_start() const {  // Hhat = S^{L_ii} Q
+    const Dense graph = outline.learned_graph ? latent.graph(projections(), s.lambda_coeff) : S;
     Dense hhat = Q;
-    for (int l = 0; l < outline.item_layers; ++l) hhat = times(S, hhat);
+    for (int l = 0; l < outline.item_layers; ++l) hhat = times(graph, hhat);
     return hhat;
+  }
+  Dense item_part(const Dense& hhat) const {  // what is added to the items: with LATTICE rows of length 1
+    Dense part = hhat;
+    for (int64_t i = 0; i < I && outline.learned_graph; ++i) {
+      double norm = 0;
+      for (int64_t j = 0; j < d; ++j) norm += part(i, j) * part(i, j);
+      for (int64_t j = 0; j < d; ++j) part(i, j) /= std::max(std::sqrt(norm), 1e-12);
+    }
+    return part;
   }
   // H (U+I,d): the mean of v^(0) .. v^(L), the layers [P; start], A [P; start], .. with Hhat added to the items where
   // the backbone does so (spec negative_sampling 2.3).
@@ -70,10 +137,11 @@ struct RefModel {
     std::copy(start.v.begin(), start.v.end(), ego.v.begin() + U * d);
     std::vector<Dense> v = {ego};
     for (int l = 0; l < outline.layers; ++l) v.push_back(times(graph, v.back()));
+    const Dense part = item_part(hhat);
     if (outline.item_layers > 0)
       for (Dense& layer : v)
         for (int64_t i = 0; i < I; ++i)
-          for (int64_t j = 0; j < d; ++j) layer(U + i, j) += hhat(i, j);
+          for (int64_t j = 0; j < d; ++j) layer(U + i, j) += part(i, j);
     return v;
   }
   Dense mean(const std::vector<Dense>& v) const {
@@ -103,7 +171,6 @@ struct RefModel {
   };
   Forward forward(const RefBatch& batch) const {
     const auto B = int64_t(batch.u.size());
-    const int M = int(X.size());
     Forward f;
     std::vector<int32_t> D(batch.p);
     D.insert(D.end(), batch.r.begin(), batch.r.end());
@@ -114,12 +181,7 @@ struct RefModel {
 
     const Dense hhat = item_start();
     Dense start = outline.start_room ? hhat : Q;
-    for (int m = 0; m < M && outline.projects; ++m) {
-      Dense h = times(X[size_t(m)], W[size_t(m)]);
-      for (int64_t i = 0; i < I; ++i)
-        for (int64_t j = 0; j < d; ++j) h(i, j) += b[size_t(m)](0, j);
-      f.proj.push_back(h);
-    }
+    f.proj = projections();
     if (outline.diffusion) {
       double dm = 0;
       for (size_t n = 0; n < D.size(); ++n) {
@@ -186,6 +248,13 @@ struct RefModel {
         total += s.omega / double(B) * std::log1p(std::exp(dot(h, u, h_n, 0) - up));
       }
     }
+    const auto squares = [&](const std::vector<int32_t>& ids, int64_t first_row) {
+      double sum = 0;
+      for (const int32_t id : ids) sum += dot(h, first_row + id, h, first_row + id);
+      return sum;
+    };
+    total += square_reg() / 2 / double(s.train_batch_size) *
+             (squares(batch.u, 0) + squares(batch.p, U) + squares(batch.r, U) / double(n_neg));
     if (norm_reg() > 0) {
       const auto norm = [&](const Dense& t, const std::vector<int32_t>& ids, size_t first) {
         double sum = 0;
@@ -307,12 +376,25 @@ inline RefModel reference_of(ccdrec::Device& dev, Recommender& model, const Sett
   Watch shown(dev);
   model.model().graphs(shown);
   for (const ShownGraph& g : shown.graphs) (g.name == "graph.user_item" ? ref.A : ref.S) = dense_of(g.graph.view());
+  if (ref.outline.learned_graph)
+    for (const std::string& m : model.model().modalities()) {
+      const auto lists = [&](const std::string& of, bool values) {
+        const std::vector<int32_t>& idx = shown.ids("graph." + of + "." + m + ".index");
+        Dense all(ref.I, ref.I);
+        for (size_t e = 0; e < idx.size(); ++e)
+          all(int64_t(e) / s.knn_k, idx[e]) =
+              values ? double(shown.find("graph." + of + "." + m + ".value")->floats[e]) : 1;
+        return all;
+      };
+      ref.latent.kept.push_back(lists("learned", false)), ref.latent.frozen.push_back(lists("frozen", true));
+    }
   const auto param = [&](const std::string& name) {
     const Window w = window_of(model, name);
     return dense_of(values_of(w), w.rows, w.cols);
   };
   ref.P = param("user_embedding.weight");
   ref.Q = param("item_id_embedding.weight");
+  if (ref.outline.learned_graph) ref.latent.theta = param("modal_weight");
   for (const std::string& m : model.model().modalities()) {
     ref.X.push_back(param(m + "_embedding.weight"));
     ref.W.push_back(param(m + "_trs.weight"));

@@ -18,6 +18,7 @@ struct Case {
   std::vector<int64_t> widths = {6, 3};
   bool curricular = false;
   bool on_emulator = false;  // too
+  bool later = false;        // not the first batch of an epoch: LATTICE's graph is a constant
 };
 
 const Case cases[] = {
@@ -96,6 +97,61 @@ const Case cases[] = {
     {"FREEDOM + MixGCF without layers",
      [](Settings& s) { s.model = "FREEDOM", s.n_ui_layers = 0, s.sampler = "mixgcf"; },
      {6, 3}},
+    {"LATTICE, the first batch of an epoch",
+     [](Settings& s) { s.model = "LATTICE", s.reg_weight = 0.3, s.lambda_coeff = 0.4; },
+     {6, 3},
+     false,
+     true},
+    {"LATTICE, a later batch",
+     [](Settings& s) { s.model = "LATTICE", s.reg_weight = 0.3, s.lambda_coeff = 0.4; },
+     {6, 3},
+     false,
+     true,
+     true},
+    {"LATTICE, a smaller batch than configured",
+     [](Settings& s) { s.model = "LATTICE", s.reg_weight = 0.3, s.train_batch_size = 10; },
+     {6, 3}},
+    {"LATTICE, one modality", [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0.3; }, {5}},
+    {"LATTICE, three modalities, two item layers, two negatives",
+     [](Settings& s) { s.model = "LATTICE", s.reg_weight = 0.2, s.lambda_coeff = 0.2, s.n_mm_layers = 2, s.n_neg = 2; },
+     {6, 3, 4},
+     false,
+     true},
+    {"LATTICE, features frozen, three item layers",
+     [](Settings& s) { s.model = "LATTICE", s.train_features = false, s.lambda_coeff = 0.5, s.n_mm_layers = 3; },
+     {6, 3}},
+    {"LATTICE, learned lists alone", [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0; }, {6, 3}},
+    {"LATTICE without user-item layers", [](Settings& s) { s.model = "LATTICE", s.n_ui_layers = 0; }, {6, 3}},
+    {"LATTICE + DNS", [](Settings& s) { s.model = "LATTICE", s.reg_weight = 0.2, s.sampler = "dns"; }, {6, 3}},
+    {"LATTICE + MixGCF, two item layers",
+     [](Settings& s) { s.model = "LATTICE", s.reg_weight = 0.2, s.n_mm_layers = 2, s.sampler = "mixgcf"; },
+     {6, 3},
+     false,
+     true},
+    {"CCDRec on LATTICE, first batch",
+     [](Settings& s) { s.backbone = "LATTICE", s.reg_weight = 0.2, s.lambda_coeff = 0.4; },
+     {6, 3},
+     true,
+     true},
+    {"CCDRec on LATTICE, later batch, two item layers",
+     [](Settings& s) { s.backbone = "LATTICE", s.reg_weight = 0.2, s.lambda_coeff = 0.4, s.n_mm_layers = 2; },
+     {6, 3, 4},
+     true,
+     true,
+     true},
+    {"CCDRec on LATTICE, features frozen",
+     [](Settings& s) { s.backbone = "LATTICE", s.lambda_coeff = 0.4, s.train_features = false; },
+     {6, 3},
+     true},
+    {"DMA on LATTICE + MixGCF, two item layers",
+     [](Settings& s) {
+       s.ndi = s.cns = false, s.backbone = "LATTICE", s.n_mm_layers = 2, s.lambda_coeff = 0.5, s.sampler = "mixgcf";
+     },
+     {6, 3}},
+    {"CNS alone on LATTICE",
+     [](Settings& s) { s.dma = s.ndi = false, s.backbone = "LATTICE", s.lambda_coeff = 0.4; },
+     {6, 3},
+     true},
     {"omega 0 leaves no hard negative", [](Settings& s) { s.model = "LightGCN", s.omega = 0, s.sampler = "dns"; }, {}},
 };
 
@@ -141,6 +197,21 @@ void give_hard(RefBatch& batch, Arrays& given, const Outline& o) {
   given.ids["hard.items"] = batch.mixed, given.reals["hard.alpha"] = alpha;
 }
 
+// LATTICE's lists as a case gives them, and its graph where it is a constant, as another step's would be.
+void give_lists(ccdrec::Device& dev, Recommender& model, bool later, Arrays& given, RefModel& ref) {
+  Watch shown(dev);
+  model.model().graphs(shown);
+  for (const Shown& a : shown.all) {
+    if (a.name.starts_with("graph.learned.") && !a.indices.empty()) given.ids[a.name] = a.indices;
+    if (!later) continue;
+    if (a.name.starts_with("graph.learned.") && !a.floats.empty()) given.reals[a.name] = a.floats;
+    if (a.name == "graph.modal_weight") given.reals[a.name] = a.floats;
+  }
+  if (!later) return;
+  ref.latent.constant = ref.latent.graph(ref.projections(), ref.s.lambda_coeff);
+  ref.latent.theta.v[0] += 1;  // and moved since
+}
+
 void expect_reference(const Case& c, const char* device) {
   SCOPED_TRACE(c.name + " on " + device);
   const int32_t U = 7, I = 11;
@@ -170,6 +241,7 @@ void expect_reference(const Case& c, const char* device) {
   if (c.curricular) given.ids["batch.curricular"] = batch.c;
   if (outline.hard && s.sampler != "none") give_hard(batch, given, outline);
   RefModel ref = reference_of(dev, model, s);
+  if (outline.learned_graph) give_lists(dev, model, c.later, given, ref);
   if (outline.diffusion) {
     const std::vector<int32_t> D = distinct_items(batch);
     std::vector<float> eps;
@@ -210,6 +282,7 @@ void expect_reference(const Case& c, const char* device) {
                 : w.name == "estimator.w_q.weight"                     ? &ref.Wq
                 : w.name == "estimator.w_k.weight"                     ? &ref.Wk
                 : w.name == "estimator.w_v.weight"                     ? &ref.Wv
+                : w.name == "modal_weight"                             ? &ref.latent.theta
                                                                        : nullptr;
     RefModel& of = at == &for_q.P || at == &for_q.Q ? for_q : ref;
     const std::vector<std::string> modalities = model.model().modalities();
@@ -247,6 +320,9 @@ TEST(Model, EvaluationMatchesTheDoubleReference) {
       {"CCDRec on BPR-MF", [](Settings& s) { s.backbone = "BPR"; }, {6, 3}, false},
       {"DMA alone", [](Settings& s) { s.ndi = s.cns = false; }, {6, 3}, false},
       {"NDI and CNS without DMA", [](Settings& s) { s.dma = false; }, {6, 3}, false},
+      {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0.5; }, {6, 3}, false},
+      {"LATTICE two item layers", [](Settings& s) { s.model = "LATTICE", s.n_mm_layers = 2; }, {5}, false},
+      {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE", s.lambda_coeff = 0.5; }, {6, 3}, false},
   };
   for (const Case& c : evaluated) {
     SCOPED_TRACE(c.name);
@@ -262,7 +338,8 @@ TEST(Model, EvaluationMatchesTheDoubleReference) {
     Recommender& model = trainer.model();
     const Outline outline = outline_of(s);
     Dense whole;
-    if (outline.layers > 0) whole = dense_of(user_item_graph(pairs_by_user(data.train, U, I)).view());
+    const HostCsr train = pairs_by_user(data.train, U, I);
+    if (outline.layers > 0) whole = dense_of((outline.learned_graph ? mean_graph : user_item_graph)(train).view());
     const auto ranked_by = [&] {
       CMat hu, hi;
       model.represent(hu, hi);
@@ -271,7 +348,8 @@ TEST(Model, EvaluationMatchesTheDoubleReference) {
       std::copy(hi.p, hi.p + hi.size(), h.v.begin() + hu.size());
       return h;
     };
-    EXPECT_LT(largest_difference(ranked_by(), reference_of(trainer.device(), model, s).evaluated(whole, nullptr)), 1e-6)
+    const Dense at_first = ranked_by();
+    EXPECT_LT(largest_difference(at_first, reference_of(trainer.device(), model, s).evaluated(whole, nullptr)), 1e-6)
         << "no ehat_0 yet";
     for (int epoch = 0; epoch < 2; ++epoch) {
       model.begin_epoch(epoch);

@@ -75,6 +75,10 @@ const Named planned_models[] = {
     {"MG(FREEDOM), MixGCF",
      [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.use_mg = true, s.beta = 1, s.sampler = "mixgcf"; }},
     {"DMA, DNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "dns"; }},
+    {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.reg_weight = 1e-3; }},
+    {"LATTICE, two item layers, features frozen, MixGCF",
+     [](Settings& s) { s.model = "LATTICE", s.n_mm_layers = 2, s.train_features = false, s.sampler = "mixgcf"; }},
+    {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
     {"DMA on BPR, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.backbone = "BPR", s.sampler = "mixgcf"; }},
 };
 
@@ -107,7 +111,7 @@ TEST(Plan, WhatHardNegativesAddIsWhatTheyTake) {
         int64_t(t.device_bytes() - t.device().ctx.scratch_bytes())};
   };
   for (const std::string& device : devices_here())
-    for (const char* model : {"LightGCN", "BPR", "FREEDOM", "CCDRec"}) {
+    for (const char* model : {"LightGCN", "BPR", "FREEDOM", "LATTICE", "CCDRec"}) {
       Settings s = plan_settings([](Settings&) {}, device);
       s.model = model, s.ndi = s.cns = false, s.negative_stats = 0;
       const auto [planned, taken] = arrays(s);

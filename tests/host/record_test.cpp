@@ -31,7 +31,9 @@ const Named record_models[] = {
     {"BPR+popularity", [](Settings& s) { s.model = "BPR", s.sampler = "popularity"; }},
     {"MG(LightGCN)+DNS", [](Settings& s) { s.model = "LightGCN", s.use_mg = true, s.sampler = "dns"; }},
     {"MG(FREEDOM)+MixGCF", [](Settings& s) { s.model = "FREEDOM", s.use_mg = true, s.sampler = "mixgcf"; }},
-    {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }}};
+    {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }},
+    {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0.5; }},
+    {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }}};
 
 // Nine steps an epoch; epochs 0 random, 1 the pool T/2, 2 the model's own.
 Settings record_settings(const Named& m) {

@@ -33,6 +33,22 @@ inline constexpr Named hard_models[] = {
     {"MG(CCDRec)",
      [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 2, s.timesteps = 6, s.use_mg = true, s.beta = 2; }}};
 
+// Item graphs that are made of the parameters once an epoch.
+inline constexpr Named lattice_models[] = {
+    {"LATTICE",
+     [](Settings& s) {
+       s.model = "LATTICE", s.reg_weight = 1e-3, s.lambda_coeff = 0.5, s.n_mm_layers = 2;
+       s.learning_rate_scheduler = {0.9, 2.0};
+     }},
+    {"MG(LATTICE)+MixGCF",
+     [](Settings& s) {
+       s.model = "LATTICE", s.reg_weight = 1e-3, s.lambda_coeff = 0.5, s.use_mg = true, s.beta = 2;
+       s.sampler = "mixgcf", s.n_candidates = 8, s.omega = 0.5;
+     }},
+    {"CCDRec on LATTICE", [](Settings& s) {
+       s.backbone = "LATTICE", s.reg_weight = 1e-3, s.lambda_coeff = 0.5, s.dtau = 1, s.tau_end = 2, s.timesteps = 6;
+     }}};
+
 // All that a state holds, tensor by tensor.
 inline std::vector<unsigned char> state_bytes(Trainer& t, const Folder& dir) {
   t.save_state(dir / "state.safetensors");

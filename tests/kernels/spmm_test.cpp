@@ -248,6 +248,75 @@ TEST(Spmm, RowsOfALargeTable) {
   }
 }
 
+// A matrix whose rows hold any columns in any order, some of them twice; low columns are popular, rows and columns may
+// be empty.
+TestCsr unordered_csr(Draw& g, int64_t rows, int64_t cols, int64_t longest) {
+  TestCsr a;
+  a.rows = rows, a.cols = cols;
+  for (int64_t r = 0; r < rows; ++r) {
+    std::vector<std::pair<int32_t, float>> row;
+    for (int64_t n = cols == 0 || r % 7 == 3 ? 0 : g.below(int32_t(longest) + 1); n > 0; --n) {
+      const float u = g.uniform(0, 1);
+      row.emplace_back(std::min(int32_t(double(u) * u * double(cols)), int32_t(cols - 1)), g.uniform());
+    }
+    a.push(row);
+  }
+  return a;
+}
+
+TEST(Transpose, IsStableInAnyOrderOfColumnsOnEveryDevice) {
+  struct Shape {
+    const char* name;
+    int64_t R, N, longest;
+  };
+  for (const Shape& c :
+       {Shape{"no rows", 0, 7, 3}, Shape{"no columns", 5, 0, 3}, Shape{"nothing at all", 0, 0, 0},
+        Shape{"only empty rows", 5, 9, 0}, Shape{"one column", 40, 1, 3}, Shape{"one row", 1, 300, 500},
+        Shape{"columns mostly empty", 30, 900, 4}, Shape{"blocks and a tail", 257, 128, 20},
+        Shape{"lists of 40 of 3000 items", 3000, 3000, 40}}) {
+    Draw g;
+    const TestCsr a = unordered_csr(g, c.R, c.N, c.longest), want = a.transposed();
+    const size_t nnz = size_t(a.nnz());
+    for (const Device& dev : devices())
+      for (const bool values : {true, false}) {
+        SCOPED_TRACE(std::string(c.name) + (values ? " on " : ", the pattern, on ") + dev.name);
+        DeviceCtx ctx(dev);
+        Csr from = a.view();
+        if (!values) from.val = nullptr;
+        std::vector<int64_t> row_ptr(size_t(c.N + 1), -1);
+        std::vector<int32_t> col(nnz + 3, -1);
+        std::vector<float> val(nnz + 3, -7.0f);
+        const MutableCsr out{c.N, c.R, row_ptr.data(), col.data(), values ? val.data() : nullptr, int64_t(nnz) + 3};
+        dev.ops->transpose(ctx, out, from);
+        EXPECT_EQ(row_ptr, want.row_ptr);
+        for (size_t behind = nnz; behind < nnz + 3; ++behind) EXPECT_TRUE(col[behind] == -1 && val[behind] == -7.0f);
+        col.resize(nnz), val.resize(nnz);
+        EXPECT_EQ(col, want.col);
+        EXPECT_EQ(val, values ? want.val : std::vector<float>(nnz, -7.0f));
+      }
+  }
+}
+
+TEST(Transpose, RefusesWhatDoesNotFit) {
+  Draw g;
+  const TestCsr a = skewed_csr(g, 40, 50, 30);
+  std::vector<int64_t> row_ptr(51);
+  std::vector<int32_t> col(static_cast<size_t>(a.nnz()));
+  std::vector<float> val(col.size());
+  const MutableCsr out{50, 40, row_ptr.data(), col.data(), val.data(), a.nnz()};
+  for (const Device& dev : one_of_each_family()) {
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    Csr uncounted = a.view();
+    uncounted.nnz = -1;
+    EXPECT_THROW(dev.ops->transpose(ctx, out, uncounted), std::logic_error);
+    MutableCsr small = out, narrow = out;
+    --small.capacity, --narrow.cols;
+    EXPECT_THROW(dev.ops->transpose(ctx, small, a.view()), std::logic_error);
+    EXPECT_THROW(dev.ops->transpose(ctx, narrow, a.view()), std::logic_error);
+  }
+}
+
 TEST(Spmm, RefusesShapesThatDoNotFit) {
   Draw g;
   Ctx ctx(1);

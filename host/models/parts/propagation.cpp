@@ -13,9 +13,13 @@ LayerTables Representations::item_layers() const {
   return all;
 }
 
-Propagation::Propagation(const Setup& z, int layers)
+Propagation::Propagation(const Setup& z, int layers, Graph graph)
     : dev_(z.dev), N_(z.users() + z.items()), h_(z.dev, N_, z.width()) {
-  if (layers > 0) whole_ = OwnedCsr(z.dev, z.graphs.user_item());
+  if (layers > 0 && graph == Graph::symmetric) whole_ = OwnedCsr(z.dev, z.graphs.user_item());
+  if (layers > 0 && graph == Graph::mean) {
+    const HostCsr a = z.graphs.user_item_mean();
+    whole_ = OwnedCsr(z.dev, a), whole_t_ = OwnedCsr(z.dev, transpose(a));
+  }
   for (int l = 0; l < layers; ++l) work_.emplace_back(z.dev, N_, z.width());
   if (layers == 0) g_ = Matrix(z.dev, N_, z.width());
   touched_.layers = layers;
@@ -54,6 +58,12 @@ void Propagation::backward(Mat g_ego, bool by_layer) {
   CMat of_layers[kMaxLayers + 1];
   for (int l = 0; l <= layers(); ++l) of_layers[l] = g(l);
   dev_.ops.propagate_backward_layers(dev_.ctx, g_ego, work(true), a_t_, touched_, g(), of_layers);
+}
+
+void Propagation::sum_gradients(Mat g_items, RowList items) const {
+  const int64_t I = g_items.rows, U = N_ - I;
+  dev_.ops.copy_rows(dev_.ctx, g_items, g().slice(U, I), items);
+  for (int l = 0; l <= layers(); ++l) dev_.ops.add_rows(dev_.ctx, g_items, g(l).slice(U, I), items, 0);
 }
 
 void Propagation::all(CMat ego) {

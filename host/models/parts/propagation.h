@@ -16,9 +16,12 @@ struct Representations {
 
 class Propagation {
  public:
-  Propagation(const Setup&, int layers);  // asks for the user-item graph where there are layers
+  enum class Graph { symmetric, mean };
+  // asks for the user-item graph where there are layers: A_sym, or A_rw
+  Propagation(const Setup&, int layers, Graph = Graph::symmetric);
 
-  Csr whole() const { return whole_.view(); }  // A of all training rows
+  Csr whole() const { return whole_.view(); }                                            // A of all training rows
+  Csr whole_t() const { return whole_t_.rows() > 0 ? whole_t_.view() : whole_.view(); }  // A^T
   // the step's graph with its transpose; rows of H that are wanted
   void touch(const Csr& a, const Csr& a_t, RowList seed);
   RowList starts() const { return touched_.rows[0]; }  // rows of Ego_0 that it reads for them
@@ -30,6 +33,8 @@ class Propagation {
   Mat g(int l) const { return g_layers_[size_t(l)].mat(); }  // (N,d) gradient of Ego_l besides, likewise
   // from g, and where asked g(0) .. g(L): on the rows of starts()
   void backward(Mat g_ego, bool by_layer);
+  // Of what is added to the items at every layer (spec negative_sampling 6.3), on those rows: G and the layers' own.
+  void sum_gradients(Mat g_items, RowList items) const;
   void all(CMat ego);  // H of every node, by the whole graph
   Representations representations(CMat ego, int64_t users) const;
   int layers() const { return touched_.layers; }
@@ -42,7 +47,7 @@ class Propagation {
 
   Device& dev_;
   int64_t N_;
-  OwnedCsr whole_;
+  OwnedCsr whole_, whole_t_;  // whole_t_ where A is not symmetric
   Csr a_, a_t_;               // of the step
   Frontier touched_;          // rows of each Ego_l that the step reads
   std::vector<Matrix> work_;  // L of (N,d): Ego_1 .. Ego_L, then the way back
