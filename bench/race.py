@@ -1,7 +1,7 @@
 """The race: this program and the PyTorch baselines, epoch by epoch in alternation, on the same data, threads, settings and precision.
 
     make race                                                        # presets demo and baby, all models; writes bench/results/race-*.md and .json;
-                                                                     # about half an hour on two cores, nearly all of it baby's (each report says)
+                                                                     # over an hour on two cores, most of it LATTICE as published on baby (each report says)
     PYTHON bench/race.py --presets demo --models CCDRec --rounds 5   # PYTHON has torch and numpy (bench/pytorch/README.md)
     PYTHON bench/race.py --data FOLDER --name sports --out race-sports
     PYTHON bench/race.py --render race-baby.json                     # the table again, from what was measured

@@ -1,4 +1,5 @@
 """Check of parity.py and replay.py without a record of the program: the form "published" (float32, torch.optim.Adam) trains and writes one."""
+import copy
 import json
 import os
 import tempfile
@@ -154,6 +155,12 @@ def wrong_choices():
             ("a second pass with the first one's choice", "BPR", dict(use_mg=True, **dns), first_again))
 
 
+def without_candidates(run):
+    run = copy.copy(run)
+    run.arrays = {n: x for n, x in run.arrays.items() if not n.endswith((".table", ".cohesion"))}
+    return run
+
+
 def wrong_programs():
     """(name, model, settings, patches(form)): what a program could get wrong beside the choice of hard negatives. patches: while it runs and writes its record."""
     on = mock.patch.object
@@ -216,6 +223,9 @@ def check_parity():
             report(f"{label}: what is wrong with a right record", len(done.wrong), 0)
             report(f"{label}: hard negatives, mirror batches that were not looked at", (done.seen.hard == 0) * (form.s.sampler != "none") +
                    (done.seen.mirrored == 0) * form.s.use_mg, 0)
+            if setting.get("sampler") == "realhns":
+                done = replay.Replay(without_candidates(run), data, torch.float64).all()
+                report(f"{label}: the same, its candidates not recorded", len(done.wrong) + (done.seen.hard == 0), 0)
             missed = [n for n, spoiled in parity.plants(run, data).items() if not replay.Replay(spoiled, data, torch.float64).all().wrong]
             report(f"{label}: planted faults of {len(parity.plants(run, data))} not seen: {', '.join(missed) or 'none'}", len(missed), 0)
         for name, model, setting, choose in wrong_choices():
@@ -230,3 +240,6 @@ def check_parity():
                 form.record(path, 8 if setting.get("sampler") == "realhns" else 4)         # its share of active slots grows
             done = replay.Replay(replay.Run(path), data, torch.float64).all()
             report(f"parity, {model}: a program with {name} is not seen (it is: {done.wrong[0][:90] if done.wrong else ''})", not done.wrong, 0)
+            if name in ("every slot active", "a band that begins at the top half"):
+                done = replay.Replay(without_candidates(replay.Run(path)), data, torch.float64).all()
+                report(f"parity, {model}: the same, its candidates not recorded ({done.seen.astray:.3g} standard errors)", not done.wrong, 0)

@@ -27,7 +27,7 @@ NEIGHBOUR = 1e-6     # of a cosine similarity: neighbours that close to the last
 ROUNDING = 1e-5      # of the mass of an inner product, the sum of the absolute values of its terms: similarities and scores
 MOVED = 1e-2         # of the learning rate: how far a parameter may end from ours ...
 STRAYED = 1e-3       # ... but for this share: elements whose gradient was rounding at some step move by the learning rate in a direction it chose
-EDGE = 1e-5          # of the weight of an edge of MCDRec, times its tau: of a cosine
+EDGE = 5e-5          # of the weight of an edge of MCDRec, times its tau: of a cosine
 ASTRAY = 6.0         # standard errors between the mean place of an epoch's hard negatives and what their draws lead to expect
 K = 20
 
@@ -180,8 +180,8 @@ class Replay:
             self.latent = self.lists.at(e, self.p)     # the first step makes a constant of it
         if s.sampler == "realhns":
             self.band = Band(run, self.data, s, e, self.complain, ROUNDING)
-            if self.band.table is not None:
-                self.band.check(*self.final(e - 1), self.admissible)
+            if self.band.share:
+                self.band.begin(*self.final(e - 1), self.admissible)
         users, positives, negatives = (run.of(e, n).astype(np.int64) for n in ("users", "positives", "negatives"))
         if not np.array_equal(np.sort(users * np.int64(self.data.I) + positives), self.train_rows):
             self.complain(f"epoch {e}: its rows are not the training rows, each once")
@@ -374,11 +374,10 @@ class Replay:
         return H.given(torch.tensor(items), alpha)
 
     def band_places(self, n, batch, r, items, n_allowed, live):
-        """What RealHNS makes of a pass, for the epoch's means. Without its candidates (recorded or not needed) nothing is known of an active row."""
-        if self.band.table is not None:
-            for name, (value, mean, variance) in self.band.places(r, batch, items, n_allowed).items():
-                self.places.setdefault((name, n), []).append(np.array([(value - mean)[live].sum(), variance[live].sum()]))
-            self.seen.hard += int(live.sum())
+        """What RealHNS makes of a pass, for the epoch's means."""
+        for name, (value, mean, variance) in self.band.places(r, batch, items, n_allowed).items():
+            self.places.setdefault((name, n), []).append(np.array([(value - mean)[live].sum(), variance[live].sum()]))
+        self.seen.hard += int(live.sum())
 
     def admissible(self, users):
         """(n,I) bool: occurs in training, and the user lacks it."""
