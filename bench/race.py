@@ -1,7 +1,7 @@
 """The race: this program and the PyTorch baselines, epoch by epoch in alternation, on the same data, threads, settings and precision.
 
     make race                                                        # presets demo and baby, all models; writes bench/results/race-*.md and .json;
-                                                                     # about half an hour on two cores, nearly all of it baby's (each report says)
+                                                                     # over an hour on two cores, most of it LATTICE as published on baby (each report says)
     PYTHON bench/race.py --presets demo --models CCDRec --rounds 5   # PYTHON has torch and numpy (bench/pytorch/README.md)
     PYTHON bench/race.py --data FOLDER --name sports --out race-sports
     PYTHON bench/race.py --render race-baby.json                     # the table again, from what was measured
@@ -33,12 +33,16 @@ OURS, FORMS = "ccdrec", ("published", "tuned", "tuned-rows")
 # What both sides are told: the published settings (specification, baselines 2-4 and ccdrec 6), every key by name, so that no default decides.
 COMMON = dict(embedding_size=64, n_neg=1)
 GRAPH = dict(n_ui_layers=2)
-ITEMS = dict(GRAPH, n_mm_layers=1, knn_k=10, mm_image_weight=0.1, dropout=0.8, train_features=True)
+FEATURES = dict(GRAPH, n_mm_layers=1, knn_k=10, train_features=True)
+ITEMS = dict(FEATURES, mm_image_weight=0.1, dropout=0.8)
 CASES = {
     "BPR": dict(model="BPR", learning_rate=1e-3, train_batch_size=2048, reg_weight=0.1, **COMMON),
     "LightGCN": dict(model="LightGCN", learning_rate=1e-3, train_batch_size=2048, reg_weight=1e-4, **GRAPH, **COMMON),
     "FREEDOM": dict(model="FREEDOM", learning_rate=1e-3, train_batch_size=2048, reg_weight=0.0, **ITEMS, **COMMON),
     "FREEDOM reg": dict(model="FREEDOM", learning_rate=1e-3, train_batch_size=2048, reg_weight=1e-3, **ITEMS, **COMMON),
+    "FREEDOM RealHNS": dict(model="FREEDOM", learning_rate=1e-3, train_batch_size=2048, reg_weight=0.0, sampler="realhns", omega=0.5, realhns_p_min=0.0, realhns_p_max=10.0,
+                            realhns_candidates=1000, realhns_clusters=100, realhns_start=0, realhns_top=0.1, **ITEMS, **COMMON),      # from the first epoch on
+    "LATTICE": dict(model="LATTICE", learning_rate=1e-3, learning_rate_scheduler=[0.96, 50], train_batch_size=2048, reg_weight=1e-5, lambda_coeff=0.9, **FEATURES, **COMMON),
     "CCDRec": dict(model="CCDRec", learning_rate=5e-4, train_batch_size=512, reg_weight=0.0, lambda_dm=1.0, omega=0.8, mu=0.5, timesteps=20, dtau=5,
                    tau_end=30, candidate_ratio=0.1, kappa=0.1, **ITEMS, **COMMON),
 }
@@ -123,7 +127,7 @@ def run_case(case, folder, a):
     common = ["--data", folder, "--model", model, "--device", a.device, "--threads", threads] + sets
     commands = {OURS: [os.path.join(a.build, "bench_race")] + common}
     for form in a.forms:
-        if form != "tuned-rows" or model in ("FREEDOM", "CCDRec"):    # without features it is the same as tuned
+        if form != "tuned-rows" or "train_features" in settings:      # without features it is the same as tuned
             commands[form] = [sys.executable, os.path.join(HERE, "pytorch", "train.py"), "--on-command", "--form", form, "--compile", a.compile] + common
     racers = []
     try:

@@ -261,7 +261,9 @@ def check_choice():
 def check_forms():
     check_choice()
     for model, setting, steps in (("BPR", {}, 12), ("LightGCN", {}, 12), ("FREEDOM", dict(reg_weight=0.05), 12), ("FREEDOM", dict(reg_weight=0.0), 12),
-                                  ("CCDRec", {}, 40), ("CCDRec", dict(train_features=False), 12)):
+                                  ("CCDRec", {}, 40), ("CCDRec", dict(train_features=False), 12),
+                                  ("LATTICE", dict(reg_weight=0.05), 24), ("LATTICE", dict(n_mm_layers=2, n_neg=2, train_features=False), 12),
+                                  ("CCDRec", dict(backbone="LATTICE", reg_weight=0.05), 24), ("CCDRec", dict(backbone="MCDRec"), 12)):
         rng = np.random.default_rng(7)
         data = small_data(rng)
         forms, B = {}, 16
@@ -270,14 +272,22 @@ def check_forms():
         label = f"{model} {setting or ''}"
         ij, value = D.user_item_graph(data.pair_u[::2], data.pair_i[::2], data.U, data.I)
         N = data.U + data.I
-        if model in ("FREEDOM", "CCDRec"):
+        latent = M.backbone(forms["tuned"].s) == "LATTICE"
+        if M.prunes(forms["tuned"].s):
             for f in forms.values():
                 f.graphs.user_item = f.coo(ij, value, N) if f.name == "published" else D.csr(ij, value, N, N)
         losses = {name: [] for name in forms}
         for k in range(steps):
+            if latent and k % 8 == 0:              # an epoch begins, with another learning rate
+                for f in forms.values():
+                    f.after_epoch()
+                    f.set_rate(lattice.learning_rate(f.s, k))
+                    f.graphs.latent.built = None
+                if k == 16:                        # after an evaluation, which has made its graph
+                    forms["tuned"].evaluate("valid")
             rows = rng.integers(0, len(data.train_u), B)
             t = lambda a: torch.as_tensor(a)   # noqa: E731
-            batch = SimpleNamespace(users=t(data.train_u[rows]), positives=t(data.train_i[rows]), negatives=t(rng.integers(0, data.I, (1, B))),
+            batch = SimpleNamespace(users=t(data.train_u[rows]), positives=t(data.train_i[rows]), negatives=t(rng.integers(0, data.I, (forms["tuned"].s.n_neg, B))),
                                     curricular=t(rng.integers(0, data.I, B)) if k else None, frozen=None)
             d = forms["published"].draw_diffusion(batch)
             for name, f in forms.items():
@@ -304,7 +314,7 @@ def check_forms():
             grads = []
             for which, ops in ((d, p.ops), (repeated, graph_step.repeated_ops(p.ops, repeated))):
                 r = M.represent(p.p, p.graphs, which, p.modalities, p.s, ops)
-                leaves = [x for n, x in p.p.items() if x.requires_grad and n not in p.tables]
+                leaves = [x for n, x in p.p.items() if x.requires_grad and n not in p.tables and n != "modal_weight"]      # S is a constant here
                 loss = M.losses(r, batch, which, p.s)["loss.total"]
                 grads.append([loss, *torch.autograd.grad(loss, leaves)])
             report(f"{label}: repeated rows against distinct, loss and gradients", max((x - y).abs().max().item() for x, y in zip(*grads)), 1e-6)

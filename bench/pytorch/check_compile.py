@@ -28,7 +28,7 @@ def other_kind(example, given):
 
 
 def check_compile():
-    for model, setting in (("BPR", {}), ("LightGCN", {}), ("FREEDOM", dict(reg_weight=0.05)), ("CCDRec", dict(n_neg=2)), ("CCDRec", dict(dtau=1, tau_end=1)),
+    for model, setting in (("BPR", {}), ("LightGCN", {}), ("FREEDOM", dict(reg_weight=0.05)), ("LATTICE", dict(reg_weight=0.05)), ("CCDRec", dict(n_neg=2)), ("CCDRec", dict(dtau=1, tau_end=1)),
                            ("CCDRec", dict(reg_weight=0.05, train_features=False))):
         data = small_data(np.random.default_rng(5))
         B = 48

@@ -150,7 +150,9 @@ def check_hard_forms():
     dns, dma = dict(sampler="dns"), dict(ndi=False, cns=False)
     for model, setting in (("BPR", dict(sampler="popularity")), ("LightGCN", dns), ("LightGCN", dict(sampler="mixgcf", use_mg=True)),
                            ("FREEDOM", dict(reg_weight=0.05, sampler="mixgcf")), ("FREEDOM", dict(reg_weight=0.05, use_mg=True, alpha2=0.3, **dns)),
-                           ("CCDRec", dict(**dma, **dns)), ("CCDRec", dict(use_mg=True)), ("BPR", dict(use_mg=True, beta=2))):
+                           ("CCDRec", dict(**dma, **dns)), ("CCDRec", dict(use_mg=True)), ("BPR", dict(use_mg=True, beta=2)),
+                           ("LATTICE", dict(reg_weight=0.05, sampler="mixgcf", use_mg=True)), ("LATTICE", dict(sampler="realhns")),
+                           ("CCDRec", dict(backbone="LATTICE", use_mg=True))):
         rng = np.random.default_rng(7)
         data, B, steps = small_data(rng), 16, 12
         forms = {n: form(data, M.settings(model=model, train_batch_size=B, embedding_size=16, timesteps=6, **setting), compile="off")
@@ -158,6 +160,10 @@ def check_hard_forms():
         s = forms["tuned"].s
         losses, taken, t = {n: [] for n in forms}, 0, torch.as_tensor
         for j in range(steps):
+            if s.beta * 2 == j and forms["tuned"].graphs.latent is not None:       # an epoch begins, with a mirror batch
+                for f in forms.values():
+                    f.after_epoch()
+                    f.graphs.latent.built = None
             rows = rng.integers(0, len(data.train_u), B)
             drawn = lambda *shape: t(rng.integers(0, data.I, shape))   # noqa: E731
             batch = SimpleNamespace(users=t(data.train_u[rows]), positives=t(data.train_i[rows]), negatives=drawn(1, B), curricular=None, frozen=None)
@@ -197,7 +203,9 @@ def check_whole_epochs():
     data = small_data(np.random.default_rng(5))
     for name, form in train.FORMS.items():
         for model, setting in (("FREEDOM", dict(sampler="mixgcf", use_mg=True, reg_weight=0.01)), ("CCDRec", dict(use_mg=True, dtau=1, tau_end=1, timesteps=4)),
-                               ("CCDRec", dict(ndi=False, cns=False, sampler="dns", n_neg=2, use_mg=True, timesteps=4)), ("BPR", dict(sampler="popularity"))):
+                               ("CCDRec", dict(ndi=False, cns=False, sampler="dns", n_neg=2, use_mg=True, timesteps=4)), ("BPR", dict(sampler="popularity")),
+                               ("LATTICE", dict(sampler="realhns", realhns_start=1, realhns_clusters=5, realhns_p_max=40.0)), ("LATTICE", dict(use_mg=True)),
+                               ("CCDRec", dict(backbone="MCDRec", dgd="direct", timesteps=4)), ("CCDRec", dict(backbone="LATTICE", use_mg=True, dtau=1, tau_end=1, timesteps=4))):
             B = -(-len(data.train_u) // 8)
             f = form(data, M.settings(model=model, train_batch_size=B, embedding_size=8, n_candidates=4, **setting), compile="off")
             losses = [x for e in range(3) for x in f.epoch(e)]

@@ -3,6 +3,7 @@ import math
 from types import SimpleNamespace
 from unittest import mock
 
+import numpy as np
 import torch
 
 import data as D
@@ -12,7 +13,8 @@ import hard as H
 import lattice
 import models as M
 import realhns
-from checking import report
+import train
+from checking import report, small_data
 
 OF_GRAPH = ("modal_weight", "trs.weight", "trs.bias")
 
@@ -67,6 +69,46 @@ def check_epoch_files(golden_file):
     plain, kept = torch.ones(len(u), dtype=torch.float64), t("kept")
     (_, value), (_, freedom) = dgd.graph(plain[kept], u[kept], i[kept], U, I), D.user_item_graph(u[kept], i[kept], U, I)
     report("dgd: with tau 0 against FREEDOM's graph", (value - freedom).abs().max().item(), 0)
+
+
+def check_band():
+    """RealHNS in the forms: the same candidates of the same representations, one of the best that are left, or a uniform item."""
+    data = small_data(np.random.default_rng(3))
+    setting = dict(model="LightGCN", embedding_size=8, sampler="realhns", realhns_p_max=60.0, realhns_candidates=20, realhns_clusters=6, realhns_top=0.2)
+    users = torch.arange(data.U)
+    positives = torch.tensor([data.items_of(u)[0] for u in range(data.U)])
+    tables = []
+    for name, form in train.FORMS.items():
+        f = form(data, M.settings(**setting), compile="off")
+        g = torch.Generator().manual_seed(7)
+        H_u, H_i = (torch.randn(n, 8, generator=g) for n in (data.U, data.I))
+        f.representations = lambda H=(H_u, H_i): H
+        f.choose_band(5)                                  # epoch 6 of the specification
+        band = f.band
+        places = realhns.draw_places(data.I, f.s, torch.Generator().manual_seed(9))
+        tables.append(f.band_table(H_u, H_i, places))
+        report(f"realhns, {name}: share and threshold of the epoch", abs(band.share - 1 / 8) + abs(band.threshold - 0.23 * band.cohesion), 1e-9)
+        r, batch, T = SimpleNamespace(users=H_u, items=H_i), SimpleNamespace(users=users, positives=positives), realhns.n_best(20, f.s)
+        score = (H_u[users][:, None] * H_i[band.table.clamp(min=0)]).sum(2).masked_fill(band.table < 0, -math.inf)
+        best = band.table.gather(1, torch.topk(score, T, dim=1).indices)
+        band.share, band.threshold = 1.0, 2.0
+        drawn = torch.stack([f.choose_from_band(r, batch) for _ in range(60)], 1)
+        other = ~(drawn[..., None] == best[:, None]).any(2)
+        report(f"realhns, {name}: items drawn that are none of the best {T}", other[(band.table >= 0).sum(1) >= T].sum().item(), 0)
+        report(f"realhns, {name}: best items that are never drawn", (~(best[:, :, None] == drawn[:, None]).any(2))[(band.table >= 0).sum(1) >= T].sum().item(), 0)
+        band.threshold = -1.01
+        drawn = torch.stack([f.choose_from_band(r, batch) for _ in range(60)], 1)
+        full = [u for u in range(data.U) if len(data.items_of(u)) == len(data.train_items)]
+        bad = [u for u in range(data.U) if u not in full and np.isin(drawn[u].numpy(), data.items_of(u)).any()]
+        report(f"realhns, {name}: users who get an item of their own where nothing is left, or never another", len(bad) + (len(torch.unique(drawn)) < len(data.train_items)), 0)
+        band.threshold = 0.1
+        unit = lambda x: torch.nn.functional.normalize(x, dim=-1)   # noqa: E731
+        like = (unit(H_i[positives])[:, None] * unit(H_i[band.table.clamp(min=0)])).sum(2)
+        left = ((like <= 0.1) & (band.table >= 0)).any(1)
+        drawn = torch.stack([f.choose_from_band(r, batch) for _ in range(30)], 1)
+        alike = (unit(H_i[positives])[:, None] * unit(H_i[drawn])).sum(2)
+        report(f"realhns, {name}: items too like the positive", (alike[left] > 0.1 + 1e-6).sum().item(), 0)
+    report("realhns: candidates of the forms that differ", sum((x != tables[0]).sum().item() for x in tables[1:]), 0)
 
 
 # -------------------------------------------------------------------------------------------------------------- planted mistakes
@@ -139,4 +181,5 @@ def check_planted(golden_file, deviation):
 def check_lattice(golden_file, deviation):
     check_properties(golden_file)
     check_epoch_files(golden_file)
+    check_band()
     check_planted(golden_file, deviation)

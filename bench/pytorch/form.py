@@ -6,13 +6,17 @@ from collections import defaultdict
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 import data as D
+import dgd
 import hard as H
+import lattice
 import mirror
 import models as M
+import realhns
 from mistakes import UserError
 
 warnings.filterwarnings("ignore", message=".*[Ss]parse.*")
@@ -45,15 +49,17 @@ class Form:
         self.seed, self.compile, self.use_graphs = seed, compile, graphs
         self.clock, self.notes, self.steps, self.j = Clock(self.device), [], 0, 0     # j: number of the batch in its epoch
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
-        self.modalities = list(data.features) if s.model in ("FREEDOM", "CCDRec") else []
-        if s.model in ("FREEDOM", "CCDRec") and not self.modalities:
+        self.modalities = list(data.features) if M.has_features(s) else []
+        if M.has_features(s) and not self.modalities:
             raise UserError(f"{s.model} needs at least one NAME_feat.npy in the data folder")
         features = {m: torch.from_numpy(data.features[m]) for m in self.modalities}
         self.p = {k: x.to(self.device) for k, x in M.initial((data.U, data.I), features, s, torch.Generator().manual_seed(seed)).items()}
-        self.graphs = SimpleNamespace(user_item=None, item_item=None)
+        self.graphs = SimpleNamespace(user_item=None, item_item=None, latent=None)
         self.weight = torch.tensor(D.edge_weights(data), device=self.device)
-        self.n_keep = D.kept_edges(len(data.pair_u), s.dropout if s.model in ("FREEDOM", "CCDRec") else 0)
+        self.edges = torch.tensor(np.stack([data.pair_u, data.pair_i]), device=self.device)
+        self.n_keep = D.kept_edges(len(data.pair_u), s.dropout if M.prunes(s) else 0)
         self.pools = None
+        self.band = SimpleNamespace(share=0.0)         # of RealHNS
         self.setup({m: x.to(self.device) for m, x in features.items()})
 
     # curriculum: None before the first pool, 0..3 a pool, "own" the representations of the current step
@@ -65,6 +71,39 @@ class Form:
             return "own"
         first = s.first_stage or s.dtau
         return min(3, 0 if epoch < first else 1 + (epoch - first) // s.dtau)
+
+    # ---- what is decided once an epoch
+
+    def race_weights(self):
+        """(E) weights of the edges in the race for the places of the training graph, of MCDRec by the parameters and the last reverse process."""
+        s, sizes = self.s, (self.data.U, self.data.I)
+        if not self.denoises():
+            return self.weight
+        X = self.pools[3] if self.pools else self.p["item_id_embedding.weight"]
+        self.edge_weight = dgd.edge_weights(self.p["user_embedding.weight"], X, *self.edges, s.dgd_tau)
+        return dgd.values(self.edge_weight, *self.edges, *sizes, s.dgd == "direct")
+
+    def kept_graph(self, keep):
+        """(index, value) of the training graph of these edges."""
+        sizes, (u, i) = (self.data.U, self.data.I), self.edges[:, keep]
+        if not self.denoises():
+            return D.user_item_graph(u, i, *sizes)
+        return dgd.graph(self.edge_weight[keep], u, i, *sizes, self.s.dgd == "direct")
+
+    def denoises(self):
+        return M.backbone(self.s) == "MCDRec" and self.s.dgd != "off"
+
+    @torch.no_grad()
+    def choose_band(self, n):
+        """RealHNS' candidates and threshold in the zero-based epoch n, from the representations of evaluation."""
+        s, e = self.s, n + 1
+        self.band = SimpleNamespace(share=realhns.share(e, s))
+        if self.band.share:
+            H_u, H_i = self.representations()
+            self.band.places = realhns.draw_places(self.data.I, s, self.generator, self.device)
+            self.band.table = self.band_table(H_u, H_i, self.band.places)
+            self.band.cohesion = realhns.cohesion(H_i, s, self.generator)
+            self.band.threshold = realhns.threshold(self.band.cohesion, e, s)
 
     def draw_diffusion(self, batch):
         """Distinct items of the batch with multiplicities; mirrored steps and noise for CCDRec (spec 3.2)."""
@@ -110,12 +149,31 @@ class Form:
         s, users = self.s, batch.users
         if s.sampler == "popularity":
             return H.given(self.draw_popular(users)[None])
+        if s.sampler == "realhns":
+            return H.given(self.choose_from_band(r, batch)[None])
         candidates, h_u = self.draw_negatives(users, s.n_candidates).T, r.users[users]
         if s.sampler == "dns":
             rank = torch.randint(0, s.top_m, (len(users), 1), device=self.device, generator=self.generator)
             return H.given(H.ranked(h_u, r.items[None], candidates)[0].gather(1, rank).T)
         alpha = torch.rand(len(r.layers), len(users), device=self.device, generator=self.generator)
         return H.given(self.choose_layers(h_u, r.layers, batch.positives, candidates, alpha), alpha)
+
+    HARD_BLOCK = None        # rows at a time whose candidates are in memory; None: all
+
+    def choose_from_band(self, r, batch):
+        """(B) items of RealHNS: of a row whose slot is active one of the band that is left, of the others a second uniform one."""
+        out, band = self.draw_negatives(batch.users, 1)[0], self.band
+        if not band.share:
+            return out
+        x = torch.rand(2, len(out), device=self.device, generator=self.generator)
+        active = (x[0] < band.share).nonzero()[:, 0]
+        T = realhns.n_best(band.table.shape[1], self.s)
+        for rows in active.split(self.HARD_BLOCK or len(active)):
+            own = band.table[batch.users[rows]]
+            candidates = M.gather(r.items, own.clamp(min=0))
+            score = realhns.scores(r.users[batch.users[rows]], r.items[batch.positives[rows]], candidates, own >= 0, band.threshold)
+            out[rows] = realhns.at_rank(score, own, T, realhns.draw_rank(score, T, x[1, rows]), out[rows])
+        return out
 
     def choose_layers(self, h_u, layers, positives, candidates, alpha):
         """MixGCF's items (L+1,B): neither the coefficients nor the positive change which candidate wins (6.3)."""
@@ -128,6 +186,8 @@ class Form:
         self.before(diffusion)
         with self.clock("forward"):
             r = M.represent(self.p, self.graphs, diffusion, self.modalities, self.s, self.ops)
+        if r.latent is not None:
+            self.keep_latent(r.latent)
         if choose:
             with self.clock("sample"), torch.no_grad():
                 batch.curricular = choose(r.items)
@@ -150,9 +210,15 @@ class Form:
 
     def epoch(self, n):
         """One epoch of training and, for CCDRec, the reverse process. -> losses of its steps"""
-        if self.s.model in ("FREEDOM", "CCDRec"):
+        self.set_rate(lattice.learning_rate(self.s, n))
+        if M.prunes(self.s):
             with self.clock("prune"):
                 self.prune()
+        if self.graphs.latent is not None:
+            self.graphs.latent.built = None            # the first batch makes S anew
+        if self.s.sampler == "realhns":
+            with self.clock("sample"):
+                self.choose_band(n)
         stage, out = self.stage(n), []
         for self.j, (batch, choose) in enumerate(self.batches(stage)):
             out.append(self.run_batch(batch, choose))

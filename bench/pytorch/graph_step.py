@@ -42,7 +42,7 @@ class GraphStep:
         r = M.represent(f.p, f.graphs, diffusion, f.modalities, f.s, ops)
         loss = f.loss(r, batch, diffusion)
         loss.backward()
-        for n in f.tables:
+        for n in f.tables if diffusion else ():
             f.p[n].grad.index_add_(0, diffusion.items, f.gathered[n].grad)
         f.gathered.clear()
         f.optimizer.step()

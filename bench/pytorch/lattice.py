@@ -40,8 +40,10 @@ def frozen_lists(features, k):
     return {m: frozen_list(x, D.knn(x, k, self_first=True)) for m, x in features.items()}
 
 
-def frozen_list(x, index):
-    value = similarities(x, index)
+@torch.no_grad()
+def frozen_list(x, index, block=256):
+    y = F.normalize(x, dim=1, eps=1e-12)
+    value = torch.cat([(y[rows, None] * y[index[rows]]).sum(2) for rows in torch.arange(len(x), device=x.device).split(block)])
     s = scale(value.sum(1))
     return index, s[:, None] * value * at_columns(s, index)
 
@@ -57,10 +59,10 @@ def learned_lists(p, modalities, k):
     return {m: D.knn(all_projected(p, m), k, self_first=True) for m in modalities}
 
 
-def item_graph(p, latent, lambda_coeff):
+def item_graph(p, latent, lambda_coeff, projected=None):
     """S in the lists' order: column, value (I,2Mk): the learned lists of all modalities, then the frozen ones. Beside it what it is made of: K_m, w, and
-    the projections (I,d) where gradients can reach them."""
-    y = {} if latent.values else {m: all_projected(p, m) for m in latent.learned}
+    the projections (I,d) where gradients can reach them (`projected`: already made)."""
+    y = {} if latent.values else projected or {m: all_projected(p, m) for m in latent.learned}
     K = latent.values or {m: similarities(y[m], index) for m, index in latent.learned.items()}
     w = latent.weight if latent.values else torch.softmax(p["modal_weight"], 0)
     s = scale(sum(x * K[m].sum(1) for x, m in zip(w, K)))

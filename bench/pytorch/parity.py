@@ -23,6 +23,7 @@ import torch
 
 import data as D
 import hard as H
+import models as M
 from mistakes import Parser, UserError, run as run_main
 from replay import ASTRAY, K, LOSS, ROUNDING, STRAYED, Replay, Run
 
@@ -63,6 +64,10 @@ def plants(run, data):
         hard, own = run.of(last, "hard"), run.of(last, "positives")
         out["a hard negative that the user has"] = altered(name("hard"), (0, 2), own[2])
         out["random negatives for hard ones"] = altered(name("hard"), slice(None), np.broadcast_to(run.of(last, "negatives")[0], hard.shape))
+        if has("table"):
+            out["candidates of other users"] = altered(name("table"), slice(None), lambda x: np.roll(x, 1, 0))
+            out["a candidate the user has"] = altered(name("table"), (0, 0), data.items_of(0)[0])
+            out["a cohesion 1.5 times as large"] = altered(name("cohesion"), 0, lambda x: 1.5 * x)
         out["omega + 0.02"] = spoiled(lambda r: r.settings.update(omega=s.omega + 0.02 if s.omega < 0.9 else s.omega - 0.02))
     if has("alpha"):
         out["1 - alpha for alpha"] = altered(name("alpha"), slice(None), lambda x: np.minimum(1 - x, np.float32(1 - 2 ** -24)))
@@ -80,11 +85,28 @@ def plants(run, data):
             out["noise of a second pass negated"] = altered(name("pass1.noise"), slice(0, 40), lambda x: -x)
     if has("edges"):
         edges = run.of(last, "edges")
+        if has("edge_weights"):
+            out["the weight of an edge off by 1e-4"] = altered(name("edge_weights"), 1, lambda x: x + 1e-4)
+            out["dgd_tau + 0.02"] = spoiled(lambda r: r.settings.update(dgd_tau=s.dgd_tau + 0.02))
+            out["FREEDOM's graph of the edges"] = spoiled(lambda r: r.settings.update(dgd="off"))
         out["an edge kept twice"] = altered(name("edges"), (slice(None), 1), edges[:, 0])
         out["an edge of nobody's"] = altered(name("edges"), (1, 0), np.setdiff1d(np.arange(data.I), data.items_of(edges[0][0]))[0])
     if "graph.item_item.index" in run.arrays:
         row, column = run.arrays["graph.item_item.index"]
         out["another neighbour in the item graph"] = altered("graph.item_item.index", (1, 0), np.setdiff1d(np.arange(data.I), column[row == row[0]])[0])
+    if M.backbone(s) == "LATTICE":
+        m = run.modalities[0]
+        for which, array in (("learned", name(f"learned.{m}.index")), ("frozen", f"graph.frozen.{m}.index")):
+            of_row = run.arrays[array][3]
+            out[f"another {which} neighbour"] = altered(array, (3, int(np.argmax(of_row != 3))), np.setdiff1d(np.arange(data.I), of_row)[0])
+            out[f"a {which} neighbour twice"] = altered(array, (3, slice(2)), of_row[0])
+        out["a value of the frozen graph off by 1e-4 of it"] = altered(f"graph.frozen.{m}.value", (2, 1), lambda x: x * (1 + 1e-4))
+        out["no lists of the last evaluation"] = spoiled(lambda r: r.arrays.pop(name(f"learned.{m}.index", last + 1)))
+        out["lambda_coeff + 0.02"] = spoiled(lambda r: r.settings.update(lambda_coeff=s.lambda_coeff + 0.02 if s.lambda_coeff < 0.9 else s.lambda_coeff - 0.02))
+        gamma, T = s.learning_rate_scheduler
+        out["a learning rate that is 3 % larger at the end"] = spoiled(lambda r: r.settings.update(learning_rate_scheduler=[gamma * 1.03 ** (T / last), T]))
+        if s.reg_weight >= 1e-3:                       # else the term is rounding beside the others
+            out["the regulariser over a batch one smaller"] = spoiled(lambda r: r.settings.update(reg_weight=s.reg_weight * s.train_batch_size / (s.train_batch_size - 1)))
     if has("noise"):
         out["noise of one item negated"] = altered(name("noise", 0), 0, lambda x: -x)
         out["no noise in the reverse process"] = altered(name("reverse.steps", 0), slice(None), 0)
@@ -99,7 +121,7 @@ def summary(replay):
     r = replay.seen
     last = {x["split"]: x for x in r.recall}
     return dict(model=replay.s.model, data=replay.data.name, epochs=len(replay.run.epochs), pools=[x["negatives"] for x in replay.run.epochs], steps=r.steps,
-                other_item_rows=r.other_rows,
+                other_item_rows=r.other_rows, lists=r.lists, list_gap=r.list_gap, edges=r.edges, edge_gap=r.edge_gap,
                 loss=r.loss, loss_at=r.loss_at, part=r.part, part_at=r.part_at, negatives=r.negatives, flips=r.flips, similarity_gap=r.gap,
                 hard=r.hard, astray=r.astray, astray_at=r.astray_at, mirrored=r.mirrored, users=r.users, near_ties=r.near, score_gap=r.tie, recall=r.recall, parameters=r.parameters, strayed=r.strayed, farthest=r.farthest,
                 last={k: v["recorded"] for k, v in last.items()}, wrong=replay.wrong)
@@ -108,6 +130,8 @@ def summary(replay):
 def table(x):
     differ = sum(len(y["differ"]) for y in x["recall"])
     rows = [("rows of the item graph with another near-tie", str(len(x["other_item_rows"]))),
+            ("LATTICE's lists", f"{x['lists']}" + (f"; a neighbour {x['list_gap']:.2g} less similar than the last one at most" if x["lists"] else "")),
+            ("MCDRec's weights of edges", f"{x['edges']}" + (f", off by {x['edge_gap']:.2g} at most" if x["edges"] else "")),
             ("epochs, negatives from", f"{x['epochs']}: {', '.join(x['pools'])}"),
             ("steps, loss: largest relative difference", f"{x['steps']}, {x['loss']:.2g} ({x['loss_at']}; limit {LOSS:g})"),
             ("its parts", f"{x['part']:.2g} ({x['part_at']})"),
@@ -126,7 +150,7 @@ def table(x):
 def compared(path, folder, dtype):
     """-> (run, data, outcome)"""
     run = Run(path)
-    data = D.load(folder, run.settings["model"] in ("FREEDOM", "CCDRec"))
+    data = D.load(folder, M.has_features(run.baseline_settings()))
     replay = Replay(run, data, dtype).all()
     return run, data, summary(replay)
 

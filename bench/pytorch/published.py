@@ -9,9 +9,24 @@ import torch.nn.functional as F
 
 import data as D
 import hard as H
+import lattice
 import metrics
 import models as M
+import realhns
 from form import Form
+
+
+def dense_knn(x, k):
+    """(I,I): the k largest cosine similarities of each row, 0 elsewhere."""
+    x = F.normalize(x, dim=1, eps=1e-12)
+    value, index = torch.topk(x @ x.T, k, dim=1)
+    return torch.zeros(len(x), len(x), device=x.device).scatter(1, index, value)
+
+
+def dense_lap(C):
+    """Row sums on both sides, as two products of whole matrices."""
+    D_half = torch.diag(lattice.scale(C.sum(1)))
+    return D_half @ C @ D_half
 
 
 class Published(Form):
@@ -21,6 +36,17 @@ class Published(Form):
         @staticmethod
         def project(p, m, items):
             return F.linear(p[f"{m}_embedding.weight"], p[f"{m}_trs.weight"], p[f"{m}_trs.bias"])[items]
+
+        @staticmethod
+        def latent_graph(p, latent, lambda_coeff):
+            """S (I,I), or the constant one of the epoch."""
+            if latent.built is not None:
+                return latent.built
+            w = torch.softmax(p["modal_weight"], 0)
+            learned = sum(x * dense_knn(lattice.all_projected(p, m), latent.k) for x, m in zip(w, latent.frozen))
+            return (1 - lambda_coeff) * dense_lap(learned) + lambda_coeff * sum(x * O for x, O in zip(w, latent.frozen.values()))
+
+        latent_mm = staticmethod(torch.mm)
 
     def setup(self, features):
         self.s.skip_idle = False
@@ -32,10 +58,14 @@ class Published(Form):
         self.rng = random.Random(self.seed)
         self.rows = np.arange(len(data.train_u))
         self.np_rng = np.random.default_rng(self.seed)
-        if self.s.model != "BPR":
+        if self.s.model != "BPR" and M.backbone(self.s) != "LATTICE":
             self.full_graph = self.coo(*D.user_item_graph(data.pair_u, data.pair_i, data.U, data.I), N)
             self.graphs.user_item = self.full_graph
-        if features:
+        if M.backbone(self.s) == "LATTICE":
+            self.full_graph = self.graphs.user_item = self.coo(*D.row_graph(data.pair_u, data.pair_i, data.U, data.I), N)
+            k = min(self.s.knn_k, data.I)
+            self.graphs.latent = SimpleNamespace(k=k, frozen={m: dense_lap(dense_knn(x, k)) for m, x in features.items()}, built=None)
+        elif features:
             lists = []
             for x in features.values():
                 x = x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp(min=1e-12)
@@ -60,10 +90,10 @@ class Published(Form):
         if self.n_keep == len(self.weight):
             return
         data = self.data
-        keep = torch.multinomial(self.weight, self.n_keep, generator=self.generator).cpu() if len(self.weight) < 1 << 24 \
-            else D.prune(self.weight, self.n_keep, self.generator).cpu()          # multinomial takes at most 2^24 categories
-        u, i = torch.from_numpy(data.pair_u)[keep], torch.from_numpy(data.pair_i)[keep]
-        self.graphs.user_item = self.coo(*D.user_item_graph(u, i, data.U, data.I), data.U + data.I)
+        weight = self.race_weights()
+        keep = torch.multinomial(weight, self.n_keep, generator=self.generator) if len(weight) < 1 << 24 \
+            else D.prune(weight, self.n_keep, self.generator)                     # multinomial takes at most 2^24 categories
+        self.graphs.user_item = self.coo(*self.kept_graph(keep), data.U + data.I)
 
     def negative(self, u, draw=None):
         for _ in range(1000):
@@ -77,6 +107,29 @@ class Published(Form):
 
     def draw_popular(self, users):
         return torch.tensor([self.negative(u, lambda: self.rng.choices(range(self.data.I), self.popularity)[0]) for u in users.tolist()], device=self.device)
+
+    @torch.no_grad()
+    def representations(self):
+        latent = self.graphs.latent and SimpleNamespace(**{**vars(self.graphs.latent), "built": None})
+        graphs = SimpleNamespace(user_item=self.full_graph if self.s.model != "BPR" else None, item_item=self.graphs.item_item, latent=latent)
+        return M.final_tables(self.p, graphs, self.s, self.pools and self.pools[3], self.ops)
+
+    def band_table(self, H_u, H_i, places, block=4096):
+        """(U,N) candidates of RealHNS: a ranking of all items for every user."""
+        out, absent = [], torch.ones(self.data.I, dtype=torch.bool, device=self.device)
+        absent[self.train_list] = False
+        for b in range(0, self.data.U, block):
+            score = (H_u[b:b + block] @ H_i.T).masked_fill_(absent, -math.inf)
+            r, i = torch.tensor([(r, i) for r, items in enumerate(self.history[b:b + block]) for i in items], device=self.device).view(-1, 2).T
+            score[r, i] = -math.inf
+            out.append(realhns.candidates(score, places))
+        return torch.cat(out)
+
+    def keep_latent(self, S):
+        self.graphs.latent.built = S.detach()
+
+    def set_rate(self, rate):
+        self.optimizer.param_groups[0]["lr"] = rate
 
     def choose_layers(self, h_u, layers, positives, candidates, alpha):
         return H.mixed_choice(h_u, layers, positives, candidates, alpha)     # as released: every candidate mixed, a tensor (L+1,B,N,d)
@@ -107,7 +160,9 @@ class Published(Form):
                 if x.grad is not None:
                     x.grad *= factor
         self.optimizer.step()
-        self.optimizer.zero_grad()     # as released: since PyTorch 2.0 the gradients are dropped, not overwritten with zeros
+        # as released: since PyTorch 2.0 the gradients are dropped, not overwritten with zeros. LATTICE was published with a version that overwrites, and its
+        # graph's parameters go on moving after the one gradient of an epoch (baselines.md 8.6)
+        self.optimizer.zero_grad(set_to_none=self.graphs.latent is None)
 
     def run_batch(self, batch, choose):
         loss = super().run_batch(batch, choose).item()
@@ -135,8 +190,7 @@ class Published(Form):
             users, top = list(self.held[split]), []
             for b in range(0, len(users), block):
                 some = users[b:b + block]
-                graphs = SimpleNamespace(user_item=self.full_graph if self.s.model != "BPR" else None, item_item=self.graphs.item_item)
-                H_u, H_i = M.final_tables(self.p, graphs, self.s, self.pools and self.pools[3])       # again for every batch
+                H_u, H_i = self.representations()      # again for every batch, LATTICE's graph too
                 score = H_u[some] @ H_i.T
                 seen = [(r, i) for r, u in enumerate(some) for i in self.history[u]]
                 r, i = torch.tensor(seen, device=self.device).T

@@ -10,11 +10,15 @@ import numpy as np
 import torch
 
 import data as D
+import dgd
 import hard as H
+import lattice
 import mirror
 import models as M
 import safetensors_io as st
 from mistakes import UserError
+from replay_lattice import Lists, Unusable
+from replay_realhns import Band
 
 PARTS = ("bpr", "bpr_curricular", "align", "reg")     # of records that do not name the parts of their losses
 LOSS = 1e-4          # relative, of the whole loss and of each part; a part may also differ by LOSS_OF_ALL of the whole
@@ -23,6 +27,7 @@ NEIGHBOUR = 1e-6     # of a cosine similarity: neighbours that close to the last
 ROUNDING = 1e-5      # of the mass of an inner product, the sum of the absolute values of its terms: similarities and scores
 MOVED = 1e-2         # of the learning rate: how far a parameter may end from ours ...
 STRAYED = 1e-3       # ... but for this share: elements whose gradient was rounding at some step move by the learning rate in a direction it chose
+EDGE = 5e-5          # of the weight of an edge of MCDRec, times its tau: of a cosine
 ASTRAY = 6.0         # standard errors between the mean place of an epoch's hard negatives and what their draws lead to expect
 K = 20
 
@@ -34,10 +39,6 @@ def expected_place(n, N, m):
     beyond = sum((m - i) / m * math.comb(N, i) * r ** i * (1 - r) ** (N - i) for i in range(m))
     mean = beyond.sum()
     return mean, ((2 * np.arange(1, n) - 1) * beyond).sum() - mean ** 2
-
-
-class Unusable(Exception):
-    """What makes going on pointless."""
 
 
 class Ops(M.Ops):
@@ -76,7 +77,7 @@ class Run:
 
     def baseline_settings(self):
         s = self.settings
-        for key, plain in (("estimator", "attention"), ("backbone", "FREEDOM"), ("precision", "fp32"), ("knn_center", False), ("mm_weights", [])):
+        for key, plain in (("estimator", "attention"), ("precision", "fp32"), ("knn_center", False), ("mm_weights", [])):
             if s.get(key, plain) != plain:
                 raise UserError(f"{key} is {s[key]!r}: the baseline has {plain!r} only")
         return M.settings(**{k: v for k, v in s.items() if k in M.DEFAULTS})
@@ -97,7 +98,8 @@ class Replay:
         self.run, self.data, self.dtype, self.s = run, data, dtype, run.baseline_settings()
         self.wrong = []                                # sentences
         self.seen = SimpleNamespace(steps=0, loss=0.0, loss_at="", part=0.0, part_at="", negatives=0, flips=[], gap=0.0, users=0, near=[],
-                                    tie=0.0, recall=[], other_rows=[], parameters=0, strayed=0, farthest=0.0, mirrored=0, hard=0, astray=0.0, astray_at="")
+                                    tie=0.0, recall=[], other_rows=[], parameters=0, strayed=0, farthest=0.0, mirrored=0, hard=0, astray=0.0, astray_at="",
+                                    lists=0, list_gap=0.0, edges=0, edge_gap=0.0)
         s, U, I = self.s, data.U, data.I   # noqa: E741
         a = run.arrays
         self.p = {n[8:]: torch.tensor(x).to(dtype) for n, x in a.items() if n.startswith("initial.")}
@@ -111,10 +113,10 @@ class Replay:
         shapes = (tuple(self.p["user_embedding.weight"].shape), tuple(self.p["item_id_embedding.weight"].shape))
         if shapes != ((U, s.embedding_size), (I, s.embedding_size)):
             raise UserError(f"the record has tables {shapes}, the data {U} users and {I} items: not the folder of this run")
-        self.full = self.item = None
+        self.full = self.item = self.lists = self.latent = None
         if s.model != "BPR":
-            self.full = self.sparse(*D.user_item_graph(data.pair_u, data.pair_i, U, I), U + I)
-        if s.model in ("FREEDOM", "CCDRec"):
+            self.full = self.sparse(*(D.row_graph if M.backbone(s) == "LATTICE" else D.user_item_graph)(data.pair_u, data.pair_i, U, I), U + I)
+        if M.has_features(s) and M.backbone(s) != "LATTICE":
             self.item = self.sparse(*self.item_graph(), I)
         self.train_rows = np.sort(data.train_u * np.int64(I) + data.train_i)
         self.occurs = np.zeros(I, bool)
@@ -173,6 +175,13 @@ class Replay:
         if s.model == "CCDRec" and s.cns and pool != self.planned_pool(e):
             self.complain(f"epoch {e}: negatives from {pool}, the curriculum has {self.planned_pool(e)}")
         graphs = SimpleNamespace(user_item=self.pruned(e), item_item=self.item)
+        self.rate = lattice.learning_rate(s, e)
+        if self.lists:
+            self.latent = self.lists.at(e, self.p)     # the first step makes a constant of it
+        if s.sampler == "realhns":
+            self.band = Band(run, self.data, s, e, self.complain, ROUNDING)
+            if self.band.share:
+                self.band.begin(*self.final(e - 1), self.admissible)
         users, positives, negatives = (run.of(e, n).astype(np.int64) for n in ("users", "positives", "negatives"))
         if not np.array_equal(np.sort(users * np.int64(self.data.I) + positives), self.train_rows):
             self.complain(f"epoch {e}: its rows are not the training rows, each once")
@@ -210,7 +219,7 @@ class Replay:
     def pruned(self, e):
         """The training graph of the epoch, from its edges: distinct training pairs, as many as rho leaves."""
         data, edges = self.data, self.run.of(e, "edges")
-        rho = self.s.dropout if self.s.model in ("FREEDOM", "CCDRec") else 0
+        rho = self.s.dropout if M.prunes(self.s) else 0
         if rho <= 0:
             return self.full
         u, i = edges.astype(np.int64)
@@ -220,7 +229,27 @@ class Replay:
         foreign = int((~self.in_training(u, i)).sum()) + len(u) - len(np.unique(u * np.int64(data.I) + i))
         if foreign:
             self.complain(f"epoch {e}: {foreign} kept edges are no training pair, or kept twice")
-        return self.sparse(*D.user_item_graph(u, i, data.U, data.I), data.U + data.I)
+        if M.backbone(self.s) != "MCDRec" or self.s.dgd == "off":
+            return self.sparse(*D.user_item_graph(u, i, data.U, data.I), data.U + data.I)
+        t, direct = torch.tensor, self.s.dgd == "direct"
+        weight = self.edge_weights(e)[np.searchsorted(data.key, u * np.int64(data.I) + i).clip(max=len(data.key) - 1)]
+        return self.sparse(*dgd.graph(weight, t(u), t(i), data.U, data.I, direct), data.U + data.I)
+
+    def edge_weights(self, e):
+        """(E) MCDRec's weights of all training pairs, by our own parameters and reverse process; those of the record are held against them."""
+        data, s = self.data, self.s
+        X = self.pools[3] if self.pools else self.p["item_id_embedding.weight"]
+        ours = dgd.edge_weights(self.p["user_embedding.weight"], X, torch.tensor(data.pair_u), torch.tensor(data.pair_i), s.dgd_tau)
+        theirs = self.run.of(e, "edge_weights")
+        if theirs is None or theirs.shape != (len(ours),):
+            raise Unusable(f"epoch {e}: the record has no edge_weights of the {len(ours)} training pairs")
+        off = (ours - torch.tensor(theirs)).abs()
+        self.seen.edges += len(ours)
+        self.seen.edge_gap = max(self.seen.edge_gap, off.max().item())
+        if not off.max() <= EDGE * s.dgd_tau + 1e-7:
+            worst = int(off.argmax())
+            self.complain(f"epoch {e}: the weight of edge {worst} is {theirs[worst]:.9g}, expected {ours[worst].item():.9g}")
+        return ours
 
     # -------------------------------------------------------------------------------------------------------------- a step
 
@@ -249,7 +278,10 @@ class Replay:
         batch = SimpleNamespace(users=t(users[rows]), positives=t(positives[rows]), negatives=t(negatives[:, rows]), curricular=None, frozen=None)
         diffusion = self.diffusion(e, k, batch, at)
         p = {n: x.detach().requires_grad_(n in M.trained(self.p, s)) for n, x in self.p.items()}
+        graphs.latent = self.latent
         r = M.represent(p, graphs, diffusion, run.modalities, s, Ops)
+        if r.latent is not None:
+            self.latent = lattice.as_constant(r.latent, self.latent)
         if run.of(e, "curricular") is not None:
             chosen = t(run.drawn(e, "curricular", at).astype(np.int64))
             if s.cns:
@@ -271,7 +303,7 @@ class Replay:
         self.t += 1
         for x, g in zip(names, grads):
             g = torch.zeros_like(p[x]) if g is None else factor * g
-            self.p[x], *self.moments[x] = M.adam(p[x].detach(), g, *self.moments[x], self.t, s.learning_rate)
+            self.p[x], *self.moments[x] = M.adam(p[x].detach(), g, *self.moments[x], self.t, self.rate)
         self.seen.steps += 1
         self.seen.mirrored += n
 
@@ -325,17 +357,27 @@ class Replay:
             self.complain(f"epoch {e}, step {k}{', second pass' if n else ''}: hard negatives that the user has, or that nobody has")
         distinct, row = np.unique(users, return_inverse=True)
         allowed = self.admissible(distinct)
+        if s.sampler == "realhns" and self.band.share:
+            self.band_places(n, batch, r, items[0], allowed.sum(1)[row], ~has_all & ~owned[0])
+            return H.given(torch.tensor(items))
         for j, (table, chosen) in enumerate(zip(tables, items)):
             if s.sampler == "popularity":
                 value, (mean, variance) = self.log_count[chosen], (x[row] for x in self.of_popularity(allowed))
             else:
                 score = np.where(allowed, (r.users.detach()[torch.tensor(distinct)] @ table.detach().T).double().numpy(), -np.inf)[row]
                 value = (score > score[np.arange(len(chosen)), chosen][:, None]).sum(1)
-                mean, variance = np.array([expected_place(int(x), s.n_candidates, s.top_m if s.sampler == "dns" else 1) for x in allowed.sum(1)])[row].T
+                N = 1 if s.sampler == "realhns" else s.n_candidates                # before its first hard negatives they are uniform
+                mean, variance = np.array([expected_place(int(x), N, s.top_m if s.sampler == "dns" else 1) for x in allowed.sum(1)])[row].T
             live = ~has_all & ~owned[j]
             self.places.setdefault((j, n), []).append(np.array([(value - mean)[live].sum(), variance[live].sum()]))
             self.seen.hard += int(live.sum())
         return H.given(torch.tensor(items), alpha)
+
+    def band_places(self, n, batch, r, items, n_allowed, live):
+        """What RealHNS makes of a pass, for the epoch's means."""
+        for name, (value, mean, variance) in self.band.places(r, batch, items, n_allowed).items():
+            self.places.setdefault((name, n), []).append(np.array([(value - mean)[live].sum(), variance[live].sum()]))
+        self.seen.hard += int(live.sum())
 
     def admissible(self, users):
         """(n,I) bool: occurs in training, and the user lacks it."""
@@ -355,7 +397,7 @@ class Replay:
         for (table, n), sums in self.places.items():
             off, variance = np.sum(sums, 0)
             z = abs(off) / math.sqrt(max(variance, 1e-300))
-            where = f"epoch {e}" + (f", layer {table}" if self.s.sampler == "mixgcf" else "") + (", second passes" if n else "")
+            where = f"epoch {e}" + (f", layer {table}" if self.s.sampler == "mixgcf" else f", {table}" if self.s.sampler == "realhns" else "") + (", second passes" if n else "")
             if not z <= self.seen.astray:
                 self.seen.astray, self.seen.astray_at = z, where
             if not z <= ASTRAY:
@@ -405,11 +447,16 @@ class Replay:
 
     # ---------------------------------------------------------------------------------------------------------- evaluation
 
+    def final(self, e):
+        """Representations of evaluation after epoch e, -1: before the first one. Of LATTICE with the lists of the epoch that follows."""
+        latent = self.lists.at(e + 1, self.p) if self.lists else None
+        graphs = SimpleNamespace(user_item=self.full, item_item=self.item, latent=latent)
+        return M.final_tables(self.p, graphs, self.s, self.pools and self.pools[3], Ops)
+
     def evaluate(self, e):
         """Recall@20 of every user of both splits, from our own scores and from the recorded lists."""
         run, data = self.run, self.data
-        graphs = SimpleNamespace(user_item=self.full, item_item=self.item)
-        H_u, H_i = M.final_tables(self.p, graphs, self.s, self.pools and self.pools[3], Ops)
+        H_u, H_i = self.final(e)
         users, theirs = run.of(e, "list.users").astype(np.int64), run.of(e, "list.items").astype(np.int64)
         if not np.array_equal(users, np.unique(np.concatenate([data.held["valid"][0], data.held["test"][0]]))):
             self.complain(f"epoch {e}: the lists are not those of the users with held-out items")
@@ -462,6 +509,8 @@ class Replay:
 
     def all(self):
         try:
+            if M.backbone(self.s) == "LATTICE":
+                self.lists = Lists(self.run, self.data, self.s, self.dtype, self.complain, self.seen)
             for e in range(len(self.run.epochs)):
                 self.epoch(e)
             self.compare_parameters()

@@ -1,8 +1,8 @@
 """Whole training loops in three forms, the same mathematics in each (models.py):
 
 published   the way of the released programs: negatives drawn row by row in Python, all items projected at every step, dense Adam over
-            everything, COO products, a dense (U,I) membership matrix, an I x I similarity matrix for the item graph, the propagation repeated
-            for every batch of users in the evaluation, metrics user by user
+            everything, COO products, a dense (U,I) membership matrix, an I x I similarity matrix for the item graph (LATTICE: several, at every build,
+            and a dense product in every step), the propagation and LATTICE's build repeated for every batch of users in the evaluation, metrics user by user
 tuned       only the batch's distinct items projected, gradients of features written by rows, fused Adam, CSR products in Horner form, one
             propagation per evaluation, vectorised sampling and metrics, the constant tokens of the reverse chain computed once;
             torch.compile where a try shows a gain; on CUDA the step is one CUDA graph
@@ -39,7 +39,7 @@ class Run:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False      # full float32 (spec 2.4)
         torch.manual_seed(seed)
         before, begin = self.peak_rss_mb(), time.perf_counter()
-        data = D.load(folder, with_features=s.model in ("FREEDOM", "CCDRec"))
+        data = D.load(folder, with_features=M.has_features(s))
         loaded = time.perf_counter()
         self.form, self.n = FORMS[form](data, s, device, seed, compile, graphs), 0
         if device == "cuda":

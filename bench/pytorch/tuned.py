@@ -8,11 +8,14 @@ import torch.nn.functional as F
 
 import data as D
 import hard as H
+import lattice
 import metrics
 import models as M
+import realhns
 import rows as R
 from form import Form
 from graph_step import GraphStep
+from latent_rows import LatentProduct, LatentRows
 from mistakes import UserError
 
 
@@ -37,16 +40,16 @@ PRODUCTS = {"library": by_library, "reduction": by_reduction, "bags": by_bags}
 
 
 class LayerMean(torch.autograd.Function):
-    """(X + A X + .. + A^L X)/(L+1) = (X + A (X + A (..)))/(L+1) for a symmetric CSR A: L products forward, L backward."""
+    """(X + A X + .. + A^L X)/(L+1) = (X + A (X + A (..)))/(L+1) for a CSR A and its transpose: L products forward, L backward."""
 
     @staticmethod
-    def forward(ctx, product, A, X, L):
-        ctx.product, ctx.A, ctx.L = product, A, L
+    def forward(ctx, product, A, A_T, X, L):
+        ctx.product, ctx.A_T, ctx.L = product, A_T, L
         return LayerMean.horner(product, A, X, L)
 
     @staticmethod
     def backward(ctx, G):
-        return None, None, LayerMean.horner(ctx.product, ctx.A, G.contiguous(), ctx.L), None
+        return None, None, None, LayerMean.horner(ctx.product, ctx.A_T, G.contiguous(), ctx.L), None
 
     @staticmethod
     def horner(product, A, X, L):
@@ -76,15 +79,17 @@ def total_loss(P, Q, users, items, e_0, e0_hat, projection, u, positives, negati
     B, n_neg = len(u), len(negatives)
     rows = lambda x, at: x.index_select(0, at)   # noqa: E731
     bpr = M.bpr_eps if s.model in ("BPR", "LightGCN") else M.bpr_log
-    h_u, h_p = rows(users, u), rows(items, positives)
+    h_u, h_p, h_n = rows(users, u), rows(items, positives), [rows(items, n) for n in negatives]
     above = lambda p, others: sum(bpr((h_u * (p - x)).sum(1)) for x in others) / len(others)   # noqa: E731
-    total = above(h_p, [rows(items, n) for n in negatives])
+    total = above(h_p, h_n)
     if s.model == "CCDRec" and (frozen is not None or curricular is not None):
         total = (1 - s.omega) * total + s.omega * above(h_p, [frozen if frozen is not None else rows(items, curricular)])
     if e0_hat is not None:
         gap = e_0 - e0_hat
         total = total + s.lambda_dm * ((count.to(gap)[:, None] * gap * gap).sum() / ((1 + n_neg) * B * gap.shape[1]))
-    if s.model in ("BPR", "LightGCN") and s.reg_weight > 0:
+    if M.backbone(s) == "LATTICE":
+        total = total + s.reg_weight * lattice.square_reg(h_u, h_p, h_n, s.train_batch_size)
+    elif s.model in ("BPR", "LightGCN") and s.reg_weight > 0:
         norm = torch.linalg.vector_norm
         total = total + s.reg_weight / B * (norm(rows(P, u)) + norm(rows(Q, positives)) + sum(norm(rows(Q, n)) for n in negatives) / n_neg)
     elif projection and s.reg_weight > 0:
@@ -101,13 +106,19 @@ class Tuned(Form):
         t = lambda a: torch.as_tensor(a, device=self.device)   # noqa: E731
         self.pair_u, self.pair_i, self.key, self.start = t(data.pair_u), t(data.pair_i), t(data.key), t(data.start)
         self.train_u, self.train_i, self.train_items = t(data.train_u), t(data.train_i), t(data.train_items)
+        latent = M.backbone(s) == "LATTICE"
+        self.transposed = None         # of the user-item graph, where that is not symmetric
         if s.model != "BPR":
-            self.full_graph = self.graphs.user_item = D.csr(*D.user_item_graph(self.pair_u, self.pair_i, data.U, data.I), N, N)
-        if features:
+            graph = (D.row_graph if latent else D.user_item_graph)(self.pair_u, self.pair_i, data.U, data.I)
+            self.full_graph = self.graphs.user_item = D.csr(*graph, N, N)
+            self.transposed = D.csr(*D.transpose(*graph), N, N) if latent else None
+        if latent:
+            self.graphs.latent = LatentRows(features, s.knn_k)
+        elif features:
             index, value = D.item_graph(features, s.knn_k, s.mm_image_weight)
             self.graphs.item_item = (D.csr(index, value, data.I, data.I), D.csr(*D.transpose(index, value), data.I, data.I))
         self.splits = {split: metrics.Split(data, split, self.device) for split in ("valid", "test")}
-        used = M.needs_projection(s)
+        used = M.needs_projection(s) or latent
         self.tables = [f"{m}_embedding.weight" for m in self.modalities] if used and s.train_features else []
         idle = set() if used else {n for m in self.modalities for n in (f"{m}_embedding.weight", f"{m}_trs.weight", f"{m}_trs.bias")}
         dense = [n for n in M.trained(self.p, s) if n not in self.tables and n not in idle]
@@ -117,10 +128,16 @@ class Tuned(Form):
 
         form, product = self, self.fastest_product()
 
+        def way_back(A):
+            return A if form.transposed is None else form.transposed
+
         class ops(M.Ops):
-            propagate = staticmethod(lambda A, X, L: LayerMean.apply(product, A, X, L))
-            layers = staticmethod(lambda A, X, L: M.layers((A, A), X, L, ops.item_mm))       # A is symmetric
+            propagate = staticmethod(lambda A, X, L: LayerMean.apply(product, A, way_back(A), X, L))
+            layers = staticmethod(lambda A, X, L: M.layers((A, way_back(A)), X, L, ops.item_mm))
             item_mm = staticmethod(lambda pair, X: Product.apply(product, pair, X))
+            latent_graph = staticmethod(lambda p, rows, c: rows.of(p, c, bool(form.tables)) if rows.built is None else rows.built)
+            latent_mm = staticmethod(lambda S, X: Product.apply(product, S, X) if isinstance(S, tuple)
+                                     else LatentProduct.apply(product, S.pair, S.column, S.value, X))
             estimate = staticmethod(M.estimate_pooled)
 
             @staticmethod
@@ -158,7 +175,8 @@ class Tuned(Form):
                 self.p[n].grad = torch.zeros_like(self.p[n])
         self.written = None
         capture = self.device.type == "cuda" and self.use_graphs != "off" and not self.on_demand and not H.used(s) and not s.use_mg
-        self.optimizer = torch.optim.Adam([self.p[n] for n in dense], lr=s.learning_rate, capturable=capture, **self.fastest_adam())
+        rate = torch.tensor(s.learning_rate, device=self.device) if capture and latent else s.learning_rate     # a recorded step reads it where it is
+        self.optimizer = torch.optim.Adam([self.p[n] for n in dense], lr=rate, capturable=capture, **self.fastest_adam())
         self.graph = GraphStep(self) if capture else None
 
     def fastest_adam(self):
@@ -272,9 +290,9 @@ class Tuned(Form):
     def prune(self):
         if self.n_keep == len(self.weight):
             return
-        keep = D.prune(self.weight, self.n_keep, self.generator)
+        keep = D.prune(self.race_weights(), self.n_keep, self.generator)
         N = self.data.U + self.data.I
-        A = D.csr(*D.user_item_graph(self.pair_u[keep], self.pair_i[keep], self.data.U, self.data.I), N, N)
+        A = D.csr(*self.kept_graph(keep), N, N)
         if self.graph:
             self.graph.set_graph(A)    # the captured step reads fixed buffers
         else:
@@ -339,8 +357,23 @@ class Tuned(Form):
                     batch.curricular = batch.draw_again()
             yield batch, choose if stage == "own" else None
 
+    def set_rate(self, rate):
+        group = self.optimizer.param_groups[0]
+        if torch.is_tensor(group["lr"]):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+        for x in self.by_rows.values() if self.on_demand else ():      # all rows are up to date at the end of an epoch
+            x.lr = rate
+
+    def keep_latent(self, S):
+        if not isinstance(S, tuple):
+            self.graphs.latent.keep(in_place=self.graph is not None)
+
     def run_batch(self, batch, choose):
-        if self.graph and choose is None and len(batch.users) == self.s.train_batch_size:
+        latent = self.graphs.latent
+        recordable = choose is None and (latent is None or latent.built is not None)
+        if self.graph and recordable and len(batch.users) == self.s.train_batch_size:
             with self.clock("step"):
                 loss = self.graph.run(batch)
             if loss is not None:
@@ -353,24 +386,42 @@ class Tuned(Form):
         if self.on_demand and self.tables:
             with self.clock("optimiser"):
                 for x in self.by_rows.values():
-                    x.catch_up(diffusion.items, self.steps - 1)
+                    if self.graphs.latent is not None and self.graphs.latent.built is None:
+                        x.flush(self.steps - 1)        # S is made of all rows
+                    elif diffusion:
+                        x.catch_up(diffusion.items, self.steps - 1)
 
     def optimise(self, diffusion, factor):
+        whole = self.whole_gradients(diffusion)
         if factor != 1:
-            for g in [x.grad for x in self.gathered.values()] + [x.grad for n, x in self.p.items() if n not in self.tables]:
+            for g in [*whole.values(), *(x.grad for x in self.gathered.values()), *(x.grad for n, x in self.p.items() if n not in self.tables)]:
                 if g is not None:
                     g *= factor
+        rows = None if whole or not self.tables or diffusion is None else diffusion.items
         if self.on_demand:
             for n, x in self.by_rows.items():
-                x.step(diffusion.items, self.gathered[n].grad, self.steps)
+                if whole:
+                    x.step(torch.arange(len(x.x), device=self.device), whole[n], self.steps)
+                elif rows is not None:
+                    x.step(rows, self.gathered[n].grad, self.steps)
         elif self.tables:
             for n in self.tables:      # the dense gradient is zero but for these rows; last step's are cleared by rows, too
                 g = self.p[n].grad
-                if self.written is not None:
+                if self.written == "all":
+                    g.zero_()
+                elif self.written is not None:
                     g.index_fill_(0, self.written, 0)
-                g.index_copy_(0, diffusion.items, self.gathered[n].grad)
-            self.written = diffusion.items
+                if whole:
+                    g.copy_(whole[n])
+                elif rows is not None:
+                    g.index_copy_(0, rows, self.gathered[n].grad)
+            self.written = "all" if whole else rows
         self.gathered.clear()
+        if self.graphs.latent is not None:
+            self.graphs.latent.ready = None                        # the parameters move
+            for x in self.optimizer.param_groups[0]["params"]:     # those of the graph without a gradient, too (baselines.md 8.6)
+                if x.grad is None:
+                    x.grad = torch.zeros_like(x)
         self.optimizer.step()
         recorded = self.graph and self.graph.captured     # its replays write these gradients: they must stay where they are
         for group in self.optimizer.param_groups:
@@ -379,6 +430,17 @@ class Tuned(Form):
                     x.grad.zero_()
                 elif x.requires_grad:
                     x.grad = None
+
+    def whole_gradients(self, diffusion):
+        """Table name -> gradient (I,F) of all feature rows, after a step whose graph was made of them: what the batch's rows add is in it."""
+        leaves = self.graphs.latent.leaves if self.graphs.latent is not None and self.tables else {}
+        whole = {f"{m}_embedding.weight": x.grad for m, x in leaves.items() if x.grad is not None}
+        for n, g in whole.items():
+            if n in self.gathered:
+                g.index_add_(0, diffusion.items, self.gathered[n].grad)
+        if whole:
+            self.graphs.latent.leaves = {}
+        return whole
 
     def after_epoch(self):
         if self.on_demand:
@@ -430,12 +492,32 @@ class Tuned(Form):
     @torch.no_grad()
     def evaluate(self, split):
         with self.clock("evaluation"):
-            if getattr(self, "evaluated", None) != self.steps:       # one propagation serves validation and test
-                graphs = SimpleNamespace(user_item=getattr(self, "full_graph", None), item_item=self.graphs.item_item)
-                self.final = M.final_tables(self.p, graphs, self.s, self.pools and self.pools[3], self.ops)
-                self.evaluated = self.steps
-            of = self.splits[split]
-            return metrics.metrics(metrics.hits(metrics.rank(*self.final, of), of), of.count) if len(of.users) else {}
+            final, of = self.representations(), self.splits[split]
+            return metrics.metrics(metrics.hits(metrics.rank(*final, of), of), of.count) if len(of.users) else {}
+
+    @torch.no_grad()
+    def representations(self):
+        """Of the parameters as they are, once for all that ask: validation, test, RealHNS."""
+        if getattr(self, "evaluated", None) != self.steps:
+            if self.graphs.latent is not None:
+                self.graphs.latent.built = None        # S is made anew; the next epoch's first batch has it
+            graphs = SimpleNamespace(user_item=getattr(self, "full_graph", None), item_item=self.graphs.item_item, latent=self.graphs.latent)
+            self.final = M.final_tables(self.p, graphs, self.s, self.pools and self.pools[3], self.ops)
+            self.evaluated = self.steps
+        return self.final
+
+    HARD_BLOCK = 128
+
+    def band_table(self, H_u, H_i, places, block=1024):
+        """(U,N) candidates of RealHNS, a block of users' scores at a time."""
+        out, occurs = [], torch.zeros(self.data.I, dtype=torch.bool, device=self.device)
+        occurs[self.train_items] = True
+        for b in range(0, self.data.U, block):
+            score = (H_u[b:b + block] @ H_i.T).masked_fill_(~occurs, -math.inf)
+            of = slice(self.start[b], self.start[min(b + block, self.data.U)])
+            score[self.pair_u[of] - b, self.pair_i[of]] = -math.inf
+            out.append(realhns.candidates(score, places))
+        return torch.cat(out)
 
 
 CHAIN_BLOCK = 512

@@ -1,0 +1,333 @@
+// The numbers of specification baselines 12 from `ccdrec step`: a case with that section's arrays, whose graphs are
+// computed here from the formulas, gives its losses, gradients and scores. (model_test.cpp has BPR, LightGCN and FREEDOM
+// as training runs them, with the program's own graphs; what else section 12 names is in adam_test.cpp, mirror_test.cpp,
+// trainer_test.cpp and graph_test.cpp.)
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <numeric>
+
+#include "host/base/safetensors.h"
+#include "host/files/step.h"
+#include "tests/support.h"
+#include "tests/temp_folder.h"
+
+namespace ccdrec::test::baselines12 {
+namespace {
+
+constexpr int U = 4, I = 5, d = 4, B = 8, k = 2;
+constexpr int kUsers[B] = {0, 0, 0, 1, 1, 2, 2, 3}, kPositives[B] = {0, 1, 2, 1, 3, 0, 3, 2},
+              kNegatives[B] = {3, 4, 3, 0, 4, 1, 2, 1};
+
+using Rows = std::vector<std::vector<double>>;  // of one length each
+
+// Parameter number n of shape (r,c): 0.5 sin(1 + n + 0.9 q) at flat index q.
+Rows numbered(int n, int r, int c) {
+  Rows out(static_cast<size_t>(r));
+  for (int q = 0; q < r * c; ++q) out[size_t(q / c)].push_back(0.5 * std::sin(1.0 + n + 0.9 * q));
+  return out;
+}
+Rows transposed(const Rows& x) {
+  Rows out(x[0].size());
+  for (const auto& row : x)
+    for (size_t j = 0; j < row.size(); ++j) out[j].push_back(row[j]);
+  return out;
+}
+
+struct Modality {
+  const char* name;
+  Rows x, w, b;  // (I,F), (F,d), (1,d)
+
+  Rows projected() const {
+    Rows y;
+    for (const auto& row : x) {
+      y.push_back(b[0]);
+      for (size_t f = 0; f < row.size(); ++f)
+        for (int j = 0; j < d; ++j) y.back()[size_t(j)] += row[f] * w[f][size_t(j)];
+    }
+    return y;
+  }
+};
+std::vector<Modality> modalities() {
+  Rows image, text;
+  for (int i = 0; i < I; ++i) {
+    image.emplace_back(), text.emplace_back();
+    for (int f = 0; f < 3; ++f) image.back().push_back(1.5 + std::sin(1.3 * i + 0.7 * f + 0.5 * i * f));
+    for (int f = 0; f < 2; ++f) text.back().push_back(1.5 + std::cos(0.9 * i + 1.1 * f + 0.3 * i * f));
+  }
+  return {{"image", image, numbered(4, 3, d), numbered(5, 1, d)}, {"text", text, numbered(6, 2, d), numbered(7, 1, d)}};
+}
+
+double cosine(const std::vector<double>& a, const std::vector<double>& b) {
+  double ab = 0, aa = 0, bb = 0;
+  for (size_t j = 0; j < a.size(); ++j) ab += a[j] * b[j], aa += a[j] * a[j], bb += b[j] * b[j];
+  return ab / std::sqrt(aa * bb);
+}
+
+struct Lists {
+  std::vector<int32_t> index;  // (I,k)
+  std::vector<double> value;   // (I,k) cosines
+};
+Lists nearest(const Rows& y) {
+  Lists out;
+  for (const auto& row : y) {
+    std::vector<int32_t> order(static_cast<size_t>(I));
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(),
+              [&](int32_t a, int32_t b) { return cosine(row, y[size_t(a)]) > cosine(row, y[size_t(b)]); });
+    for (int c = 0; c < k; ++c) {
+      out.index.push_back(order[size_t(c)]);
+      out.value.push_back(cosine(row, y[size_t(order[size_t(c)])]));
+    }
+  }
+  return out;
+}
+// s_i v s_j with s = 1/sqrt(row sum).
+std::vector<double> scaled(const Lists& lists) {
+  const auto scale = [&](int i) { return 1 / std::sqrt(lists.value[size_t(k * i)] + lists.value[size_t(k * i + 1)]); };
+  std::vector<double> out;
+  for (int e = 0; e < I * k; ++e) out.push_back(scale(e / k) * lists.value[size_t(e)] * scale(lists.index[size_t(e)]));
+  return out;
+}
+
+// A case in the making. Its arrays stay where they are until it is written.
+class CaseFile {
+ public:
+  void floats(const std::string& name, std::vector<int64_t> shape, const std::vector<double>& v) {
+    floats_[name].assign(v.begin(), v.end());
+    views_.push_back({name, "F32", std::move(shape), floats_[name].data()});
+  }
+  void floats(const std::string& name, const Rows& rows) {
+    std::vector<double> flat;
+    for (const auto& row : rows) flat.insert(flat.end(), row.begin(), row.end());
+    const bool is_vector = rows.size() == 1;
+    std::vector<int64_t> shape = {int64_t(rows.size()), int64_t(rows[0].size())};
+    if (is_vector) shape.erase(shape.begin());
+    floats(name, shape, flat);
+  }
+  void ids(const std::string& name, std::vector<int64_t> shape, std::vector<int32_t> v) {
+    ids_[name] = std::move(v);
+    views_.push_back({name, "I32", std::move(shape), ids_[name].data()});
+  }
+  // Entries in any order; those of one place add up.
+  void graph(const std::string& name, const std::map<std::pair<int, int>, double>& entries) {
+    std::vector<int32_t> row, col;
+    std::vector<double> value;
+    for (const auto& [at, v] : entries) row.push_back(at.first), col.push_back(at.second), value.push_back(v);
+    const int64_t nnz = int64_t(row.size());
+    row.insert(row.end(), col.begin(), col.end());
+    ids(name + ".index", {2, nnz}, row);
+    floats(name + ".value", {nnz}, value);
+  }
+  void write(const std::string& path, const std::string& settings, const std::string& names) const {
+    write_safetensors(path, views_,
+                      {{"format", "ccdrec-step"}, {"version", "1"}, {"settings", settings}, {"modalities", names}});
+  }
+
+ private:
+  std::map<std::string, std::vector<float>> floats_;
+  std::map<std::string, std::vector<int32_t>> ids_;
+  std::vector<TensorView> views_;
+};
+
+enum class Graph { none, symmetric, rows };        // the user-item graph
+enum class Items { none, fixed, learned, later };  // the item graph; later: learned in a batch before
+
+void add_user_item(CaseFile& f, Graph kind) {
+  std::vector<int> degree(U + I);
+  for (int b = 0; b < B; ++b) ++degree[size_t(kUsers[b])], ++degree[size_t(U + kPositives[b])];
+  std::map<std::pair<int, int>, double> a;
+  for (int b = 0; b < B; ++b)
+    for (const auto& [x, y] : {std::pair{kUsers[b], U + kPositives[b]}, {U + kPositives[b], kUsers[b]}})
+      a[{x, y}] = kind == Graph::symmetric ? 1 / std::sqrt((degree[size_t(x)] + 1e-7) * (degree[size_t(y)] + 1e-7))
+                                           : 1.0 / (degree[size_t(x)] + 1);
+  for (int x = 0; x < U + I && kind == Graph::rows; ++x) a[{x, x}] = 1.0 / (degree[size_t(x)] + 1);
+  f.graph("graph.user_item", a);
+}
+
+void add_items(CaseFile& f, Items kind) {
+  std::map<std::pair<int, int>, double> s;
+  for (const Modality& m : modalities()) {
+    const std::string name = m.name;
+    const Lists raw = nearest(m.x), learned = nearest(m.projected());
+    const double share = name == "image" ? 0.1 : 0.9;
+    for (int e = 0; e < I * k; ++e) s[{e / k, raw.index[size_t(e)]}] += share / k;
+    if (kind == Items::fixed) continue;
+    f.ids("graph.learned." + name + ".index", {I, k}, learned.index);
+    f.ids("graph.frozen." + name + ".index", {I, k}, raw.index);
+    f.floats("graph.frozen." + name + ".value", {I, k}, scaled(raw));
+    if (kind == Items::later) f.floats("graph.learned." + name + ".value", {I, k}, learned.value);
+  }
+  if (kind == Items::fixed) f.graph("graph.item_item", s);
+  const double w = 1 / (1 + std::exp(-0.1 - 0.7));  // softmax of (0.7, -0.1)
+  if (kind == Items::later) f.floats("graph.modal_weight", {2}, {w, 1 - w});
+}
+
+struct Expected {
+  const char* model;
+  Graph graph;
+  Items items;
+  double loss;
+  std::vector<double> scores;                                 // user 0, items 0 .. 4
+  std::map<std::string, std::pair<double, double>> gradient;  // name -> sum, norm; 0, 0: nothing but rounding
+};
+
+const std::string kP = "user_embedding.weight", kQ = "item_id_embedding.weight";
+const Expected kLattice = {"LATTICE",
+                           Graph::rows,
+                           Items::learned,
+                           0.832647,
+                           {0.55983, -0.43197, -0.35904, 0.44214, -0.60428},
+                           {{kP, {-1.970643e-02, 1.311960e-01}},
+                            {kQ, {-1.439756e-01, 9.249043e-02}},
+                            {"image_trs.weight", {3.190239e-02, 1.282414e-02}},
+                            {"image_trs.bias", {8.755558e-03, 5.133977e-03}},
+                            {"text_trs.weight", {-1.717488e-02, 1.322649e-02}},
+                            {"text_trs.bias", {-7.384699e-03, 8.439907e-03}},
+                            {"modal_weight", {0, 2.31208e-03 * std::sqrt(2.0)}},
+                            {"image_embedding.weight", {1.179522e-03, 3.637770e-03}},
+                            {"text_embedding.weight", {1.008316e-03, 7.937304e-03}}}};
+const Expected kFixed[] = {{"BPR",
+                            Graph::none,
+                            Items::none,
+                            0.817655,
+                            {0.32909, -0.12614, -0.10286, 0.31062, -0.45424},
+                            {{kP, {-5.541046e-03, 2.195013e-01}}, {kQ, {9.656326e-03, 1.990503e-01}}}},
+                           {"LightGCN",
+                            Graph::symmetric,
+                            Items::none,
+                            0.734198,
+                            {0.15046, -0.02487, -0.00309, 0.06754, -0.07070},
+                            {{kP, {-1.397883e-02, 3.889015e-02}}, {kQ, {-1.072613e-02, 3.104115e-02}}}},
+                           {"FREEDOM",
+                            Graph::symmetric,
+                            Items::fixed,
+                            0.766051,
+                            {0.22917, -0.08019, -0.05842, 0.04887, -0.11936},
+                            {{kP, {-1.679581e-02, 6.148044e-02}},
+                             {kQ, {-1.422440e-02, 7.618169e-02}},
+                             {"image_trs.weight", {-5.802508e-03, 9.365006e-03}},
+                             {"image_trs.bias", {0, 0}},
+                             {"text_trs.weight", {-1.415401e-03, 1.242801e-02}},
+                             {"text_trs.bias", {0, 0}},
+                             {"image_embedding.weight", {0, 8.223162e-03}},
+                             {"text_embedding.weight", {0, 6.646470e-03}}}}};
+
+TensorFile run(const Expected& e, const std::string& device, const Folder& dir) {
+  CaseFile f;
+  f.floats("param." + kP, numbered(0, U, d));
+  f.floats("param." + kQ, numbered(1, I, d));
+  if (e.graph != Graph::none) add_user_item(f, e.graph);
+  if (e.items != Items::none) {
+    for (const Modality& m : modalities()) {
+      f.floats(std::string("param.") + m.name + "_embedding.weight", m.x);
+      f.floats(std::string("param.") + m.name + "_trs.weight", transposed(m.w));
+      f.floats(std::string("param.") + m.name + "_trs.bias", m.b);
+    }
+    if (e.items != Items::fixed) f.floats("param.modal_weight", {2}, {0.7, -0.1});
+    add_items(f, e.items);
+    f.ids("diffusion.items", {I}, {0, 1, 2, 3, 4});
+  }
+  f.ids("batch.users", {B}, {std::begin(kUsers), std::end(kUsers)});
+  f.ids("batch.positives", {B}, {std::begin(kPositives), std::end(kPositives)});
+  f.ids("batch.negatives", {1, B}, {std::begin(kNegatives), std::end(kNegatives)});
+  f.write(dir / "case.safetensors",
+          std::string("{\"model\":\"") + e.model + R"(","reg_weight":0.1,"train_batch_size":8})",
+          e.items == Items::none ? "[]" : R"(["image","text"])");
+  return run_step_case(dir / "case.safetensors", "", device, 1);
+}
+
+double total(const TensorFile& got) {
+  double loss = 0;
+  std::memcpy(&loss, got.tensors.at("loss.total").bytes.data(), sizeof loss);
+  return loss;
+}
+
+void expect_gradient(const TensorFile& got, const std::string& name, std::pair<double, double> want) {
+  const TensorData& t = got.tensors.at("grad." + name);
+  double sum = 0, norm = 0;
+  for (size_t j = 0; j < t.bytes.size() / 4; ++j) sum += t.f32()[j], norm += double(t.f32()[j]) * t.f32()[j];
+  const double limit = want.second > 0 ? 2e-5 * want.second : 1e-8;
+  EXPECT_NEAR(std::sqrt(norm), want.second, limit) << name;
+  EXPECT_NEAR(sum, want.first, limit) << name;
+}
+
+// Every item is a positive or a negative of the batch, so that its row is in the result.
+void expect_scores(const TensorFile& got, const std::vector<double>& want) {
+  for (const auto& [array, items] : {std::pair{"h.positives", kPositives}, {"h.negatives", kNegatives}})
+    for (int b = 0; b < B; ++b) {
+      double score = 0;
+      for (int j = 0; j < d; ++j)
+        score += double(got.tensors.at("h.users").f32()[j]) * got.tensors.at(array).f32()[b * d + j];
+      EXPECT_NEAR(score, want[size_t(items[b])], 6e-6) << "item " << items[b];
+    }
+}
+
+std::vector<std::string> names_of_devices() {
+  if (gpu_info().usable) return {"cpu", "cuda"};
+  return {"cpu"};
+}
+
+TEST(Baselines12, AStepHasTheLossGradientsAndScores) {
+  std::vector<Expected> all(std::begin(kFixed), std::end(kFixed));
+  all.push_back(kLattice);
+  const Folder dir;
+  for (const std::string& device : names_of_devices())
+    for (const Expected& e : all) {
+      SCOPED_TRACE(e.model + (" on " + device));
+      const TensorFile got = run(e, device, dir);
+      EXPECT_NEAR(total(got), e.loss, 1e-6);
+      for (const auto& [name, want] : e.gradient) expect_gradient(got, name, want);
+      expect_scores(got, e.scores);
+    }
+}
+
+// The item matrix that section 12 prints, from the entries of the lists.
+TEST(Baselines12, TheLearnedItemMatrix) {
+  const double want[I][I] = {{0.507044, 0.015025, 0.136359, 0.341950, 0},
+                             {0, 0.516791, 0.483208, 0, 0},
+                             {0, 0.483208, 0.516791, 0, 0},
+                             {0.341950, 0, 0, 0.509718, 0.150788},
+                             {0, 0.274328, 0, 0.124995, 0.601663}};
+  const Folder dir;
+  const TensorFile got = run(kLattice, "cpu", dir);
+  const TensorData& entries = got.tensors.at("s.value");
+  ASSERT_EQ(entries.shape, (std::vector<int64_t>{I, 4 * k}));
+  const std::vector<Modality> of = modalities();
+  const Lists lists[] = {nearest(of[0].projected()), nearest(of[1].projected()), nearest(of[0].x), nearest(of[1].x)};
+  for (int i = 0; i < I; ++i) {
+    double row[I] = {};
+    for (int n = 0; n < 4; ++n)
+      for (int c = 0; c < k; ++c) row[lists[n].index[size_t(i * k + c)]] += entries.f32()[i * 4 * k + n * k + c];
+    for (int j = 0; j < I; ++j) EXPECT_NEAR(row[j], want[i][j], 1e-6) << i << ", " << j;
+  }
+}
+
+// A later batch with the values of the first: the same loss, scores and gradients of P and Q, and none of the graph's
+// parameters. Without moments Adam leaves those where they are.
+TEST(Baselines12, ALaterBatchHasNoGradientOfTheGraph) {
+  Expected later = kLattice;
+  later.items = Items::later;
+  const Folder dir;
+  for (const std::string& device : names_of_devices()) {
+    SCOPED_TRACE(device);
+    const TensorFile got = run(later, device, dir);
+    EXPECT_NEAR(total(got), later.loss, 1e-6);
+    expect_scores(got, later.scores);
+    for (const auto& [name, want] : later.gradient) {
+      if (name == kP || name == kQ) {
+        expect_gradient(got, name, want);
+        continue;
+      }
+      const auto it = got.tensors.find("grad." + name);  // what is not read is in no result
+      for (size_t j = 0; it != got.tensors.end() && j < it->second.bytes.size() / 4; ++j)
+        EXPECT_EQ(it->second.f32()[j], 0) << name;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ccdrec::test::baselines12
