@@ -8,8 +8,7 @@ DenoisedGraph::DenoisedGraph(const Setup& z, double rho, float tau, bool direct)
     : EpochGraph(z, rho), tau_(tau), direct_(direct), a_(z.dev, z.graphs.train.nnz()) {}
 
 std::string DenoisedGraph::about() const {
-  return fmt::format(", weighed by the reverse process before it (DGD{}, dgd_tau {:g})", direct_ ? ", direct" : "",
-                     tau_);
+  return fmt::format(", weighed by DGD{} (dgd_tau {:g})", direct_ ? " directly" : "", tau_);
 }
 
 void DenoisedGraph::rebuild(CMat p, CMat guide) {
