@@ -104,7 +104,23 @@ TEST(RealHns, ABandIsAShareOfTheItems) {
   EXPECT_EQ(Band(s, 500, 7050).at_once, 500);
 }
 
-// Of every user: the ranking by what evaluation ranks by, without what the user has; the same ranks for all.
+// A user's ranking by what evaluation ranks by, without what the user has.
+std::vector<int32_t> ranking(const Ranked& now, int64_t d, const HostCsr& train, int32_t u) {
+  const std::set<int32_t> has(train.col.begin() + train.row_ptr[size_t(u)],
+                              train.col.begin() + train.row_ptr[size_t(u) + 1]);
+  const CMat h_u = Ranked::mat(now.h_u, d), h_i = Ranked::mat(now.h_i, d);
+  std::vector<std::pair<float, int32_t>> order;
+  for (int32_t i = 0; i < h_i.rows; ++i) {
+    float score = 0;
+    for (int64_t j = 0; j < d; ++j) score = std::fma(h_u.row(u)[j], h_i.row(i)[j], score);
+    if (!has.count(i)) order.emplace_back(-score, i);
+  }
+  std::sort(order.begin(), order.end());
+  std::vector<int32_t> items;
+  for (const auto& o : order) items.push_back(o.second);
+  return items;
+}
+
 TEST(RealHns, TheTableHoldsTheSameRanksOfEveryUsersRanking) {
   const Folder dir;
   const Dataset data = data_with_a_greedy_user(dir);
@@ -126,24 +142,42 @@ TEST(RealHns, TheTableHoldsTheSameRanksOfEveryUsersRanking) {
       cpu::shuffle(ctx, ranks.data(), 18, Stream{s.seed, Use::band_columns, uint32_t(epoch), 0});
       int64_t missing = 0;
       for (int32_t u = 0; u < kUsers; ++u) {
-        const std::set<int32_t> has(train.col.begin() + train.row_ptr[size_t(u)],
-                                    train.col.begin() + train.row_ptr[size_t(u) + 1]);
-        std::vector<std::pair<float, int32_t>> order;
-        for (int32_t i = 0; i < kItems; ++i) {
-          float score = 0;
-          for (int j = 0; j < 8; ++j) score = std::fma(now.h_u[size_t(u * 8 + j)], now.h_i[size_t(i * 8 + j)], score);
-          if (!has.count(i)) order.emplace_back(-score, i);
-        }
-        std::sort(order.begin(), order.end());
+        const auto order = ranking(now, 8, train, u);
         for (size_t c = 0; c < 12; ++c) {
           const auto rank = size_t(ranks[c] + 3);
-          const int32_t want = rank < order.size() ? order[rank].second : -1;
+          const int32_t want = rank < order.size() ? order[rank] : -1;
           EXPECT_EQ(table[size_t(u) * 12 + c], want) << "user " << u << ", rank " << rank;
           missing += want < 0;
         }
       }
       EXPECT_EQ(missing, 12) << "the greedy user's ranking ends before the band begins, the others' do not";
     }
+}
+
+// Users before and after the place where one call's lists end and the next one's begin.
+TEST(RealHns, MoreUsersThanListsAreMadeOfAtOnce) {
+  const Folder dir;
+  const int32_t U = 3000, I = 2000;
+  const Dataset data = random_data(dir, U, I, 3, {});
+  const HostCsr train = pairs_by_user(data.train, U, I);
+  Settings s = realhns_settings();
+  s.model = "BPR", s.embedding_size = 4, s.realhns_p_min = 0, s.realhns_p_max = 100, s.realhns_candidates = 9;
+  Trainer t(s, data);
+  t.model().begin_epoch(0);
+  const Ranked now(t);
+  const auto table = kept_of<int32_t>(t, "table");
+  Ctx ctx(1);
+  std::vector<int32_t> ranks(size_t(I), 0);
+  cpu::shuffle(ctx, ranks.data(), I, Stream{s.seed, Use::band_columns, 0, 0});
+  const auto at_once = int32_t(Band(s, U, I).at_once);
+  ASSERT_LT(at_once, U - 1);
+  for (const int32_t u : {0, at_once - 1, at_once, at_once + 1, U - 1}) {
+    const auto order = ranking(now, 4, train, u);
+    for (size_t c = 0; c < 9; ++c) {
+      const auto rank = size_t(ranks[c]);
+      EXPECT_EQ(table[size_t(u) * 9 + c], rank < order.size() ? order[rank] : -1) << "user " << u << ", rank " << rank;
+    }
+  }
 }
 
 TEST(RealHns, ThetaIsAShareOfTheClustersCohesion) {
