@@ -18,7 +18,7 @@ class CaseFile : public Given {
   CaseFile(const std::string& path, const std::string& format);
   std::string origin() const override { return path_; }
 
-  Settings settings(int64_t d) const;           // width d is that of the arrays
+  Settings settings(int64_t d) const;  // width d is that of the arrays
   bool has_setting(const std::string& key) const;
   std::vector<std::string> modalities() const;  // distinct, at most kMaxModalities
   float gradient() const;                       // what Adam multiplies the gradient by

@@ -9,6 +9,7 @@
 #include "data/error.h"
 #include "host/base/machine.h"
 #include "host/files/config.h"
+#include "host/samplers/realhns.h"
 #include "host/systems/registry.h"
 #include "kernels/sample.h"
 
@@ -54,6 +55,7 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   const int64_t listed = I * s.knn_k * int64_t(data.features.size());
   if (o.item_layers) parameters += 3 * listed;  // S, or the frozen lists and the learned ones of the last evaluation
   if (o.learned_graph) words += listed, parameters += 2;
+  if (o.bands) words += data.n_users * Band(s, data.n_users, I).candidates + 1;
   parameters += 2 * o.estimator;
   if (s.use_mg) words *= 2;  // at most
   return size_t(words * s.epochs + parameters) * 4;
@@ -92,6 +94,24 @@ void Recorder::add_lists_of_graph(int epoch) {
   for (Shown& a : shown.all)
     if (a.name.starts_with("graph.learned.") && a.name.ends_with(".index"))
       out_.indices(fmt::format("epoch.{}.{}", epoch, a.name.substr(6)), a.shape, std::move(a.indices));
+}
+
+// RealHNS: the candidates of the epoch, and the cohesion of its clusters, of which theta is a share.
+void Recorder::add_candidates_of_epoch(int epoch) {
+  if (!outline_of(s_).bands || RealHns::active_share(epoch, s_.realhns_start) == 0) return;
+  std::vector<Kept> kept;
+  trainer_.model().model().kept(kept);
+  for (const Kept& k : kept) {
+    const std::string at = fmt::format("epoch.{}.", epoch);
+    Device& dev = trainer_.device();
+    if (k.name == "realhns.table")
+      out_.indices(at + "table", k.shape,
+                   host_copy(dev, static_cast<const int32_t*>(k.device), k.shape[0] * k.shape[1]));
+    if (k.name == "realhns.theta") {
+      const float theta = host_copy(dev, CMat(static_cast<const float*>(k.device), 1, 1))[0];
+      out_.floats(at + "cohesion", {1}, {theta / RealHns::theta_share(epoch, s_.realhns_start)});
+    }
+  }
 }
 
 // The raw features at the start are those of the data folder.
@@ -145,7 +165,7 @@ void Recorder::take_draws(Draws& to) {
 
 void Recorder::step(int epoch, int64_t step) {
   Recommender& model = trainer_.model();
-  if (step == 0) add_lists_of_graph(epoch);
+  if (step == 0) add_lists_of_graph(epoch), add_candidates_of_epoch(epoch);
   Watch drawn(trainer_.device());
   model.draws(drawn);
   append(now_.users, drawn.ids("batch.users"));

@@ -25,6 +25,7 @@ class Recorder {
   void add_reverse_noise(const std::string& at, int epoch);
   void add_lists(const std::string& at);
   void add_lists_of_graph(int epoch);
+  void add_candidates_of_epoch(int epoch);
 
   struct Draws {  // of passes over the batches of the running epoch, one after the other
     std::vector<int32_t> curricular, ranks, candidates, t;

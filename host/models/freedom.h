@@ -52,9 +52,9 @@ class Freedom : public Backbone {
   Propagation propagation_;
   std::unique_ptr<EpochGraph> of_epoch_;  // null: every edge is kept
   ReadRows read_;
-  Matrix x_;                              // (B (1+n_neg),d) mapped features by slot: positives, random negatives
-  std::vector<Matrix> d_x_;               // a modality each: their gradient
-  Matrix g_items_;                        // (I,d) sum of the gradients of H and of the layers
+  Matrix x_;                 // (B (1+n_neg),d) mapped features by slot: positives, random negatives
+  std::vector<Matrix> d_x_;  // a modality each: their gradient
+  Matrix g_items_;           // (I,d) sum of the gradients of H and of the layers
 };
 
 }  // namespace ccdrec

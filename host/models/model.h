@@ -4,9 +4,9 @@
 // A step    prepare -> for each pass: sample -> forward -> backward -> update. On a GPU a step is recorded once for
 //           each kind of step and replayed: what differs between steps of one kind comes through Moment, Step::t and
 //           arrays on the device alone.
-// An epoch  begin_epoch -> rebuild -> assemble -> steps -> flush -> end_epoch. On a resume in the middle all but rebuild
-//           are repeated: what chance alone makes of (seed, epoch) is made again; what was made of parameters that are
-//           gone by then is `kept`, which states hold, and what follows from it is assembled.
+// An epoch  begin_epoch -> rebuild -> assemble -> steps -> flush -> end_epoch. On a resume in the middle all but
+//           rebuild are repeated: what chance alone makes of (seed, epoch) is made again; what was made of parameters
+//           that are gone by then is `kept`, which states hold, and what follows from it is assembled.
 #pragma once
 #include <map>
 #include <span>

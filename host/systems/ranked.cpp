@@ -55,7 +55,8 @@ void Ranked::rebuild(int epoch) {
 
 int Ranked::prepare(int epoch, int64_t step) {
   plan_ = sampler_ ? sampler_->prepare(epoch, step) : Plan{};
-  return 2 * plan_.kind + backbone_->prepare(epoch, step);
+  constexpr int kOfBackbone = 1 << 20;  // kinds of its own are 0 or 1, those of a sampler fewer than that
+  return plan_.kind + kOfBackbone * backbone_->prepare(epoch, step);
 }
 
 void Ranked::sample(const Batch& batch, const Step& step) {
