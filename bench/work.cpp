@@ -88,8 +88,8 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
                  8 * n.edges[size_t(l)] + (n.rows[size_t(l) - 1] + n.rows[size_t(l)]) * row};
     forward += w, backward += w;
   }
-  // Item-item graph: at least knn_k edges a row, with LATTICE two lists for each modality. CCDRec starts the propagation
-  // from it, so all items reached need it; the backbones alone only those of the batch.
+  // Item-item graph: at least knn_k edges a row, with LATTICE two lists for each modality. CCDRec starts the
+  // propagation from it, so all items reached need it; the backbones alone only those of the batch.
   if (o.item_layers > 0) {
     const double rows = o.start_room ? n.items_reached : n.items,
                  edges = o.item_layers * s.knn_k * rows * (o.learned_graph ? 2 * M : 1);
@@ -128,8 +128,8 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   }
   for (Work* w : {&forward, &backward, &optimiser, &sample}) w->flop *= steps, w->bytes *= steps, w->roots *= steps;
 
-  // A learned graph, once an epoch: maps of all items, their similarities, the lists' dot products, S and S^T; and where
-  // the first batch reaches through it, the maps' gradients and the features' step. What the others leave of the
+  // A learned graph, once an epoch: maps of all items, their similarities, the lists' dot products, S and S^T; and
+  // where the first batch reaches through it, the maps' gradients and the features' step. What the others leave of the
   // features moves at the epoch's end, a root an element and step.
   if (o.learned_graph) {
     const double product = 2 * I * F * d, lists = I * s.knn_k * M, trained = s.train_features ? 1 : 0;

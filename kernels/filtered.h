@@ -2,7 +2,8 @@
 // negative_sampling 7.4).
 //
 // pick_columns       out (n,c): out[r,j] = lists[r,columns[j]], lists (n,k), 0 <= columns[j] < k. Of score_topk's lists
-//                    it makes rows of a table of candidates; -1, where a ranking ends early, is passed on.
+//                    it makes rows of a table of candidates; -1, where a ranking ends early, is passed on. Where names
+//                    is given, lists hold positions in it, and out its entries.
 // cohesion           *theta = scale * mean over K = min(clusters, I) clusters of |c_k|^2, which is the mean cosine of a
 //                    cluster's members with their centre c_k. k-means by cosine over the rows of h (I,d):
 //                      X_i = h_i / max(|h_i|, 1e-12), as normalize_rows;  c_k = X[order[k]], order as `shuffle` at s
@@ -53,7 +54,8 @@ struct FilterProblem {  // what filtered_negative reads
 }  // namespace ccdrec
 
 namespace ccdrec::cpu {
-void pick_columns(Ctx&, int32_t* out, const int32_t* lists, int64_t n, int64_t k, const int32_t* columns, int64_t c);
+void pick_columns(Ctx&, int32_t* out, const int32_t* lists, int64_t n, int64_t k, const int32_t* columns, int64_t c,
+                  const int32_t* names);
 void cohesion(Ctx&, float* theta, CMat h, int clusters, float scale, Stream);
 void filtered_negative(Ctx&, int32_t* out, int64_t* counts, const FilterProblem&);
 void cohesion_scratch(ScratchPlan&, int64_t items, int64_t d, int clusters);

@@ -122,7 +122,7 @@ void filtered(Bench& b) {
   Array<int32_t> table(dev, U * N), out(dev, B);
   Array<float> theta(dev, std::vector<float>{0.2f}), q(dev, std::vector<float>{1.0f}), cohesion(dev, 1);
   b.measure("pick_columns", fmt::format("{} users, {} of {}", U, N, N), 8.0 * double(U) * double(N), 0,
-            [&] { dev.ops.pick_columns(dev.ctx, table.p(), lists.p(), U, N, columns.p(), N); });
+            [&] { dev.ops.pick_columns(dev.ctx, table.p(), lists.p(), U, N, columns.p(), N, nullptr); });
   // random rows: as many rounds as there are
   b.measure("cohesion", fmt::format("{} items, {} clusters, {} rounds", I, K, kCohesionRounds),
             4.0 * double(I) * d * kCohesionRounds, 2.0 * double(I * K) * d * kCohesionRounds, [&] {

@@ -46,7 +46,7 @@ void pick_columns(benchmark::State& state, int64_t n, int64_t k, int64_t c) {
   const auto lists = random_ids(n * k, 7050, 0), columns = random_ids(c, k, 1);
   std::vector<int32_t> out(size_t(n * c), 0);
   Ctx ctx(threads());
-  for (auto _ : state) cpu::pick_columns(ctx, out.data(), lists.data(), n, k, columns.data(), c);
+  for (auto _ : state) cpu::pick_columns(ctx, out.data(), lists.data(), n, k, columns.data(), c, nullptr);
 }
 
 BENCHMARK_CAPTURE(filtered_negative, baby_2048x705, kBaby, 2048, 705, 1.0f)

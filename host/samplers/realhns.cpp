@@ -46,6 +46,16 @@ RealHns::RealHns(const Setup& z, const Outline&)
   std::vector<int32_t> all(size_t(band_.at_once));
   std::iota(all.begin(), all.end(), 0);
   users_ = Array<int32_t>(z.dev, all);
+  if (n_occurring_ < I_) {
+    std::vector<int32_t> position(size_t(I_), 0);
+    const std::vector<int32_t> occurring = z.train.occurring.host();
+    for (size_t k = 0; k < occurring.size(); ++k) position[size_t(occurring[k])] = int32_t(k);
+    HostCsr train = z.graphs.train;
+    for (int32_t& item : train.col) item = position[size_t(item)];
+    train.cols = n_occurring_;
+    train_of_occurring_ = OwnedCsr(z.dev, train);
+    occurring_rows_ = Matrix(z.dev, n_occurring_, z.width());
+  }
   order_ = Array<int32_t>(z.dev, band_.width()), columns_ = Array<int32_t>(z.dev, band_.candidates);
 }
 
@@ -89,12 +99,17 @@ void RealHns::rebuild(int epoch, CMat h_u, CMat h_i) {
   const Stream columns{seed_, Use::band_columns, uint32_t(epoch), 0}, centres{seed_, Use::centres, uint32_t(epoch), 0};
   dev_.ops.shuffle(dev_.ctx, order_.p(), order_.n(), columns);
   dev_.ops.offset_ids(dev_.ctx, columns_.p(), order_.p(), columns_.n(), int32_t(band_.first));
+  const bool some = bool(occurring_rows_);
+  if (some) dev_.ops.gather_rows(dev_.ctx, occurring_rows_, h_i, occurring_, n_occurring_);
+  const CMat ranked = some ? CMat(occurring_rows_) : h_i;
+  const Csr train = some ? train_of_occurring_.view() : train_;
   for (int64_t first = 0; first < U_; first += band_.at_once) {
     const int64_t n = std::min(band_.at_once, U_ - first);
-    const Csr seen{n, I_, train_.row_ptr + first, train_.col, nullptr};
-    dev_.ops.score_topk(dev_.ctx, lists_.p(), scores_.p(), h_u.slice(first, n), users_.p(), n, h_i, &seen, band_.end);
+    const Csr seen{n, ranked.rows, train.row_ptr + first, train.col, nullptr};
+    dev_.ops.score_topk(dev_.ctx, lists_.p(), scores_.p(), h_u.slice(first, n), users_.p(), n, ranked, &seen,
+                        band_.end);
     dev_.ops.pick_columns(dev_.ctx, table_.p() + first * band_.candidates, lists_.p(), n, band_.end, columns_.p(),
-                          band_.candidates);
+                          band_.candidates, some ? occurring_ : nullptr);
   }
   dev_.ops.cohesion(dev_.ctx, theta_.p(), h_i, clusters_, theta_share(epoch, start_), centres);
   dev_.ops.fill_zero(dev_.ctx, {reinterpret_cast<float*>(counts_.p()), 1, 2 * counts_.n()});

@@ -41,11 +41,15 @@ class RealHns : public ChoosingSampler {
   const int64_t U_;
   const Band band_;
   const int clusters_, start_;
-  const int64_t top_;       // T, of the best that are not too close
-  Array<int32_t> table_;    // (U,N) candidates, -1 where a user's ranking ends before the band
-  Array<float> theta_;      // of the epoch
-  Array<float> q_;          // of the epoch
-  Array<int64_t> counts_;   // active rows of the epoch so far, those of them that fell back
+  const int64_t top_;      // T, of the best that are not too close
+  Array<int32_t> table_;   // (U,N) candidates, -1 where a user's ranking ends before the band
+  Array<float> theta_;     // of the epoch
+  Array<float> q_;         // of the epoch
+  Array<int64_t> counts_;  // active rows of the epoch so far, those of them that fell back
+  // Where items without a training row exist, which are no candidates: rows of H of the others, and the training rows
+  // by positions among those; else empty.
+  Matrix occurring_rows_;
+  OwnedCsr train_of_occurring_;
   Array<int32_t> lists_;    // (at_once,end) rankings
   Array<float> scores_;     // and their scores
   Array<int32_t> users_;    // 0 .. at_once-1

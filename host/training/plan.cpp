@@ -195,8 +195,10 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   line("one step", step);
   if (o.bands && o.hard) {  // the table; lists with scores and users, ranks of the band
     const Band band(s, U, I);
-    line("candidates of every user, and rankings to take them from",
-         U * band.candidates + band.at_once * (2 * band.end + 1) + band.width() + band.candidates);
+    int64_t floats = U * band.candidates + band.at_once * (2 * band.end + 1) + band.width() + band.candidates;
+    const int64_t occurring = occurring_items(data);
+    if (occurring < I) floats += occurring * d + 2 * (U + 1) + E;  // those alone are ranked
+    line("candidates of every user, and rankings to take them from", floats);
   }
   const int64_t updates = Stepping(s).updates((E + B - 1) / B);
   p.lines.push_back(

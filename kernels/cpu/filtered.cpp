@@ -128,11 +128,14 @@ void cohesion(float* theta, CMat h, int clusters, float scale, Stream s) {
 
 }  // namespace plain
 
-void pick_columns(Ctx& ctx, int32_t* out, const int32_t* lists, int64_t n, int64_t k, const int32_t* columns,
-                  int64_t c) {
+void pick_columns(Ctx& ctx, int32_t* out, const int32_t* lists, int64_t n, int64_t k, const int32_t* columns, int64_t c,
+                  const int32_t* names) {
 #pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* double(n * c)))
   for (int64_t r = 0; r < n; ++r)
-    for (int64_t j = 0; j < c; ++j) out[r * c + j] = lists[r * k + columns[j]];
+    for (int64_t j = 0; j < c; ++j) {
+      const int32_t entry = lists[r * k + columns[j]];
+      out[r * c + j] = names && entry >= 0 ? names[entry] : entry;
+    }
 }
 
 // --- cohesion --------------------------------------------------------------------------------------------------------

@@ -15,9 +15,11 @@ using Square = TileShape<64, 128, 8, 8, 4>;
 // Geometry  one thread an entry.
 // Traffic   4 bytes written, coalesced; 4 read within a list of k.
 __global__ void pick_columns_thread_per_entry(int32_t* out, const int32_t* lists, int64_t n, int64_t k,
-                                              const int32_t* columns, int64_t c) {
+                                              const int32_t* columns, int64_t c, const int32_t* names) {
   const int64_t e = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (e < n * c) out[e] = lists[e / c * k + columns[e % c]];
+  if (e >= n * c) return;
+  const int32_t entry = lists[e / c * k + columns[e % c]];
+  out[e] = names && entry >= 0 ? names[entry] : entry;
 }
 
 __device__ inline float inverse_of(double norm) { return float(1 / (norm < kNormFloor ? kNormFloor : norm)); }
@@ -164,9 +166,9 @@ __global__ void centres_settled(float* theta, Centres z, float scale) {
 
 }  // namespace
 
-void pick_columns(Ctx& ctx, int32_t* out, const int32_t* lists, int64_t n, int64_t k, const int32_t* columns,
-                  int64_t c) {
-  launch(pick_columns_thread_per_entry, blocks_for(n * c, 256), 256, 0, ctx, out, lists, n, k, columns, c);
+void pick_columns(Ctx& ctx, int32_t* out, const int32_t* lists, int64_t n, int64_t k, const int32_t* columns, int64_t c,
+                  const int32_t* names) {
+  launch(pick_columns_thread_per_entry, blocks_for(n * c, 256), 256, 0, ctx, out, lists, n, k, columns, c, names);
 }
 
 void cohesion(Ctx& ctx, float* theta, CMat h, int clusters, float scale, Stream s) {

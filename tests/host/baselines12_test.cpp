@@ -1,7 +1,7 @@
 // The numbers of specification baselines 12 from `ccdrec step`: a case with that section's arrays, whose graphs are
-// computed here from the formulas, gives its losses, gradients and scores. (model_test.cpp has BPR, LightGCN and FREEDOM
-// as training runs them, with the program's own graphs; what else section 12 names is in adam_test.cpp, mirror_test.cpp,
-// trainer_test.cpp and graph_test.cpp.)
+// computed here from the formulas, gives its losses, gradients and scores. (model_test.cpp has BPR, LightGCN and
+// FREEDOM as training runs them, with the program's own graphs; what else section 12 names is in adam_test.cpp,
+// mirror_test.cpp, trainer_test.cpp and graph_test.cpp.)
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -104,16 +104,17 @@ TEST(RealHns, ABandIsAShareOfTheItems) {
   EXPECT_EQ(Band(s, 500, 7050).at_once, 500);
 }
 
-// A user's ranking by what evaluation ranks by, without what the user has.
+// A user's ranking by what evaluation ranks by, without what the user has and what no training row has.
 std::vector<int32_t> ranking(const Ranked& now, int64_t d, const HostCsr& train, int32_t u) {
   const std::set<int32_t> has(train.col.begin() + train.row_ptr[size_t(u)],
                               train.col.begin() + train.row_ptr[size_t(u) + 1]);
+  const std::set<int32_t> occurring(train.col.begin(), train.col.end());
   const CMat h_u = Ranked::mat(now.h_u, d), h_i = Ranked::mat(now.h_i, d);
   std::vector<std::pair<float, int32_t>> order;
   for (int32_t i = 0; i < h_i.rows; ++i) {
     float score = 0;
     for (int64_t j = 0; j < d; ++j) score = std::fma(h_u.row(u)[j], h_i.row(i)[j], score);
-    if (!has.count(i)) order.emplace_back(-score, i);
+    if (!has.count(i) && occurring.count(i)) order.emplace_back(-score, i);
   }
   std::sort(order.begin(), order.end());
   std::vector<int32_t> items;

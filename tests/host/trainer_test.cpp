@@ -104,8 +104,8 @@ void expect_same_course_when_resumed(const Models& models, const std::vector<int
 
 TEST(Trainer, ResumedAnywhereItTakesTheSameCourseBitForBit) { expect_same_course_when_resumed(trainer_models); }
 
-// Before and after a batch that Mirror Gradient has twice, 0, 2, .. 8 of nine: after 21 steps the last was one, after 17
-// and 33 the next is, after 9 both.
+// Before and after a batch that Mirror Gradient has twice, 0, 2, .. 8 of nine: after 21 steps the last was one, after
+// 17 and 33 the next is, after 9 both.
 TEST(Trainer, ResumedBesideMirrorBatchesAndWithHardNegativesToo) { expect_same_course_when_resumed(hard_models); }
 
 // The graph of the epoch is of parameters that are gone.

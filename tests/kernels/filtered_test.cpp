@@ -32,8 +32,13 @@ TEST(PickColumns, AreThoseOfEveryList) {
     for (const Device& dev : devices()) {
       DeviceCtx ctx(dev);
       std::vector<int32_t> out(want.size(), 77);
-      dev.ops->pick_columns(ctx, out.data(), lists.data(), n, k, columns.data(), c);
+      dev.ops->pick_columns(ctx, out.data(), lists.data(), n, k, columns.data(), c, nullptr);
       EXPECT_EQ(out, want) << n << " x " << c << " of " << k << " on " << dev.name;
+      std::vector<int32_t> names, named = want;
+      for (int32_t i = 0; i < 20; ++i) names.push_back(3 * i + 5);
+      for (size_t e = 0; e + 1 < named.size(); ++e) named[e] = want[e] < 0 ? -1 : names[size_t(want[e])];
+      dev.ops->pick_columns(ctx, out.data(), lists.data(), n, k, columns.data(), c, names.data());
+      EXPECT_EQ(out, named) << n << " x " << c << " of " << k << " on " << dev.name;
     }
   }
 }
@@ -473,7 +478,7 @@ TEST(FilteredNegative, ATableOfABandIsThatOfAPlainSort) {
     std::vector<float> scores(lists.size());
     const Csr mask = train.view();
     dev.ops->score_topk(ctx, lists.data(), scores.data(), cmat(h_u, U, d), users.data(), U, cmat(h_i, I, d), &mask, k);
-    dev.ops->pick_columns(ctx, table.data(), lists.data(), U, k, columns.data(), int64_t(columns.size()));
+    dev.ops->pick_columns(ctx, table.data(), lists.data(), U, k, columns.data(), int64_t(columns.size()), nullptr);
     for (size_t u = 0; u < 4; ++u) {
       std::vector<std::pair<double, int32_t>> order;
       for (int32_t i = 0; i < I; ++i) {

@@ -16,8 +16,8 @@ class ItemGraph {
   RowList starts() const { return touched_.rows[0]; }  // rows of Q that they need
   CMat forward(CMat q);                                // Hhat (I,d), valid on the rows wanted
   CMat hhat() const { return work_.back(); }           //
-  // G_Q += (S^T)^L G_Hhat on the rows of starts(). Hhat stays. on_layer, where it is given, gets D_l and Z_(l-1) of each
-  // layer Z_l = S Z_(l-1); then G_Hhat has to be zero but on the rows wanted, and so is D_l.
+  // G_Q += (S^T)^L G_Hhat on the rows of starts(). Hhat stays. on_layer, where it is given, gets D_l and Z_(l-1) of
+  // each layer Z_l = S Z_(l-1); then G_Hhat has to be zero but on the rows wanted, and so is D_l.
   void backward(Mat g_q, CMat g_hhat, const std::function<void(CMat d, CMat z)>& on_layer = {}, CMat q = {});
   CMat all(CMat q);  // Hhat, every row
   void graphs(Watch&) const;

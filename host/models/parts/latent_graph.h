@@ -1,6 +1,6 @@
-// LATTICE's item graph S (spec baselines 8.2, 8.5): for each modality a learned list of k neighbours, found by the mapped
-// features at the start of an epoch, and a frozen one of the raw features; mixed by weights that are learned too. The
-// lists lie side by side, 2Mk entries a row, and nothing of size (I,I) exists (kernels/latent.h).
+// LATTICE's item graph S (spec baselines 8.2, 8.5): for each modality a learned list of k neighbours, found by the
+// mapped features at the start of an epoch, and a frozen one of the raw features; mixed by weights that are learned
+// too. The lists lie side by side, 2Mk entries a row, and nothing of size (I,I) exists (kernels/latent.h).
 //
 //   build       maps, neighbours and similarities of all items     from parameters; what `kept` holds
 //   assemble    S and S^T                                          from that
