@@ -45,9 +45,15 @@ record freedom-mixgcf-mg "$out/demo" FREEDOM "${batch[@]}" --set sampler=mixgcf 
 record ccdrec-dma-dns "$out/demo" CCDRec "${batch[@]}" --set ndi=false --set cns=false --set sampler=dns
 record ccdrec-mg "$out/demo" CCDRec "${batch[@]}" "${soon[@]}" --set use_mg=true
 record ccdrec-mcdrec "$out/demo" CCDRec "${batch[@]}" "${soon[@]}" --set backbone=MCDRec
+record lattice "$out/demo" LATTICE "${batch[@]}"
+record lattice-mg-dns "$out/demo" LATTICE "${batch[@]}" --set n_mm_layers=2 --set use_mg=true --set sampler=dns
+record ccdrec-lattice "$out/demo" CCDRec "${batch[@]}" "${soon[@]}" --set backbone=LATTICE
+record freedom-realhns "$out/demo" FREEDOM "${batch[@]}" --set sampler=realhns --set realhns_start=1
+record lattice-realhns "$out/demo" LATTICE "${batch[@]}" --set sampler=realhns --set realhns_start=0
 record planted "$out/tiny" CCDRec --set train_batch_size=256 --set candidate_ratio=0.5 "${soon[@]}" --set backbone=MCDRec
 runs=()
 for name in bpr lightgcn freedom freedom-reg ccdrec ccdrec-soon ccdrec-dma ccdrec-dma-ndi \
-  bpr-popularity lightgcn-dns lightgcn-dns-top3 freedom-mixgcf-mg ccdrec-dma-dns ccdrec-mg ccdrec-mcdrec; do runs+=("$out/$name.safetensors"); done
+  bpr-popularity lightgcn-dns lightgcn-dns-top3 freedom-mixgcf-mg ccdrec-dma-dns ccdrec-mg ccdrec-mcdrec \
+  lattice lattice-mg-dns ccdrec-lattice freedom-realhns lattice-realhns; do runs+=("$out/$name.safetensors"); done
 exec "$python" -W ignore bench/pytorch/parity.py "${runs[@]}" --data "$out/demo" --plant "$out/planted.safetensors" "$out/tiny" \
   --report "${REPORT:-bench/results/parity}" --dtype "${DTYPE:-float64}"
