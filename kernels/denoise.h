@@ -19,7 +19,7 @@
 namespace ccdrec {
 
 // One source for both devices: the same bits.
-CCDREC_HD inline double inverse_norm(double squares) { return squares == 0 ? 0 : 1 / std::sqrt(squares); }
+CCDREC_HD inline double inverse_or_zero(double squares) { return squares == 0 ? 0 : 1 / std::sqrt(squares); }
 CCDREC_HD inline float edge_weight(double dot, double inv_p, double inv_x, float tau) {
   const double a = std::fma(double(tau), dot * inv_p * inv_x, 1.0);
   return float(a < 1e-7 ? 1e-7 : a);  // a NaN passes

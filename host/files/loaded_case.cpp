@@ -69,8 +69,8 @@ class GraphsOfCase : public GraphSource {
     const int64_t I = train.cols;
     if (!reads_) return {std::vector<int32_t>(size_t(I)), std::vector<float>(size_t(I))};
     const std::string at = "graph.frozen." + data_.features[modality].name;
-    const Extents shape = c_.shape(at + ".index", {I, kAny});
-    return {c_.indices(at + ".index", shape, I), c_.floats(at + ".value", shape)};
+    if (modality == 0) k_ = c_.shape(at + ".index", {I, kAny})[1];
+    return {c_.indices(at + ".index", {I, k_}, I), c_.floats(at + ".value", {I, k_})};
   }
   HostCsr items() override { return reads_ ? c_.sparse("graph.item_item", train.cols) : empty(train.cols); }
 
@@ -83,6 +83,7 @@ class GraphsOfCase : public GraphSource {
   }
   const CaseFile& c_;
   const Dataset& data_;
+  int64_t k_ = 0;  // neighbours in the lists of the first modality
   const bool reads_;
 };
 

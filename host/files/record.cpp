@@ -206,6 +206,7 @@ void Recorder::epoch(const EpochReport& report) {
   }
   if (const Shown* const a = shown.find("dgd.edge_weight")) out_.floats(at + "edge_weights", a->shape, a->floats);
   if (model.model().reverses()) add_reverse_noise(at, report.epoch);
+  evaluated_ = report.evaluated;
   if (report.evaluated) add_lists(at);
   nlohmann::json j = {{"negatives", report.negatives}, {"evaluated", report.evaluated}};
   if (report.evaluated) j["valid"] = report.valid, j["test"] = report.test;
@@ -264,7 +265,7 @@ void Recorder::add_lists(const std::string& at) {
 void Recorder::write(const std::string& path) {
   trainer_.model().flush();
   add_parameters("final.", true);
-  add_lists_of_graph(int(epochs_.size()));
+  if (evaluated_) add_lists_of_graph(int(epochs_.size()));
   const nlohmann::json modalities = trainer_.model().model().modalities();
   nlohmann::json losses = nlohmann::json::array();
   for (const char* name : trainer_.model().model().losses()) losses.push_back(name);

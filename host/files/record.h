@@ -50,6 +50,7 @@ class Recorder {
   Steps now_;
   Losses before_;
   std::vector<std::string> epochs_;  // JSON objects
+  bool evaluated_ = false;           // the last epoch was
   Writer out_;
 };
 

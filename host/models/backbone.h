@@ -17,7 +17,7 @@ class Backbone {
  public:
   Backbone(const Setup&, Start, Tables::Init);
   virtual ~Backbone() = default;
-  virtual bool projects() const { return false; }  // it has losses on mapped features of the batch's items
+  virtual bool maps_items() const { return false; }  // it has losses on mapped features of the batch's items
   // its ranking loss has 1e-10 inside the logarithm (kernels/bpr.h)
   virtual bool bpr_with_eps() const { return false; }
   // Takes room for parameters of its own in the arena, and the modalities where it maps features once an epoch; then,
@@ -38,7 +38,7 @@ class Backbone {
   virtual CMat h() const = 0;  // (N,d), valid on the nodes
   virtual Representations representations() const = 0;
 
-  // Losses of its own whose gradients go to the users' slots and to mapped features; added to `loss`.
+  // Losses of its own whose gradients go to the slots and to mapped features; added to `loss`.
   virtual void terms(const Slots&, Modalities*, double* /*loss*/) {}
   virtual void ask_layer_gradients() = 0;  // once, before the first step: takes memory for g(l)
   virtual Mat g() = 0;                     // (N,d) gradient of H, to be written on the nodes
@@ -58,6 +58,7 @@ class Backbone {
 
   void parameters(Windows& all) { tables_.parameters(all); }
   virtual void kept(std::vector<Kept>&) {}
+  virtual void counts(std::vector<Piece>&) {}  // as Model's
   virtual void figures(std::map<std::string, double>&) const {}
   virtual void give(const Given&) {}
   virtual void graphs(Watch&) {}

@@ -19,7 +19,7 @@ Freedom::Freedom(const Setup& z, Start start, const HostCsr& s)
       item_graph_(z, s, z.s.n_mm_layers),
       propagation_(z, z.s.n_ui_layers),
       read_(z) {
-  if (!projects()) return;
+  if (!maps_items()) return;
   x_ = Matrix(z.dev, z.item_slots(), z.width());
   for (size_t m = 0; m < z.data.features.size(); ++m) d_x_.emplace_back(z.dev, z.item_slots(), z.width());
 }
@@ -73,7 +73,7 @@ Representations Freedom::representations() const {
 // The modality terms (spec baselines 9.4): BPR of h_u with the mapped features in place of h_p and h_r, random
 // negatives only, their mean.
 void Freedom::terms(const Slots& slots, Modalities* modal, double* loss) {
-  if (!projects()) return;
+  if (!maps_items()) return;
   const int64_t B = slots.rows();
   const int n_neg = slots.n_neg();
   const float w = float(reg_) / float(n_neg);
@@ -107,7 +107,7 @@ void Freedom::finish_backward(const Slots& slots, Modalities* modal, double*) {
     g_hhat = g_start();
   }
   item_graph_.backward(g_q(), g_hhat);
-  if (!projects()) return;
+  if (!maps_items()) return;
   for (int m = 0; m < modal->count(); ++m)
     modal->add_gradient(m, d_x_[size_t(m)].top(slots.item_slots()), slots.by_item());
 }

@@ -17,7 +17,7 @@ class Freedom : public Backbone {
   static void outline(Outline&, const Settings&);
   Freedom(const Setup&, Start);
 
-  bool projects() const override { return reg_ > 0; }
+  bool maps_items() const override { return reg_ > 0; }
   void begin_epoch(int epoch) override;
   void rebuild(int epoch, CMat guide) override;
   void assemble(int epoch) override;

@@ -31,14 +31,19 @@ void Lattice::refresh() {
   if (built_at_ == flushed_at_) return;
   latent_.build();
   latent_.assemble();
-  built_at_ = flushed_at_, assembled_ = true;
+  built_at_ = flushed_at_;
 }
 
-void Lattice::rebuild(int, CMat) { refresh(); }
+void Lattice::rebuild(int, CMat) {
+  refresh();
+  rebuilt_ = true;
+}
 
+// Where the epoch goes on from a state, lists, values and weights are the state's, of parameters that are gone.
 void Lattice::assemble(int) {
-  if (!assembled_) latent_.assemble();  // resumed: lists, values and weights are the state's
-  assembled_ = true;
+  if (!rebuilt_) latent_.assemble(), built_at_ = -1;
+  rebuilt_ = false;
+  latent_.begin_epoch();
 }
 
 int Lattice::prepare(int, int64_t step) {
@@ -126,9 +131,8 @@ void Lattice::represent_all() {
 
 void Lattice::give(const Given& given) {
   latent_.give(given);
-  latent_.build();
-  latent_.assemble();
-  built_at_ = flushed_at_, assembled_ = true;
+  built_at_ = -1;
+  refresh();
 }
 
 void Lattice::graphs(Watch& w) {

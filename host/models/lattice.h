@@ -34,6 +34,7 @@ class Lattice : public Backbone {
   void represent_all() override;
 
   void kept(std::vector<Kept>& all) override { latent_.kept(all); }
+  void counts(std::vector<Piece>& all) override { latent_.counts(all); }
   void figures(std::map<std::string, double>& all) const override { latent_.figures(all); }
   void give(const Given&) override;
   void graphs(Watch&) override;
@@ -42,7 +43,7 @@ class Lattice : public Backbone {
  private:
   Lattice(const Setup&, Start, LatentGraph);
   void propagate_back() override;
-  // S is the parameters' of this step: its gradient goes on to them
+  // the loss reaches through S to the parameters it was made of: in the first pass over an epoch's first batch
   bool learns_graph() const { return first_ && pass_ == 0 && !latent_.constant(); }
   void refresh();
 
@@ -56,7 +57,7 @@ class Lattice : public Backbone {
   Array<float> inv_norm_;  // (I) of Z
   Matrix g_items_;         // (I,d) sum of the gradients of H and of the layers, where they have some
   bool first_ = false;     // the step is its epoch's first
-  bool assembled_ = false;
+  bool rebuilt_ = false;   // for the epoch that begins
   int64_t built_at_ = -1;  // S is that of the parameters after so many steps; -1: unknown
 };
 

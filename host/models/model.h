@@ -81,11 +81,13 @@ struct Step {
 
 // An array of the state beside the parameters.
 struct Kept {
-  std::string name, dtype;  // of safetensors: F32, I32
+  std::string name, dtype;  // of safetensors: F32, I32, I64
   Extents shape;
   void* device;
   size_t bytes;
-  bool* filled;  // there is something to save; set when it has been restored
+  bool* filled;                   // there is something to save; set when it has been restored
+  int from_epoch = -1;            // an epoch under way goes on with it, from this epoch on; -1: it can do without
+  int32_t lowest = 0, limit = 0;  // I32: entries are lowest .. limit - 1; limit 0: any
 };
 
 // Negatives for rows outside a step, to be measured (training/hardness.h).
@@ -120,7 +122,9 @@ class Model {
   // just made. No bit of training depends on it.
   virtual Chosen choose(int /*epoch*/, const Batch&, const Step&) { return {}; }
   virtual const char* negatives(int /*epoch*/) const { return "random"; }  // where they come from, for the log
-  // Further numbers of the epoch that has ended, for the log and metrics.jsonl; waits for the device.
+  // Counts of an epoch that are read with its losses, and further numbers for the log and metrics.jsonl, made of what
+  // was read last.
+  virtual void counts(std::vector<Piece>&) {}
   virtual void figures(std::map<std::string, double>&) const {}
   // on the device; not 0: what has to be a number was none
   virtual const int32_t* nan_flag() const { return nullptr; }

@@ -18,8 +18,8 @@ struct Outline {
   bool modality_terms = false;  // losses on mapped features
 
   bool reads_features = false;  // of the data: to build a graph, or to train with
-  bool maps_items = false;      // maps those of a batch's items
   bool projects = false;        // maps them to width d: they and the maps are parameters
+  bool maps_items = false;      // those of each batch's items; otherwise of all items once an epoch
 
   // CCDRec's modules
   int64_t estimator = 0;       // parameters of f_theta

@@ -45,6 +45,7 @@ class Sampler {
   virtual void rebuild(int /*epoch*/, CMat /*h_u*/, CMat /*h_i*/) {}
   virtual void begin_epoch(int /*epoch*/) {}
   virtual void kept(std::vector<Kept>&) {}
+  virtual void counts(std::vector<Piece>&) {}
   virtual void figures(std::map<std::string, double>&) const {}
 
   virtual void give(const Given&, const Batch&) = 0;

@@ -39,6 +39,9 @@ RealHns::RealHns(const Setup& z, const Outline&)
       start_(z.s.realhns_start),
       top_(std::max<int64_t>(1, int64_t(std::ceil(z.s.realhns_top * double(band_.candidates) - 1e-9)))) {
   if (!gives()) return;
+  if (!(active_share(z.s.epochs - 1, start_) > 0))
+    z.notes.push_back("RealHNS begins after epoch " + std::to_string(start_) + ", counted from 1, and there are " +
+                      std::to_string(z.s.epochs) + ": every negative is uniform");
   table_ = Array<int32_t>(z.dev, U_ * band_.candidates);
   theta_ = Array<float>(z.dev, 1), q_ = Array<float>(z.dev, 1);
   counts_ = Array<int64_t>(z.dev, 2);
@@ -119,18 +122,21 @@ void RealHns::rebuild(int epoch, CMat h_u, CMat h_i) {
 void RealHns::kept(std::vector<Kept>& all) {
   if (!gives()) return;
   const auto add = [&](const char* name, const char* dtype, const Extents& shape, const auto& array) {
-    all.push_back(
-        {std::string("realhns.") + name, dtype, shape, array.p(), size_t(array.n()) * sizeof *array.p(), &filled_});
+    all.push_back({std::string("realhns.") + name, dtype, shape, array.p(), size_t(array.n()) * sizeof *array.p(),
+                   &filled_, start_});
   };
   add("table", "I32", {U_, band_.candidates}, table_);
+  all.back().lowest = -1, all.back().limit = int32_t(I_);
   add("theta", "F32", {1}, theta_);
   add("counts", "I64", {2}, counts_);
 }
 
+void RealHns::counts(std::vector<Piece>& all) {
+  if (gives()) all.push_back({counted_, counts_.p(), sizeof counted_});
+}
+
 void RealHns::figures(std::map<std::string, double>& all) const {
-  if (!(active_ > 0)) return;
-  const std::vector<int64_t> counts = counts_.host();
-  if (counts[0] > 0) all["fell_back"] = double(counts[1]) / double(counts[0]);
+  if (active_ > 0 && counted_[0] > 0) all["fell_back"] = double(counted_[1]) / double(counted_[0]);
 }
 
 }  // namespace ccdrec

@@ -33,6 +33,7 @@ class RealHns : public ChoosingSampler {
   void begin_epoch(int epoch) override;
   void kept(std::vector<Kept>&) override;
   // fell_back: share of the epoch's active rows, in all passes, that found no candidate and kept the uniform negative.
+  void counts(std::vector<Piece>&) override;
   void figures(std::map<std::string, double>&) const override;
 
  private:
@@ -41,11 +42,12 @@ class RealHns : public ChoosingSampler {
   const int64_t U_;
   const Band band_;
   const int clusters_, start_;
-  const int64_t top_;      // T, of the best that are not too close
-  Array<int32_t> table_;   // (U,N) candidates, -1 where a user's ranking ends before the band
-  Array<float> theta_;     // of the epoch
-  Array<float> q_;         // of the epoch
-  Array<int64_t> counts_;  // active rows of the epoch so far, those of them that fell back
+  const int64_t top_;        // T, of the best that are not too close
+  Array<int32_t> table_;     // (U,N) candidates, -1 where a user's ranking ends before the band
+  Array<float> theta_;       // of the epoch
+  Array<float> q_;           // of the epoch
+  int64_t counted_[2] = {};  // counts_ when they were read last
+  Array<int64_t> counts_;    // active rows of the epoch so far, those of them that fell back
   // Where items without a training row exist, which are no candidates: rows of H of the others, and the training rows
   // by positions among those; else empty.
   Matrix occurring_rows_;

@@ -12,7 +12,7 @@ Ranked::Ranked(const Setup& z, std::vector<const char*> losses, RankedParts part
       s_(z.s),
       U_(z.users()),
       I_(z.items()),
-      maps_(parts.backbone->projects() || parts.fusion),
+      maps_(parts.backbone->maps_items() || parts.fusion),
       arena_(std::move(parts.arena)),
       backbone_(std::move(parts.backbone)),
       modal_(std::move(parts.modal)),
@@ -220,6 +220,11 @@ void Ranked::kept(std::vector<Kept>& all) {
   backbone_->kept(all);
   if (fusion_) fusion_->kept(all);
   if (sampler_) sampler_->kept(all);
+}
+
+void Ranked::counts(std::vector<Piece>& all) {
+  backbone_->counts(all);
+  if (sampler_) sampler_->counts(all);
 }
 
 void Ranked::figures(std::map<std::string, double>& all) const {

@@ -38,6 +38,7 @@ class Ranked : public Model {
   void flush(const AdamSchedule&, int64_t t) override;
   void end_epoch(int epoch, Clock&) override;
   const char* negatives(int epoch) const override { return sampler_ ? sampler_->source(epoch) : "random"; }
+  void counts(std::vector<Piece>&) override;
   void figures(std::map<std::string, double>&) const override;
   const int32_t* nan_flag() const override { return sampler_ ? sampler_->nan_flag() : nullptr; }
   void represent(CMat& h_u, CMat& h_i) override;

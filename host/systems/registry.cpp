@@ -296,6 +296,12 @@ void check_system(const Settings& s, const Dataset& data) {
   if (o.diffusion && s.embedding_size > kWidestOnGpu && s.estimator == "attention" && takes_gpu(s.device))
     bad("embedding_size", std::to_string(s.embedding_size),
         "at most " + std::to_string(kWidestOnGpu) + " on a GPU with the estimator attention");
+  if (o.bands) {
+    const Band band(s, data.n_users, data.n_items);
+    if (band.width() < 1)
+      throw UserError(fmt::format("realhns_p_min {} to realhns_p_max {} is no rank of {} items; widen the band",
+                                  s.realhns_p_min, s.realhns_p_max, data.n_items));
+  }
   if (data.train.empty()) throw UserError("data set " + data.name + " has no training rows; x_label 0 marks them");
   if (o.reads_features && data.features.empty())
     throw UserError("model " + s.model + " reads item features, but " + data.folder +

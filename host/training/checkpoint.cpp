@@ -58,6 +58,8 @@ std::vector<Deciding> deciding_settings(const Settings& s) {
           {"image_weight", "mm_image_weight", text(s.mm_image_weight)},
           {"mm_weights", "mm_weights", mm},
           {"dropout", "dropout", text(s.dropout)},
+          {"frozen", "lambda_coeff", text(s.lambda_coeff), "0.9"},
+          {"rates", "learning_rate_scheduler", fmt::format("{}", fmt::join(s.learning_rate_scheduler, ",")), "1,50"},
           {"dgd", "dgd", s.dgd, "on"},
           {"dgd_tau", "dgd_tau", text(s.dgd_tau), "0.3"},
           {"dma", "dma", text(s.dma)},
@@ -384,8 +386,10 @@ void Trainer::load_state(const std::string& path) {
   model.model().kept(kept);
   // What was not there yet is in no file; what belongs together is there together.
   std::set<bool*> filled;
-  for (const Kept& k : kept)
-    if (file.tensors.count(k.name)) filled.insert(k.filled);
+  for (const Kept& k : kept) {
+    const bool needed = run.next_step > 0 && k.from_epoch >= 0 && run.epoch >= k.from_epoch;
+    if (needed || file.tensors.count(k.name)) filled.insert(k.filled);
+  }
   std::erase_if(kept, [&](const Kept& k) { return !filled.count(k.filled); });
   for (const Kept& k : kept) {
     const auto it = file.tensors.find(k.name);
@@ -393,6 +397,11 @@ void Trainer::load_state(const std::string& path) {
       throw UserError(path + ": tensor '" + k.name + "' is missing; the file is no state of this model");
     if (it->second.dtype != k.dtype || it->second.bytes.size() != k.bytes)
       throw UserError(path + ": tensor '" + k.name + "' has another size than this model's");
+    if (k.limit == 0) continue;
+    for (size_t e = 0; e < k.bytes / sizeof(int32_t); ++e)
+      if (const int32_t x = it->second.i32()[e]; x < k.lowest || x >= k.limit)
+        throw UserError(fmt::format("{}: tensor '{}' has {} at position {}, expected {} to {}; the file is damaged",
+                                    path, k.name, x, e, k.lowest, k.limit - 1));
   }
   for (const Window& w : all)
     for (const char* prefix : {"", "adam.m.", "adam.v."}) tensor(prefix + w.name, w.rows * w.cols);

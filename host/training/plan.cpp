@@ -105,7 +105,8 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
   if (o.bands && o.hard) {
     const Band band(s, z.U, z.I);
     ops.shuffle_scratch(p, band.width());
-    for (const int64_t n : {band.at_once, z.U % band.at_once}) ops.score_topk_scratch(p, n, z.I, z.d, band.end);
+    for (const int64_t items : {z.I, occurring_items(data)})  // those alone are ranked
+      for (const int64_t n : {band.at_once, z.U % band.at_once}) ops.score_topk_scratch(p, n, items, z.d, band.end);
     ops.cohesion_scratch(p, z.I, z.d, s.realhns_clusters);
     ops.filtered_negative_scratch(p, std::max(z.B, z.measured), z.I, band.candidates);
   }
@@ -151,7 +152,7 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   // features with their norms, and the gradient of all of them; scales, weights, a layer's Gamma
   const int64_t entries = I * s.knn_k;
   if (o.learned_graph)
-    graphs += 2 * csr(I, 2 * M * entries) + 4 * M * (10 * entries + 3 * I * d + 3 * I + 1) + 4 * (entries + I * d + I);
+    graphs += 2 * csr(I, 2 * M * entries) + 4 * M * (10 * entries + 2 * I * d + 3 * I + 1) + 4 * (entries + I * d + I);
   // rows a step touches: users and items of Ego_0,
   int64_t lists = 4 * N;
   if (o.propagates) lists += (L + 1) * 5 * N;  // a list and a mask for each layer,

@@ -134,11 +134,11 @@ void Recommender::end_epoch(int epoch) {
 EpochState Recommender::state() const {
   EpochState s;
   Losses all(size_t(losses_.n()));
-  Piece list[3] = {{all.data(), losses_.p(), all.size() * sizeof(double)}};
-  int n = 1;
-  if (const int32_t* const flag = model_->nan_flag()) list[n++] = {&s.saw_nan, flag, sizeof s.saw_nan};
-  if (dev_.ctx.fault) list[n++] = {&s.fault, dev_.ctx.fault, sizeof s.fault};
-  dev_.ops.read(dev_.ctx, list, n);
+  std::vector<Piece> list = {{all.data(), losses_.p(), all.size() * sizeof(double)}};
+  if (const int32_t* const flag = model_->nan_flag()) list.push_back({&s.saw_nan, flag, sizeof s.saw_nan});
+  if (dev_.ctx.fault) list.push_back({&s.fault, dev_.ctx.fault, sizeof s.fault});
+  model_->counts(list);
+  dev_.ops.read(dev_.ctx, list.data(), int(list.size()));
   s.all_finite = std::all_of(all.begin(), all.end(), [](double x) { return std::isfinite(x); });
   s.losses.assign(all.begin(), all.begin() + int64_t(n_losses_));
   return s;

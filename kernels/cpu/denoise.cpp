@@ -13,7 +13,7 @@ void edge_cosines(Ctx& ctx, float* a, const EdgeList& edges, CMat p, CMat x, flo
 #pragma omp parallel for num_threads(threads)
   for (int64_t v = 0; v < U + I; ++v) {
     const float* const row = v < U ? p.row(v) : x.row(v - U);
-    inv[v] = inverse_norm(dot_in_double(row, row, d));
+    inv[v] = inverse_or_zero(dot_in_double(row, row, d));
   }
 #pragma omp parallel for num_threads(threads)
   for (int64_t e = 0; e < edges.n; ++e) {

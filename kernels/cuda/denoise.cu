@@ -12,7 +12,7 @@ __global__ void edge_norms_by_eight(double* inv, CMat p, CMat x) {
   const bool here = v < U + x.rows;
   const float* const row = !here ? p.p : v < U ? p.row(v) : x.row(v - U);
   const double squares = dot_by_eight(row, row, here ? p.cols : 0);
-  if (here && team_lane(kEightShift) == 0) inv[v] = inverse_norm(squares);
+  if (here && team_lane(kEightShift) == 0) inv[v] = inverse_or_zero(squares);
 }
 
 // Geometry  eight lanes an edge, 32 edges a block.

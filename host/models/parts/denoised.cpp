@@ -22,7 +22,7 @@ void DenoisedGraph::assemble(int epoch) {
 
 // The embeddings that the weights came from are gone when a state is taken up again in mid-epoch.
 void DenoisedGraph::kept(std::vector<Kept>& all) {
-  all.push_back({"dgd.edge_weight", "F32", {a_.n()}, a_.p(), size_t(a_.n()) * sizeof(float), &weighed_});
+  all.push_back({"dgd.edge_weight", "F32", {a_.n()}, a_.p(), size_t(a_.n()) * sizeof(float), &weighed_, 0});
 }
 
 void DenoisedGraph::show(Watch& w) const {

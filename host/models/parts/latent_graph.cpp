@@ -27,7 +27,7 @@ LatentGraph::LatentGraph(const Setup& z)
   ptr_ = Array<int64_t>(dev_, ptr);
   col_ = Array<int32_t>(dev_, I_ * row), val_ = Matrix(dev_, I_, row), scale_ = Array<float>(dev_, I_);
   s_t_ = OwnedCsr(dev_, I_, I_, I_ * row);
-  tied_ = Array<int64_t>(dev_, 1), empty_ = Array<int64_t>(dev_, 1);
+  tied_ = Array<int64_t>(dev_, 1), empty_ = Array<int64_t>(dev_, 2);
   layer_gamma_ = Matrix(dev_, I_, k_), d_y_ = Matrix(dev_, I_, d_);
 }
 
@@ -64,6 +64,7 @@ void LatentGraph::build() {
     Lists& l = m_[m];
     const CMat mapped = modal_->h_all(int(m));
     dev_.ops.normalize_rows(dev_.ctx, l.y, l.inv_norm.p(), mapped, every);
+    const Range range(dev_, RangeId::knn);
     if (!given_) dev_.ops.knn_cosine(dev_.ctx, l.idx.p(), tied_.p(), mapped, k_, false, seed_);
     dev_.ops.list_dots(dev_.ctx, l.value, l.y, l.y, l.idx.p(), k_);
   }
@@ -72,7 +73,8 @@ void LatentGraph::build() {
 }
 
 void LatentGraph::assemble() {
-  dev_.ops.latent_graph(dev_.ctx, val_, col_.p(), scale_.p(), empty_.p(), lists(), w_.p(), lambda_);
+  slot_ ^= 1;
+  dev_.ops.latent_graph(dev_.ctx, val_, col_.p(), scale_.p(), empty_.p() + slot_, lists(), w_.p(), lambda_);
   Csr s = this->s();
   s.nnz = col_.n();
   dev_.ops.transpose(dev_.ctx, s_t_.mutable_view(), s);
@@ -121,14 +123,16 @@ void LatentGraph::kept(std::vector<Kept>& all) {
   for (size_t m = 0; m < m_.size(); ++m) {
     const std::string at = "graph.learned." + names_[m];
     Lists& l = m_[m];
-    all.push_back({at + ".index", "I32", {I_, k_}, l.idx.p(), size_t(I_ * k_) * 4, &built_});
-    all.push_back({at + ".value", "F32", {I_, k_}, l.value.array().p(), size_t(I_ * k_) * 4, &built_});
+    all.push_back({at + ".index", "I32", {I_, k_}, l.idx.p(), size_t(I_ * k_) * 4, &built_, 0, 0, int32_t(I_)});
+    all.push_back({at + ".value", "F32", {I_, k_}, l.value.array().p(), size_t(I_ * k_) * 4, &built_, 0});
   }
-  all.push_back({"graph.modal_weight", "F32", {w_.n()}, w_.p(), size_t(w_.n()) * 4, &built_});
+  all.push_back({"graph.modal_weight", "F32", {w_.n()}, w_.p(), size_t(w_.n()) * 4, &built_, 0});
 }
 
+void LatentGraph::counts(std::vector<Piece>& all) { all.push_back({counted_, empty_.p(), sizeof counted_}); }
+
 void LatentGraph::figures(std::map<std::string, double>& all) const {
-  const int64_t n = empty_.host()[0];
+  const int64_t n = counted_[of_epoch_];
   if (n > 0) all["graph_rows_without_scale"] = double(n);
 }
 

@@ -4,7 +4,7 @@
 //
 //   build       maps, neighbours and similarities of all items     from parameters; what `kept` holds
 //   assemble    S and S^T                                          from that
-//   backward    what S owes to the maps and to the weights         in the one step an epoch that asks for it
+//   backward    the gradient of S goes on to theta and the maps    in the one step of an epoch that asks for it
 #pragma once
 #include "host/models/parts/modality.h"
 
@@ -18,7 +18,10 @@ class LatentGraph {
 
   void build();
   void assemble();
-  Csr s() const { return {I_, I_, ptr_.p(), col_.p(), val_.array().p(), -1}; }  // columns repeat: never a library's
+  void begin_epoch() { of_epoch_ = slot_; }  // its steps have the S that was assembled last
+  Csr s() const {
+    return {I_, I_, ptr_.p(), col_.p(), val_.array().p(), -1};
+  }  // nnz stays -1: columns repeat, which cuSPARSE does not take
   Csr s_t() const { return s_t_.view(); }
 
   // Gamma of the layer Z' = S Z is added up (the first call of a step writes it): D (I,d), the gradient of Z', zero
@@ -27,9 +30,10 @@ class LatentGraph {
   void backward();  // gradients of theta and of the modalities' maps of all items, from Gamma
 
   void kept(std::vector<Kept>&);
+  void counts(std::vector<Piece>&);
   void figures(std::map<std::string, double>&) const;
   void give(const Given&);                     // lists in place of those that `build` would find
-  bool constant() const { return constant_; }  // values and weights were given too: nothing is owed
+  bool constant() const { return constant_; }  // values and weights were given too: S has no gradient
   void graphs(Watch&, bool values);            // values: those that a later batch takes as constants, too
   void show(Watch&, bool with_gradient);
 
@@ -60,7 +64,10 @@ class LatentGraph {
   Matrix val_;            // (I,2Mk)
   Array<float> scale_;    // (I) s_i
   OwnedCsr s_t_;
-  Array<int64_t> tied_, empty_;
+  Array<int64_t> tied_;      // knn_cosine counts them
+  Array<int64_t> empty_;     // (2) rows without a scale: of the epoch's S and, built since, of the next one's
+  int64_t counted_[2] = {};  // empty_ when it was read last
+  int slot_ = 0, of_epoch_ = 0;
   Matrix layer_gamma_, d_y_;  // (I,k), (I,d)
   bool built_ = false, has_gamma_ = false, given_ = false, constant_ = false;
 };

@@ -33,7 +33,7 @@ class Propagation {
   Mat g(int l) const { return g_layers_[size_t(l)].mat(); }  // (N,d) gradient of Ego_l besides, likewise
   // from g, and where asked g(0) .. g(L): on the rows of starts()
   void backward(Mat g_ego, bool by_layer);
-  // Of what is added to the items at every layer (spec negative_sampling 6.3), on those rows: G and the layers' own.
+  // Of what is added to the items at every layer (spec negative_sampling 6.3): g_items = G + sum_l g(l) on `items`.
   void sum_gradients(Mat g_items, RowList items) const;
   void all(CMat ego);  // H of every node, by the whole graph
   Representations representations(CMat ego, int64_t users) const;
