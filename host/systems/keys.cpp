@@ -451,7 +451,7 @@ KeyTable build_table() {
          "realhns: where the band of a user's ranking that candidates are taken from begins, in per cent of the items");
   t.real("realhns_p_max", &Settings::realhns_p_max, {0, 100, true, false}, "realhns: where it ends");
   t.integer("realhns_candidates", &Settings::realhns_candidates, 1, kMostFiltered,
-            "realhns: N, ranks of the band, the same for all users and drawn anew each epoch; at most all of it");
+            "realhns: N_c, ranks of the band, the same for all users and drawn anew each epoch; at most all of it");
   t.integer(
       "realhns_clusters", &Settings::realhns_clusters, 1, 4096,
       "realhns: clusters of the items, whose mean cohesion a candidate's cosine with the positive may not exceed");
