@@ -129,7 +129,7 @@ int run(int argc, char** argv) {
   Options o;
   Arguments app("One model, epoch by epoch on command (bench/race.py)");
   app.add("--data", o.data, "a data folder");
-  app.add("--model", o.model, "BPR, LightGCN, FREEDOM or CCDRec");
+  app.add("--model", o.model, "as in ccdrec train -m");
   app.add("--set", o.sets, "key=value, as in ccdrec train");
   app.add("--device", o.device, "cpu or cuda", one_of({"cpu", "cuda"}));
   app.add("--threads", o.threads, "0 = all cores", zero_or_more());

@@ -6,8 +6,8 @@
 // prune_weighted  prune (sample.h), its draws and its ties, with d_v(S) = 1e-7 + the sum of a over v's edges in S where
 //                 prune has degrees: floor(E (1-rho)) edges K are kept by w_e = 1/sqrt(d_u(E) d_i(E)), and their values
 //                 are 1/sqrt(d_u(K) d_i(K)); with `direct` both times a_e. Writes the symmetric (N,N) CSR, users first.
-//                 a (E) > 0. Where it is 1 everywhere the graph is prune's: an edge whose a is no number, and those
-//                 that share an end with it, arrive last.
+//                 a (E) > 0. Where it is 1 everywhere the graph is prune's. An edge whose a is no number, and those
+//                 that share an end with it, are kept only after all others.
 // Edges are sorted by (user, item) and distinct; EdgeList::weight is not read.
 // Order    a_e: dot products and squares in double, column j in lane j % 8, lanes added ((0+4)+(2+6)) + ((1+5)+(3+7)),
 //          rounded once. d_v(S): in double, v's edges ascending. The same bits on both devices.

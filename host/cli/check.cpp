@@ -36,7 +36,8 @@ int check(const CheckOptions& o, Io& io) {
     io.err << "note: " << note << '\n';
     data.warnings.push_back(note);
   };
-  if (!features) remark("no *_feat.npy in it: BPR and LightGCN can be trained, FREEDOM and CCDRec read item features");
+  if (!features)
+    remark("no *_feat.npy in it: BPR and LightGCN can be trained; LATTICE, FREEDOM and CCDRec read item features");
   for (const KeyValue& kv : list)
     if (!concerns_data(kv.key))
       io.err << fmt::format("note: {}: {} has no influence on check, which reads data and trains nothing\n", kv.origin,

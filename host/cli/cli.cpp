@@ -1,5 +1,6 @@
 #include "host/cli/cli.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,14 +15,22 @@
 #include "host/base/machine.h"
 #include "host/base/progress.h"
 #include "host/files/config.h"
+#include "host/systems/registry.h"
 #include "kernels/device_memory.h"
 
 namespace ccdrec::cli {
 namespace {
 
-constexpr const char* kAbout =
-    "ccdrec trains, evaluates and serves CCDRec (curriculum conditioned diffusion for multimodal recommendation)\n"
-    "and the systems it is compared with: BPR, LightGCN, FREEDOM.\n";
+// CCDRec is the system that is put on others.
+std::string about() {
+  std::vector<std::string> others;
+  for (const System& system : systems())
+    if (!system.wraps) others.emplace_back(system.name);
+  return fmt::format(
+      "ccdrec trains, evaluates and serves CCDRec (curriculum conditioned diffusion for multimodal recommendation)\n"
+      "and the systems it is compared with: {}.\n",
+      fmt::join(others, ", "));
+}
 constexpr const char* kFirstSteps =
     "First steps\n"
     "  ccdrec synth demo --out demo             make a small data set\n"
@@ -76,7 +85,7 @@ int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& 
   const char* no_color = std::getenv("NO_COLOR");
   io.color = io.out_tty && !(no_color && *no_color);
 
-  CLI::App app(kAbout, "ccdrec");
+  CLI::App app(about(), "ccdrec");
   app.footer(kFirstSteps);
   app.set_version_flag("--version", "ccdrec " + this_build().version + " (" + this_build().commit + ")");
   app.require_subcommand(1);

@@ -186,9 +186,9 @@ int compare(const CompareOptions& o, Io& io) {
     add_run(dir, o.valid, groups, io);
   }
   if (groups.empty()) throw UserError("no finished run among the folders named");
-  const auto rank = [](const Group& g) {  // from the simplest model to the richest, as papers print them
-    constexpr const char* kOrder[] = {"BPR", "LightGCN", "FREEDOM", "CCDRec"};
-    return std::find(std::begin(kOrder), std::end(kOrder), g.model) - std::begin(kOrder);
+  // from the simplest model to the richest, as papers print them
+  const auto rank = [order = system_names()](const Group& g) {
+    return std::find(order.begin(), order.end(), g.model) - order.begin();
   };
   std::stable_sort(groups.begin(), groups.end(), [&](const Group& a, const Group& b) { return rank(a) < rank(b); });
   name_groups(groups);

@@ -1,14 +1,19 @@
 #include "host/cli/run_options.h"
 
+#include <fmt/format.h>
+
 #include <filesystem>
 
 #include "data/error.h"
 #include "data/path.h"
+#include "host/systems/registry.h"
 
 namespace ccdrec::cli {
 
 void add_run_options(CLI::App& sub, RunOptions& o) {
-  sub.add_option("-m,--model", o.model, "BPR, LightGCN, FREEDOM or CCDRec (default CCDRec)")->type_name("MODEL");
+  sub.add_option("-m,--model", o.model,
+                 fmt::format("{} (default {})", fmt::join(system_names(), ", "), Settings{}.model))
+      ->type_name("MODEL");
   sub.add_option("-d,--data", o.data, "data folder: NAME.inter and NAME_feat.npy files; `-d baby` also finds data/baby")
       ->type_name("FOLDER");
   sub.add_option("-c,--config", o.configs, "YAML with MMRec's key names; several files: the later one wins")

@@ -141,7 +141,7 @@ void check_accepted(const AcceptedKey& a, const ConfigValue& v, const Settings& 
   if (name == "weight_size") {
     const Outline o = outline_of(s);
     possible = !o.learned_graph || int(v.items.size()) == o.layers;
-    why += fmt::format(" ({})", o.layers);
+    if (!possible) why = fmt::format("expected a list of n_ui_layers = {} widths", o.layers);
   } else if (name == "feat_embed_dim") {
     double width = s.embedding_size;
     possible = v.items.empty() || (parse_real(v.one("a number"), width) && width == s.embedding_size);
@@ -206,7 +206,8 @@ GivenKeys collect(const std::vector<std::vector<ConfigValue>>& layers, const std
 
 std::string note_of_other_names(const GivenKeys& given) {
   std::string note;
-  // n_layers is LightGCN's name for it in MMRec, whose names are this program's
+  // n_layers is LightGCN's name for n_ui_layers in MMRec and LATTICE's for n_mm_layers, and those names are this
+  // program's
   for (const auto& [name, value] : given.winner)
     if (value.key != name && value.key != "n_layers")
       note += fmt::format("{}{}{} for {}", note.empty() ? "" : ", ", value.key, note.empty() ? " is taken" : "", name);
@@ -470,6 +471,18 @@ std::string key_lines(const ConfigKey& k, const std::string& help, const std::st
                      k.range.empty() ? "" : " ", k.range, standard, only);
 }
 
+// "with backbone LATTICE: reg_weight 0.00001", a line each that changes defaults of a system that is put on it.
+std::string standards_of_backbones() {
+  std::string out;
+  for (const std::string& backbone : backbone_names()) {
+    std::string keys;
+    for (const KeyMeaning& m : backbone_keys(backbone))
+      keys += fmt::format("{}{} {}", keys.empty() ? "" : ", ", m.key, m.standard);
+    if (!keys.empty()) out += fmt::format("\ndefaults with backbone {}: {}\n", backbone, keys);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string key_reference() {
@@ -502,6 +515,7 @@ std::string key_reference(const std::string& model) {
                      "");
   }
   if (system.n_layers) out += fmt::format("\nother names: n_layers for {}\n", system.n_layers);
+  out += system.wraps ? standards_of_backbones() : "";
   return out;
 }
 

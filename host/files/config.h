@@ -56,7 +56,7 @@ std::string key_reference();
 // those of one model, with its own meanings and defaults; UserError: no model
 std::string key_reference(const std::string& model);
 
-// FREEDOM, and CCDRec on FREEDOM, on MCDRec or with a diffusion, read the modality features
+// The model has an item graph or a diffusion: it reads the modality features.
 bool uses_features(const Settings&);
 
 }  // namespace ccdrec

@@ -334,8 +334,8 @@ KeyTable build_table() {
   t.integer("embedding_size", &Settings::embedding_size, 1, 65536,
             "d, width of every embedding; CCDRec needs an even one of at least 4");
   t.real("learning_rate", &Settings::learning_rate, {0, kInf, true, true}, "Adam's step, of the first epoch");
-  ConfigKey& scheduler = t.add("learning_rate_scheduler", "list", "[gamma in (0, 1], epochs > 0]",
-                               "the rate of epoch e is learning_rate gamma^(e / epochs)");
+  ConfigKey& scheduler = t.add("learning_rate_scheduler", "list", "[gamma in (0, 1], T > 0]",
+                               "the rate of epoch e, from 0, is learning_rate gamma^(e/T)");
   scheduler.written_if_idle = false;
   scheduler.set = [](Settings& s, const ConfigValue& v) {
     if (v.is_null || v.items.empty()) return void(s.learning_rate_scheduler = Settings{}.learning_rate_scheduler);
@@ -403,7 +403,9 @@ KeyTable build_table() {
   t.integer("n_ui_layers", &Settings::n_ui_layers, 0, kMaxLayers,
             "layers of the user-item graph (n_layers with LightGCN)")
       .concerns = kUserItemGraph;
-  t.integer("n_mm_layers", &Settings::n_mm_layers, 1, kMaxLayers, "layers of the item-item graph").concerns = kFeatures;
+  t.integer("n_mm_layers", &Settings::n_mm_layers, 1, kMaxLayers,
+            "layers of the item-item graph (n_layers with LATTICE)")
+      .concerns = kFeatures;
   t.integer("knn_k", &Settings::knn_k, 1, kIntMax, "neighbours of an item in each modality").concerns = kFeatures;
   t.flag("knn_center", &Settings::knn_center, "subtract column means before the cosine").concerns = kFeatures;
   t.real("mm_image_weight", &Settings::mm_image_weight, {0, 1},
@@ -431,8 +433,9 @@ KeyTable build_table() {
       .concerns = kFeatures;
   const size_t denoised = t.keys.size();
   t.choice("dgd", &Settings::dgd, {"on", "off", "direct"},
-           "the backbone MCDRec: edges weighed by the last reverse process before they are pruned; direct: each by its "
-           "own weight too; off: as FREEDOM");
+           "the backbone MCDRec: edges weighed by the last reverse process (before the first, and without dma and ndi: "
+           "by the "
+           "item table) before they are pruned; direct: each by its own weight too; off: as FREEDOM");
   t.real("dgd_tau", &Settings::dgd_tau, {-1, 1, true, true}, "tau of an edge's weight 1 + tau cos(user, item)");
   for (size_t i = denoised; i < t.keys.size(); ++i) t.keys[i].concerns = kModules, t.keys[i].written_if_idle = false;
   ConfigKey& cache =
@@ -448,10 +451,10 @@ KeyTable build_table() {
   t.integer("top_m", &Settings::top_m, 1, kMostCandidates, "dns: one of the so many best-scored draws, uniformly");
   t.real("popularity_power", &Settings::popularity_power, {0, 2}, "popularity: P(item) ~ (its training rows)^power");
   t.real("realhns_p_min", &Settings::realhns_p_min, {0, 100, false, true},
-         "realhns: where the band of a user's ranking that candidates are taken from begins, in per cent of the items");
+         "realhns: where the band of a user's ranking that candidates are taken from begins, in per cent of all items");
   t.real("realhns_p_max", &Settings::realhns_p_max, {0, 100, true, false}, "realhns: where it ends");
   t.integer("realhns_candidates", &Settings::realhns_candidates, 1, kMostFiltered,
-            "realhns: N, ranks of the band, the same for all users and drawn anew each epoch; at most all of it");
+            "realhns: N_c, ranks of the band, the same for all users and drawn anew each epoch; at most all of it");
   t.integer(
       "realhns_clusters", &Settings::realhns_clusters, 1, 4096,
       "realhns: clusters of the items, whose mean cohesion a candidate's cosine with the positive may not exceed");
@@ -525,7 +528,7 @@ const std::vector<AcceptedKey> kAccepted = {
     {"weight_size", nullptr, "every layer has the width embedding_size; n_ui_layers is their number"},
     {"cf_model", "lightgcn", "the user-item graph is propagated as LightGCN does"},
     {"mess_dropout", nullptr, "no model here drops messages"},
-    {"adj_type", "pre", "the adjacency is always the symmetrically normalised one"},
+    {"adj_type", "pre", "the model decides how its graph is normalised"},
     {"mm_fusion_mode", nullptr, "the model decides how modalities are fused"},
     {"init", nullptr, "the model decides its initialisation"},
     {"ssl_task", "FAC", "no model here has a self-supervised task"},
