@@ -12,6 +12,12 @@
 
 namespace ccdrec::test {
 
+inline std::vector<std::string> devices_here() {
+  std::vector<std::string> all = {"cpu"};
+  if (gpu_info().usable) all.emplace_back("cuda");
+  return all;
+}
+
 // What a case holds, without a file.
 struct Arrays : Given {
   std::map<std::string, std::vector<float>> reals;
@@ -39,6 +45,20 @@ inline std::vector<float> values_of(const Window& w) {  // as they lie in memory
   return v;
 }
 inline void put(const Window& w, const std::vector<float>& v) { w.value->upload(v.data(), w.rows * w.cols, w.offset); }
+
+// An array of a state by its name there; empty where the model keeps none.
+template <class T>
+std::vector<T> kept_values(ccdrec::Device& dev, Recommender& model, const std::string& name) {
+  std::vector<Kept> kept;
+  model.model().kept(kept);
+  for (const Kept& k : kept) {
+    if (k.name != name) continue;
+    std::vector<T> v(k.bytes / sizeof(T));
+    dev.ops.download(dev.ctx, v.data(), k.device, k.bytes);
+    return v;
+  }
+  return {};
+}
 
 // Pool k of NDI; empty where there is none.
 inline std::vector<float> pool_of(ccdrec::Device& dev, Recommender& model, int k) {

@@ -4,17 +4,12 @@
 #include "data/error.h"
 #include "host/base/device.h"
 #include "host/cli/memory.h"
+#include "tests/host/looked_into.h"
 #include "tests/host/tiny_data.h"
 #include "tests/host/trained.h"
 
 namespace ccdrec::test {
 namespace {
-
-std::vector<std::string> devices_here() {
-  std::vector<std::string> all = {"cpu"};
-  if (gpu_info().usable) all.push_back("cuda");
-  return all;
-}
 
 Settings plan_settings(void (*set)(Settings&), const std::string& device) {
   Settings s;

@@ -38,23 +38,9 @@ Settings realhns_settings(const std::string& device = "cpu") {
   return s;
 }
 
-std::vector<std::string> devices_here() {
-  std::vector<std::string> all = {"cpu"};
-  if (gpu_info().usable) all.emplace_back("cuda");
-  return all;
-}
-
 template <class T>
 std::vector<T> kept_of(Trainer& t, const std::string& name) {
-  std::vector<Kept> kept;
-  t.model().model().kept(kept);
-  for (const Kept& k : kept) {
-    if (k.name != "realhns." + name) continue;
-    std::vector<T> v(k.bytes / sizeof(T));
-    t.device().ops.download(t.device().ctx, v.data(), k.device, k.bytes);
-    return v;
-  }
-  return {};
+  return kept_values<T>(t.device(), t.model(), "realhns." + name);
 }
 
 struct Ranked {  // what evaluation ranks by now

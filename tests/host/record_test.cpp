@@ -8,9 +8,11 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <stdexcept>
 
 #include "data/error.h"
 #include "host/files/step.h"
+#include "host/samplers/realhns.h"
 #include "host/systems/registry.h"
 #include "kernels/hard.h"
 #include "tests/host/looked_into.h"
@@ -37,6 +39,11 @@ const Named record_models[] = {
     {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0.5; }},
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
     {"CCDRec(MCDRec)", [](Settings& s) { s.backbone = "MCDRec"; }}};
+const Named& recorded_model(const std::string& name) {
+  for (const Named& m : record_models)
+    if (m.name == name) return m;
+  throw std::runtime_error(name);
+}
 
 // Nine steps an epoch; epochs 0 random, 1 the pool T/2, 2 the model's own.
 Settings record_settings(const Named& m) {
@@ -169,7 +176,7 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
 TEST(Record, HoldsTheWeightsOfTheEdges) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  const Recorded got = record(record_settings(record_models[13]), data, dir);
+  const Recorded got = record(record_settings(recorded_model("CCDRec(MCDRec)")), data, dir);
   const HostCsr train = pairs_by_user(data.train, data.n_users, data.n_items);
   const std::vector<float> p = values<float>(got.file, "initial.user_embedding.weight"),
                            q = values<float>(got.file, "initial.item_id_embedding.weight");
@@ -200,9 +207,9 @@ TEST(Record, HoldsTheHardNegativesOfEveryPass) {
     return std::binary_search(train.col.begin() + train.row_ptr[size_t(user)],
                               train.col.begin() + train.row_ptr[size_t(user) + 1], item);
   };
-  for (const size_t m : {6, 7, 8, 9}) {
-    SCOPED_TRACE(record_models[m].name);
-    const Settings s = record_settings(record_models[m]);
+  for (const char* name : {"BPR+popularity", "MG(LightGCN)+DNS", "MG(FREEDOM)+MixGCF", "BPR+RealHNS", "MG(CCDRec)"}) {
+    SCOPED_TRACE(name);
+    const Settings s = record_settings(recorded_model(name));
     const Outline o = outline_of(s);
     const Recorded got = record(s, data, dir);
     const std::vector<std::string> losses = nlohmann::json::parse(got.file.metadata.at("losses"));
@@ -216,13 +223,13 @@ TEST(Record, HoldsTheHardNegativesOfEveryPass) {
         if (b / 24 % 3 == 0) again.push_back(all_users[b]);
       for (const std::string pass : {"", "pass1."}) {
         const std::vector<int32_t>& users = pass.empty() ? all_users : again;
-        const std::string name = at + pass + (o.curricular ? "curricular" : "hard");
+        const std::string array = at + pass + (o.curricular ? "curricular" : "hard");
         if ((!pass.empty() && !s.use_mg) || (o.curricular && e == 0)) {
-          EXPECT_FALSE(got.file.tensors.count(name));
+          EXPECT_FALSE(got.file.tensors.count(array));
           continue;
         }
-        const std::vector<int32_t> hard = values<int32_t>(got.file, name);
-        ASSERT_EQ(hard.size(), size_t(lists) * users.size()) << name;
+        const std::vector<int32_t> hard = values<int32_t>(got.file, array);
+        ASSERT_EQ(hard.size(), size_t(lists) * users.size()) << array;
         for (size_t k = 0; k < hard.size(); ++k) EXPECT_FALSE(owns(users[k % users.size()], hard[k]));
         EXPECT_EQ(got.file.tensors.count(at + pass + "alpha"), o.mixes ? 1u : 0u);
         if (o.mixes) {
@@ -242,7 +249,7 @@ TEST(Record, HoldsTheHardNegativesOfEveryPass) {
 TEST(Record, NegativesByPopularityAreTheAddressedDraws) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  const Settings s = record_settings(record_models[6]);
+  const Settings s = record_settings(recorded_model("BPR+popularity"));
   const Recorded got = record(s, data, dir);
   const HostCsr train = pairs_by_user(data.train, data.n_users, data.n_items);
   std::map<int32_t, int64_t> rows;
@@ -264,11 +271,76 @@ TEST(Record, NegativesByPopularityAreTheAddressedDraws) {
   }
 }
 
+// RealHNS: an epoch's candidates and the cohesion of its clusters, from the epoch in which it begins.
+TEST(Record, HoldsTheCandidatesAndTheCohesionOfRealHns) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  const Settings s = record_settings(recorded_model("BPR+RealHNS"));
+  const Recorded got = record(s, data, dir);
+  std::vector<std::vector<int32_t>> tables;
+  std::vector<float> theta;
+  Trainer t(s, data);
+  TrainHooks hooks;
+  hooks.on_step = [&](int, int64_t step, int64_t) {
+    if (step > 0) return;
+    tables.push_back(kept_values<int32_t>(t.device(), t.model(), "realhns.table"));
+    theta.push_back(kept_values<float>(t.device(), t.model(), "realhns.theta").at(0));
+  };
+  t.run(hooks);
+  ASSERT_EQ(tables.size(), 3u);
+  for (int e = 0; e < 3; ++e) {
+    const std::string at = "epoch." + std::to_string(e) + ".";
+    EXPECT_EQ(got.file.tensors.count(at + "table"), e == 0 ? 0u : 1u) << at;
+    EXPECT_EQ(got.file.tensors.count(at + "cohesion"), e == 0 ? 0u : 1u) << at;
+    if (e == 0) continue;
+    EXPECT_EQ(got.file.tensors.at(at + "table").shape, (std::vector<int64_t>{40, 18})) << "60 % of 30 items";
+    EXPECT_EQ(values<int32_t>(got.file, at + "table"), tables[size_t(e)]);
+    const std::vector<float> cohesion = values<float>(got.file, at + "cohesion");
+    ASSERT_EQ(cohesion.size(), 1u);
+    EXPECT_GT(theta[size_t(e)], 0);
+    EXPECT_NEAR(cohesion[0] * RealHns::theta_share(e, 1), theta[size_t(e)], 1e-6);
+  }
+  EXPECT_NE(tables[1], tables[2]) << "another table every epoch";
+}
+
+// LATTICE: the learned lists that an epoch's steps use, and after the last epoch those of its evaluation.
+TEST(Record, HoldsTheListsOfEveryEpochsStart) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  for (const char* name : {"LATTICE", "CCDRec on LATTICE"}) {
+    SCOPED_TRACE(name);
+    const Settings s = record_settings(recorded_model(name));
+    const Recorded got = record(s, data, dir);
+    Trainer t(s, data);
+    Recommender& model = t.model();
+    std::map<std::string, std::vector<int32_t>> before;
+    for (int e = 0; e < 4; ++e) {
+      if (e < 3) {
+        model.begin_epoch(e);
+      } else {
+        CMat h_u, h_i;
+        model.represent(h_u, h_i);
+      }
+      for (const std::string modality : {"image", "text"}) {
+        const std::string list = "learned." + modality + ".index", array = "epoch." + std::to_string(e) + "." + list;
+        const std::vector<int32_t> want = kept_values<int32_t>(t.device(), model, "graph." + list);
+        ASSERT_EQ(got.file.tensors.count(array), 1u) << array;
+        EXPECT_EQ(got.file.tensors.at(array).shape, (std::vector<int64_t>{30, 3}));
+        EXPECT_EQ(values<int32_t>(got.file, array), want) << array;
+        EXPECT_NE(want, before[list]) << "other lists every epoch: " << array;
+        before[list] = want;
+      }
+      for (int64_t k = 0; e < 3 && k < model.steps_per_epoch(); ++k) model.step(e, k);
+      if (e < 3) model.end_epoch(e);
+    }
+  }
+}
+
 // The chosen negative is the one at the drawn rank of the pool's similarities, computed here in double.
 TEST(Record, CurricularNegativesAreAtTheirRanks) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  const Settings s = record_settings(record_models[4]);
+  const Settings s = record_settings(recorded_model("CCDRec"));
   const Recorded got = record(s, data, dir);
   EXPECT_EQ(got.epochs[0]["negatives"], "random");
   EXPECT_EQ(got.epochs[1]["negatives"], "T/2");
@@ -309,7 +381,7 @@ TEST(Record, CurricularNegativesAreAtTheirRanks) {
 TEST(Record, ReverseNoiseLeadsToTheRunsPool) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  const Settings s = record_settings(record_models[4]);
+  const Settings s = record_settings(recorded_model("CCDRec"));
   Recorded got = record(s, data, dir);
   std::vector<TensorView> views;
   for (const auto& [name, t] : got.file.tensors)
@@ -335,7 +407,7 @@ TEST(Record, ReverseNoiseLeadsToTheRunsPool) {
 TEST(Record, RefusesWhatWouldBeAbsurdlyLarge) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  Settings s = record_settings(record_models[4]);
+  Settings s = record_settings(recorded_model("CCDRec"));
   EXPECT_NO_THROW(Recorder::check(s, data));
   s.epochs = 100000;
   try {

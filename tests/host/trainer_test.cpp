@@ -11,6 +11,7 @@
 #include "host/ccdrec/cns.h"
 #include "host/training/checkpoint.h"
 #include "host/training/recommender.h"
+#include "host/training/stepping.h"
 #include "tests/host/looked_into.h"
 #include "tests/host/tiny_data.h"
 #include "tests/host/trained.h"
@@ -427,6 +428,70 @@ TEST(Trainer, RefusesAStateOfOtherSettingsOrData) {
   data.checksum = "changed";
   Trainer moved(s, data);
   EXPECT_THROW(moved.load_state(dir / "last.safetensors"), UserError);
+}
+
+// Of epochs from 0: lr gamma^(e / epochs), as LATTICE's learning_rate_scheduler [0.96, 50] says.
+TEST(Trainer, TheRateFallsByItsScheduler) {
+  Settings s;
+  s.learning_rate = 1e-3;
+  for (const int epoch : {0, 1, 50, 999}) EXPECT_EQ(rate_of(s, epoch), 1e-3) << "constant where nothing is said";
+  s.learning_rate_scheduler = {0.96, 50};
+  EXPECT_EQ(rate_of(s, 0), 1e-3);
+  EXPECT_NEAR(rate_of(s, 1), 9.99183893305958e-4, 1e-15);
+  EXPECT_NEAR(rate_of(s, 50), 9.6e-4, 1e-15);
+  EXPECT_NEAR(rate_of(s, 100), 9.216e-4, 1e-15);
+  s.learning_rate_scheduler = {1, 7};
+  for (const int epoch : {0, 1, 50}) EXPECT_EQ(rate_of(s, epoch), 1e-3) << epoch;
+}
+
+// The last step of an epoch and the first of the next one, computed again in double from the moments that they leave:
+// halved every epoch, the one moves by lr / 2^e and the other by half of that.
+TEST(Trainer, AnEpochsStepsHaveItsRate) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  struct Values {
+    std::vector<float> p, m, v;
+  };
+  for (const std::string& device : devices_here())
+    for (const double gamma : {0.5, 1.0}) {
+      SCOPED_TRACE(device + ", gamma " + std::to_string(gamma));
+      Settings s = trainer_settings(trainer_models[0]);
+      s.learning_rate_scheduler = {gamma, 1}, s.device = device;
+      Trainer t(s, data);
+      Recommender& model = t.model();
+      const Window q = window_of(model, "item_id_embedding.weight");
+      const auto now = [&] {
+        model.flush();
+        const auto copy = [&](const Array<float>& a) {
+          std::vector<float> x(size_t(q.rows * q.cols));
+          a.download(x.data(), q.rows * q.cols, q.offset);
+          return x;
+        };
+        return Values{copy(*q.value), copy(*q.m), copy(*q.v)};
+      };
+      const auto expect_adam = [&](int epoch, int64_t step) {
+        const Values before = now();
+        model.step(epoch, step);
+        const Values after = now();
+        const double lr = 5e-3 * std::pow(gamma, epoch), steps = double(model.t());
+        const double m_bias = 1 - std::pow(double(0.9f), steps), v_bias = 1 - std::pow(double(0.999f), steps);
+        size_t moved = 0;
+        for (size_t k = 0; k < after.p.size(); ++k) {
+          const double m = double(after.m[k]) / m_bias, v = double(after.v[k]) / v_bias;
+          const double move = lr * m / (std::sqrt(v) + 1e-8);
+          ASSERT_NEAR(double(before.p[k]) - double(after.p[k]), move, 1e-4 * lr) << "epoch " << epoch << ", " << k;
+          moved += std::fabs(move) > 0.2 * lr;
+        }
+        EXPECT_GT(moved, after.p.size() / 10) << "far enough to tell the rates apart";
+      };
+      for (int epoch = 0; epoch < 3; ++epoch) {
+        model.begin_epoch(epoch);
+        expect_adam(epoch, 0);
+        for (int64_t k = 1; k + 1 < model.steps_per_epoch(); ++k) model.step(epoch, k);
+        expect_adam(epoch, model.steps_per_epoch() - 1);
+        model.end_epoch(epoch);
+      }
+    }
 }
 
 // Two blocks: users of a block like the items of their block, features name the block. The held-out item of the own
