@@ -33,6 +33,7 @@ ChoosingSampler::ChoosingSampler(const Setup& z, Gives gives)
       train_(z.train.by_user.view()),
       occurring_(z.train.occurring.p()),
       n_occurring_(z.train.occurring.n()) {
+  if (!this->gives()) return;
   std::vector<int32_t> all(size_t(z.items()));
   std::iota(all.begin(), all.end(), 0);
   all_ = Array<int32_t>(z.dev, all);

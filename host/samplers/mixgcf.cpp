@@ -6,8 +6,8 @@ MixGcf::MixGcf(const Setup& z, const Outline& o)
     : ChoosingSampler(z, Gives::mixture),
       n_candidates_(z.s.n_candidates),
       tables_(o.layers + 1),
-      items_(z.dev, tables_ * z.batch()),
-      alpha_(z.dev, tables_ * z.batch()) {}
+      items_(z.dev, gives() ? tables_ * z.batch() : 0),
+      alpha_(z.dev, gives() ? tables_ * z.batch() : 0) {}
 
 void MixGcf::late(const Batch& b, const Step& step, const Representations& r) {
   rows_ = b.rows;
