@@ -268,6 +268,90 @@ std::function<void(TensorFile&)> with_gradient(const std::string& text) {
   return [=](TensorFile& f) { f.metadata["gradient"] = text; };
 }
 
+// Lists of one item fewer.
+void shorten_lists(TensorFile& f, const std::string& array) {
+  TensorData& t = f.tensors.at(array);
+  const int64_t rows = t.shape[0], k = t.shape[1];
+  const size_t size = t.dtype == "I64" ? 8 : 4;
+  std::vector<unsigned char> kept;
+  for (int64_t r = 0; r < rows; ++r)
+    kept.insert(kept.end(), t.bytes.begin() + r * k * int64_t(size), t.bytes.begin() + (r * k + k - 1) * int64_t(size));
+  t.shape[1] = k - 1, t.bytes = kept;
+}
+// One entry that is no loop: its edge is left in the other direction.
+void drop_a_direction(TensorFile& f, const std::string& graph) {
+  TensorData &value = f.tensors.at(graph + ".value"), &place = f.tensors.at(graph + ".index");
+  const int64_t nnz = value.shape[0], size = place.dtype == "I64" ? 8 : 4;
+  const auto at = [&](int64_t k) { return place.bytes.begin() + k * size; };
+  int64_t e = 0;
+  while (std::equal(at(e), at(e + 1), at(nnz + e))) ++e;
+  place.bytes.erase(at(nnz + e), at(nnz + e + 1));
+  place.bytes.erase(at(e), at(e + 1));
+  value.bytes.erase(value.bytes.begin() + 4 * e, value.bytes.begin() + 4 * (e + 1));
+  value.shape = {nnz - 1}, place.shape = {2, nnz - 1};
+}
+std::function<void(TensorFile&)> without(const std::string& array) {
+  return [=](TensorFile& f) { f.tensors.erase(array); };
+}
+
+// Wrong of the first batch of an epoch, whose lists alone are given, and of a later one.
+std::vector<BadCase> bad_lattice_cases() {
+  const std::string learned = "graph.learned.", frozen = "graph.frozen.", image = "image.index", text = "text.index";
+  std::vector<BadCase> all;
+  for (const std::string& array :
+       {learned + image, learned + text, frozen + image, frozen + text, frozen + "text.value"})
+    all.push_back({"a list is missing", "array '" + array + "' is missing", without(array)});
+  for (const std::string& array : {learned + image, learned + text, frozen + image, frozen + text})
+    for (const int64_t id : {int64_t(11), int64_t(-1), int64_t(2000000000)})
+      all.push_back({"an item that is none",
+                     "'" + array + "' has " + std::to_string(id) + " at position 4, expected 0 to 10",
+                     [=](TensorFile& f) { put_index(f, array, 4, id); }});
+  for (const std::string& array : {learned + image, learned + text, frozen + "image.value", frozen + "text.value"})
+    all.push_back({"lists of two items", "'" + array + "' has shape (11,2), expected (11,3)",
+                   [=](TensorFile& f) { shorten_lists(f, array); }});
+  all.push_back({"frozen lists of two items, of the second modality alone",
+                 "'graph.frozen.text.index' has shape (11,2), expected (11,3)", [](TensorFile& f) {
+                   shorten_lists(f, "graph.frozen.text.index"), shorten_lists(f, "graph.frozen.text.value");
+                 }});
+  all.push_back({"more rows than a batch has", "settings: train_batch_size is 6, but the batch has 7 rows",
+                 with_setting("train_batch_size", 6)});
+  all.push_back({"an edge in one direction", "'graph.user_item' has an edge in one direction alone",
+                 [](TensorFile& f) { drop_a_direction(f, "graph.user_item"); }});
+  return all;
+}
+
+TEST(BadCase, OfALearnedGraphIsOneSentence) {
+  const auto together = [](const std::string& list) {
+    return "'graph.learned." + list + ".value' and 'graph.modal_weight' go together";
+  };
+  std::vector<BadCase> cases = bad_lattice_cases();
+  cases.push_back({"weights without values", together("image"),
+                   [](TensorFile& f) { put_floats(f, "graph.modal_weight", {2}, 0.5f); }});
+  cases.push_back({"values of one modality, no weights", together("text"), [](TensorFile& f) {
+                     put_floats(f, "graph.learned.text.value", {11, 3}, 0.5f);
+                   }});
+  expect_sentences("step", "lattice", cases);
+  cases = bad_lattice_cases();
+  cases.push_back({"values without weights", together("image"), without("graph.modal_weight")});
+  for (const std::string list : {"image", "text"})
+    cases.push_back({"values are missing", together(list), without("graph.learned." + list + ".value")});
+  cases.push_back({"weights of three modalities", "'graph.modal_weight' has shape (3), expected (2)",
+                   [](TensorFile& f) { put_floats(f, "graph.modal_weight", {3}, 0.3f); }});
+  cases.push_back({"values of two items", "'graph.learned.text.value' has shape (11,2), expected (11,3)",
+                   [](TensorFile& f) { shorten_lists(f, "graph.learned.text.value"); }});
+  expect_sentences("step", "lattice_later", cases);
+}
+
+// A mean has a value of its own in either direction: it is no fault that they differ.
+TEST(BadCase, AGraphOfMeansNeedsNoEqualValues) {
+  const Folder dir;
+  TensorFile f = golden("lattice_later");
+  put(f, "graph.user_item.value", 0, 0.123f);
+  write(dir / "case", f);
+  const Result r = run({"step", "--in", dir / "case", "--out", dir / "result", "--threads", "1"});
+  EXPECT_EQ(r.code, 0) << r.err;
+}
+
 TEST(BadCase, OfAGradientIsOneSentence) {
   expect_sentences("step", "bpr_mg_second",
                    {

@@ -48,6 +48,7 @@ const Named kOthers[] = {
     {"DMA", [](Settings& s) { s.dropout = 0.3, s.ndi = s.cns = false; }},
     hard_models[0],
     lattice_models[0],
+    lattice_models[3],
     denoised_models[1],
     denoised_models[2],
 };

@@ -32,9 +32,11 @@ const Named measured[] = {
     {"DMA+NDI, index", [](Settings& s) { s.cns = false, s.ndi_negative = "index"; }},
     {"DMA+MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "mixgcf"; }},
     {"MG(LightGCN)+DNS", [](Settings& s) { s.model = "LightGCN", s.sampler = "dns", s.use_mg = true; }},
-    {"FREEDOM+RealHNS", [](Settings& s) {  // uniform at first; what it counts of an epoch is part of the state
+    {"FREEDOM+RealHNS",
+     [](Settings& s) {  // uniform at first; what it counts of an epoch is part of the state
        s.model = "FREEDOM", s.reg_weight = 1e-2, s.sampler = "realhns", s.realhns_start = 2, s.realhns_p_max = 60;
-     }}};
+     }},
+    lattice_models[0]};
 
 Settings hardness_settings(const Named& m, const char* device) {
   Settings s;

@@ -309,7 +309,7 @@ void expect_same_course_when_resumed(const Settings& s, const std::vector<Stop>&
 
 // Step 3 of an epoch with a table: its parameters are gone by then, so the table, theta and the counts are state.
 TEST(RealHns, ResumedInTheMiddleItTakesTheSameCourseBitForBit) {
-  for (const char* model : {"BPR", "FREEDOM"}) {
+  for (const char* model : {"BPR", "FREEDOM", "LATTICE"}) {
     Settings s = realhns_settings();
     s.model = model, s.epochs = 5, s.knn_k = 3, s.dropout = 0.3;
     expect_same_course_when_resumed(s, {{0, 3}, {2, 3}, {4, 1}, {3, 0}});

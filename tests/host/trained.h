@@ -2,6 +2,7 @@
 #pragma once
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -50,8 +51,14 @@ inline constexpr Named lattice_models[] = {
        s.model = "LATTICE", s.reg_weight = 1e-3, s.lambda_coeff = 0.5, s.use_mg = true, s.beta = 2;
        s.sampler = "mixgcf", s.n_candidates = 8, s.omega = 0.5;
      }},
-    {"CCDRec on LATTICE", [](Settings& s) {
+    {"CCDRec on LATTICE",
+     [](Settings& s) {
        s.backbone = "LATTICE", s.reg_weight = 1e-3, s.lambda_coeff = 0.5, s.dtau = 1, s.tau_end = 2, s.timesteps = 6;
+     }},
+    {"LATTICE+RealHNS", [](Settings& s) {
+       s.model = "LATTICE", s.reg_weight = 1e-3, s.lambda_coeff = 0.5, s.omega = 0.5;
+       s.sampler = "realhns", s.realhns_start = 0, s.realhns_p_max = 80, s.realhns_candidates = 17;
+       s.realhns_clusters = 6, s.realhns_top = 0.3;
      }}};
 
 // CCDRec on the graph of MCDRec: with all modules, guided by Q alone, and with the weights counted directly.
@@ -64,6 +71,16 @@ inline constexpr Named denoised_models[] = {
        s.backbone = "MCDRec", s.dropout = 0.3, s.ndi = s.cns = false, s.dgd = "direct", s.dgd_tau = -0.8;
        s.estimator = "transformer", s.timesteps = 6;
      }}};
+
+// A state with something else in it.
+inline void edit_state(const std::string& from, const std::string& to, const std::function<void(TensorFile&)>& edit) {
+  TensorFile file = read_safetensors(from);
+  edit(file);
+  std::vector<TensorView> views;
+  for (const auto& [name, tensor] : file.tensors)
+    views.push_back({name, tensor.dtype, tensor.shape, tensor.bytes.data()});
+  write_safetensors(to, views, file.metadata);
+}
 
 // All that a state holds, tensor by tensor.
 inline std::vector<unsigned char> state_bytes(Trainer& t, const Folder& dir) {

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <functional>
 
 #include "data/error.h"
 #include "data/graph.h"
@@ -111,6 +113,50 @@ TEST(Trainer, ResumedBesideMirrorBatchesAndWithHardNegativesToo) { expect_same_c
 
 // The graph of the epoch is of parameters that are gone.
 TEST(Trainer, ResumedWithALearnedGraphToo) { expect_same_course_when_resumed(lattice_models); }
+
+// Where nothing measures and not every epoch is evaluated, an epoch's start builds what no end before it has built.
+TEST(Trainer, ResumedWithALearnedGraphThatAnEpochsStartBuilt) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  Settings s = trainer_settings(lattice_models[0]);
+  s.eval_step = 2, s.negative_stats = 0;
+  const auto log_to = [](std::vector<double>& to) {
+    return [&to](const EpochReport& r) {
+      EXPECT_EQ(r.evaluated, r.epoch % 2 == 1);
+      EXPECT_TRUE(r.hardness.empty());
+      to.push_back(r.loss);
+      if (r.evaluated) to.push_back(r.valid.at("recall@20"));
+    };
+  };
+  std::vector<double> whole;
+  Trainer unbroken(s, data);
+  TrainHooks log;
+  log.on_epoch = log_to(whole);
+  unbroken.run(log);
+  EXPECT_EQ(whole.size(), 6u + 3u);
+  // nine steps an epoch: before an epoch that an evaluation precedes and before one without, and in the middle of both
+  for (const int stop_after : {9, 13, 18, 21, 44}) {
+    SCOPED_TRACE(stop_after);
+    std::vector<double> parts;
+    int steps = 0;
+    TrainHooks hooks;
+    hooks.on_epoch = log_to(parts);
+    hooks.on_step = [&](int, int64_t, int64_t) { ++steps; };
+    hooks.interrupted = [&] { return steps == stop_after; };
+    {
+      Trainer first(s, data);
+      EXPECT_EQ(first.run(hooks).reason, StopReason::interrupted);
+      first.save_state(dir / "last.safetensors");
+    }
+    Trainer second(s, data);
+    second.load_state(dir / "last.safetensors");
+    hooks.interrupted = nullptr;
+    second.run(hooks);
+    EXPECT_EQ(parts, whole);
+    EXPECT_EQ(state_bytes(second, dir), state_bytes(unbroken, dir));
+  }
+}
+
 // At the third step of epoch 2: the embeddings that its graph was made of are gone.
 TEST(Trainer, ResumedOnADenoisedGraphToo) { expect_same_course_when_resumed(denoised_models, {9, 21}); }
 
@@ -358,12 +404,7 @@ TEST(Trainer, AMetricThatCannotSelectKeepsTheLatestModel) {
   EXPECT_EQ(again.run({}).best_epoch, 5);
   EXPECT_EQ(state_bytes(again, dir), state_bytes(t, dir));
 
-  TensorFile file = read_safetensors(state);
-  EXPECT_EQ(file.metadata.erase("keeps_latest"), 1u);
-  std::vector<TensorView> views;
-  for (const auto& [name, tensor] : file.tensors)
-    views.push_back({name, tensor.dtype, tensor.shape, tensor.bytes.data()});
-  write_safetensors(state, views, file.metadata);
+  edit_state(state, state, [](TensorFile& file) { EXPECT_EQ(file.metadata.erase("keeps_latest"), 1u); });
   Trainer old(s, data);
   old.load_state(state);
   EXPECT_TRUE(note_of(old).ends_with("goes on as it began, with the first epoch as the best")) << note_of(old);
@@ -428,6 +469,116 @@ TEST(Trainer, RefusesAStateOfOtherSettingsOrData) {
   data.checksum = "changed";
   Trainer moved(s, data);
   EXPECT_THROW(moved.load_state(dir / "last.safetensors"), UserError);
+}
+
+// Two settings of LATTICE that decide a run's numbers.
+TEST(Trainer, RefusesAStateOfAnotherLearnedGraphOrRate) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  const Settings s = trainer_settings(lattice_models[0]);
+  {
+    Trainer t(s, data);
+    t.save_state(dir / "last.safetensors");
+  }
+  const auto sentence = [&](void (*set)(Settings&)) -> std::string {
+    Settings other = s;
+    set(other);
+    Trainer t(other, data);
+    try {
+      t.load_state(dir / "last.safetensors");
+    } catch (const UserError& e) { return e.what(); }
+    return "no complaint";
+  };
+  EXPECT_EQ(sentence([](Settings&) {}), "no complaint");
+  const std::string lambda = sentence([](Settings& z) { z.lambda_coeff = 0.25; });
+  EXPECT_NE(lambda.find("lambda_coeff = 0.5 there and 0.25 in this run"), std::string::npos) << lambda;
+  for (const std::string& rate : {sentence([](Settings& z) {
+                                    z.learning_rate_scheduler = {0.9, 3};
+                                  }),
+                                  sentence([](Settings& z) {
+                                    z.learning_rate_scheduler = {0.8, 2};
+                                  })})
+    EXPECT_NE(rate.find("learning_rate_scheduler = "), std::string::npos) << rate;
+}
+
+// What a model keeps of an epoch's start is looked at before anything is taken of a state: numbers that are no items,
+// and arrays without which the rest of the epoch would be another one.
+TEST(Trainer, RefusesAStateWhoseKeptArraysAreDamaged) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  const auto id = [](const std::string& array, int32_t x) {
+    return [=](TensorFile& f) { std::memcpy(f.tensors.at(array).bytes.data() + 4 * 5, &x, 4); };
+  };
+  const auto without = [](const std::string& start) {
+    return [=](TensorFile& f) {
+      EXPECT_GT(std::erase_if(f.tensors, [&](const auto& t) { return t.first.starts_with(start); }), 0u) << start;
+    };
+  };
+  const std::string image = "graph.learned.image.index", text = "graph.learned.text.index", table = "realhns.table";
+  struct Damage {
+    const char* what;
+    const Named& model;
+    std::string named;  // by the sentence
+    std::function<void(TensorFile&)> damage;
+  };
+  const std::vector<Damage> all = {
+      {"an item far beyond the last", lattice_models[0], image, id(image, 2000000000)},
+      {"an item below the first", lattice_models[0], image, id(image, -7)},
+      {"an item behind the last", lattice_models[0], text, id(text, 30)},
+      {"a list that marks nothing", lattice_models[2], text, id(text, -1)},
+      {"no graph", lattice_models[0], "graph.", without("graph.")},
+      {"no lists of a modality", lattice_models[0], image, without(image)},
+      {"no weights", lattice_models[2], "graph.modal_weight", without("graph.modal_weight")},
+      {"a candidate far beyond the last", hard_models[4], table, id(table, 2000000000)},
+      {"a candidate behind the last", hard_models[4], table, id(table, 30)},
+      {"a candidate below none", hard_models[4], table, id(table, -2)},
+      {"no candidates", hard_models[4], table, without(table)},
+      {"nothing of RealHNS", hard_models[4], "realhns.", without("realhns.")},
+      {"no weights of the edges", denoised_models[0], "dgd.edge_weight", without("dgd.edge_weight")}};
+  for (const Damage& d : all) {
+    SCOPED_TRACE(std::string(d.model.name) + ": " + d.what);
+    const Settings s = trainer_settings(d.model);
+    Trainer t(s, data);
+    TrainHooks hooks;
+    hooks.interrupted = [&] { return t.epoch() == 3 && t.next_step() == 3; };
+    t.run(hooks);
+    t.save_state(dir / "good.safetensors");
+    edit_state(dir / "good.safetensors", dir / "bad.safetensors", d.damage);
+    Trainer other(s, data);
+    const std::vector<unsigned char> before = state_bytes(other, dir);
+    try {
+      other.load_state(dir / "bad.safetensors");
+      ADD_FAILURE() << "no complaint";
+      continue;
+    } catch (const UserError& e) {
+      EXPECT_NE(std::string(e.what()).find("tensor '" + d.named), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find(dir / "bad.safetensors"), std::string::npos) << e.what();
+    }
+    EXPECT_TRUE(state_bytes(other, dir) == before) << "something was taken of it";
+    other.load_state(dir / "good.safetensors");
+    EXPECT_EQ(other.next_step(), 3);
+  }
+}
+
+// The last and the first item, and -1, which marks the place of none.
+TEST(Trainer, TakesAStateWhoseCandidatesAreAnyItemOrNone) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  const Settings s = trainer_settings(hard_models[4]);
+  Trainer t(s, data);
+  TrainHooks hooks;
+  hooks.interrupted = [&] { return t.epoch() == 3 && t.next_step() == 3; };
+  t.run(hooks);
+  t.save_state(dir / "good.safetensors");
+  const std::vector<int32_t> ids = {-1, 0, 29};
+  edit_state(dir / "good.safetensors", dir / "other.safetensors", [&](TensorFile& f) {
+    std::memcpy(f.tensors.at("realhns.table").bytes.data(), ids.data(), 4 * ids.size());
+  });
+  Trainer other(s, data);
+  other.load_state(dir / "other.safetensors");
+  const std::vector<int32_t> table = kept_values<int32_t>(other.device(), other.model(), "realhns.table");
+  EXPECT_TRUE(std::equal(ids.begin(), ids.end(), table.begin()));
+  EXPECT_EQ(other.run({}).reason, StopReason::max_epochs);
 }
 
 // Of epochs from 0: lr gamma^(e / epochs), as LATTICE's learning_rate_scheduler [0.96, 50] says.
@@ -523,6 +674,7 @@ Dataset two_blocks(const Folder& dir) {
 TEST(Trainer, EveryModelRecoversPlantedStructure) {
   std::vector<Named> models(std::begin(trainer_models), std::end(trainer_models));
   models.push_back(denoised_models[0]);
+  models.push_back(lattice_models[0]);
   for (const Named& m : models) {
     SCOPED_TRACE(m.name);
     const Folder dir;
