@@ -57,7 +57,8 @@ class Backbone {
   virtual void represent_all() = 0;         // h() of every node, by the whole graph
 
   void parameters(Windows& all) { tables_.parameters(all); }
-  virtual void kept(std::vector<Kept>&) {}
+  virtual void kept(std::vector<Kept>&) {}  // as Model's
+  virtual void restored() {}
   virtual void counts(std::vector<Piece>&) {}  // as Model's
   virtual void figures(std::map<std::string, double>&) const {}
   virtual void give(const Given&) {}

@@ -34,6 +34,7 @@ class Lattice : public Backbone {
   void represent_all() override;
 
   void kept(std::vector<Kept>& all) override { latent_.kept(all); }
+  void restored() override { built_at_ = -1; }
   void counts(std::vector<Piece>& all) override { latent_.counts(all); }
   void figures(std::map<std::string, double>& all) const override { latent_.figures(all); }
   void give(const Given&) override;

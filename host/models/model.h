@@ -133,6 +133,7 @@ class Model {
   virtual void parameters(Windows&) = 0;                              // what is trained
   virtual void constants(Windows&) {}                                 // what could be and is not
   virtual void kept(std::vector<Kept>&) {}                            // state beside them
+  virtual void restored() {}                                          // both have been set to those of a state
   virtual std::vector<std::string> modalities() const { return {}; }  // those whose features it maps
   virtual bool reverses() const { return false; }                     // an epoch ends with a reverse process
 

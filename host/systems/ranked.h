@@ -48,6 +48,7 @@ class Ranked : public Model {
   void parameters(Windows&) override;
   void constants(Windows&) override;
   void kept(std::vector<Kept>&) override;
+  void restored() override { backbone_->restored(); }
   std::vector<std::string> modalities() const override;
   bool reverses() const override { return fusion_ != nullptr; }
 

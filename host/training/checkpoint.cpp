@@ -416,6 +416,7 @@ void Trainer::load_state(const std::string& path) {
     z.device->ops.upload(z.device->ctx, k.device, file.tensors.at(k.name).bytes.data(), k.bytes);
     *k.filled = true;
   }
+  model.model().restored();
   std::vector<double> sums(saved_names.size());
   std::memcpy(sums.data(), losses->second.bytes.data(), losses->second.bytes.size());
   z.partial.clear();

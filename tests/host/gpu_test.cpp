@@ -273,9 +273,10 @@ void expect_replayed_as_direct(const Named& m) {
       // batches of those four that take two epochs; without the sampler, of both with a pool and full ones before.
       // With Mirror Gradient steps 0 and 2 of the four are of another kind than 1 and the last: the full ones of all
       // stages, and 1 of those four.
-      // RealHNS has epochs without a choice before those with one.
+      // RealHNS may have epochs without a choice before those with one.
       // A learned graph has a kind of its own for the first batch of an epoch: one, or in each stage of two epochs.
-      const int64_t of_stages = s.use_mg ? 14 : 10, plain = (s.use_mg ? 3 : 2) * (outline_of(s).bands ? 2 : 1);
+      const int64_t of_stages = s.use_mg ? 14 : 10,
+                    plain = (s.use_mg ? 3 : 2) * (outline_of(s).bands && s.realhns_start > 0 ? 2 : 1);
       const bool searches = outline_of(s).searches, learned = outline_of(s).learned_graph;
       EXPECT_EQ(model.recordings(), (searches                           ? of_stages
                                      : std::string(m.name) == "DMA+NDI" ? 3
