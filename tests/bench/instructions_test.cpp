@@ -97,6 +97,19 @@ TEST(Instructions, WhatGrowsFasterThanTheDataFailsWhateverTheReferenceSays) {
   EXPECT_EQ(wrong(now, of), Sentences());
 }
 
+// Four times for twice the items, and an epoch that is linear but for it.
+TEST(Instructions, ASearchOfAllPairsMayTakeTheSquare) {
+  std::vector<CountedLine> now = {
+      {"LATTICE", "epoch", 100000, 224000}, {"LATTICE", "knn_cosine", 10000, 40000}, {"LATTICE", "bpr", 90000, 184000}};
+  EXPECT_EQ(wrong(now, json::object()), Sentences());
+  now[0].x2 = 230000;
+  ASSERT_EQ(wrong(now, json::object()).size(), 1u);
+  EXPECT_NE(wrong(now, json::object())[0].find("LATTICE, epoch: 2.111 times the instructions"), std::string::npos);
+  now[0].x2 = 224000, now[1].x2 = 43000;
+  ASSERT_EQ(wrong(now, json::object()).size(), 1u);
+  EXPECT_NE(wrong(now, json::object())[0].find("knn_cosine: 4.300 times"), std::string::npos);
+}
+
 TEST(Instructions, CountsOfAnotherToolchainAreShownAndNotJudged) {
   std::vector<CountedLine> now = lines();
   now[1].x2 = 124800;
