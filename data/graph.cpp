@@ -89,7 +89,7 @@ HostCsr user_item_graph(const HostCsr& train) {
   return g;
 }
 
-HostCsr mean_graph(const HostCsr& train) {
+HostCsr mean_graph(const HostCsr& train, bool self_loops) {
   const int64_t U = train.rows, I = train.cols;
   const HostCsr by_item = transpose(train);
   HostCsr g;
@@ -98,10 +98,10 @@ HostCsr mean_graph(const HostCsr& train) {
   const auto row = [&](const HostCsr& half, int64_t r, int64_t self, int64_t col0) {
     const int64_t first = half.row_ptr[size_t(r)], end = half.row_ptr[size_t(r) + 1];
     const auto self_here = [&] { g.col.push_back(int32_t(self)); };
-    if (self < col0) self_here();
+    if (self_loops && self < col0) self_here();
     for (int64_t e = first; e < end; ++e) g.col.push_back(int32_t(col0 + half.col[size_t(e)]));
-    if (self >= col0) self_here();
-    g.val.resize(g.col.size(), float(1.0 / double(end - first + 1)));
+    if (self_loops && self >= col0) self_here();
+    g.val.resize(g.col.size(), float(1.0 / double(end - first + (self_loops ? 1 : 0))));
     g.row_ptr.push_back(int64_t(g.col.size()));
   };
   for (int64_t u = 0; u < U; ++u) row(train, u, u, U);

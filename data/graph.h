@@ -22,8 +22,9 @@ struct HostCsr {
 // pattern, distinct, columns ascending
 HostCsr pairs_by_user(const std::vector<Pair>&, int64_t n_users, int64_t n_items);
 HostCsr user_item_graph(const HostCsr& train);  // A_sym (N,N): (deg+1e-7)^-1/2 both sides, in double, stored float
-// A_rw (N,N): row x has 1/(deg_x + 1) for each neighbour and for x itself; not symmetric, but in its pattern
-HostCsr mean_graph(const HostCsr& train);
+// A_rw (N,N): row x has 1/(deg_x + 1) for each neighbour and for x itself; not symmetric, but in its pattern. Without
+// self loops M_mean: 1/deg_x for each neighbour.
+HostCsr mean_graph(const HostCsr& train, bool self_loops);
 HostCsr transpose(const HostCsr&);
 std::vector<float> edge_weights(const HostCsr& train);  // w_e = 1/sqrt((deg_u+1e-7)(deg_i+1e-7)) in CSR order
 

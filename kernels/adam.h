@@ -32,6 +32,7 @@ struct AdamCoef {
 };  // c1 = lr/(1-b1^t), c2 = 1/sqrt(1-b2^t)
 struct AdamHyper {
   float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;
+  float weight_decay = 0.0f;  // of the dense form alone
 };
 
 // Coefficients of steps 1..n (entry t-1 for step t) on the device, so that a replay can read any of them.

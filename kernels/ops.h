@@ -6,6 +6,7 @@
 #include <functional>
 #include <string>
 
+#include "kernels/activation.h"
 #include "kernels/adam.h"
 #include "kernels/batch.h"
 #include "kernels/bpr.h"
@@ -16,10 +17,12 @@
 #include "kernels/filtered.h"
 #include "kernels/gemm.h"
 #include "kernels/hard.h"
+#include "kernels/infonce.h"
 #include "kernels/init.h"
 #include "kernels/knn.h"
 #include "kernels/latent.h"
 #include "kernels/lists.h"
+#include "kernels/mask.h"
 #include "kernels/normalize.h"
 #include "kernels/project.h"
 #include "kernels/propagate.h"
@@ -28,79 +31,90 @@
 #include "kernels/sample.h"
 #include "kernels/spmm.h"
 #include "kernels/topk.h"
+#include "kernels/unet.h"
+#include "kernels/views.h"
 
 // operation                what it is                                              contract
-#define CCDREC_OPS(X)                                                                                 \
-  X(gemm)                      /* dense product                                        gemm.h */      \
-  X(project)                   /* modality map of listed items                         project.h */   \
-  X(catch_up_project)          /* the same of rows first brought to a step             project.h */   \
-  X(project_backward)          /* its gradients                                        project.h */   \
-  X(project_backward_step)     /* and the listed rows' gradient to their moments       project.h */   \
-  X(adam)                      /* optimiser, dense                                     adam.h */      \
-  X(adam_rows)                 /* optimiser, rows on demand: a gradient                adam.h */      \
-  X(adam_catch_up)             /* listed rows' values to a step                        adam.h */      \
-  X(adam_flush)                /* every row to a step                                  adam.h */      \
-  X(spmm)                      /* sparse product                                       spmm.h */      \
-  X(spmm_rows)                 /* sparse product, listed rows                          spmm.h */      \
-  X(transpose)                 /* rows and columns of a sparse matrix exchanged        spmm.h */      \
-  X(frontier)                  /* rows a propagation touches                           propagate.h */ \
-  X(propagate)                 /* layer-averaged propagation                           propagate.h */ \
-  X(propagate_backward)        /* its gradient                                         propagate.h */ \
-  X(propagate_backward_layers) /* the same where layers have gradients too             propagate.h */ \
-  X(group)                     /* slots of a batch by row                              rows.h */      \
-  X(gather_rows)               /* rows of a table, by slot                             rows.h */      \
-  X(copy_rows)                 /* listed rows of a table                               rows.h */      \
-  X(segment_sum)               /* ordered scatter-add                                  rows.h */      \
-  X(take)                      /* pairs in shuffled order                              batch.h */     \
-  X(offset_ids)                /* items as graph nodes                                 batch.h */     \
-  X(expand_rows)               /* group rows to slots                                  batch.h */     \
-  X(add_rows)                  /* listed rows added                                    batch.h */     \
-  X(split_rows)                /* nodes into users and items                           rows.h */      \
-  X(merge_rows)                /* union of two lists                                   rows.h */      \
-  X(fill_zero)                 /* a matrix of zeros                                    rows.h */      \
-  X(zero_rows)                 /* listed rows to zero                                  rows.h */      \
-  X(normalize_rows)            /* rows of length 1                                     normalize.h */ \
-  X(normalize_rows_backward)   /* its gradient                                         normalize.h */ \
-  X(bpr)                       /* ranking loss with gradient                           bpr.h */       \
-  X(norm_reg)                  /* norm regulariser with gradient                       bpr.h */       \
-  X(square_reg)                /* squared regulariser with gradient                    bpr.h */       \
-  X(draw_timesteps)            /* diffusion steps of a batch                           diffusion.h */ \
-  X(draw_normals)              /* addressed noise                                      diffusion.h */ \
-  X(diffuse)                   /* forward process                                      diffusion.h */ \
-  X(diffuse_backward)          /* its gradient                                         diffusion.h */ \
-  X(fuse)                      /* fused item rows                                      diffusion.h */ \
-  X(align)                     /* L_dm, backward of fusion                             diffusion.h */ \
-  X(estimator_forward)         /* f_theta                                              estimator.h */ \
-  X(estimator_backward)        /* its gradients                                        estimator.h */ \
-  X(reverse_process)           /* all items from noise to e_0, four pools              estimator.h */ \
-  X(encoder_forward)           /* f_theta as a Transformer encoder                     encoder.h */   \
-  X(encoder_backward)          /* its gradients                                        encoder.h */   \
-  X(encoder_reverse)           /* the reverse process with it                          encoder.h */   \
-  X(shuffle)                   /* order of an epoch                                    sample.h */    \
-  X(negatives)                 /* uniform negatives                                    sample.h */    \
-  X(unseen_items)              /* uniform items the user lacks                         sample.h */    \
-  X(prune)                     /* degree-sensitive edge pruning                        sample.h */    \
-  X(edge_cosines)              /* edges weighed by their ends' likeness                denoise.h */   \
-  X(prune_weighted)            /* pruning by weighted degrees                          denoise.h */   \
-  X(candidates)                /* candidate set of a batch                             sample.h */    \
-  X(similar_negative)          /* curricular negatives                                 sample.h */    \
-  X(hardest_negative)          /* best-scored of drawn items: DNS, MixGCF              hard.h */      \
-  X(draw_mixing)               /* MixGCF's coefficients                                hard.h */      \
-  X(mixed_bpr)                 /* MixGCF's ranking loss with gradient                  hard.h */      \
-  X(popular_negatives)         /* negatives by popularity                              hard.h */      \
-  X(negative_ranks)            /* how hard a negative was                              hard.h */      \
-  X(pick_columns)              /* RealHNS: a table of candidates                       filtered.h */  \
-  X(cohesion)                  /* how close the items of a cluster are                 filtered.h */  \
-  X(filtered_negative)         /* RealHNS's choice                                     filtered.h */  \
-  X(score_topk)                /* full ranking                                         topk.h */      \
-  X(knn_cosine)                /* item-item neighbours                                 knn.h */       \
-  X(list_dots)                 /* dot products with listed rows                        lists.h */     \
-  X(list_spread)               /* their gradient                                       lists.h */     \
-  X(softmax_weights)           /* modalities' weights                                  latent.h */    \
-  X(softmax_weights_backward)  /* their gradient                                       latent.h */    \
-  X(latent_graph)              /* LATTICE's item graph                                 latent.h */    \
-  X(latent_graph_backward)     /* its gradient                                         latent.h */    \
-  X(init_uniform)              /* initialiser                                          init.h */      \
+#define CCDREC_OPS(X)                                                                                  \
+  X(gemm)                      /* dense product                                        gemm.h */       \
+  X(project)                   /* modality map of listed items                         project.h */    \
+  X(catch_up_project)          /* the same of rows first brought to a step             project.h */    \
+  X(project_backward)          /* its gradients                                        project.h */    \
+  X(project_backward_step)     /* and the listed rows' gradient to their moments       project.h */    \
+  X(adam)                      /* optimiser, dense                                     adam.h */       \
+  X(adam_rows)                 /* optimiser, rows on demand: a gradient                adam.h */       \
+  X(adam_catch_up)             /* listed rows' values to a step                        adam.h */       \
+  X(adam_flush)                /* every row to a step                                  adam.h */       \
+  X(spmm)                      /* sparse product                                       spmm.h */       \
+  X(spmm_rows)                 /* sparse product, listed rows                          spmm.h */       \
+  X(transpose)                 /* rows and columns of a sparse matrix exchanged        spmm.h */       \
+  X(frontier)                  /* rows a propagation touches                           propagate.h */  \
+  X(propagate)                 /* layer-averaged propagation                           propagate.h */  \
+  X(propagate_backward)        /* its gradient                                         propagate.h */  \
+  X(propagate_backward_layers) /* the same where layers have gradients too             propagate.h */  \
+  X(group)                     /* slots of a batch by row                              rows.h */       \
+  X(gather_rows)               /* rows of a table, by slot                             rows.h */       \
+  X(copy_rows)                 /* listed rows of a table                               rows.h */       \
+  X(segment_sum)               /* ordered scatter-add                                  rows.h */       \
+  X(take)                      /* pairs in shuffled order                              batch.h */      \
+  X(offset_ids)                /* items as graph nodes                                 batch.h */      \
+  X(expand_rows)               /* group rows to slots                                  batch.h */      \
+  X(add_rows)                  /* listed rows added                                    batch.h */      \
+  X(split_rows)                /* nodes into users and items                           rows.h */       \
+  X(merge_rows)                /* union of two lists                                   rows.h */       \
+  X(fill_zero)                 /* a matrix of zeros                                    rows.h */       \
+  X(zero_rows)                 /* listed rows to zero                                  rows.h */       \
+  X(normalize_rows)            /* rows of length 1                                     normalize.h */  \
+  X(normalize_rows_backward)   /* its gradient                                         normalize.h */  \
+  X(leaky_relu)                /* activation                                           activation.h */ \
+  X(leaky_relu_backward)       /* its gradient                                         activation.h */ \
+  X(bpr)                       /* ranking loss with gradient                           bpr.h */        \
+  X(norm_reg)                  /* norm regulariser with gradient                       bpr.h */        \
+  X(square_reg)                /* squared regulariser with gradient                    bpr.h */        \
+  X(cosine_loss)               /* likeness to masked constants, with gradient          views.h */      \
+  X(frobenius_reg)             /* norm of a table, with gradient                       views.h */      \
+  X(infonce)                   /* in-batch contrast with gradient                      infonce.h */    \
+  X(draw_timesteps)            /* diffusion steps of a batch                           diffusion.h */  \
+  X(draw_normals)              /* addressed noise                                      diffusion.h */  \
+  X(draw_masks)                /* dropout masks                                        mask.h */       \
+  X(diffuse)                   /* forward process                                      diffusion.h */  \
+  X(diffuse_backward)          /* its gradient                                         diffusion.h */  \
+  X(fuse)                      /* fused item rows                                      diffusion.h */  \
+  X(align)                     /* L_dm, backward of fusion                             diffusion.h */  \
+  X(estimator_forward)         /* f_theta                                              estimator.h */  \
+  X(estimator_backward)        /* its gradients                                        estimator.h */  \
+  X(reverse_process)           /* all items from noise to e_0, four pools              estimator.h */  \
+  X(encoder_forward)           /* f_theta as a Transformer encoder                     encoder.h */    \
+  X(encoder_backward)          /* its gradients                                        encoder.h */    \
+  X(encoder_reverse)           /* the reverse process with it                          encoder.h */    \
+  X(unet_forward)              /* f_theta as a U-Net                                   unet.h */       \
+  X(unet_backward)             /* its gradients                                        unet.h */       \
+  X(unet_reverse)              /* the reverse process with it                          unet.h */       \
+  X(shuffle)                   /* order of an epoch                                    sample.h */     \
+  X(negatives)                 /* uniform negatives                                    sample.h */     \
+  X(unseen_items)              /* uniform items the user lacks                         sample.h */     \
+  X(prune)                     /* degree-sensitive edge pruning                        sample.h */     \
+  X(edge_cosines)              /* edges weighed by their ends' likeness                denoise.h */    \
+  X(prune_weighted)            /* pruning by weighted degrees                          denoise.h */    \
+  X(candidates)                /* candidate set of a batch                             sample.h */     \
+  X(similar_negative)          /* curricular negatives                                 sample.h */     \
+  X(hardest_negative)          /* best-scored of drawn items: DNS, MixGCF              hard.h */       \
+  X(draw_mixing)               /* MixGCF's coefficients                                hard.h */       \
+  X(mixed_bpr)                 /* MixGCF's ranking loss with gradient                  hard.h */       \
+  X(popular_negatives)         /* negatives by popularity                              hard.h */       \
+  X(negative_ranks)            /* how hard a negative was                              hard.h */       \
+  X(pick_columns)              /* RealHNS: a table of candidates                       filtered.h */   \
+  X(cohesion)                  /* how close the items of a cluster are                 filtered.h */   \
+  X(filtered_negative)         /* RealHNS's choice                                     filtered.h */   \
+  X(score_topk)                /* full ranking                                         topk.h */       \
+  X(knn_cosine)                /* item-item neighbours                                 knn.h */        \
+  X(list_dots)                 /* dot products with listed rows                        lists.h */      \
+  X(list_spread)               /* their gradient                                       lists.h */      \
+  X(softmax_weights)           /* modalities' weights                                  latent.h */     \
+  X(softmax_weights_backward)  /* their gradient                                       latent.h */     \
+  X(latent_graph)              /* LATTICE's item graph                                 latent.h */     \
+  X(latent_graph_backward)     /* its gradient                                         latent.h */     \
+  X(init_uniform)              /* initialiser                                          init.h */       \
   X(init_normal)               /* initialiser                                          init.h */
 
 // Scratch memory of the operations that take more of it than a few KB: NAME_scratch(plan, sizes) notes what NAME will
@@ -116,6 +130,10 @@
   X(reverse_process_scratch)       \
   X(encoder_scratch)               \
   X(encoder_reverse_scratch)       \
+  X(unet_scratch)                  \
+  X(unet_reverse_scratch)          \
+  X(frobenius_reg_scratch)         \
+  X(infonce_scratch)               \
   X(shuffle_scratch)               \
   X(prune_scratch)                 \
   X(edge_cosines_scratch)          \

@@ -33,13 +33,14 @@ struct Settings {
   int train_batch_size = 2048;
   int epochs = 1000;
   int stopping_step = 20;
-  int n_neg = 1;  // random negatives per row
+  int n_neg = 1;  // random negatives per row; 0 with a model that learns from none
   // Mirror Gradient (spec baselines 10): every beta-th batch is stepped twice, with alpha1 and -alpha2 times the
   // gradient.
   bool use_mg = false;
   double alpha1 = 1.0, alpha2 = 0.2;
   int beta = 3;
   double reg_weight = 0.0;     // of a regulariser or a term that the model decides
+  double weight_decay = 0.0;   // SLMRec: added to every gradient, times the parameter
   bool train_features = true;  // raw features are parameters (as published)
   int eval_step = 1;           // evaluate every n epochs; a run that ends before the first time is evaluated at its end
   std::vector<int> topk = {5, 10, 20, 50};
@@ -71,6 +72,16 @@ struct Settings {
   double dgd_tau = 0.3;            // tau of a = 1 + tau cos
   std::string graph_cache;         // folder for kNN lists; "" = none
 
+  // BM3: weight of the modalities' terms; `dropout` above is the share of a target's values that is masked
+  double cl_weight = 2.0;
+  // SLMRec: temperatures of the main and of the aligning contrasts, weight of the latter
+  double temp = 0.2, ssl_temp = 0.1, ssl_alpha = 0.01;
+  int mmgcn_latent = 256;  // MMGCN: width that a modality of more than 1,024 columns is mapped to first
+
+  // MCDRec
+  bool mrd = true;            // the diffusion module
+  double unet_dropout = 0.1;  // of its U-Net
+
   // CCDRec
   bool dma = true, ndi = true, cns = true;  // the three modules
   double lambda = 1.0;                      // weight of L_dm                    (key: lambda_dm)
@@ -88,8 +99,9 @@ struct Settings {
   double candidate_ratio = 0.1;  // C = max(1, floor(ratio I))
   double kappa = 0.1;            // k = max(1, floor(kappa C))
   bool cns_cosine = false;
-  std::string ndi_negative = "pool";              // DMA+NDI without CNS: pool (the row stands for h_c) | index
-  std::string estimator = "attention";            // attention (reference) | transformer (full pre-norm encoder)
+  std::string ndi_negative = "pool";  // DMA+NDI without CNS: pool (the row stands for h_c) | index
+  // attention (reference) | transformer (full pre-norm encoder) | unet (MCDRec's)
+  std::string estimator = "attention";
   int estimator_layers = 1, estimator_heads = 4;  // of the transformer
 
   // checkpoints

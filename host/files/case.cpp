@@ -25,6 +25,8 @@ nlohmann::json step_settings(const Settings& s, int epoch) {
                                      "estimator",   "noise_schedule"};
   std::vector<std::string> keys(std::begin(read), std::end(read));
   if (s.estimator == "transformer") keys.insert(keys.end(), {"estimator_layers", "estimator_heads"});
+  if (s.estimator == "unet") keys.push_back("unet_dropout");
+  keys.insert(keys.end(), {"cl_weight", "temp", "ssl_temp", "ssl_alpha", "weight_decay", "mmgcn_latent", "mrd"});
   if (s.sampler != "none") keys.push_back("sampler");
   if (s.noise_prediction_form) keys.push_back("noise_prediction_form");
   if (s.precision != "fp32") keys.push_back("precision");

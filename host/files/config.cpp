@@ -331,6 +331,7 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
     config.origin[m.key] = origin;
   };
   for (const KeyMeaning& m : find_system(model)->keys) take_default(m, model);
+  if (!find_system(model)->concerned_by(kRanking)) config.settings.n_neg = config.settings.negative_stats = 0;
   GivenKeys given = collect(layers, model);
   if (const std::string note = note_of_other_names(given); !note.empty()) config.notes.push_back(note);
 

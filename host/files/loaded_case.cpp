@@ -56,7 +56,7 @@ class GraphsOfCase : public GraphSource {
       c_.fail("'graph.user_item' is not symmetric; give every edge in both directions with the same value");
     return a;
   }
-  HostCsr user_item_mean() override {
+  HostCsr user_item_mean(bool) override {
     const int64_t n = train.rows + train.cols;
     if (!reads_) return empty(n);
     HostCsr a = c_.sparse("graph.user_item", n);
@@ -104,10 +104,14 @@ std::vector<std::string> known_arrays(const std::vector<std::string>& modalities
                                     "diffusion.t",
                                     "diffusion.noise",
                                     "noise.start",
-                                    "noise.steps"};
+                                    "noise.steps",
+                                    "mask.unet",
+                                    "mask.users",
+                                    "mask.items"};
   for (const std::string& m : modalities)
     for (const char* end : {"learned.{}.index", "learned.{}.value", "frozen.{}.index", "frozen.{}.value"})
       known.push_back("graph." + fmt::format(fmt::runtime(end), m));
+  for (const std::string& m : modalities) known.push_back("mask." + m);
   known.push_back("graph.modal_weight");
   std::vector<std::string> parameters = {"user_embedding.weight", "item_id_embedding.weight", "estimator.w_q.weight",
                                          "estimator.w_k.weight", "estimator.w_v.weight"};
@@ -123,9 +127,18 @@ std::vector<std::string> known_arrays(const std::vector<std::string>& modalities
 
 LoadedCase::LoadedCase(const CaseFile& file, const std::string& device, int threads, Of what)
     : c(file), named(file.modalities()), t(file.t()) {
-  const Extents q = c.shape("param.item_id_embedding.weight", {kAny, kAny});
-  I = q[0], d = q[1];
-  if (what == Of::step) U = c.shape("param.user_embedding.weight", {kAny, d})[0];
+  if (c.has("param.id_embedding")) {  // MMGCN: nodes together, and a table of users for each modality
+    const Extents nodes = c.shape("param.id_embedding", {kAny, kAny});
+    d = nodes[1];
+    if (named.empty()) c.fail("the metadata 'modalities' names none; write them as [\"image\", \"text\"]");
+    U = c.shape("param." + named[0] + ".preference", {kAny, kAny})[0];
+    I = nodes[0] - U;
+    if (I < 1) c.fail("'param.id_embedding' has no rows behind those of the users; give users and items");
+  } else {
+    const Extents q = c.shape("param.item_id_embedding.weight", {kAny, kAny});
+    I = q[0], d = q[1];
+    if (what == Of::step) U = c.shape("param.user_embedding.weight", {kAny, d})[0];
+  }
   s = settings_of(c, d, t, device, threads);
   const Outline outline = outline_of(s);
   if (what == Of::reverse && !outline.diffusion)
@@ -138,7 +151,7 @@ LoadedCase::LoadedCase(const CaseFile& file, const std::string& device, int thre
   const Windows all = windows(*model);
   const std::vector<std::string> known = known_arrays(named, all);
   if (what == Of::step)
-    c.check_names({"param.", "adam.", "graph.", "batch.", "hard.", "diffusion."}, known);
+    c.check_names({"param.", "adam.", "graph.", "batch.", "hard.", "diffusion.", "mask."}, known);
   else
     c.check_names({"param.", "noise."}, known);
   for (const Window& w : all)

@@ -185,7 +185,7 @@ void Recorder::epoch(const EpochReport& report) {
   const int64_t n = int64_t(now_.users.size()), steps = report.steps, items = int64_t(now_.items.size());
   out_.indices(at + "users", {n}, std::move(now_.users));
   out_.indices(at + "positives", {n}, std::move(now_.positives));
-  out_.indices(at + "negatives", {s_.n_neg, n}, joined(now_.negatives));
+  if (s_.n_neg > 0) out_.indices(at + "negatives", {s_.n_neg, n}, joined(now_.negatives));
   add_draws(at, now_.draws);
   if (now_.second.passes > 0) add_draws(at + "pass1.", now_.second);
   if (items) {

@@ -32,7 +32,7 @@ GraphsOfData::GraphsOfData(Device& dev, const Settings& s, const Dataset& data, 
 
 HostCsr GraphsOfData::user_item() { return user_item_graph(train); }
 
-HostCsr GraphsOfData::user_item_mean() { return mean_graph(train); }
+HostCsr GraphsOfData::user_item_mean(bool self_loops) { return mean_graph(train, self_loops); }
 
 std::vector<int32_t> GraphsOfData::neighbours(const Feature& f, bool centre) {
   const Range range(dev_, RangeId::knn);

@@ -21,7 +21,7 @@ class GraphSource {
   explicit GraphSource(const Dataset& data) : train(pairs_by_user(data.train, data.n_users, data.n_items)) {}
   virtual ~GraphSource() = default;
   virtual HostCsr user_item() = 0;       // (N,N), symmetric
-  virtual HostCsr user_item_mean() = 0;  // (N,N), with self loops: mean_graph (data/graph.h)
+  virtual HostCsr user_item_mean(bool self_loops) = 0;  // (N,N): mean_graph (data/graph.h)
   virtual HostCsr items() = 0;           // S (I,I)
   // O_m of LATTICE, from the raw features of a modality (spec baselines 8.2)
   virtual NeighbourLists frozen(size_t modality) = 0;
@@ -32,7 +32,7 @@ class GraphsOfData : public GraphSource {
  public:
   GraphsOfData(Device&, const Settings&, const Dataset&, std::vector<std::string>& notes);
   HostCsr user_item() override;
-  HostCsr user_item_mean() override;
+  HostCsr user_item_mean(bool self_loops) override;
   HostCsr items() override;  // S = sum_m weight[m] K_m of the k nearest neighbours in each modality
   // The cosines of the k nearest neighbours, c_i their sum: lap(K)_ij = K_ij / sqrt(c_i c_j), 0 where either is not > 0
   NeighbourLists frozen(size_t modality) override;

@@ -6,6 +6,8 @@
 namespace ccdrec {
 
 struct Outline {
+  bool ranks = true;  // a ranked system (systems/ranked.h); otherwise what follows is for checks alone
+
   // the backbone
   int layers = 0;               // of the user-item propagation
   bool propagates = false;      // H is an array of its own

@@ -288,7 +288,7 @@ KeyTable build_table() {
   t.choice("spmm", &Settings::spmm, {"auto", "own", "cusparse"},
            "a GPU's sparse products of whole graphs, in evaluation: own kernels or cuSPARSE; auto: a fixed rule, at "
            "present own")
-      .concerns = kUserItemGraph;
+      .concerns = kUserItemGraph | kMessages;
   ConfigKey& device = t.choice("device", &Settings::device, {"auto", "cpu", "cuda"}, "where operations run (--device)");
   device.resumable = true;
   device.set = [choose = device.set](Settings& s, const ConfigValue& v) {
@@ -353,9 +353,19 @@ KeyTable build_table() {
   t.integer("epochs", &Settings::epochs, 1, kIntMax, "at most so many").resumable = true;
   t.integer("stopping_step", &Settings::stopping_step, 0, kIntMax,
             "stop when the evaluations without improvement exceed it (20: at the 21st)");
-  t.integer("n_neg", &Settings::n_neg, 1, 1024, "random negatives per row; the loss is their mean");
+  t.integer("n_neg", &Settings::n_neg, 1, 1024, "random negatives per row; the loss is their mean").concerns = kRanking;
   t.real("reg_weight", &Settings::reg_weight, {0, kInf, false, true},
-         "weight of the regulariser; which one, the model decides (--help-keys -m MODEL)");
+         "weight of the regulariser; which one, the model decides (--help-keys -m MODEL)")
+      .concerns = kRanking | kViews;
+  ConfigKey& decay = t.real("weight_decay", &Settings::weight_decay, {0, kInf, false, true},
+                            "times a parameter, added to its gradient; with SLMRec alone");
+  decay.concerns = kContrast, decay.written_if_idle = false;
+  decay.set = [take = decay.set](Settings& s, const ConfigValue& v) {
+    if (v.is_null) return void(s.weight_decay = 0);
+    take(s, v);
+    if (s.weight_decay != 0 && !find_system(s.model)->concerned_by(kContrast))
+      v.fail(fmt::format("0: {} is trained without weight decay", s.model));
+  };
   const size_t mirror = t.keys.size();
   t.flag(
       "use_mg", &Settings::use_mg,
@@ -367,7 +377,7 @@ KeyTable build_table() {
             "Mirror Gradient: batches 0, beta, 2 beta, .. of an epoch have two passes");
   for (size_t i = mirror; i < t.keys.size(); ++i) t.keys[i].written_if_idle = false;
   t.flag("train_features", &Settings::train_features, "raw features are parameters, as in the published runs")
-      .concerns = kFeatures;
+      .concerns = kItemGraph | kViews;
   t.integer("eval_step", &Settings::eval_step, 1, kIntMax,
             "evaluate every n epochs; a run that ends before the first time is evaluated at its end");
   ConfigKey& topk = t.add("topk", "list", "integers >= 1",
@@ -401,20 +411,20 @@ KeyTable build_table() {
 
   t.group = "graphs";
   t.integer("n_ui_layers", &Settings::n_ui_layers, 0, kMaxLayers,
-            "layers of the user-item graph (n_layers with LightGCN)")
+            "layers of the user-item graph (n_layers with LightGCN and BM3, layer_num with SLMRec)")
       .concerns = kUserItemGraph;
   t.integer("n_mm_layers", &Settings::n_mm_layers, 1, kMaxLayers,
             "layers of the item-item graph (n_layers with LATTICE)")
-      .concerns = kFeatures;
-  t.integer("knn_k", &Settings::knn_k, 1, kIntMax, "neighbours of an item in each modality").concerns = kFeatures;
-  t.flag("knn_center", &Settings::knn_center, "subtract column means before the cosine").concerns = kFeatures;
+      .concerns = kItemGraph;
+  t.integer("knn_k", &Settings::knn_k, 1, kIntMax, "neighbours of an item in each modality").concerns = kItemGraph;
+  t.flag("knn_center", &Settings::knn_center, "subtract column means before the cosine").concerns = kItemGraph;
   t.real("mm_image_weight", &Settings::mm_image_weight, {0, 1},
          "a of S = a S_first + (1-a) S_second, with two modalities; first: image where there is one, else by file name")
-      .concerns = kFeatures;
+      .concerns = kItemGraph;
   ConfigKey& weights =
       t.add("mm_weights", "list", "numbers >= 0 that sum to 1",
             "one weight per modality, in the order of the data; overrides mm_image_weight; empty: not used");
-  weights.concerns = kFeatures;
+  weights.concerns = kItemGraph;
   weights.set = [](Settings& s, const ConfigValue& v) {
     std::vector<double> w;
     double sum = 0;
@@ -430,17 +440,17 @@ KeyTable build_table() {
   frozen.concerns = kLearnedGraph, frozen.written_if_idle = false;
   t.real("dropout", &Settings::dropout, {0, 1, false, true},
          "share of the user-item edges pruned, drawn anew each epoch")
-      .concerns = kFeatures;
+      .concerns = kItemGraph | kViews;
   const size_t denoised = t.keys.size();
   t.choice("dgd", &Settings::dgd, {"on", "off", "direct"},
            "the backbone MCDRec: edges weighed by the last reverse process (before the first, and without dma and ndi: "
            "by the "
            "item table) before they are pruned; direct: each by its own weight too; off: as FREEDOM");
   t.real("dgd_tau", &Settings::dgd_tau, {-1, 1, true, true}, "tau of an edge's weight 1 + tau cos(user, item)");
-  for (size_t i = denoised; i < t.keys.size(); ++i) t.keys[i].concerns = kModules, t.keys[i].written_if_idle = false;
+  for (size_t i = denoised; i < t.keys.size(); ++i) t.keys[i].concerns = kDiffusion, t.keys[i].written_if_idle = false;
   ConfigKey& cache =
       t.text("graph_cache", &Settings::graph_cache, true, "folder that keeps kNN lists between runs; empty: none");
-  cache.concerns = kFeatures, cache.resumable = true;
+  cache.concerns = kItemGraph, cache.resumable = true;
 
   t.group = "negatives";
   const size_t hard = t.keys.size();
@@ -471,6 +481,25 @@ KeyTable build_table() {
   t.keys.back().resumable = true;  // no number of the training depends on it
   for (size_t i = hard; i < t.keys.size(); ++i) t.keys[i].concerns = kRanking, t.keys[i].written_if_idle = false;
 
+  t.group = "BM3, SLMRec, MMGCN, MCDRec";
+  const size_t others = t.keys.size();
+  t.real("cl_weight", &Settings::cl_weight, {0, kInf, false, true}, "BM3: weight of the modalities' terms").concerns =
+      kViews;
+  t.real("temp", &Settings::temp, {0, kInf, true, true}, "SLMRec: temperature of the contrast of users and items")
+      .concerns = kContrast;
+  t.real("ssl_temp", &Settings::ssl_temp, {0, kInf, true, true}, "SLMRec: temperature of the contrasts of modalities")
+      .concerns = kContrast;
+  t.real("ssl_alpha", &Settings::ssl_alpha, {0, kInf, false, true}, "SLMRec: weight of the contrasts of modalities")
+      .concerns = kContrast;
+  t.integer("mmgcn_latent", &Settings::mmgcn_latent, 1, 65536,
+            "MMGCN: width that a modality of more than 1,024 columns is mapped to first")
+      .concerns = kMessages;
+  t.flag("mrd", &Settings::mrd, "MCDRec: the diffusion of items; off: DGD alone, by the item table").concerns = kMrd;
+  t.real("unet_dropout", &Settings::unet_dropout, {0, 1, false, true},
+         "share of the values that each block of the U-Net drops in training")
+      .concerns = kDiffusion;
+  for (size_t i = others; i < t.keys.size(); ++i) t.keys[i].written_if_idle = false;
+
   t.group = "CCDRec";
   const size_t first = t.keys.size();
   t.flag("dma", &Settings::dma, "diffusion-controlled multimodal aligning: fusion and L_dm");
@@ -496,12 +525,16 @@ KeyTable build_table() {
   t.flag("cns_cosine", &Settings::cns_cosine, "cosine instead of the dot product as similarity");
   t.choice("ndi_negative", &Settings::ndi_negative, {"pool", "index"},
            "NDI without CNS: the pool row stands for the negative, or only its index is used");
-  t.choice("estimator", &Settings::estimator, {"attention", "transformer"}, "form of f_theta");
+  t.choice("estimator", &Settings::estimator, {"attention", "transformer", "unet"}, "form of f_theta");
   t.integer("estimator_layers", &Settings::estimator_layers, 1, kMaxEncoderLayers,
             "layers of the transformer estimator");
   t.integer("estimator_heads", &Settings::estimator_heads, 1, kMaxEncoderHeads,
             "heads of the transformer estimator; divides embedding_size");
   for (size_t i = first; i < t.keys.size(); ++i) t.keys[i].concerns = kModules;
+  for (ConfigKey& k : t.keys)
+    for (const char* of_diffusion : {"lambda_dm", "timesteps", "noise_schedule", "noise_prediction_form",
+                                     "mirrored_timesteps", "mu", "estimator", "estimator_layers", "estimator_heads"})
+      if (k.name == of_diffusion) k.concerns = kDiffusion;
 
   t.group = "checkpoints";
   t.flag("save_best", &Settings::save_best,
@@ -546,7 +579,6 @@ const std::vector<AcceptedKey> kAccepted = {
     {"use_full_sampling", "false", "negatives are drawn"},
     {"use_raw_features", nullptr, "the model decides whether features are read"},
     {"learner", "adam", "the optimiser is Adam"},
-    {"weight_decay", "0|", "there is no weight decay"},
     {"clip_grad_norm", "|none|null", "gradients are not clipped"},
     {"valid_metric_bigger", "true", "a larger metric is better"},
     {"eval_type", nullptr, "every item is ranked for every user"},
@@ -580,6 +612,7 @@ const std::vector<KeyAlias> kAliases = {
     {"batch_size", "train_batch_size"},
     {"recdim", "embedding_size"},
     {"n_layers", "n_ui_layers"},
+    {"layer_num", "n_ui_layers"},
 };
 
 }  // namespace

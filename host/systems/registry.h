@@ -8,6 +8,7 @@
 
 #include "host/models/model.h"
 #include "host/models/outline.h"
+#include "host/models/planner.h"
 
 namespace ccdrec {
 
@@ -19,6 +20,12 @@ enum Concern : unsigned {
   kRanking = 4,        // it learns from pairs of a positive and a negative
   kModules = 8,        // DMA, NDI, CNS
   kLearnedGraph = 16,  // its item graph, or that of a backbone it can have, is learned
+  kItemGraph = 32,     // it has an item graph, and trains features
+  kDiffusion = 64,     // it has an estimator of denoised items
+  kMrd = 128,          // MCDRec's module
+  kViews = 256,        // two views of a pair, one of them masked: BM3
+  kContrast = 512,     // in-batch contrasts: SLMRec
+  kMessages = 1024,    // a graph network on each modality: MMGCN
 };
 
 struct KeyMeaning {  // of a key for one system
@@ -36,6 +43,7 @@ struct System {
   bool wraps;                       // it is put on the backbone that the settings name
   std::unique_ptr<Model> (*make)(const Setup&);
   Outline (*outline)(const Settings&);
+  void (*plan)(Planner&) = nullptr;  // of a model of its own kind; null: by the outline
 
   bool concerned_by(unsigned concerns) const { return concerns == kEverySystem || (concerns & has); }
   const KeyMeaning* meaning(const std::string& key) const;  // null: the table's

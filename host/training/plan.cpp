@@ -4,6 +4,7 @@
 
 #include "host/ccdrec/cns.h"
 #include "host/ccdrec/denoiser.h"
+#include "host/models/planner.h"
 #include "host/samplers/realhns.h"
 #include "host/systems/registry.h"
 #include "host/training/hardness.h"
@@ -53,10 +54,19 @@ struct Sizes {
   int64_t k, evaluated, ranked;  // items of a list; users of an evaluation, of one batch of it
 };
 
+// Of a model that plans for itself.
+Planner planned(const System& system, ScratchPlan& scratch, const Ops& ops, const Sizes& z, const Settings& s,
+                const Dataset& data) {
+  Planner p{s, data, ops, scratch, z.on_gpu, z.U, z.I, z.N, z.d, z.E, z.B};
+  system.plan(p);
+  return p;
+}
+
 // The most that any operation asks for, slot by slot.
 ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, const Dataset& data) {
   ScratchPlan p;
   p.threads = threads_of(s.threads);
+  if (const System& system = *find_system(s.model); system.plan) planned(system, p, ops, z, s, data);
   const Outline& o = z.o;
   const bool encoder = s.estimator == "transformer";
   const int M = int(z.M);
@@ -85,7 +95,7 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
   if (o.prune > 0 && !o.denoises) ops.prune_scratch(p, z.E, z.kept_edges, z.N);
   if (o.denoises) ops.edge_cosines_scratch(p, z.N), ops.prune_weighted_scratch(p, z.E, z.kept_edges, z.N);
   if (o.item_layers && !o.start_room) ops.merge_rows_scratch(p, 2 * z.I);
-  ops.group_scratch(p, z.B * (2 + s.n_neg + (o.hard ? 1 : 0)));
+  if (o.ranks) ops.group_scratch(p, z.B * (2 + s.n_neg + (o.hard ? 1 : 0)));
   if (o.maps_items)
     for (const Feature& f : data.features) {
       ops.project_scratch(p, rows, f.matrix.cols(), z.d, true);
@@ -118,32 +128,18 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
   return p;
 }
 
-}  // namespace
-
-size_t MemoryPlan::total() const {
-  size_t sum = 0;
-  for (const PlanLine& l : lines) sum += l.bytes;
-  return sum;
-}
-
-ScratchPlan Trainer::scratch(const Settings& s, const Dataset& data) {
-  const Sizes z(s, data);
-  return scratch_plan(z.on_gpu ? *gpu_ops() : cpu_ops(), z, s, data);
-}
-
-MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
-  check_settings(s, data);
-  const Sizes z(s, data);
+// Arrays of a ranked system, by its outline.
+void outline_lines(const Sizes& z, const Settings& s, const Dataset& data,
+                   const std::function<void(const char*, int64_t)>& line) {
   const Outline& o = z.o;
   const int64_t U = z.U, I = z.I, N = z.N, d = z.d, E = z.E, B = z.B, M = z.M, item_slots = z.item_slots, L = o.layers;
-  const Ops& ops = z.on_gpu ? *gpu_ops() : cpu_ops();
   int64_t features = 0, dense = o.estimator;
   if (o.projects)
     for (const Feature& f : data.features) features += I * f.matrix.cols(), dense += f.matrix.cols() * d + d;
   const int64_t starts = o.start_room ? I : 0;  // rows between P and Q
   // h, its gradient where no layer's memory is it; layers
   int64_t propagated = (!o.propagates ? 0 : L > 0 ? 1 : 2) + L;
-  const auto csr = [](int64_t rows, int64_t nnz) { return 8 * (rows + 1) + 8 * nnz; };
+  const auto csr = Planner::csr;
   int64_t graphs = csr(U, E);
   if (L > 0) graphs += o.learned_graph ? 2 * csr(N, 2 * E + N) : csr(N, 2 * E);
   if (o.prune > 0) graphs += csr(N, 2 * z.kept_edges) + 12 * E;
@@ -181,10 +177,6 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
   // gradients of the layers, and H's beside them
   if (tables) propagated += o.propagates ? (L > 0 ? 1 : 0) + tables : 1;
   if (tables && o.item_layers) items += 1;
-  MemoryPlan p;
-  const auto line = [&](const char* what, int64_t floats) {
-    p.lines.push_back({what, size_t(std::max<int64_t>(0, floats)) * 4});
-  };
   line("user and item tables with gradient and optimiser state", 4 * N * d + 2 * N + starts * (4 * d + 2));
   line("propagated tables", propagated * N * d);
   if (dense) line("dense parameters with gradient and optimiser state", 4 * dense);
@@ -192,7 +184,7 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
     line(s.train_features ? "features with optimiser state" : "features",
          features * (s.train_features ? 3 : 1) + (s.train_features ? 2 * M * I : 0));
   line("item tables (projections, pools, item graph output)", items * I * d);
-  p.lines.push_back({"graphs", size_t(graphs + lists)});
+  line("graphs", (graphs + lists + 3) / 4);
   line("one step", step);
   if (o.bands && o.hard) {  // the table; lists with scores and users, ranks of the band
     const Band band(s, U, I);
@@ -201,12 +193,54 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
     if (occurring < I) floats += occurring * d + 2 * (U + 1) + E;  // those alone are ranked
     line("candidates of every user, and rankings to take them from", floats);
   }
+}
+
+// Arrays of a model that plans for itself.
+void own_lines(const System& system, const Ops& ops, const Sizes& z, const Settings& s, const Dataset& data,
+               const std::function<void(const char*, int64_t)>& line) {
+  ScratchPlan counted_elsewhere;
+  const Planner p = planned(system, counted_elsewhere, ops, z, s, data);
+  line("propagated tables", p.propagated);
+  if (p.dense) line("dense parameters with gradient and optimiser state", 4 * p.dense);
+  if (p.features) line("features", p.features);
+  if (p.items) line("item tables", p.items);
+  line("graphs", (p.graphs + Planner::csr(z.U, z.E) + 3) / 4);
+  line("one step", p.step);
+}
+
+}  // namespace
+
+size_t MemoryPlan::total() const {
+  size_t sum = 0;
+  for (const PlanLine& l : lines) sum += l.bytes;
+  return sum;
+}
+
+ScratchPlan Trainer::scratch(const Settings& s, const Dataset& data) {
+  const Sizes z(s, data);
+  return scratch_plan(z.on_gpu ? *gpu_ops() : cpu_ops(), z, s, data);
+}
+
+MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
+  check_settings(s, data);
+  const Sizes z(s, data);
+  const Outline& o = z.o;
+  const int64_t U = z.U, I = z.I, E = z.E, B = z.B;
+  const Ops& ops = z.on_gpu ? *gpu_ops() : cpu_ops();
+  MemoryPlan p;
+  const auto line = [&](const char* what, int64_t floats) {
+    p.lines.push_back({what, size_t(std::max<int64_t>(0, floats)) * 4});
+  };
+  if (const System& system = *find_system(s.model); system.plan)
+    own_lines(system, ops, z, s, data, line);
+  else
+    outline_lines(z, s, data, line);
   const int64_t updates = Stepping(s).updates((E + B - 1) / B);
   p.lines.push_back(
       {"order, samples, optimiser coefficients", size_t(E * 12 + I * 4) + size_t(s.epochs) * size_t(updates) * 8});
   if (z.measured)
-    line("measured negatives",
-         z.measured * (2 + std::max<int64_t>(1, tables) + 3) + std::min(z.measured, B) * (2 + s.n_neg));
+    line("measured negatives", z.measured * (2 + std::max<int64_t>(1, o.mixes && o.hard ? o.layers + 1 : 0) + 3) +
+                                   std::min(z.measured, B) * (2 + s.n_neg));
   // Users; lists and scores of a batch of them; on the CPU also the lists that the metrics are computed from, and a
   // test user's metrics.
   size_t ranking = size_t(z.evaluated) * 4 + size_t(z.ranked * z.k) * 8;
@@ -222,7 +256,7 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
       building = std::max(
           building, size_t(I * s.knn_k) * 4 * (o.learned_graph ? 2 : 1) +
                         (!f.matrix.floats() || z.on_gpu || o.learned_graph ? size_t(I * f.matrix.cols()) * 4 : 0));
-  if (building) building += size_t(csr(U, E) + 8 * E + 4 * I);  // the training rows are there already
+  if (building) building += size_t(Planner::csr(U, E) + 8 * E + 4 * I);  // the training rows are there already
   if (building > p.total()) p.lines.push_back({"more while the item graph is built", building - p.total()});
   p.lines.push_back({"scratch", scratch_plan(ops, z, s, data).bytes()});
   if (ops.library_bytes) p.lines.push_back({"libraries", ops.library_bytes});

@@ -29,7 +29,9 @@ Recommender::Recommender(Device& dev, const Settings& s, const Dataset& data, Gr
   for (size_t k = 0; k < coef.size(); ++k)
     coef[k] = adam_coef(rate_of(s, int(int64_t(k) / updates)), AdamHyper{}, int64_t(k) + 1);
   coef_ = Array<AdamCoef>(dev, coef);
-  adam_ = {coef_.p(), coef_.n(), AdamHyper{}};
+  AdamHyper hyper;
+  hyper.weight_decay = float(s.weight_decay);
+  adam_ = {coef_.p(), coef_.n(), hyper};
 }
 
 Recommender::~Recommender() {
@@ -65,6 +67,7 @@ void Recommender::sample(const Moment& now) {
   const int64_t B = batch_.rows;
   dev_.ops.take(dev_.ctx, users_.p(), train_.user.p(), order_.p(), now.first, B);
   dev_.ops.take(dev_.ctx, items_.p(), train_.item.p(), order_.p(), now.first, B);
+  if (batch_.n_neg == 0) return;
   dev_.ops.negatives(dev_.ctx, items_.p() + B, users_.p(), B, batch_.n_neg, now.first, train_csr(),
                      train_.occurring.p(), train_.occurring.n(), now.draws(seed_, Use::neg_uniform));
 }
@@ -165,14 +168,14 @@ void Recommender::represented(CMat& hu, CMat& hi) {
 void Recommender::give(const Given& given) {
   const std::vector<int32_t> users = given.indices("batch.users", {kAny}, U_);
   const int64_t B = int64_t(users.size());
-  const std::vector<int32_t> positives = given.indices("batch.positives", {B}, I_),
-                             negatives = given.indices("batch.negatives", {batch_.n_neg, B}, I_);
+  const std::vector<int32_t> positives = given.indices("batch.positives", {B}, I_);
   CHECK_THAT(B <= batch_size_);
   given_ = true;
   batch_.rows = B;
   users_.upload(users.data(), B);
   items_.upload(positives.data(), B);
-  items_.upload(negatives.data(), B * batch_.n_neg, B);
+  if (batch_.n_neg > 0)
+    items_.upload(given.indices("batch.negatives", {batch_.n_neg, B}, I_).data(), B * batch_.n_neg, B);
   model_->give(given, batch_);
 }
 
@@ -180,7 +183,7 @@ void Recommender::draws(Watch& w) {
   const int64_t B = batch_.rows;
   w.indices("batch.users", {B}, batch_.users);
   w.indices("batch.positives", {B}, batch_.positives());
-  w.indices("batch.negatives", {batch_.n_neg, B}, batch_.negatives());
+  if (batch_.n_neg > 0) w.indices("batch.negatives", {batch_.n_neg, B}, batch_.negatives());
   model_->draws(batch_, w);
 }
 

@@ -99,7 +99,7 @@ TEST(Graph, TheMeanGraphAveragesNeighboursAndTheNodeItself) {
     SCOPED_TRACE(c.name);
     Draw g(3);
     const std::vector<Pair> pairs = random_pairs(g, c);
-    const HostCsr train = pairs_by_user(pairs, c.users, c.items), a = mean_graph(train);
+    const HostCsr train = pairs_by_user(pairs, c.users, c.items), a = mean_graph(train, true);
     expect_well_formed(a);
     const std::vector<double> r = dense_pairs(pairs, c.users, c.items);
     const int64_t N = c.users + c.items;

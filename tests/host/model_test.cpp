@@ -344,7 +344,7 @@ TEST(Model, EvaluationMatchesTheDoubleReference) {
     const Outline outline = outline_of(s);
     Dense whole;
     const HostCsr train = pairs_by_user(data.train, U, I);
-    if (outline.layers > 0) whole = dense_of((outline.learned_graph ? mean_graph : user_item_graph)(train).view());
+    if (outline.layers > 0) whole = dense_of((outline.learned_graph ? mean_graph(train, true) : user_item_graph(train)).view());
     const auto ranked_by = [&] {
       CMat hu, hi;
       model.represent(hu, hi);

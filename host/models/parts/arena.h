@@ -47,10 +47,11 @@ struct Window {
   Array<float>*value, *m, *v;  // m and v null: not trained
   int64_t offset;              // its first element in each
   RowTable* table = nullptr;   // whose rows are stepped on demand; null: all of it moves at every step
+  bool vector = false;         // (1,n) here, (n) in files
 
   std::vector<int64_t> shape() const {  // in files
     if (transposed) return {cols, rows};
-    return rows == 1 && !table ? std::vector<int64_t>{cols} : std::vector<int64_t>{rows, cols};
+    return vector ? std::vector<int64_t>{cols} : std::vector<int64_t>{rows, cols};
   }
   void set_reached(int64_t t) const {  // value and moments have been given as after step t
     if (table) table->set_reached(t, offset / cols, rows);
@@ -77,16 +78,26 @@ struct ParamInfo {
   int64_t rows, cols;  //
   bool transposed;
   int64_t offset;
+  bool vector;
 };
 
 // Small dense parameters in one contiguous arena; gradients, m and v are twins of the same layout: Adam is one pass.
 class ParamArena {
  public:
   int add(const std::string& name, int64_t rows, int64_t cols, bool transposed) {
-    params_.push_back({name, rows, cols, transposed, size_});
+    params_.push_back({name, rows, cols, transposed, size_, rows == 1 && !transposed});
     size_ += (rows * cols + 15) / 16 * 16;  // every tensor starts on a cache line
     return int(params_.size()) - 1;
   }
+  // P and Q of a model that moves all their rows at every step: two parameters, and between them `stacked` is [P; Q].
+  int add_tables(int64_t users, int64_t items, int64_t d) {
+    params_.push_back({"user_embedding.weight", users, d, false, size_, false});
+    params_.push_back({"item_id_embedding.weight", items, d, false, size_ + users * d, false});
+    size_ += ((users + items) * d + 15) / 16 * 16;
+    return int(params_.size()) - 2;
+  }
+  Mat stacked(int i) const { return stacked(value_, i); }  // (N,d) [P; Q]; i: what add_tables gave
+  Mat stacked_grad(int i) const { return stacked(grad_, i); }
   void take(Device& dev) {
     value_ = Array<float>(dev, size_), grad_ = Array<float>(dev, size_), m_ = Array<float>(dev, size_),
     v_ = Array<float>(dev, size_);
@@ -104,10 +115,14 @@ class ParamArena {
   Array<float>& values() { return value_; }
   void parameters(Windows& all) {
     for (const ParamInfo& p : params_)
-      all.push_back({p.name, p.rows, p.cols, p.transposed, &value_, &m_, &v_, p.offset});
+      all.push_back({p.name, p.rows, p.cols, p.transposed, &value_, &m_, &v_, p.offset, nullptr, p.vector});
   }
 
  private:
+  Mat stacked(const Array<float>& a, int i) const {
+    const ParamInfo &p = params_[size_t(i)], &q = params_[size_t(i) + 1];
+    return {a.p() + p.offset, p.rows + q.rows, p.cols};
+  }
   Mat at(const Array<float>& a, int i) const {
     return {a.p() + params_[size_t(i)].offset, params_[size_t(i)].rows, params_[size_t(i)].cols};
   }

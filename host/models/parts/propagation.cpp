@@ -17,7 +17,7 @@ Propagation::Propagation(const Setup& z, int layers, Graph graph)
     : dev_(z.dev), N_(z.users() + z.items()), h_(z.dev, N_, z.width()) {
   if (layers > 0 && graph == Graph::symmetric) whole_ = OwnedCsr(z.dev, z.graphs.user_item());
   if (layers > 0 && graph == Graph::mean) {
-    const HostCsr a = z.graphs.user_item_mean();
+    const HostCsr a = z.graphs.user_item_mean(true);
     whole_ = OwnedCsr(z.dev, a), whole_t_ = OwnedCsr(z.dev, transpose(a));
   }
   for (int l = 0; l < layers; ++l) work_.emplace_back(z.dev, N_, z.width());
