@@ -39,6 +39,8 @@ const Named kModels[] = {
     lattice_models[1],
     lattice_models[2],
     denoised_models[0],
+    mcdrec_models[0],
+    mcdrec_models[1],
 };
 const Named kOthers[] = {
     {"FREEDOM, no modality terms", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0, s.dropout = 0.8; }},
@@ -51,6 +53,8 @@ const Named kOthers[] = {
     lattice_models[3],
     denoised_models[1],
     denoised_models[2],
+    mcdrec_models[2],
+    mcdrec_models[3],
 };
 
 Settings small(const Named& m, const char* device) {

@@ -113,6 +113,17 @@ void Modalities::project_all() {
     dev_.ops.project(dev_.ctx, h_all_[m], x_[m].value(), all(), arena_.value(w_[m]), arena_.value(b_[m]));
 }
 
+void Modalities::project_all(const Step& step) {
+  for (size_t m = 0; m < x_.size(); ++m) {
+    has_d_h_[m] = false;
+    const CMat w = arena_.value(w_[m]), b = arena_.value(b_[m]);
+    if (x_[m].trainable())
+      dev_.ops.catch_up_project(dev_.ctx, h_all_[m], x_[m].table(), all(), w, b, step.adam, step.t);
+    else
+      dev_.ops.project(dev_.ctx, h_all_[m], x_[m].value(), all(), w, b);
+  }
+}
+
 void Modalities::parameters(Windows& all) {
   for (size_t m = 0; m < x_.size(); ++m)
     if (x_[m].trainable()) all.push_back(window(names_[m] + "_embedding.weight", x_[m], 0, I_));
