@@ -48,6 +48,7 @@ class Modalities {
   std::vector<int> w_, b_;       // arena indices
   std::vector<Matrix> h_, d_h_;  // (cap,d)
   std::vector<bool> has_d_h_;    // in this step
+  bool maps_all_ = false;        // the step maps every item
   std::vector<Matrix> d_h_all_;  // (I,d)
   Array<int32_t> places_;        // 0 .. capacity: `items` as groups of one slot each
   enum class Rows { none, listed, all };
