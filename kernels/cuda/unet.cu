@@ -208,12 +208,14 @@ __device__ inline float2 result_of(const Stage& head, const float* m, int lane) 
 //           the items' maps never leave it. A block is alone on its multiprocessor. 53 stages, two barriers each.
 // Traffic   0.4 MB of parameters a block from L2, fetched a stage ahead into registers; 3 rows of 256 bytes and 42 KB
 //           written an item.
-// Limits    about 1.3 M multiply-adds an item as computed (of the taps that meet padding those of the upper and lower
-//           edge at side 8 are), 41,000 instructions of a warp; with 12,400 values normalised and activated at about 40
-//           instructions, 16,000 more. At side 8 a warp's 132 multiply-adds come with 15 reads, 6 of them of four
-//           wavefronts, 33 in all: 8 warps take 264 cycles of shared memory beside 264 of each scheduler. So at best
-//           half of the peak, arithmetic and shared memory about equally busy; two warps a scheduler hide latency by
-//           independent sums alone. Estimated, not measured.
+// Limits    1.3 M multiply-adds an item as computed (of the taps that meet padding only the upper and lower edge's at
+//           side 8 are), about 53,000 instructions of a warp with what goes with them; 12,400 values that are
+//           normalised and activated at 47 instructions, 18,000 more. At side 8 a lane's 132 multiply-adds come with 15
+//           reads of shared memory, 6 of them of four wavefronts, 33 in all: 8 warps take 264 cycles of it beside about
+//           340 of each scheduler. So arithmetic comes first, shared memory close behind, at about half of the peak;
+//           two warps a scheduler hide latency by independent sums alone, and the levels of 2 x 2 and one pixel are
+//           nothing but latency. A tile of 8 items: 0.13 ms at 1.75 GHz. Instructions are the compiler's for sm_90; the
+//           rest is estimated, not measured.
 __global__ void __launch_bounds__(kMostThreads, 1)
     unet_forward_items(UnetStages plan, Mat e0_hat, UnetSaved saved, EstimatorTokens in, UnetMask mask, RowList rows,
                        const float* parameters, const float* projections) {
@@ -430,16 +432,16 @@ __device__ inline void attention_backward(float* m, int lane, const Stage& s, co
                                           float* sums) {
   const int c = lane % 16;
   float* z = m + kMapZ;
-  const Attended a = attention_value(z, lane, saved[s.x0.saved + c], w, false);
+  const PixelNorm norm = attention_value(z, lane, saved[s.x0.saved + c], w, true);
   const float g = m[s.y.shared + c];
   float g_v = 0, g_z = 0;
   for (int o = 0; o < 16; ++o) g_v = fmaf(w[kAttentionOut + o * 16 + c], m[s.y.shared + o], g_v);
   if (lane < 16) z[32 + c] = g_v;
   __syncwarp();
   for (int o = 0; o < 16; ++o) g_z = fmaf(w[kAttentionValue + o * 16 + c], z[32 + o], g_z);
-  const float g_x = g + pixel_norm_backward(a.norm, g_z * w[c], 16);
+  const float g_x = g + pixel_norm_backward(norm, g_z * w[c], 16);
   if (lane < 16) {
-    sums[c] = g, sums[16 + c] = g_z * a.norm.xh, sums[48 + c] = g_z, sums[64 + c] = g_v;
+    sums[c] = g, sums[16 + c] = g_z * norm.xh, sums[48 + c] = g_z, sums[64 + c] = g_v;
     m[s.x0.shared + c] = g_x;
   }
 }
@@ -603,9 +605,10 @@ struct ItemGrads {
 //           read, made again; the weights' gradients by the whole block; Z = the gradient of what it read; norm.
 // Traffic   42 KB of saved maps an item, read three times (the second and third mostly from L2); of a tile 0.4 MB of
 //           parameters from L2, and 0.8 MB of sums read and written.
-// Limits    about 2.6 M multiply-adds an item, half of them of the weights: there a row of 66 takes four reads of four
-//           wavefronts, so that shared memory and arithmetic are again about equally busy; where there are 64 pairs of
-//           channels two of the eight warps work. Estimated, not measured.
+// Limits    2.6 M multiply-adds an item, half of them of the weights: there a pair of channels takes 535 instructions
+//           and 32 reads of four wavefronts for 484 multiply-adds, so that arithmetic and shared memory are about
+//           equally busy, and where there are 64 pairs only two of the eight warps work. The norms take 120
+//           instructions a value. A tile of 8 items: 0.22 ms at 1.75 GHz. Estimated, not measured.
 __global__ void __launch_bounds__(kMostThreads, 1)
     unet_backward_items(UnetStages plan, ItemGrads to, float* chunks, int64_t chunk, CMat d_e0_hat, UnetSaved saved,
                         EstimatorTokens in, UnetMask mask, RowList rows, const float* parameters) {
@@ -966,7 +969,7 @@ void unet_backward(Ctx& ctx, Mat d_e_t, const Mat* d_h, const UnetGrads& grads, 
 void unet_reverse(Ctx& ctx, const Mat* pools, CMat q, const CMat* h, int modalities, CMat tau, const UnetParams& params,
                   const Schedule& schedule, uint32_t seed, uint32_t epoch) {
   const int64_t n = q.rows;
-  CHECK_THAT(modalities == 1 || modalities == 2);
+  CHECK_THAT((modalities == 1 || modalities == 2) && schedule.steps >= 1);
   CHECK_SHAPE(q, n, kUnetWidth);
   CHECK_SHAPE(tau, schedule.steps, kUnetTimeIn);
   ReverseItems in{};

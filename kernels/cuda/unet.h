@@ -184,6 +184,15 @@ inline constexpr UnetPlan kUnetPlan = make_unet_plan();
 static_assert(kUnetPlan.count == kUnetStages && kUnetPlan.res == kUnetRes && kUnetPlan.columns == kUnetColumns);
 static_assert(kUnetPlan.skips8 == kMapP && kUnetPlan.skips == kItemFloats && kItemFloats % 4 == 0);
 static_assert(kUnetPlan.saved + kUnetColumns <= kUnetSaved && kUnetSaved % 4 == 0);
+// What the backward takes for granted: Down's input was pushed, Up's and the attention's was not.
+constexpr bool first_gradients_known() {
+  for (const Stage& s : kUnetPlan.stages.stage) {
+    if (s.kind == UnetStage::down && !s.x_adds) return false;
+    if ((s.kind == UnetStage::up || s.kind == UnetStage::attention) && s.x_adds) return false;
+  }
+  return true;
+}
+static_assert(first_gradients_known());
 
 constexpr int kUnetFloats = kUnetPlan.parameters, kUnetSavedMaps = kUnetPlan.saved;
 
@@ -610,27 +619,24 @@ __device__ inline float2 load_two(const float* row, int lane) { return make_floa
 
 // --- attention on one pixel ------------------------------------------------------------------------------------------
 
-// The 16 channels are held twice, by either half of the warp. Z: [z | v].
-struct Attended {
-  PixelNorm norm;
-};
-// w: value [in][out]
-__device__ inline Attended attention_value(float* z, int lane, float x, const float* w, bool transposed) {
-  const int c = lane % 16, row = transposed ? 16 : 1, col = transposed ? 1 : 16;
-  Attended a{pixel_norm(x, 16)};
-  if (lane < 16) z[c] = fmaf(w[c], a.norm.xh, w[16 + c]);
+// The 16 channels are held twice, by either half of the warp, x being a lane's value. Z = [z | v]. Weights are
+// [in][out], or, for `as_in_files`, [out][in].
+__device__ inline PixelNorm attention_value(float* z, int lane, float x, const float* w, bool as_in_files) {
+  const int c = lane % 16, next_in = as_in_files ? 1 : 16, next_out = as_in_files ? 16 : 1;
+  const PixelNorm norm = pixel_norm(x, 16);
+  if (lane < 16) z[c] = fmaf(w[c], norm.xh, w[16 + c]);
   __syncwarp();
   float v = w[kAttentionValue + 256 + c];
-  for (int i = 0; i < 16; ++i) v = fmaf(w[kAttentionValue + i * row + c * col], z[i], v);
+  for (int i = 0; i < 16; ++i) v = fmaf(w[kAttentionValue + i * next_in + c * next_out], z[i], v);
   if (lane < 16) z[16 + c] = v;
   __syncwarp();
-  return a;
+  return norm;
 }
 __device__ inline void attention(float* m, int lane, const Stage& s, const float* w) {
   const int c = lane % 16;
   float* z = m + kMapZ;
   const float x = m[s.x0.shared + c];
-  attention_value(z, lane, x, w, true);
+  attention_value(z, lane, x, w, false);
   float y = w[kAttentionOut + 256 + c];
   for (int i = 0; i < 16; ++i) y = fmaf(w[kAttentionOut + i * 16 + c], z[16 + i], y);
   if (lane < 16) m[s.y.shared + c] = x + y;
