@@ -266,7 +266,7 @@ class UnetReference {
     for (size_t e = 0; e < y.size(); ++e) y[e] = b[e / pixels], terms[e] = std::fabs(y[e]);
     each_product(c, [&](size_t at, size_t weight, size_t from) {
       y[at] += w[weight] * x[from];
-      terms[at] += std::fabs(w[weight] * x[from]);
+      if (noise > 0) terms[at] += std::fabs(w[weight] * x[from]);
     });
     for (size_t e = 0; e < y.size(); ++e) y[e] = rounded(y[e], terms[e]);
     return y;

@@ -188,7 +188,7 @@ Wanted wanted(const Problem& p, const std::vector<float>& d_out = {},
   };
   Wanted w;
   w.e0 = with_distance(exact.e0, of_noisy([](const Results& r) { return r.e0; }), size_t(d));
-  if (d_out.empty()) return w;
+  if (start.empty()) return w;
   for (size_t ch = 0; ch < 3; ++ch)
     w.d_image.push_back(
         with_distance(exact.d_image[ch], of_noisy([&](const Results& r) { return r.d_image[ch]; }), size_t(d)));
