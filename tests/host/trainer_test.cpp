@@ -61,6 +61,7 @@ TEST(Trainer, SameBitsWithOneTwoAndThreeThreads) {
   expect_same_bits_with_any_threads(hard_models);
   expect_same_bits_with_any_threads(lattice_models);
   expect_same_bits_with_any_threads(denoised_models);
+  expect_same_bits_with_any_threads(bm3_models);
 }
 
 template <class Models>
@@ -82,7 +83,7 @@ void expect_same_course_when_resumed(const Models& models, const std::vector<int
       TrainHooks log;
       log.on_epoch = log_to(whole);
       const TrainSummary want = unbroken.run(log);
-      EXPECT_EQ(whole.size(), 6u * (2 + 5)) << "loss, metric, and how hard the negatives were";
+      EXPECT_EQ(whole.size(), 6u * (2 + (s.n_neg > 0 ? 5 : 0))) << "loss, metric, and how hard the negatives were";
 
       int steps = 0;
       TrainHooks hooks;
@@ -158,6 +159,7 @@ TEST(Trainer, ResumedWithALearnedGraphThatAnEpochsStartBuilt) {
 }
 
 // At the third step of epoch 2: the embeddings that its graph was made of are gone.
+TEST(Trainer, ResumedWithoutNegativesToo) { expect_same_course_when_resumed(bm3_models); }
 TEST(Trainer, ResumedOnADenoisedGraphToo) { expect_same_course_when_resumed(denoised_models, {9, 21}); }
 
 std::map<std::string, std::vector<unsigned char>> tensors_of(const Settings& s, const Dataset& data,
@@ -734,7 +736,7 @@ TEST(Trainer, SettingsTheDataCannotServeAreOneSentence) {
     return "";
   };
   EXPECT_NE(sentence([](Settings& s) { s.model = "FREEDOM"; }).find("no *_feat.npy"), std::string::npos);
-  EXPECT_NE(sentence([](Settings& s) { s.model = "GCMC"; }).find("BPR | LightGCN | FREEDOM | LATTICE | CCDRec"),
+  EXPECT_NE(sentence([](Settings& s) { s.model = "GCMC"; }).find("BPR | LightGCN | BM3 | FREEDOM | LATTICE | CCDRec"),
             std::string::npos);
   EXPECT_EQ(sentence([](Settings& s) { s.model = "MCDRec"; }),
             "settings: model = MCDRec is not built yet on its own; CCDRec runs on its graph: -m CCDRec --set "
