@@ -168,6 +168,9 @@ void LoadedCase::load_data(const Outline& outline, Of what) {
           "the model reads modalities, but the metadata 'modalities' names none; write them as [\"image\", \"text\"]");
     modalities = named;
     data.features = features_of(c, modalities, I);
+    try {
+      check_modalities(s, modalities.size());
+    } catch (const UserError& e) { c.fail(e.what()); }
   }
   if (what == Of::step) {
     const int64_t B = c.shape("batch.users", {kAny})[0];

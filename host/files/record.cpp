@@ -12,6 +12,7 @@
 #include "host/samplers/realhns.h"
 #include "host/systems/registry.h"
 #include "kernels/sample.h"
+#include "kernels/unet.h"
 
 namespace ccdrec {
 namespace {
@@ -40,7 +41,8 @@ nlohmann::json typed_settings(const Settings& s) {
 size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   const Outline o = outline_of(s);
   const int64_t E = int64_t(data.train.size()), I = data.n_items, d = s.embedding_size, steps = steps_of(s, data);
-  const int64_t items = std::min(E * (1 + s.n_neg), steps * I);  // distinct within their steps
+  // distinct within their steps
+  const int64_t items = o.fuses_all ? steps * I : std::min(E * (1 + s.n_neg), steps * I);
   int64_t words = E * (4 + s.n_neg) + steps * 11 + (data.n_users) * (1 + 2 * kListed);
   if (o.prune > 0) words += 2 * E;
   if (o.denoises) words += E;
@@ -49,6 +51,7 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   if (o.searches) words += steps * std::max<int64_t>(1, int64_t(s.candidate_ratio * double(I)));
   if (o.projects) words += items;
   if (o.diffusion) words += items * (1 + d) + I * d * s.timesteps;
+  if (o.unet && s.unet_dropout > 0) words += items * kUnetMaskWords;
   if (o.views && s.dropout > 0) words += E * (2 + int64_t(data.features.size())) * mask_words(d);
   int64_t parameters = 2 * (data.n_users + I) * d;
   if (o.projects)
