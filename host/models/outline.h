@@ -22,6 +22,7 @@ struct Outline {
   bool reads_features = false;  // of the data: to build a graph, or to train with
   bool projects = false;        // maps them to width d: they and the maps are parameters
   bool maps_items = false;      // those of each batch's items; otherwise of all items once an epoch
+  bool views = false;           // BM3's: a predictor, and masks of what it is to predict
 
   // CCDRec's modules
   int64_t estimator = 0;       // parameters of f_theta

@@ -7,6 +7,7 @@
 #include "host/ccdrec/cns.h"
 #include "host/ccdrec/dma.h"
 #include "host/ccdrec/pool_negatives.h"
+#include "host/models/bm3.h"
 #include "host/models/bpr.h"
 #include "host/models/freedom.h"
 #include "host/models/lattice.h"
@@ -183,6 +184,12 @@ std::unique_ptr<Model> make_ccdrec(const Setup& z) {
   return std::make_unique<Ranked>(z, find_system(z.s.model)->losses, std::move(p));
 }
 
+// A model of a kind of its own.
+template <class M>
+std::unique_ptr<Model> make_model(const Setup& z) {
+  return std::make_unique<M>(z);
+}
+
 constexpr const char* kNormRegulariser = "weight of the norm regulariser";
 
 // Defaults: the released settings where there are some (spec baselines 3, 4, 9; ccdrec 6), else starting points in the
@@ -207,6 +214,20 @@ const std::vector<System> kSystems = {
      false,
      make_plain,
      plain_outline},
+    {"BM3",
+     kUserItemGraph | kFeatures | kViews,
+     {{"learning_rate", "0.001"},
+      {"train_batch_size", "2048"},
+      {"n_ui_layers", "1"},
+      {"dropout", "0.5", "share of a target's values that is masked, drawn anew each step"},
+      {"reg_weight", "0.1", "weight of the norms of the propagated tables"},
+      {"cl_weight", "2"}},
+     {"user_item", "modality", "reg"},
+     "n_ui_layers",
+     false,
+     make_model<Bm3>,
+     Bm3::outline,
+     Bm3::plan},
     {"FREEDOM",
      kRanking | kUserItemGraph | kFeatures | kItemGraph,
      {{"learning_rate", "0.001"},
@@ -355,6 +376,11 @@ void check_system(const Settings& s, const Dataset& data) {
   if (o.reads_features && data.features.size() > size_t(kMaxModalities))
     throw UserError(std::to_string(data.features.size()) + " modalities found, at most " +
                     std::to_string(kMaxModalities) + " are supported; choose some with modalities");
+  if (o.views)
+    for (const Feature& f : data.features)
+      if (f.name == "users" || f.name == "items")
+        throw UserError("model " + s.model + " has masks of users and of items, so no modality can be called '" +
+                        f.name + "'; rename " + f.name + "_feat.npy");
   check_modalities(s, data.features.size());
   if (o.item_layers == 0) return;
   if (s.knn_k > data.n_items)

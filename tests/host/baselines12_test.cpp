@@ -329,5 +329,61 @@ TEST(Baselines12, ALaterBatchHasNoGradientOfTheGraph) {
   }
 }
 
+// Element (row, column) of a whole matrix is kept where (row + 2 column) mod 3 is not 0.
+std::vector<int32_t> masks_of(const int (&rows)[B]) {
+  std::vector<int32_t> words;
+  for (const int row : rows) {
+    int32_t bits = 0;
+    for (int j = 0; j < d; ++j) bits |= int32_t((row + 2 * j) % 3 != 0) << j;
+    words.push_back(bits);
+  }
+  return words;
+}
+
+TEST(Baselines12, Bm3HasTheLossGradientsAndScores) {
+  const std::map<std::string, std::pair<double, double>> gradient = {
+      {kP, {1.818519e-01, 2.035460e-01}},
+      {kQ, {4.967109e-01, 5.405491e-01}},
+      {"predictor.weight", {-8.394906, 6.352792}},
+      {"predictor.bias", {-5.200725, 4.503105}},
+      {"image_trs.weight", {9.003451, 1.089089e+01}},
+      {"image_trs.bias", {1.713153, 3.414715}},
+      {"text_trs.weight", {5.505224e-02, 7.338654e-02}},
+      {"text_trs.bias", {-1.276182e-01, 1.629844e-01}},
+      {"image_embedding.weight", {-4.115830e-01, 7.115856e-01}},
+      {"text_embedding.weight", {7.274715e-03, 1.785856e-02}}};
+  const double scores[I] = {0.80489, 0.36591, 0.61188, 0.56421, 0.41985};
+  const Folder dir;
+  CaseFile f;
+  f.floats("param." + kP, numbered(0, U, d));
+  f.floats("param." + kQ, numbered(1, I, d));
+  f.floats("param.predictor.weight", transposed(numbered(2, d, d)));
+  f.floats("param.predictor.bias", numbered(3, 1, d));
+  for (const Modality& m : modalities()) {
+    f.floats(std::string("param.") + m.name + "_embedding.weight", m.x);
+    f.floats(std::string("param.") + m.name + "_trs.weight", transposed(m.w));
+    f.floats(std::string("param.") + m.name + "_trs.bias", m.b);
+  }
+  add_user_item(f, Graph::symmetric);
+  f.ids("batch.users", {B}, {std::begin(kUsers), std::end(kUsers)});
+  f.ids("batch.positives", {B}, {std::begin(kPositives), std::end(kPositives)});
+  f.ids("mask.users", {B, 1}, masks_of(kUsers));
+  for (const char* mask : {"mask.items", "mask.image", "mask.text"}) f.ids(mask, {B, 1}, masks_of(kPositives));
+  f.write(dir / "case.safetensors", R"({"model":"BM3","reg_weight":0.1,"n_layers":2,"dropout":0.5})",
+          R"(["image","text"])");
+  for (const std::string& device : names_of_devices()) {
+    SCOPED_TRACE(device);
+    const TensorFile got = run_step_case(dir / "case.safetensors", "", device, 1);
+    EXPECT_NEAR(total(got), 11.492500, 1e-5);
+    for (const auto& [name, want] : gradient) expect_gradient(got, name, want);
+    for (int i = 0; i < I; ++i) {
+      double score = 0;
+      for (int j = 0; j < d; ++j)
+        score += double(got.tensors.at("final.user").f32()[j]) * got.tensors.at("final.item").f32()[i * d + j];
+      EXPECT_NEAR(score, scores[i], 6e-6) << "item " << i;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ccdrec::test::baselines12

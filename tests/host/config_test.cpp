@@ -229,6 +229,10 @@ const char* const kModelFiles[][2] = {
     {"LightGCN",
      "embedding_size: 64\nn_layers: [1, 2]\nreg_weight: [1e-02, 1e-06]\nhyper_parameters: [\"n_layers\", "
      "\"reg_weight\"]\n"},
+    {"BM3",
+     "embedding_size: 64\nfeat_embed_dim: 64\nn_layers: [1, 2]\nreg_weight: [0.1, 0.01]\ndropout: [0.3, 0.5]\n"
+     "cl_weight: 2.0\nuse_neg_sampling: False\nis_multimodal_model: True\n"
+     "hyper_parameters: [\"n_layers\", \"reg_weight\", \"dropout\"]\n"},
     {"FREEDOM",
      "embedding_size: 64\nfeat_embed_dim: 64\nweight_size: [64, 64]\nlambda_coeff: 0.9\nreg_weight: [0.0, "
      "1e-05]\nn_mm_layers: 1\nn_ui_layers: 2\n"
@@ -288,7 +292,8 @@ TEST(Config, FilesOfMmrecAreTakenAsTheyAre) {
       EXPECT_NE(refused.find(written + " = " + values), std::string::npos) << refused;
       chosen.push_back(written + "=" + (written == "n_layers" ? "2" : "0.01"));
     }
-    EXPECT_EQ(c.grid.size(), find_system(model)->has & kUserItemGraph ? 2u : 1u);
+    const unsigned has = find_system(model)->has;
+    EXPECT_EQ(c.grid.size(), has & kViews ? 3u : has & kUserItemGraph ? 2u : 1u);
     EXPECT_EQ(refused, c.notes.back());
     const Config one = of(chosen, files);
     EXPECT_DOUBLE_EQ(one.settings.reg_weight, 0.01);
@@ -726,7 +731,7 @@ TEST(Config, LayersOfLightGcn) {
   EXPECT_EQ(of({"model=LightGCN", "n_layers=3"}).settings.n_ui_layers, 3);
   EXPECT_NE(sentence([&] {
               of({"model=FREEDOM", "n_layers=3"});
-            }).find("a key of LightGCN and LATTICE"),
+            }).find("a key of LightGCN, BM3 and LATTICE"),
             std::string::npos);
   const Settings lattice = of({"model=LATTICE", "n_layers=3"}).settings;
   EXPECT_EQ(lattice.n_mm_layers, 3);

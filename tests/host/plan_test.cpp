@@ -66,6 +66,7 @@ const Named planned_models[] = {
     {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.reg_weight = 1e-3; }},
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
     {"BPR, RealHNS", [](Settings& s) { s.model = "BPR", s.sampler = "realhns", s.realhns_start = 0; }},
+    bm3_models[0],
 };
 const Named planned_on_the_cpu[] = {
     {"BPR", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01; }},
@@ -104,6 +105,11 @@ const Named planned_on_the_cpu[] = {
     {"DMA, RealHNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "realhns", s.realhns_start = 1; }},
     {"DMA, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "mixgcf"; }},
     {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }},
+    bm3_models[1],
+    {"BM3 without layers, features frozen, nothing masked",
+     [](Settings& s) {
+       s.model = "BM3", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 0, s.train_features = false, s.dropout = 0;
+     }},
 };
 
 TEST(SlowPlan, CoversArraysAndScratchOfTrainingAndEvaluation) {

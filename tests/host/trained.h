@@ -72,6 +72,17 @@ inline constexpr Named denoised_models[] = {
        s.estimator = "transformer", s.timesteps = 6;
      }}};
 
+// No negatives, all rows in every step; masks of each pass.
+inline constexpr Named bm3_models[] = {
+    {"BM3",
+     [](Settings& s) {
+       s.model = "BM3", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 1, s.reg_weight = 0.1, s.dropout = 0.5;
+     }},
+    {"MG(BM3), two layers", [](Settings& s) {
+       s.model = "BM3", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 2, s.reg_weight = 0.1, s.dropout = 0.3;
+       s.use_mg = true, s.beta = 2;
+     }}};
+
 // MCDRec: its diffusion over all items, by attention and by the U-Net, which has a width of its own; and without it.
 inline constexpr Named mcdrec_models[] = {
     {"MCDRec, attention",

@@ -61,6 +61,7 @@ TEST(Trainer, SameBitsWithOneTwoAndThreeThreads) {
   expect_same_bits_with_any_threads(hard_models);
   expect_same_bits_with_any_threads(lattice_models);
   expect_same_bits_with_any_threads(denoised_models);
+  expect_same_bits_with_any_threads(bm3_models);
   expect_same_bits_with_any_threads(mcdrec_models);
 }
 
@@ -83,7 +84,7 @@ void expect_same_course_when_resumed(const Models& models, const std::vector<int
       TrainHooks log;
       log.on_epoch = log_to(whole);
       const TrainSummary want = unbroken.run(log);
-      EXPECT_EQ(whole.size(), 6u * (2 + 5)) << "loss, metric, and how hard the negatives were";
+      EXPECT_EQ(whole.size(), 6u * (2 + (s.n_neg > 0 ? 5 : 0))) << "loss, metric, and how hard the negatives were";
 
       int steps = 0;
       TrainHooks hooks;
@@ -160,6 +161,7 @@ TEST(Trainer, ResumedWithALearnedGraphThatAnEpochsStartBuilt) {
 
 // At the third step of epoch 2: the embeddings that its graph was made of are gone.
 TEST(Trainer, ResumedOnADenoisedGraphToo) { expect_same_course_when_resumed(denoised_models, {9, 21}); }
+TEST(Trainer, ResumedWithoutNegativesToo) { expect_same_course_when_resumed(bm3_models); }
 TEST(Trainer, ResumedWithEveryItemDiffusedToo) { expect_same_course_when_resumed(mcdrec_models, {9, 21}); }
 
 std::map<std::string, std::vector<unsigned char>> tensors_of(const Settings& s, const Dataset& data,
@@ -756,7 +758,9 @@ TEST(Trainer, SettingsTheDataCannotServeAreOneSentence) {
     return "";
   };
   EXPECT_NE(sentence([](Settings& s) { s.model = "FREEDOM"; }).find("no *_feat.npy"), std::string::npos);
-  EXPECT_NE(sentence([](Settings& s) { s.model = "GCMC"; }).find("BPR | LightGCN | FREEDOM | LATTICE | CCDRec"),
+  EXPECT_NE(sentence([](Settings& s) {
+              s.model = "GCMC";
+            }).find("BPR | LightGCN | BM3 | FREEDOM | LATTICE | MCDRec | CCDRec"),
             std::string::npos);
   EXPECT_EQ(sentence([](Settings& s) { s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 32; }),
             "embedding_size is 32, expected 64 with the estimator unet, whose images have 8 x 8 pixels");
