@@ -174,7 +174,7 @@ void check_layers_key(const ConfigValue& v, const std::string& model) {
   if (v.key != "n_layers" || find_system(model)->n_layers) return;
   std::string names;
   for (const System& system : systems())
-    if (system.n_layers) names += (names.empty() ? "" : " and ") + std::string(system.name);
+    if (system.n_layers && *system.n_layers) names += (names.empty() ? "" : " and ") + std::string(system.name);
   throw UserError(
       fmt::format("{}: n_layers is a key of {}; {} has n_ui_layers and n_mm_layers", v.origin, names, model));
 }
@@ -182,7 +182,7 @@ void check_layers_key(const ConfigValue& v, const std::string& model) {
 // As canonical, where a model may have a meaning of its own.
 std::string canonical_for(const std::string& model, const std::string& name) {
   const char* const layers = find_system(model)->n_layers;
-  return name == "n_layers" && layers ? layers : canonical(name);
+  return name == "n_layers" && layers && *layers ? layers : canonical(name);
 }
 
 GivenKeys collect(const std::vector<std::vector<ConfigValue>>& layers, const std::string& model) {
@@ -515,7 +515,7 @@ std::string key_reference(const std::string& model) {
                                        : k.get(Settings{}),
                      "");
   }
-  if (system.n_layers) out += fmt::format("\nother names: n_layers for {}\n", system.n_layers);
+  if (system.n_layers && *system.n_layers) out += fmt::format("\nother names: n_layers for {}\n", system.n_layers);
   out += system.wraps ? standards_of_backbones() : "";
   return out;
 }

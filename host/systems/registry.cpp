@@ -12,6 +12,7 @@
 #include "host/models/lattice.h"
 #include "host/models/lightgcn.h"
 #include "host/models/mcdrec.h"
+#include "host/models/mmgcn.h"
 #include "host/samplers/dns.h"
 #include "host/samplers/mixgcf.h"
 #include "host/samplers/popularity.h"
@@ -144,6 +145,18 @@ std::unique_ptr<Model> make_ccdrec(const Setup& z) {
   return std::make_unique<Ranked>(z, find_system(z.s.model)->losses, std::move(p));
 }
 
+// A model of its own kind.
+template <class M>
+std::unique_ptr<Model> made_model(const Setup& z) {
+  return std::make_unique<M>(z);
+}
+template <class M>
+Outline outline_alone(const Settings& s) {
+  Outline o;
+  M::outline(o, s);
+  return o;
+}
+
 constexpr const char* kNormRegulariser = "weight of the norm regulariser";
 
 // Defaults: the released settings where there are some (spec baselines 3, 4, 9; ccdrec 6), else starting points in the
@@ -168,6 +181,17 @@ const std::vector<System> kSystems = {
      false,
      make_plain,
      plain_outline},
+    {"MMGCN",
+     kRanking | kFeatures | kMessages,
+     {{"learning_rate", "0.001"},
+      {"train_batch_size", "2048"},
+      {"reg_weight", "0", "weight of a regulariser on what is not trained: it is shown, and changes no parameter"}},
+     {"bpr", "reg"},
+     "",
+     false,
+     made_model<Mmgcn>,
+     outline_alone<Mmgcn>,
+     Mmgcn::plan},
     {"FREEDOM",
      kRanking | kUserItemGraph | kFeatures,
      {{"learning_rate", "0.001"},
@@ -274,6 +298,10 @@ void check_sampler(const Settings& s, const std::string& origin) {
   const std::string what = "sampler = " + s.sampler + " (" + origin + "): ";
   if (!system.concerned_by(kRanking))
     throw UserError(what + s.model + " learns from no pairs of a positive and a negative; leave it away");
+  if (!system.outline(s).ranks)
+    throw UserError(what + s.model +
+                    " learns from random negatives alone, n_neg of them a row; leave it away, or choose BPR, LightGCN, "
+                    "FREEDOM or LATTICE");
   if (system.outline(s).curricular)
     throw UserError(what + "NDI and CNS give " + s.model +
                     " its hard negatives; switch both off (ndi: false, cns: false), or leave it away");

@@ -76,6 +76,8 @@ const Named case_models[] = {
     {"CCDRec on LATTICE, Mirror Gradient",
      [](Settings& s) { s.backbone = "LATTICE", s.lambda_coeff = 0.5, s.use_mg = true; }},
     {"DMA+NDI, Mirror Gradient", [](Settings& s) { s.cns = false, s.use_mg = true; }},
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }},
+    {"MMGCN, two negatives, Mirror Gradient", [](Settings& s) { s.model = "MMGCN", s.n_neg = 2, s.use_mg = true; }},
 };
 const Named& model_named(const std::string& name) {
   for (const Named& m : case_models)

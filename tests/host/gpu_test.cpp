@@ -39,6 +39,7 @@ const Named kModels[] = {
     lattice_models[1],
     lattice_models[2],
     denoised_models[0],
+    mmgcn_models[1],
 };
 const Named kOthers[] = {
     {"FREEDOM, no modality terms", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0, s.dropout = 0.8; }},
@@ -51,6 +52,7 @@ const Named kOthers[] = {
     lattice_models[3],
     denoised_models[1],
     denoised_models[2],
+    mmgcn_models[0],
 };
 
 Settings small(const Named& m, const char* device) {

@@ -38,7 +38,8 @@ const Named record_models[] = {
     {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }},
     {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0.5; }},
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
-    {"CCDRec(MCDRec)", [](Settings& s) { s.backbone = "MCDRec"; }}};
+    {"CCDRec(MCDRec)", [](Settings& s) { s.backbone = "MCDRec"; }},
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }}};
 const Named& recorded_model(const std::string& name) {
   for (const Named& m : record_models)
     if (m.name == name) return m;
