@@ -7,6 +7,13 @@
 
 namespace ccdrec {
 
+namespace {
+
+// Whose preferences the regulariser counts: of the published two modalities the visual one.
+bool is_visual(const std::string& name) { return name == "image" || name == "visual" || name == "vision"; }
+
+}  // namespace
+
 void Mmgcn::outline(Outline& o, const Settings&) {
   o.ranks = false;
   o.reads_features = o.projects = o.propagates = o.frozen_tables = true;
@@ -112,6 +119,7 @@ void Mmgcn::draw_preference(Mat to, size_t branch) const { fill_normal(to, int64
 // What follows from the constants: the users' rows of x_1, those of the items where they are not mapped, k of the first
 // layer where it stays, and the preferences' share of the regulariser.
 void Mmgcn::settle() {
+  bool counted = false;
   for (size_t m = 0; m < branches_.size(); ++m) {
     Branch& b = branches_[m];
     const RowList users{nullptr, nullptr, U_};
@@ -120,7 +128,8 @@ void Mmgcn::settle() {
       dev_.ops.copy_rows(dev_.ctx, x_u, b.preference, users);
     else
       draw_preference(x_u, m);
-    if (m == 0 && rms_) {
+    if (rms_ && !counted && is_visual(b.name)) {
+      counted = true;
       double squares = 0;
       for (const float v : host_copy(dev_, x_u)) squares += double(v) * v;
       const float root = float(std::sqrt(squares / double(x_u.size())));
@@ -193,8 +202,8 @@ void Mmgcn::rank(const Batch& batch, const Step& step) {
   if (reg_ > 0) add_constant(batch, step.loss + 1);
 }
 
-// reg { mean over the rows (u,p), (u,n) and d columns of ID[u]^2 + ID[item]^2, + mean of pref^2 }; of several negatives
-// the mean. Of the rows 2 B those of users stand twice.
+// reg { mean over the rows (u,p), (u,n) and d columns of ID[u]^2 + ID[item]^2, + mean of the visual pref^2 }; of several
+// negatives the mean. In the 2 B rows those of users stand twice.
 void Mmgcn::add_constant(const Batch& batch, double* loss) {
   const int64_t B = batch.rows;
   const float w = reg_ / float(B * d_);

@@ -105,7 +105,8 @@ class Mmgcn : public Model {
   Matrix g_one_, g_two_;  // (N,d) of s and of x, in turns
   Matrix g_y_;            // (N,d) of y, then of q
   Matrix g_h_;            // (N, widest) of h, then of r
-  // Of the regulariser, where it has a weight: (1,1) the root of the mean of pref^2 in the first branch; rows of ID.
+  // Of the regulariser, where it has a weight: (1,1) the root of the mean of the visual pref^2, 0 where no modality
+  // is visual; rows of ID.
   Matrix rms_, id_rows_;
 };
 

@@ -86,7 +86,7 @@ struct RefMmgcn {
     const double share = double(B) / double(batch.r.size());
     for (size_t k = 0; k < B; ++k) sum += 2 * row(batch.u[k]) + row(U + batch.p[k]);
     for (const int32_t i : batch.r) sum += share * row(U + i);
-    return reg * (sum / double(2 * int64_t(B) * d) + mean_square(branches[0].preference));
+    return reg * (sum / double(2 * int64_t(B) * d) + mean_square(branches[0].preference));  // `image` is the first
   }
   double loss(const RefBatch& batch) const {
     const Dense r = representations();
