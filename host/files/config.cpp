@@ -176,7 +176,7 @@ void check_layers_key(const ConfigValue& v, const std::string& model) {
   if (v.key != "n_layers" || find_system(model)->n_layers) return;
   std::vector<std::string> names;
   for (const System& system : systems())
-    if (system.n_layers) names.emplace_back(system.name);
+    if (system.n_layers && *system.n_layers) names.emplace_back(system.name);
   const std::string last = names.back();
   names.pop_back();
   throw UserError(fmt::format("{}: n_layers is a key of {} and {}; {} has n_ui_layers and n_mm_layers", v.origin,
@@ -186,7 +186,7 @@ void check_layers_key(const ConfigValue& v, const std::string& model) {
 // As canonical, where a model may have a meaning of its own.
 std::string canonical_for(const std::string& model, const std::string& name) {
   const char* const layers = find_system(model)->n_layers;
-  return name == "n_layers" && layers ? layers : canonical(name);
+  return name == "n_layers" && layers && *layers ? layers : canonical(name);
 }
 
 GivenKeys collect(const std::vector<std::vector<ConfigValue>>& layers, const std::string& model) {
@@ -524,7 +524,7 @@ std::string key_reference(const std::string& model) {
                                        : k.get(Settings{}),
                      "");
   }
-  if (system.n_layers) out += fmt::format("\nother names: n_layers for {}\n", system.n_layers);
+  if (system.n_layers && *system.n_layers) out += fmt::format("\nother names: n_layers for {}\n", system.n_layers);
   out += system.wraps ? standards_of_backbones() : "";
   return out;
 }

@@ -56,6 +56,10 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   int64_t parameters = 2 * (data.n_users + I) * d;
   if (o.projects)
     for (const Feature& f : data.features) parameters += I * f.matrix.cols() + 2 * (f.matrix.cols() + 1) * d;
+  if (o.frozen_tables) {
+    parameters += (data.n_users + I) * d;
+    for (const Feature& f : data.features) parameters += data.n_users * f.matrix.cols();
+  }
   const int64_t listed = I * s.knn_k * int64_t(data.features.size());
   if (o.item_layers) parameters += 3 * listed;  // S, or the frozen lists and the learned ones of the last evaluation
   if (o.learned_graph) words += listed, parameters += 2;
@@ -119,11 +123,13 @@ void Recorder::add_candidates_of_epoch(int epoch) {
   }
 }
 
-// The raw features at the start are those of the data folder.
+// The raw features at the start are those of the data folder. What was drawn and is not trained is there once.
 void Recorder::add_parameters(const std::string& prefix, bool with_features) {
   Recommender& model = trainer_.model();
   const std::vector<std::string> modalities = model.model().modalities();
-  for (const Window& w : windows(model)) {
+  Windows all = windows(model);
+  if (!with_features && outline_of(s_).frozen_tables) model.model().constants(all);
+  for (const Window& w : all) {
     const bool feature = std::any_of(modalities.begin(), modalities.end(),
                                      [&](const std::string& m) { return w.name == m + "_embedding.weight"; });
     if (!feature || with_features) out_.add(prefix, w, *w.value);

@@ -19,6 +19,7 @@ struct Outline {
   bool start_room = false;      // the items' start is not Q
   bool modality_terms = false;  // losses on mapped features
 
+  bool frozen_tables = false;   // of nodes, and of users for each modality: drawn, and not trained
   bool reads_features = false;  // of the data: to build a graph, or to train with
   bool projects = false;        // maps them to width d: they and the maps are parameters
   bool maps_items = false;      // those of each batch's items; otherwise of all items once an epoch

@@ -13,6 +13,7 @@
 #include "host/models/lattice.h"
 #include "host/models/lightgcn.h"
 #include "host/models/mcdrec.h"
+#include "host/models/mmgcn.h"
 #include "host/samplers/dns.h"
 #include "host/samplers/mixgcf.h"
 #include "host/samplers/popularity.h"
@@ -228,6 +229,17 @@ const std::vector<System> kSystems = {
      make_model<Bm3>,
      Bm3::outline,
      Bm3::plan},
+    {"MMGCN",
+     kRanking | kFeatures | kMessages,
+     {{"learning_rate", "0.001"},
+      {"train_batch_size", "2048"},
+      {"reg_weight", "0", "weight of a regulariser on what is not trained: it is shown, and changes no parameter"}},
+     {"bpr", "reg"},
+     "",
+     false,
+     make_model<Mmgcn>,
+     Mmgcn::outline,
+     Mmgcn::plan},
     {"FREEDOM",
      kRanking | kUserItemGraph | kFeatures | kItemGraph,
      {{"learning_rate", "0.001"},
@@ -337,6 +349,10 @@ void check_sampler(const Settings& s, const std::string& origin) {
   const std::string what = "sampler = " + s.sampler + " (" + origin + "): ";
   if (!system.concerned_by(kRanking))
     throw UserError(what + s.model + " learns from no pairs of a positive and a negative; leave it away");
+  if (!system.outline(s).ranks)
+    throw UserError(what + s.model +
+                    " learns from random negatives alone, n_neg of them a row; leave it away, or choose BPR, LightGCN, "
+                    "FREEDOM or LATTICE");
   if (system.outline(s).curricular)
     throw UserError(what + "NDI and CNS give " + s.model +
                     " its hard negatives; switch both off (ndi: false, cns: false), or leave it away");

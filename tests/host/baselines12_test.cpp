@@ -133,7 +133,7 @@ class CaseFile {
   std::vector<TensorView> views_;
 };
 
-enum class Graph { none, symmetric, rows };        // the user-item graph
+enum class Graph { none, symmetric, rows, means };  // the user-item graph
 enum class Items { none, fixed, learned, later };  // the item graph; later: learned in a batch before
 
 void add_user_item(CaseFile& f, Graph kind) {
@@ -143,7 +143,7 @@ void add_user_item(CaseFile& f, Graph kind) {
   for (int b = 0; b < B; ++b)
     for (const auto& [x, y] : {std::pair{kUsers[b], U + kPositives[b]}, {U + kPositives[b], kUsers[b]}})
       a[{x, y}] = kind == Graph::symmetric ? 1 / std::sqrt((degree[size_t(x)] + 1e-7) * (degree[size_t(y)] + 1e-7))
-                                           : 1.0 / (degree[size_t(x)] + 1);
+                                           : 1.0 / (degree[size_t(x)] + (kind == Graph::rows ? 1 : 0));
   for (int x = 0; x < U + I && kind == Graph::rows; ++x) a[{x, x}] = 1.0 / (degree[size_t(x)] + 1);
   f.graph("graph.user_item", a);
 }
@@ -283,6 +283,103 @@ TEST(Baselines12, AStepHasTheLossGradientsAndScores) {
       for (const auto& [name, want] : e.gradient) expect_gradient(got, name, want);
       expect_scores(got, e.scores);
     }
+}
+
+// Of the tensors of a branch of MMGCN, in order, the first of which has the number `first`.
+struct OfBranch {
+  const char* modality;
+  int first, c;  // c: its width
+  std::vector<std::pair<double, double>> gradient;  // sum, norm
+};
+const OfBranch kBranches[] = {{"image",
+                               0,
+                               6,
+                               {{+3.550281e-05, 1.191674e-04},
+                                {+2.947584e-06, 4.269272e-05},
+                                {-3.734351e-05, 1.594345e-04},
+                                {-2.966866e-07, 1.641704e-04},
+                                {+6.822453e-05, 1.568032e-04},
+                                {-1.713906e-05, 6.159364e-04},
+                                {+3.668828e-04, 1.170638e-03},
+                                {-9.866416e-05, 5.014265e-04},
+                                {-1.996458e-03, 1.287110e-03},
+                                {-1.705652e-03, 1.718332e-03},
+                                {+2.981988e-03, 8.569197e-03},
+                                {+5.583985e-03, 1.387360e-02},
+                                {+4.421090e-03, 9.670844e-03},
+                                {-1.932794e-02, 8.686594e-03},
+                                {-1.647898e-02, 1.165423e-02},
+                                {-4.680891e-03, 2.383010e-02},
+                                {-2.264520e-02, 2.335554e-02}}},
+                              {"text",
+                               17,
+                               2,
+                               {{-2.954581e-05, 4.162506e-05},
+                                {+1.422576e-04, 1.399406e-04},
+                                {+1.109392e-04, 1.662037e-04},
+                                {-1.498535e-04, 3.630499e-04},
+                                {+7.769438e-04, 7.862469e-04},
+                                {+1.237217e-05, 4.957367e-05},
+                                {-1.900634e-04, 4.433588e-04},
+                                {-1.233512e-03, 2.566718e-03},
+                                {-6.180019e-03, 1.017371e-02},
+                                {-3.932989e-03, 2.925213e-03},
+                                {-1.274113e-02, 9.863121e-03},
+                                {+2.523826e-05, 6.349980e-03},
+                                {-2.328280e-03, 4.279467e-03},
+                                {-3.614865e-02, 3.095392e-02},
+                                {-1.373783e-03, 9.275829e-03}}}};
+
+// Names and shapes (in,out) of a branch's tensors, in that order.
+struct Tensor {
+  std::string name;
+  int rows, cols;
+  bool linear;  // written (out,in)
+};
+std::vector<Tensor> tensors_of(const OfBranch& b) {
+  const std::string m = b.modality;
+  std::vector<Tensor> all;
+  if (b.first == 0) all = {{m + ".mlp.weight", 3, b.c, true}, {m + ".mlp.bias", 1, b.c, false}};
+  for (int k = 1; k <= 3; ++k) {
+    const int c = k == 1 ? b.c : d;
+    const auto named = [&](const char* part, const char* end) { return m + part + std::to_string(k) + end; };
+    all.push_back({named(".conv", ".weight"), c, c, false});
+    all.push_back({named(".linear", ".weight"), c, d, true}), all.push_back({named(".linear", ".bias"), 1, d, false});
+    all.push_back({named(".g", ".weight"), c + d, d, true}), all.push_back({named(".g", ".bias"), 1, d, false});
+  }
+  return all;
+}
+
+TEST(Baselines12, AStepOfMmgcnHasTheLossGradientsAndScores) {
+  CaseFile f;
+  f.floats("param.id_embedding", numbered(100, U + I, d));
+  f.floats("param.image.preference", numbered(101, U, 6));
+  f.floats("param.text.preference", numbered(102, U, 2));
+  for (const Modality& m : modalities()) f.floats(std::string("param.") + m.name + "_embedding.weight", m.x);
+  for (const OfBranch& b : kBranches) {
+    int n = b.first;
+    for (const Tensor& t : tensors_of(b)) {
+      const Rows v = numbered(n++, t.rows, t.cols);
+      f.floats("param." + t.name, t.linear ? transposed(v) : v);
+    }
+  }
+  add_user_item(f, Graph::means);
+  f.ids("batch.users", {B}, {std::begin(kUsers), std::end(kUsers)});
+  f.ids("batch.positives", {B}, {std::begin(kPositives), std::end(kPositives)});
+  f.ids("batch.negatives", {1, B}, {std::begin(kNegatives), std::end(kNegatives)});
+  const Folder dir;
+  f.write(dir / "case", R"({"model":"MMGCN","reg_weight":0.1})", R"(["image","text"])");
+  for (const std::string& device : names_of_devices()) {
+    SCOPED_TRACE(device);
+    const TensorFile got = run_step_case(dir / "case", "", device, 1);
+    EXPECT_NEAR(total(got), 0.726190, 1e-6);
+    expect_scores(got, {0.34094, 0.29881, 0.33329, 0.31007, 0.30841});
+    for (const OfBranch& b : kBranches) {
+      const std::vector<Tensor> all = tensors_of(b);
+      ASSERT_EQ(all.size(), b.gradient.size());
+      for (size_t k = 0; k < all.size(); ++k) expect_gradient(got, all[k].name, b.gradient[k]);
+    }
+  }
 }
 
 // The item matrix that section 12 prints, from the entries of the lists.

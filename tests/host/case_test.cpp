@@ -90,6 +90,8 @@ const Named case_models[] = {
      }},
     {"BM3, Mirror Gradient",
      [](Settings& s) { s.model = "BM3", s.n_neg = s.negative_stats = 0, s.reg_weight = 0.1, s.use_mg = true; }},
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }},
+    {"MMGCN, two negatives, Mirror Gradient", [](Settings& s) { s.model = "MMGCN", s.n_neg = 2, s.use_mg = true; }},
 };
 const Named& model_named(const std::string& name) {
   for (const Named& m : case_models)

@@ -42,6 +42,7 @@ const Named kModels[] = {
     bm3_models[1],
     mcdrec_models[0],
     mcdrec_models[1],
+    mmgcn_models[1],
 };
 const Named kOthers[] = {
     {"FREEDOM, no modality terms", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0, s.dropout = 0.8; }},
@@ -57,6 +58,7 @@ const Named kOthers[] = {
     denoised_models[2],
     mcdrec_models[2],
     mcdrec_models[3],
+    mmgcn_models[0],
 };
 
 Settings small(const Named& m, const char* device) {

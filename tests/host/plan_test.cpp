@@ -65,6 +65,7 @@ const Named planned_models[] = {
      [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.use_mg = true, s.beta = 1, s.sampler = "mixgcf"; }},
     {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.reg_weight = 1e-3; }},
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }},
     {"BPR, RealHNS", [](Settings& s) { s.model = "BPR", s.sampler = "realhns", s.realhns_start = 0; }},
     bm3_models[0],
 };
@@ -86,6 +87,8 @@ const Named planned_on_the_cpu[] = {
      [](Settings& s) {
        s.backbone = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.unet_dropout = 0, s.timesteps = 5;
      }},
+    {"MG(MMGCN), two negatives, wider than its features",
+     [](Settings& s) { s.model = "MMGCN", s.n_neg = 2, s.embedding_size = 48, s.use_mg = true; }},
     {"BPR, popularity", [](Settings& s) { s.model = "BPR", s.sampler = "popularity"; }},
     {"MG(LightGCN), DNS", [](Settings& s) { s.model = "LightGCN", s.use_mg = true, s.sampler = "dns"; }},
     {"DMA, DNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "dns"; }},
@@ -125,6 +128,14 @@ TEST(ExhaustivePlan, CoversEveryModelOnAGpu) {
   const Folder dir;
   const Dataset data = random_data(dir, 100, 530, 4, {40, 12});
   for (const Named& m : planned_on_the_cpu) expect_planned(m, data, "cuda");
+}
+
+// Features that are mapped first; fewer users than items.
+TEST(SlowPlan, CoversAMappedModality) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 60, 130, 4, {1100, 12});
+  for (const std::string& device : devices_here())
+    expect_planned({"MMGCN, mapped", [](Settings& s) { s.model = "MMGCN", s.mmgcn_latent = 40; }}, data, device);
 }
 
 // What a sampler, its measured negatives and Mirror Gradient add to the plan is what they take, to the rounding of

@@ -44,7 +44,8 @@ const Named record_models[] = {
     {"MG(BM3)", [](Settings& s) { s.model = "BM3", s.n_neg = s.negative_stats = 0, s.use_mg = true; }},
     {"MCDRec", [](Settings& s) { s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.timesteps = 4; }},
     {"MG(MCDRec), attention",
-     [](Settings& s) { s.model = "MCDRec", s.estimator = "attention", s.reg_weight = 1e-2, s.use_mg = true; }}};
+     [](Settings& s) { s.model = "MCDRec", s.estimator = "attention", s.reg_weight = 1e-2, s.use_mg = true; }},
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }}};
 const Named& recorded_model(const std::string& name) {
   for (const Named& m : record_models)
     if (m.name == name) return m;

@@ -100,6 +100,10 @@ inline constexpr Named mcdrec_models[] = {
        s.epochs = 4, s.dtau = 1, s.tau_end = 2;
      }},
     {"MCDRec without its diffusion", [](Settings& s) { s.model = "MCDRec", s.mrd = false, s.dropout = 0.3; }}};
+// Graph networks of each modality, whose steps compute every node.
+inline constexpr Named mmgcn_models[] = {
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }},
+    {"MG(MMGCN), two negatives", [](Settings& s) { s.model = "MMGCN", s.n_neg = 2, s.use_mg = true, s.beta = 2; }}};
 
 // A state with something else in it.
 inline void edit_state(const std::string& from, const std::string& to, const std::function<void(TensorFile&)>& edit) {

@@ -63,6 +63,7 @@ TEST(Trainer, SameBitsWithOneTwoAndThreeThreads) {
   expect_same_bits_with_any_threads(denoised_models);
   expect_same_bits_with_any_threads(bm3_models);
   expect_same_bits_with_any_threads(mcdrec_models);
+  expect_same_bits_with_any_threads(mmgcn_models);
 }
 
 template <class Models>
@@ -112,6 +113,9 @@ TEST(Trainer, ResumedAnywhereItTakesTheSameCourseBitForBit) { expect_same_course
 // Before and after a batch that Mirror Gradient has twice, 0, 2, .. 8 of nine: after 21 steps the last was one, after
 // 17 and 33 the next is, after 9 both.
 TEST(Trainer, ResumedBesideMirrorBatchesAndWithHardNegativesToo) { expect_same_course_when_resumed(hard_models); }
+
+// What it does not train is no part of a state: the seed gives it again.
+TEST(Trainer, ResumedWithTablesThatAreNotTrainedToo) { expect_same_course_when_resumed(mmgcn_models); }
 
 // The graph of the epoch is of parameters that are gone.
 TEST(Trainer, ResumedWithALearnedGraphToo) { expect_same_course_when_resumed(lattice_models); }
@@ -699,6 +703,7 @@ TEST(Trainer, EveryModelRecoversPlantedStructure) {
   std::vector<Named> models(std::begin(trainer_models), std::end(trainer_models));
   models.push_back(denoised_models[0]);
   models.push_back(lattice_models[0]);
+  models.push_back(mmgcn_models[0]);
   for (const Named& m : models) {
     SCOPED_TRACE(m.name);
     const Folder dir;

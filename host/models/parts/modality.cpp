@@ -4,24 +4,17 @@
 #include <cmath>
 #include <numeric>
 
+#include "host/models/parts/features.h"
+
 namespace ccdrec {
 
 Modalities::Modalities(const Setup& z, ParamArena& arena) : dev_(z.dev), arena_(arena), I_(z.items()), seed_(z.s.seed) {
-  const Range range(z.dev, RangeId::read);  // the files are mapped: their pages come now
   const int64_t d = z.width(), capacity = z.item_slots();
-  std::vector<float> block;
   for (const Feature& f : z.data.features) {
     const int64_t F = f.matrix.cols();
     names_.push_back(f.name);
     x_.emplace_back(z.dev, I_, F, z.s.train_features);
-    const int64_t rows_at_once = std::max<int64_t>(1, (int64_t(1) << 20) / F);  // 4 MB of host memory
-    for (int64_t r = 0; r < I_; r += rows_at_once) {
-      const int64_t n = std::min(rows_at_once, I_ - r);
-      block.resize(size_t(n * F));
-      f.matrix.read_rows(block.data(), r, n);
-      x_.back().values().array().upload(block.data(), n * F, r * F);
-      f.matrix.forget_pages();
-    }
+    upload_features(z, f, x_.back().values().array());
     w_.push_back(arena.add(f.name + "_trs.weight", F, d, true));
     b_.push_back(arena.add(f.name + "_trs.bias", 1, d, false));
     h_.emplace_back(z.dev, capacity, d), d_h_.emplace_back(z.dev, capacity, d);
