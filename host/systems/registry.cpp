@@ -12,6 +12,7 @@
 #include "host/models/lattice.h"
 #include "host/models/lightgcn.h"
 #include "host/models/mcdrec.h"
+#include "host/models/slmrec.h"
 #include "host/samplers/dns.h"
 #include "host/samplers/mixgcf.h"
 #include "host/samplers/popularity.h"
@@ -144,6 +145,12 @@ std::unique_ptr<Model> make_ccdrec(const Setup& z) {
   return std::make_unique<Ranked>(z, find_system(z.s.model)->losses, std::move(p));
 }
 
+// A model of its own kind.
+template <class M>
+std::unique_ptr<Model> make_own(const Setup& z) {
+  return std::make_unique<M>(z, find_system(z.s.model)->losses);
+}
+
 constexpr const char* kNormRegulariser = "weight of the norm regulariser";
 
 // Defaults: the released settings where there are some (spec baselines 3, 4, 9; ccdrec 6), else starting points in the
@@ -190,6 +197,15 @@ const std::vector<System> kSystems = {
      false,
      make_plain,
      plain_outline},
+    {"SLMRec",
+     kUserItemGraph | kFeatures | kContrast,
+     {{"learning_rate", "0.001"}, {"train_batch_size", "2048"}, {"n_ui_layers", "3"}, {"weight_decay", "0.0001"}},
+     {"main", "ssl_1", "ssl_2"},
+     nullptr,
+     false,
+     make_own<SlmRec>,
+     SlmRec::outline,
+     SlmRec::plan},
     {"CCDRec",
      kRanking | kUserItemGraph | kFeatures | kModules | kLearnedGraph,
      {{"learning_rate", "0.0005"},
@@ -259,11 +275,27 @@ Outline outline_of(const Settings& s) { return system_named(s.model).outline(s);
 
 std::unique_ptr<Model> make_system(const Setup& z) { return system_named(z.s.model).make(z); }
 
-// The step encoding: half of the width is sines, half cosines.
+// CCDRec's step encoding: half of the width is sines, half cosines. SLMRec contrasts at half of the width too.
 void check_width(const Settings& s, const std::string& origin) {
-  if (system_named(s.model).wraps && (s.embedding_size < 4 || s.embedding_size % 2 != 0))
-    throw UserError("embedding_size = " + std::to_string(s.embedding_size) + " (" + origin + "): " + s.model +
-                    "'s step encoding needs an even width of at least 4");
+  const System& system = system_named(s.model);
+  const auto refuse = [&](const char* why) {
+    throw UserError("embedding_size = " + std::to_string(s.embedding_size) + " (" + origin + "): " + s.model + why);
+  };
+  if (system.wraps && (s.embedding_size < 4 || s.embedding_size % 2 != 0))
+    refuse("'s step encoding needs an even width of at least 4");
+  if (system.concerned_by(kContrast) && s.embedding_size % 2 != 0)
+    refuse(" contrasts modalities at half of the width too and needs an even one");
+}
+
+void check_modalities(const Settings& s, const std::vector<std::string>& names) {
+  const int want = outline_of(s).modalities;
+  if (want == 0 || names.size() == size_t(want)) return;
+  std::string all;
+  for (const std::string& name : names) all += (all.empty() ? " (" : ", ") + shown(name);
+  throw UserError(
+      fmt::format("model {} takes exactly {} modalities, the first named in the visual place, the second in "
+                  "the textual one, and there {} {}{}; name {} with modalities",
+                  s.model, want, names.size() == 1 ? "is" : "are", names.size(), all.empty() ? "" : all + ")", want));
 }
 
 bool has_sampler(const Settings& s) { return s.sampler != kSamplers[0].name; }
@@ -309,6 +341,9 @@ void check_system(const Settings& s, const Dataset& data) {
   if (o.reads_features && data.features.size() > size_t(kMaxModalities))
     throw UserError(std::to_string(data.features.size()) + " modalities found, at most " +
                     std::to_string(kMaxModalities) + " are supported; choose some with modalities");
+  std::vector<std::string> names;
+  for (const Feature& f : data.features) names.push_back(f.name);
+  if (o.reads_features) check_modalities(s, names);
   if (o.item_layers == 0) return;
   if (s.knn_k > data.n_items)
     bad("knn_k", std::to_string(s.knn_k), "at most the number of items, " + std::to_string(data.n_items));

@@ -61,6 +61,8 @@ std::vector<std::string> sampler_names();   // none, and those that can be put o
 
 // UserError for a name that is none, from all of them.
 Outline outline_of(const Settings&);
+// of the names of modalities in order: UserError where the system takes another number of them
+void check_modalities(const Settings&, const std::vector<std::string>& names);
 // of embedding_size, given there: UserError where the system cannot have it
 void check_width(const Settings&, const std::string& origin);
 // given there: UserError where the system cannot have it

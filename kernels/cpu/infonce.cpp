@@ -8,8 +8,8 @@
 namespace ccdrec::cpu {
 namespace {
 
-// Of a strip: 2 MB, which the cores' second-level caches hold between its products.
-constexpr int64_t kStripFloats = int64_t(1) << 19;
+// Of a strip: 1 MB, which the cores' second-level caches hold between its products.
+constexpr int64_t kStripFloats = int64_t(1) << 18;
 constexpr double kExpNs = 0.8;  // of a core, about, for the softmax of an element
 
 float largest(const float* s, int64_t n) {

@@ -35,6 +35,7 @@ TEST(Cli, ResumeEqualsNeverHavingStopped) {
       {"MG+DNS", "LightGCN", {"--set", "use_mg=true", "--set", "sampler=dns", "--set", "n_candidates=8"}},
       {"MixGCF", "FREEDOM", {"--set", "sampler=mixgcf", "--set", "omega=0.7"}},
       {"LATTICE", "LATTICE", {}},
+      {"SLMRec", "SLMRec", {}},
       {"DGD", "CCDRec", {"--set", "backbone=MCDRec"}},
       {"RealHNS", "LightGCN", {"--set", "sampler=realhns", "--set", "realhns_start=1"}}};
   for (const Resumed& m : all) {

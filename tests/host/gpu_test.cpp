@@ -39,6 +39,7 @@ const Named kModels[] = {
     lattice_models[1],
     lattice_models[2],
     denoised_models[0],
+    slmrec_models[1],
 };
 const Named kOthers[] = {
     {"FREEDOM, no modality terms", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0, s.dropout = 0.8; }},
@@ -49,6 +50,7 @@ const Named kOthers[] = {
     hard_models[0],
     lattice_models[0],
     lattice_models[3],
+    slmrec_models[0],
     denoised_models[1],
     denoised_models[2],
 };

@@ -23,7 +23,8 @@ const Named mirrored[] = {
        s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3, s.sampler = "mixgcf", s.n_candidates = 8;
      }},
     // random, a pool, the model's own
-    {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 1, s.timesteps = 6; }}};
+    {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 1, s.timesteps = 6; }},
+    slmrec_models[0]};
 
 // 195 rows in batches of 25: eight an epoch, as in the specification.
 Settings mirror_settings(const Named& m) {

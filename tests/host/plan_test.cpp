@@ -64,6 +64,7 @@ const Named planned_models[] = {
      [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.use_mg = true, s.beta = 1, s.sampler = "mixgcf"; }},
     {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.reg_weight = 1e-3; }},
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
+    {"SLMRec", slmrec_models[0].set},
     {"BPR, RealHNS", [](Settings& s) { s.model = "BPR", s.sampler = "realhns", s.realhns_start = 0; }},
 };
 const Named planned_on_the_cpu[] = {
@@ -96,6 +97,7 @@ const Named planned_on_the_cpu[] = {
     {"DMA, RealHNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "realhns", s.realhns_start = 1; }},
     {"DMA, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "mixgcf"; }},
     {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }},
+    {"MG(SLMRec), no layers", [](Settings& s) { slmrec_models[1].set(s), s.n_ui_layers = 0, s.embedding_size = 18; }},
 };
 
 TEST(SlowPlan, CoversArraysAndScratchOfTrainingAndEvaluation) {

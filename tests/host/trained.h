@@ -72,6 +72,18 @@ inline constexpr Named denoised_models[] = {
        s.estimator = "transformer", s.timesteps = 6;
      }}};
 
+// A model of its own kind: without negatives, P and Q in the arena.
+inline constexpr Named slmrec_models[] = {{"SLMRec",
+                                           [](Settings& s) {
+                                             s.model = "SLMRec", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 3;
+                                             s.ssl_alpha = 0.3, s.weight_decay = 1e-3;
+                                           }},
+                                          {"MG(SLMRec)", [](Settings& s) {
+                                             s.model = "SLMRec", s.n_neg = s.negative_stats = 0, s.use_mg = true,
+                                             s.beta = 2;
+                                             s.ssl_alpha = 0.3, s.weight_decay = 1e-3;
+                                           }}};
+
 // A state with something else in it.
 inline void edit_state(const std::string& from, const std::string& to, const std::function<void(TensorFile&)>& edit) {
   TensorFile file = read_safetensors(from);

@@ -734,8 +734,9 @@ TEST(Trainer, SettingsTheDataCannotServeAreOneSentence) {
     return "";
   };
   EXPECT_NE(sentence([](Settings& s) { s.model = "FREEDOM"; }).find("no *_feat.npy"), std::string::npos);
-  EXPECT_NE(sentence([](Settings& s) { s.model = "GCMC"; }).find("BPR | LightGCN | FREEDOM | LATTICE | CCDRec"),
-            std::string::npos);
+  EXPECT_NE(
+      sentence([](Settings& s) { s.model = "GCMC"; }).find("BPR | LightGCN | FREEDOM | LATTICE | SLMRec | CCDRec"),
+      std::string::npos);
   EXPECT_EQ(sentence([](Settings& s) { s.model = "MCDRec"; }),
             "settings: model = MCDRec is not built yet on its own; CCDRec runs on its graph: -m CCDRec --set "
             "backbone=MCDRec");
