@@ -342,9 +342,14 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
       take_default(m, model + " on " + config.settings.backbone);
   }
   const Settings defaults = config.settings;
+  // A setting of other models may be accepted with the one value that is true of this one.
+  const auto accepted_key = [&](const std::string& name) {
+    const ConfigKey* const key = find_key(name);
+    return key && concerns(*key, config.settings) ? nullptr : find_accepted(name);
+  };
   for (const auto& [name, value] : given.winner) {
     const ConfigKey* key = find_key(name);
-    if (!key) continue;
+    if (!key || accepted_key(name)) continue;
     const bool grid =
         value.items.size() > 1 && key->type != "list" && name != "model" && given.may_be_grids.count(name);
     grid ? take_grid(config, *key, value) : key->set(config.settings, value);
@@ -357,7 +362,7 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
   take_feature_files(config, given);
   std::vector<const ConfigValue*> accepted;
   for (const auto& [name, value] : given.winner)
-    if (const AcceptedKey* key = find_accepted(name)) {
+    if (const AcceptedKey* key = accepted_key(name)) {
       check_accepted(*key, value, config.settings);
       if (name != "hyper_parameters" || config.grid.empty()) accepted.push_back(&value);
     }

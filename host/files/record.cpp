@@ -40,7 +40,8 @@ nlohmann::json typed_settings(const Settings& s) {
 size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   const Outline o = outline_of(s);
   const int64_t E = int64_t(data.train.size()), I = data.n_items, d = s.embedding_size, steps = steps_of(s, data);
-  const int64_t items = std::min(E * (1 + s.n_neg), steps * I);  // distinct within their steps
+  // distinct within their steps
+  const int64_t items = o.fuses_all ? steps * I : std::min(E * (1 + s.n_neg), steps * I);
   int64_t words = E * (4 + s.n_neg) + steps * 11 + (data.n_users) * (1 + 2 * kListed);
   if (o.prune > 0) words += 2 * E;
   if (o.denoises) words += E;

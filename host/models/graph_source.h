@@ -20,9 +20,9 @@ class GraphSource {
  public:
   explicit GraphSource(const Dataset& data) : train(pairs_by_user(data.train, data.n_users, data.n_items)) {}
   virtual ~GraphSource() = default;
-  virtual HostCsr user_item() = 0;       // (N,N), symmetric
+  virtual HostCsr user_item() = 0;                      // (N,N), symmetric
   virtual HostCsr user_item_mean(bool self_loops) = 0;  // (N,N): mean_graph (data/graph.h)
-  virtual HostCsr items() = 0;           // S (I,I)
+  virtual HostCsr items() = 0;                          // S (I,I)
   // O_m of LATTICE, from the raw features of a modality (spec baselines 8.2)
   virtual NeighbourLists frozen(size_t modality) = 0;
   const HostCsr train;  // (U,I) pattern

@@ -28,6 +28,8 @@ struct Outline {
   int64_t estimator = 0;       // parameters of f_theta
   bool diffusion = false;      // an estimator, and a reverse process at the end of an epoch
   bool fuses = false;          // its answer enters the propagation
+  bool fuses_all = false;      // of every item at every step, mixed with Q
+  bool unet = false;           // the estimator is MCDRec's U-Net
   int pools = 0;               // states of the reverse process that are kept, (I,d) each
   bool searches = false;       // curricular negatives by similarity
   bool constant_rows = false;  // rows of a pool stand for the curricular negatives

@@ -164,8 +164,9 @@ TEST(Config, UnknownKeysNameTheNearest) {
   const Folder dir;
   EXPECT_NE(sentence([&] { of({"learing_rate=1"}); }).find("did you mean 'learning_rate'?"), std::string::npos);
   EXPECT_NE(sentence([&] { of({"lambd_dm=1"}); }).find("did you mean 'lambda_dm'?"), std::string::npos);
-  EXPECT_NE(sentence([&] { of({"cl_weight=1"}); }).find("unknown key 'cl_weight'; `ccdrec train --help-keys`"),
-            std::string::npos)
+  EXPECT_NE(
+      sentence([&] { of({"contrast_share=1"}); }).find("unknown key 'contrast_share'; `ccdrec train --help-keys`"),
+      std::string::npos)
       << "reg_weight is three edits away: no hint";
   EXPECT_NE(sentence([&] { of({"nu=1"}); }).find("--help-keys"), std::string::npos)
       << "a word of two letters has no neighbours";
@@ -573,7 +574,9 @@ TEST(Config, KeysThatCameLaterAreWrittenWhereTheyAreInUse) {
                                         "dgd",
                                         "dgd_tau",
                                         "lambda_coeff",
-                                        "learning_rate_scheduler"};
+                                        "learning_rate_scheduler",
+                                        "mrd",
+                                        "unet_dropout"};
   const auto written = [&](const std::vector<std::string>& set) {
     const std::string text = config_yaml(of(set));
     std::vector<std::string> keys;
@@ -604,6 +607,9 @@ TEST(Config, KeysThatCameLaterAreWrittenWhereTheyAreInUse) {
   EXPECT_EQ(written({"model=FREEDOM", "learning_rate_scheduler=[0.9, 50]"}), Keys{"learning_rate_scheduler"});
   EXPECT_EQ(written({"backbone=MCDRec", "dgd=off"}), (Keys{"omega", "dgd"}));
   EXPECT_EQ(written({"model=SLMRec"}), (Keys{"weight_decay", "temp", "ssl_temp", "ssl_alpha"}));
+  EXPECT_EQ(written({"model=MCDRec"}), (Keys{"dgd", "dgd_tau", "mrd", "unet_dropout"}));
+  EXPECT_EQ(written({"model=MCDRec", "estimator=attention"}), (Keys{"dgd", "dgd_tau", "mrd"}));
+  EXPECT_EQ(written({"backbone=MCDRec", "estimator=unet"}), (Keys{"omega", "dgd", "dgd_tau", "unet_dropout"}));
 }
 
 TEST(Config, OmegaHasAnotherDefaultWithASampler) {
@@ -699,8 +705,11 @@ TEST(Config, KeysThatOtherSettingsSwitchOffAreNoted) {
       {{"model=LightGCN", "realhns_candidates=8"}, "realhns_candidates", "sampler realhns"},
       {{"model=BPR", "alpha2=0.1"}, "alpha2", "use_mg is off"},
       {{"model=BPR", "beta=2"}, "beta", "use_mg is off"},
-      {{"estimator_layers=2"}, "estimator_layers", "attention"},
-      {{"estimator_heads=2"}, "estimator_heads", "attention"},
+      {{"estimator_layers=2"}, "estimator_layers", "estimator transformer"},
+      {{"estimator_heads=2"}, "estimator_heads", "estimator transformer"},
+      {{"unet_dropout=0.2"}, "unet_dropout", "estimator unet"},
+      {{"model=MCDRec", "mrd=false", "mu=0.3"}, "mu", "mrd is off"},
+      {{"model=MCDRec", "mrd=false", "timesteps=5"}, "timesteps", "mrd is off, so there is no diffusion"},
       {{"mm_image_weight=0.3", "mm_weights=[0.5, 0.5]"}, "mm_image_weight", "mm_weights overrides"},
       {{"model=FREEDOM", "train_features=false"}, "train_features", "item graph alone"},
       {{"device=cpu", "spmm=cusparse"}, "spmm", "concerns a GPU"},

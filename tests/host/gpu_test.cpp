@@ -40,6 +40,8 @@ const Named kModels[] = {
     lattice_models[2],
     denoised_models[0],
     slmrec_models[1],
+    mcdrec_models[0],
+    mcdrec_models[1],
 };
 const Named kOthers[] = {
     {"FREEDOM, no modality terms", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0, s.dropout = 0.8; }},
@@ -53,6 +55,8 @@ const Named kOthers[] = {
     slmrec_models[0],
     denoised_models[1],
     denoised_models[2],
+    mcdrec_models[2],
+    mcdrec_models[3],
 };
 
 Settings small(const Named& m, const char* device) {

@@ -58,6 +58,7 @@ const Named planned_models[] = {
     {"CCDRec on LightGCN", [](Settings& s) { s.backbone = "LightGCN", s.n_neg = 2; }},
     {"DMA and NDI", [](Settings& s) { s.cns = false; }},
     {"CCDRec on MCDRec", [](Settings& s) { s.backbone = "MCDRec"; }},
+    {"MCDRec", [](Settings& s) { s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.timesteps = 5; }},
     {"LightGCN, MixGCF, three layers",
      [](Settings& s) { s.model = "LightGCN", s.n_ui_layers = 3, s.sampler = "mixgcf"; }},
     {"MG(FREEDOM), MixGCF",
@@ -78,6 +79,13 @@ const Named planned_on_the_cpu[] = {
     {"CCDRec on MCDRec, nearly every edge",
      [](Settings& s) { s.backbone = "MCDRec", s.dropout = 0.01, s.cns = false; }},
     {"CCDRec on MCDRec, every edge", [](Settings& s) { s.backbone = "MCDRec", s.dropout = 0; }},
+    {"MCDRec, attention, modality terms, features frozen",
+     [](Settings& s) { s.model = "MCDRec", s.estimator = "attention", s.reg_weight = 1e-2, s.train_features = false; }},
+    {"MCDRec without its diffusion", [](Settings& s) { s.model = "MCDRec", s.mrd = false; }},
+    {"CCDRec on MCDRec with the U-Net, nothing dropped",
+     [](Settings& s) {
+       s.backbone = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.unet_dropout = 0, s.timesteps = 5;
+     }},
     {"BPR, popularity", [](Settings& s) { s.model = "BPR", s.sampler = "popularity"; }},
     {"MG(LightGCN), DNS", [](Settings& s) { s.model = "LightGCN", s.use_mg = true, s.sampler = "dns"; }},
     {"DMA, DNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "dns"; }},

@@ -39,6 +39,9 @@ const Named record_models[] = {
     {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0.5; }},
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
     {"CCDRec(MCDRec)", [](Settings& s) { s.backbone = "MCDRec"; }},
+    {"MCDRec", [](Settings& s) { s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.timesteps = 4; }},
+    {"MG(MCDRec), attention",
+     [](Settings& s) { s.model = "MCDRec", s.estimator = "attention", s.reg_weight = 1e-2, s.use_mg = true; }},
     slmrec_models[0],
     slmrec_models[1]};
 const Named& recorded_model(const std::string& name) {

@@ -84,6 +84,24 @@ inline constexpr Named slmrec_models[] = {{"SLMRec",
                                              s.ssl_alpha = 0.3, s.weight_decay = 1e-3;
                                            }}};
 
+// MCDRec: its diffusion over all items, by attention and by the U-Net, which has a width of its own; and without it.
+inline constexpr Named mcdrec_models[] = {
+    {"MCDRec, attention",
+     [](Settings& s) {
+       s.model = "MCDRec", s.estimator = "attention", s.reg_weight = 1e-2, s.dropout = 0.3, s.timesteps = 6;
+     }},
+    {"MG(MCDRec)+DNS",
+     [](Settings& s) {
+       s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.dropout = 0.3, s.timesteps = 4, s.epochs = 4;
+       s.use_mg = true, s.beta = 2, s.sampler = "dns", s.n_candidates = 8, s.omega = 0.5;
+     }},
+    {"CCDRec(MCDRec) with the U-Net",
+     [](Settings& s) {
+       s.backbone = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.dropout = 0.3, s.timesteps = 4;
+       s.epochs = 4, s.dtau = 1, s.tau_end = 2;
+     }},
+    {"MCDRec without its diffusion", [](Settings& s) { s.model = "MCDRec", s.mrd = false, s.dropout = 0.3; }}};
+
 // A state with something else in it.
 inline void edit_state(const std::string& from, const std::string& to, const std::function<void(TensorFile&)>& edit) {
   TensorFile file = read_safetensors(from);
