@@ -13,8 +13,9 @@ Outline Bm3::outline(const Settings& s) {
   return o;
 }
 
-Bm3::Bm3(const Setup& z)
+Bm3::Bm3(const Setup& z, std::vector<const char*> losses)
     : dev_(z.dev),
+      losses_(std::move(losses)),
       seed_(z.s.seed),
       U_(z.users()),
       I_(z.items()),

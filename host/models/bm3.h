@@ -14,7 +14,7 @@ class Bm3 : public Model {
  public:
   static Outline outline(const Settings&);
   static void plan(Planner&);
-  explicit Bm3(const Setup&);
+  Bm3(const Setup&, std::vector<const char*> losses);
 
   std::span<const char* const> losses() const override { return losses_; }
   void sample(const Batch&, const Step&) override;
@@ -37,7 +37,6 @@ class Bm3 : public Model {
  private:
   // The views, which arrays of a step hold block by block, B rows each: users, items, then each modality.
   static constexpr int kUsers = 0, kItems = 1, kModality = 2;
-  static constexpr const char* losses_[] = {"user_item", "modality", "reg"};
   int views() const { return kModality + modal_.count(); }
   std::string view_name(int k) const;
   CMat q() const { return arena_.value(tables_ + 1); }
@@ -51,6 +50,7 @@ class Bm3 : public Model {
   void compare(double* loss, int online, int target, float weight, bool add);
 
   Device& dev_;
+  const std::vector<const char*> losses_;  // user_item, modality, reg
   const uint32_t seed_;
   const int64_t U_, I_, most_, words_;  // most_: rows of a batch; words_: of a mask's row
   const float reg_, cl_, rate_;         // of the norms, divided by I; of the modalities' terms; of values masked

@@ -22,6 +22,7 @@ struct Outline {
   bool frozen_tables = false;   // of nodes, and of users for each modality: drawn, and not trained
   bool reads_features = false;  // of the data: to build a graph, or to train with
   bool projects = false;        // maps them to width d: they and the maps are parameters
+  int modalities = 0;           // exactly so many of them; 0: any number
   bool maps_items = false;      // those of each batch's items; otherwise of all items once an epoch
   bool views = false;           // BM3's: a predictor, and masks of what it is to predict
 

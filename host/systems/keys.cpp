@@ -340,7 +340,7 @@ KeyTable build_table() {
 
   t.group = "training";
   t.integer("embedding_size", &Settings::embedding_size, 1, 65536,
-            "d, width of every embedding; CCDRec needs an even one of at least 4");
+            "d, width of every embedding; CCDRec needs an even one of at least 4, SLMRec an even one");
   t.real("learning_rate", &Settings::learning_rate, {0, kInf, true, true}, "Adam's step, of the first epoch");
   ConfigKey& scheduler = t.add("learning_rate_scheduler", "list", "[gamma in (0, 1], T > 0]",
                                "the rate of epoch e, from 0, is learning_rate gamma^(e/T)");
@@ -564,7 +564,9 @@ const std::vector<AcceptedKey> kAccepted = {
     {"adj_type", "pre", "the model decides how its graph is normalised"},
     {"mm_fusion_mode", nullptr, "the model decides how modalities are fused"},
     {"init", nullptr, "the model decides its initialisation"},
-    {"ssl_task", "FAC", "no model here has a self-supervised task"},
+    {"ssl_task", "FAC", "SLMRec contrasts by fine and coarse alignment (FAC)"},
+    {"dropout_rate", nullptr, "SLMRec's alignment (FAC) drops nothing; pruned edges are the key dropout"},
+    {"reg", nullptr, "SLMRec's released program reads it and uses it nowhere; a regulariser's weight is reg_weight"},
     {"degree_ratio", nullptr, "FREEDOM's released program reads it and uses it nowhere"},
     {"is_multimodal_model", nullptr, "the model decides whether features are read"},
     {"end2end", "false", "features are read, not extracted"},

@@ -14,6 +14,7 @@
 #include "host/models/lightgcn.h"
 #include "host/models/mcdrec.h"
 #include "host/models/mmgcn.h"
+#include "host/models/slmrec.h"
 #include "host/samplers/dns.h"
 #include "host/samplers/mixgcf.h"
 #include "host/samplers/popularity.h"
@@ -187,8 +188,8 @@ std::unique_ptr<Model> make_ccdrec(const Setup& z) {
 
 // A model of a kind of its own.
 template <class M>
-std::unique_ptr<Model> make_model(const Setup& z) {
-  return std::make_unique<M>(z);
+std::unique_ptr<Model> make_own(const Setup& z) {
+  return std::make_unique<M>(z, find_system(z.s.model)->losses);
 }
 
 constexpr const char* kNormRegulariser = "weight of the norm regulariser";
@@ -215,6 +216,26 @@ const std::vector<System> kSystems = {
      false,
      make_plain,
      plain_outline},
+    {"MMGCN",
+     kRanking | kFeatures | kMessages,
+     {{"learning_rate", "0.001"},
+      {"train_batch_size", "2048"},
+      {"reg_weight", "0", "weight of a regulariser on what is not trained: it is shown, and changes no parameter"}},
+     {"bpr", "reg"},
+     "",
+     false,
+     make_own<Mmgcn>,
+     Mmgcn::outline,
+     Mmgcn::plan},
+    {"SLMRec",
+     kUserItemGraph | kFeatures | kContrast,
+     {{"learning_rate", "0.001"}, {"train_batch_size", "2048"}, {"n_ui_layers", "3"}, {"weight_decay", "0.0001"}},
+     {"main", "ssl_1", "ssl_2"},
+     nullptr,
+     false,
+     make_own<SlmRec>,
+     SlmRec::outline,
+     SlmRec::plan},
     {"BM3",
      kUserItemGraph | kFeatures | kViews,
      {{"learning_rate", "0.001"},
@@ -226,20 +247,9 @@ const std::vector<System> kSystems = {
      {"user_item", "modality", "reg"},
      "n_ui_layers",
      false,
-     make_model<Bm3>,
+     make_own<Bm3>,
      Bm3::outline,
      Bm3::plan},
-    {"MMGCN",
-     kRanking | kFeatures | kMessages,
-     {{"learning_rate", "0.001"},
-      {"train_batch_size", "2048"},
-      {"reg_weight", "0", "weight of a regulariser on what is not trained: it is shown, and changes no parameter"}},
-     {"bpr", "reg"},
-     "",
-     false,
-     make_model<Mmgcn>,
-     Mmgcn::outline,
-     Mmgcn::plan},
     {"FREEDOM",
      kRanking | kUserItemGraph | kFeatures | kItemGraph,
      {{"learning_rate", "0.001"},
@@ -333,12 +343,34 @@ Outline outline_of(const Settings& s) { return system_named(s.model).outline(s);
 
 std::unique_ptr<Model> make_system(const Setup& z) { return system_named(z.s.model).make(z); }
 
-// The step encoding: half of the width is sines, half cosines.
+// CCDRec's step encoding: half of the width is sines, half cosines. SLMRec contrasts at half of the width too.
 void check_width(const Settings& s, const std::string& origin) {
-  if (system_named(s.model).concerned_by(kDiffusion) && s.estimator != "unet" &&
-      (s.embedding_size < 4 || s.embedding_size % 2 != 0))
-    throw UserError("embedding_size = " + std::to_string(s.embedding_size) + " (" + origin + "): " + s.model +
-                    "'s step encoding needs an even width of at least 4");
+  const System& system = system_named(s.model);
+  const auto refuse = [&](const char* why) {
+    throw UserError("embedding_size = " + std::to_string(s.embedding_size) + " (" + origin + "): " + s.model + why);
+  };
+  if (system.concerned_by(kDiffusion) && s.estimator != "unet" && (s.embedding_size < 4 || s.embedding_size % 2 != 0))
+    refuse("'s step encoding needs an even width of at least 4");
+  if (system.concerned_by(kContrast) && s.embedding_size % 2 != 0)
+    refuse(" contrasts modalities at half of the width too and needs an even one");
+}
+
+void check_modalities(const Settings& s, const std::vector<std::string>& names) {
+  const Outline o = outline_of(s);
+  if (o.diffusion) check_estimator(s, names.size());
+  if (o.views)
+    for (const std::string& name : names)
+      if (name == "users" || name == "items")
+        throw UserError("model " + s.model + " has masks of users and of items, so no modality can be called '" + name +
+                        "'; rename " + name + "_feat.npy");
+  const int want = o.modalities;
+  if (want == 0 || names.size() == size_t(want)) return;
+  std::string all;
+  for (const std::string& name : names) all += (all.empty() ? " (" : ", ") + shown(name);
+  throw UserError(
+      fmt::format("model {} takes exactly {} modalities, the first named in the visual place, the second in "
+                  "the textual one, and there {} {}{}; name {} with modalities",
+                  s.model, want, names.size() == 1 ? "is" : "are", names.size(), all.empty() ? "" : all + ")", want));
 }
 
 bool has_sampler(const Settings& s) { return s.sampler != kSamplers[0].name; }
@@ -365,10 +397,6 @@ void check_modules(const Settings& s) {
   if (outline_of(s).diffusion) check_estimator(s);
 }
 
-void check_modalities(const Settings& s, size_t count) {
-  if (outline_of(s).diffusion) check_estimator(s, count);
-}
-
 void check_system(const Settings& s, const Dataset& data) {
   const auto bad = [](const std::string& key, const std::string& got, const std::string& want) {
     throw UserError(key + " is " + got + ", expected " + want);
@@ -392,12 +420,9 @@ void check_system(const Settings& s, const Dataset& data) {
   if (o.reads_features && data.features.size() > size_t(kMaxModalities))
     throw UserError(std::to_string(data.features.size()) + " modalities found, at most " +
                     std::to_string(kMaxModalities) + " are supported; choose some with modalities");
-  if (o.views)
-    for (const Feature& f : data.features)
-      if (f.name == "users" || f.name == "items")
-        throw UserError("model " + s.model + " has masks of users and of items, so no modality can be called '" +
-                        f.name + "'; rename " + f.name + "_feat.npy");
-  check_modalities(s, data.features.size());
+  std::vector<std::string> names;
+  for (const Feature& f : data.features) names.push_back(f.name);
+  check_modalities(s, names);
   if (o.item_layers == 0) return;
   if (s.knn_k > data.n_items)
     bad("knn_k", std::to_string(s.knn_k), "at most the number of items, " + std::to_string(data.n_items));

@@ -67,7 +67,8 @@ bool has_sampler(const Settings&);  // of hard negatives, by the setting
 void check_sampler(const Settings&, const std::string& origin);
 // UserError: settings of the system that the data or the device cannot serve
 void check_modules(const Settings&);  // UserError: settings of the system's own modules that do not go together
-void check_modalities(const Settings&, size_t count);  // UserError: it cannot be put on so many
+// UserError: it cannot be put on so many
+void check_modalities(const Settings&, const std::vector<std::string>& names);
 void check_system(const Settings&, const Dataset&);
 std::unique_ptr<Model> make_system(const Setup&);
 

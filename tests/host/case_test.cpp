@@ -81,6 +81,12 @@ const Named case_models[] = {
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE", s.reg_weight = 1e-2, s.lambda_coeff = 0.5; }},
     {"CCDRec on LATTICE, Mirror Gradient",
      [](Settings& s) { s.backbone = "LATTICE", s.lambda_coeff = 0.5, s.use_mg = true; }},
+    {"SLMRec", slmrec_models[0].set},
+    {"SLMRec, the textual modality first",
+     [](Settings& s) {
+       slmrec_models[0].set(s), s.modalities = {"text", "image"};
+     }},
+    {"SLMRec, Mirror Gradient", slmrec_models[1].set},
     {"DMA+NDI, Mirror Gradient", [](Settings& s) { s.cns = false, s.use_mg = true; }},
     bm3_models[0],
     {"BM3, fixed features, nothing masked",
@@ -220,8 +226,8 @@ TEST(Case, OnAGpuToo) {
   if (!gpu_info().usable) GTEST_SKIP() << "no GPU, no emulator";
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  for (const char* name :
-       {"FREEDOM", "CCDRec", "CCDRec on MCDRec", "FREEDOM, MixGCF, Mirror Gradient", "BM3, Mirror Gradient"}) {
+  for (const char* name : {"FREEDOM", "CCDRec", "CCDRec on MCDRec", "FREEDOM, MixGCF, Mirror Gradient",
+                           "BM3, Mirror Gradient", "SLMRec"}) {
     SCOPED_TRACE(name);
     Settings s = case_settings(model_named(name));
     s.device = "cuda";

@@ -310,6 +310,47 @@ TEST(Config, FilesOfMmrecAreTakenAsTheyAre) {
   }
 }
 
+// SLMRec's, whose keys are its own, and whose grid runs over one that its program reads and uses nowhere.
+TEST(Config, TheFileOfSlmRecIsTakenAsItIs) {
+  const Folder dir;
+  const std::string text =
+      "recdim: 64\nlayer_num: 3\nssl_task: FAC\ntemp: 0.2\nssl_temp: [0.1, 0.2, 0.5, 1.0]\n"
+      "ssl_alpha: [0.01, 0.05, 0.1, 0.5, 1.0]\nreg: [0.0001, 0.001, 0.01, 0.1]\nlearning_rate: [0.0001, 0.001]\n"
+      "weight_decay: 0.0001\ndropout_rate: 0.1\nmm_fusion_mode: concat\nadj_type: pre\ninit: xavier\n"
+      "hyper_parameters: [\"reg\", \"ssl_temp\", \"ssl_alpha\", \"learning_rate\"]\n";
+  const std::vector<std::string> files = {file_with(dir, "overall.yaml", std::string(kInert) + kOverall),
+                                          file_with(dir, "toys.yaml", kDataFile), file_with(dir, "SLMRec.yaml", text)};
+  const Config grids = resolve_config(files, {{"model", "SLMRec", "-m"}}, Grids::shown);
+  EXPECT_EQ(grids.grid.size(), 3u) << "without reg, which is no setting";
+  EXPECT_NE(sentence([&] {
+              resolve_config(files, {{"model", "SLMRec", "-m"}});
+            }).find(" --set ssl_temp="),
+            std::string::npos);
+  const Config one = of({"model=SLMRec", "ssl_temp=0.5", "ssl_alpha=0.05", "learning_rate=0.001"}, files);
+  const Settings& s = one.settings;
+  EXPECT_EQ(s.embedding_size, 64);
+  EXPECT_EQ(s.n_ui_layers, 3);
+  EXPECT_EQ(s.n_neg, 0);
+  EXPECT_EQ(s.temp, 0.2);
+  EXPECT_EQ(s.ssl_temp, 0.5);
+  EXPECT_EQ(s.ssl_alpha, 0.05);
+  EXPECT_EQ(s.weight_decay, 1e-4);
+  EXPECT_EQ(s.modalities, (std::vector<std::string>{"image", "text"}));
+  std::string notes;
+  for (const std::string& note : one.notes) notes += note + "\n";
+  for (const char* key : {"reg", "dropout_rate", "mm_fusion_mode", "adj_type", "init", "ssl_task"}) {
+    EXPECT_NE(notes.find(std::string(key) + ","), std::string::npos) << key << " was taken in silence: " << notes;
+    EXPECT_NE(key_reference().find("  " + std::string(key) + " "), std::string::npos) << key;
+  }
+  EXPECT_NE(sentence([] { of({"model=SLMRec", "ssl_task=FD"}); }), "");
+  // by themselves: what other tools settled on
+  const Settings standard = of({"model=SLMRec"}).settings;
+  EXPECT_EQ(standard.n_ui_layers, 3);
+  EXPECT_EQ(standard.weight_decay, 1e-4);
+  EXPECT_EQ(standard.ssl_alpha, 0.01);
+  EXPECT_EQ(standard.n_neg, 0);
+}
+
 TEST(Config, OnlyNamedKeysHoldGridsAndEveryValueOfOneIsHeldToItsRange) {
   const auto shown = [](const std::vector<std::string>& assignments) {
     std::vector<KeyValue> list;
@@ -578,6 +619,7 @@ TEST(Config, KeysThatCameLaterAreWrittenWhereTheyAreInUse) {
     EXPECT_EQ(written({lattice, "learning_rate_scheduler=[1, 50]"}).back(), "learning_rate_scheduler");
   EXPECT_EQ(written({"model=FREEDOM", "learning_rate_scheduler=[0.9, 50]"}), Keys{"learning_rate_scheduler"});
   EXPECT_EQ(written({"backbone=MCDRec", "dgd=off"}), (Keys{"omega", "dgd"}));
+  EXPECT_EQ(written({"model=SLMRec"}), (Keys{"weight_decay", "temp", "ssl_temp", "ssl_alpha"}));
   EXPECT_EQ(written({"model=MCDRec"}), (Keys{"dgd", "dgd_tau", "mrd", "unet_dropout"}));
   EXPECT_EQ(written({"model=MCDRec", "estimator=attention"}), (Keys{"dgd", "dgd_tau", "mrd"}));
   EXPECT_EQ(written({"backbone=MCDRec", "estimator=unet"}), (Keys{"omega", "dgd", "dgd_tau", "unet_dropout"}));

@@ -25,7 +25,8 @@ const Named mirrored[] = {
     // random, a pool, the model's own
     {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 1, s.timesteps = 6; }},
     {"BM3", [](Settings& s) { s.model = "BM3", s.n_neg = s.negative_stats = 0, s.reg_weight = 0.1, s.dropout = 0.3; }},
-    {"MMGCN", [](Settings& s) { s.model = "MMGCN"; }}};
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN"; }},
+    slmrec_models[0]};
 
 // 195 rows in batches of 25: eight an epoch, as in the specification.
 Settings mirror_settings(const Named& m) {

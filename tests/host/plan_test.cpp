@@ -66,6 +66,7 @@ const Named planned_models[] = {
     {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.reg_weight = 1e-3; }},
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
     {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }},
+    {"SLMRec", slmrec_models[0].set},
     {"BPR, RealHNS", [](Settings& s) { s.model = "BPR", s.sampler = "realhns", s.realhns_start = 0; }},
     bm3_models[0],
 };
@@ -113,6 +114,7 @@ const Named planned_on_the_cpu[] = {
      [](Settings& s) {
        s.model = "BM3", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 0, s.train_features = false, s.dropout = 0;
      }},
+    {"MG(SLMRec), no layers", [](Settings& s) { slmrec_models[1].set(s), s.n_ui_layers = 0, s.embedding_size = 18; }},
 };
 
 TEST(SlowPlan, CoversArraysAndScratchOfTrainingAndEvaluation) {

@@ -83,6 +83,18 @@ inline constexpr Named bm3_models[] = {
        s.use_mg = true, s.beta = 2;
      }}};
 
+// A model of its own kind: without negatives, P and Q in the arena.
+inline constexpr Named slmrec_models[] = {{"SLMRec",
+                                           [](Settings& s) {
+                                             s.model = "SLMRec", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 3;
+                                             s.ssl_alpha = 0.3, s.weight_decay = 1e-3;
+                                           }},
+                                          {"MG(SLMRec)", [](Settings& s) {
+                                             s.model = "SLMRec", s.n_neg = s.negative_stats = 0, s.use_mg = true,
+                                             s.beta = 2;
+                                             s.ssl_alpha = 0.3, s.weight_decay = 1e-3;
+                                           }}};
+
 // MCDRec: its diffusion over all items, by attention and by the U-Net, which has a width of its own; and without it.
 inline constexpr Named mcdrec_models[] = {
     {"MCDRec, attention",

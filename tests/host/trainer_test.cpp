@@ -765,7 +765,7 @@ TEST(Trainer, SettingsTheDataCannotServeAreOneSentence) {
   EXPECT_NE(sentence([](Settings& s) { s.model = "FREEDOM"; }).find("no *_feat.npy"), std::string::npos);
   EXPECT_NE(sentence([](Settings& s) {
               s.model = "GCMC";
-            }).find("BPR | LightGCN | BM3 | FREEDOM | LATTICE | MCDRec | CCDRec"),
+            }).find("BPR | LightGCN | MMGCN | SLMRec | BM3 | FREEDOM | LATTICE | MCDRec | CCDRec"),
             std::string::npos);
   EXPECT_EQ(sentence([](Settings& s) { s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 32; }),
             "embedding_size is 32, expected 64 with the estimator unet, whose images have 8 x 8 pixels");
