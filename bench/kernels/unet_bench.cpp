@@ -15,12 +15,14 @@ std::vector<float> floats(uint32_t use, int64_t n, float bound) {
   return v;
 }
 
+std::vector<float> zeros(int64_t n) { return std::vector<float>(size_t(n), 0.0f); }
+
 struct Step {
   static constexpr int kSteps = 20;
   static constexpr int64_t d = kUnetWidth, M = 2;
   int64_t n;
   std::vector<float> e_t = floats(1, n*d, 0.5f), h = floats(2, M*n*d, 1), tau = unet_time_embedding(kSteps),
-                     d_e0 = floats(3, n*d, 1), d_h = floats(4, M*n*d, 0), saved = floats(4, unet_saved_floats(n), 0),
+                     d_e0 = floats(3, n*d, 1), d_h = zeros(M * n * d), saved = zeros(unet_saved_floats(n)),
                      e0 = floats(4, n*d, 0), d_e = e0;
   std::vector<std::vector<float>> tensor, gradient;
   std::vector<int32_t> t;

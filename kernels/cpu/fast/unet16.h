@@ -14,10 +14,17 @@ constexpr int64_t kLanes = 16;
 template <class F, class I>
 struct LanesOf {
   static F splat(float x) { return x - F{}; }
+  static F at_least(F x, float least) {  // a NaN passes
+#if defined(__AVX512F__)
+    return F(_mm512_maskz_max_ps(0xffff, splat(least), x));  // the second where one is NaN
+#else
+    return x < splat(least) ? splat(least) : x;
+#endif
+  }
   // portable_exp of numbers.h, lane by lane
   template <class Fma>
   static F exp(F x, Fma&& fma) {
-    x = x < splat(-87.0f) ? splat(-87.0f) : x;
+    x = at_least(x, -87.0f);
     const F shifter = splat(12582912.0f), t = fma(x, splat(1.44269504f), shifter), n = t - shifter;
     const F r = fma(n, splat(2.12194440e-4f), fma(n, splat(-0.693359375f), x));
     F p = splat(1.9875691500e-4f);
@@ -30,7 +37,7 @@ struct LanesOf {
   // order: a division takes 16 cycles, as much as all the rest.
   template <class Fma>
   static F sigmoid(F z, Fma&& fma) {
-    const F x = -z > splat(87.0f) ? splat(87.0f) : -z, d = splat(1.0f) + exp(x, fma);
+    const F d = splat(1.0f) + exp(-at_least(z, -87.0f), fma);
     F r = F(0x7ef311c3 - I(d));
     for (int step = 0; step < 2; ++step) {
       const F e = fma(-d, r, splat(1.0f));
