@@ -63,6 +63,8 @@ struct Network {
 
 Network make_network() {
   Network n;
+  std::array<int, kUnetLayers> stack{};  // the layers whose output is on the skip stack
+  int depth = 0;
   for (int i = 0; i < kUnet.layers; ++i) {
     const UnetLayer& u = kUnet.layer[size_t(i)];
     Layer& l = n.layer[i];
@@ -110,8 +112,15 @@ Network make_network() {
     }
     l.norm1 = {u.in, int(area)}, l.norm2 = {u.out, int(area)};
     l.stats1_at = take(kStats);
-    if (u.kind != UnetKind::head) l.y_at = take(u.out * area_out);
     if (u.pushes) n.skips += u.out * area_out;
+    if (u.pushes) stack[size_t(depth++)] = i;
+    if (u.skip_in) {  // [output of the layer before | skip], as it reads them
+      n.layer[i - 1].y_at = take(u.in * area);
+      const int pushed_by = stack[size_t(--depth)];
+      n.layer[pushed_by].y_at = n.layer[i - 1].y_at + (u.in - u.skip_in) * area;
+    }
+    const bool read_with_skip = u.pushes || kUnet.layer[size_t(i) + 1].skip_in > 0;
+    if (u.kind != UnetKind::head && !read_with_skip) l.y_at = take(u.out * area_out);
   }
   for (int i = 0; i < kUnet.tensors; ++i) {
     if (kUnet.tensor[size_t(i)].rows > 1) continue;
@@ -229,7 +238,7 @@ void time_back(const UnetGrads& grads, const TimeBack& back, CMat tau, const Tim
 
 // Maps of one thread, vectors each.
 struct Work {
-  float *image, *joined, *act, *slope;     // joined: [current | skip]
+  float *image, *act, *slope;
   float* time;                             // projections of the lanes
   float *init, *d_gain, *d_bias;           // a vector a channel
   float *d_y, *d_x, *d_act, *d_a, *skips;  // of backward
@@ -239,7 +248,7 @@ constexpr int64_t kMostChannels = 32;
 int64_t kept_floats() { return (kUnet.mask_elements * 2 + 63) / 64 * 16; }
 int64_t work_floats() {
   const Network& n = network();
-  return (kImageMaps * kPixels + 7 * n.widest + n.projections + 3 * kMostChannels + n.skips) * kLanes + kept_floats();
+  return (kImageMaps * kPixels + 6 * n.widest + n.projections + 3 * kMostChannels + n.skips) * kLanes + kept_floats();
 }
 Work cut_work(float* p) {
   const Network& n = network();
@@ -249,7 +258,7 @@ Work cut_work(float* p) {
   };
   Work w;
   w.image = take(kImageMaps * kPixels);
-  for (float** maps : {&w.joined, &w.act, &w.slope, &w.d_y, &w.d_x, &w.d_act, &w.d_a}) *maps = take(n.widest);
+  for (float** maps : {&w.act, &w.slope, &w.d_y, &w.d_x, &w.d_act, &w.d_a}) *maps = take(n.widest);
   w.time = take(n.projections);
   for (float** channels : {&w.init, &w.d_gain, &w.d_bias}) *channels = take(kMostChannels);
   w.skips = take(n.skips);
@@ -300,7 +309,6 @@ struct Tile {
   const float* const* p;
   float* saved;
   Dropped dropped;
-  float scale() const { return dropped.scale; }
   Dropped dropped_at(const UnetLayer& u) const {
     return {dropped.lanes ? dropped.lanes + u.mask_at : nullptr, dropped.scale};
   }
@@ -315,32 +323,9 @@ const float* starts(float* init, const float* bias, int channels, const float* t
   return init;
 }
 
-// The input of layer i: the output of the one before, at a Res in the way up with the skip behind it.
-const float* input_of(int i, const Tile& tile, const Work& w, int skip_from) {
-  const Network& n = network();
-  const UnetLayer& u = kUnet.layer[size_t(i)];
-  const float* before = i == 0 ? w.image : tile.saved + n.layer[i - 1].y_at * kLanes;
-  if (!u.skip_in) return before;
-  const int64_t area = u.side * u.side, current = (u.in - u.skip_in) * area;
-  std::copy_n(before, current * kLanes, w.joined);
-  std::copy_n(tile.saved + n.layer[skip_from].y_at * kLanes, u.skip_in * area * kLanes, w.joined + current * kLanes);
-  return w.joined;
-}
-
-// Which layer pushed what layer i pops; -1: it pops nothing.
-std::array<int, kUnetLayers> skip_sources() {
-  std::array<int, kUnetLayers> from{};
-  std::array<int, kUnetLayers> stack{};
-  int depth = 0;
-  for (int i = 0; i < kUnet.layers; ++i) {
-    from[size_t(i)] = kUnet.layer[size_t(i)].skip_in ? stack[size_t(--depth)] : -1;
-    if (kUnet.layer[size_t(i)].pushes) stack[size_t(depth++)] = i;
-  }
-  return from;
-}
-const std::array<int, kUnetLayers>& skip_from() {
-  static const std::array<int, kUnetLayers> from = skip_sources();
-  return from;
+// The input of layer i: the output of the one before, at a Res in the way up with the skip right behind it.
+const float* input_of(int i, const Tile& tile, const Work& w) {
+  return i == 0 ? w.image : tile.saved + network().layer[i - 1].y_at * kLanes;
 }
 
 // e0 (one map) of w.image and w.time.
@@ -353,7 +338,7 @@ void forward_tile(float* e0, const Tile& tile, const Work& w) {
     const UnetLayer& u = kUnet.layer[size_t(i)];
     const Layer& l = n.layer[i];
     const float* const* p = tile.p + u.first;
-    const float* x = input_of(i, tile, w, skip_from()[size_t(i)]);
+    const float* x = input_of(i, tile, w);
     float *y = tile.saved + l.y_at * kLanes, *stats1 = tile.saved + l.stats1_at * kLanes;
     switch (u.kind) {
       case UnetKind::stem:
@@ -416,7 +401,7 @@ void backward_tile(float* gradient, float* d_projection, const Tile& tile, Work&
     const UnetLayer& u = kUnet.layer[size_t(i)];
     const Layer& l = n.layer[i];
     const float* const* p = tile.p + u.first;
-    const float* x = input_of(i, tile, w, skip_from()[size_t(i)]);
+    const float* x = input_of(i, tile, w);
     const float* stats1 = tile.saved + l.stats1_at * kLanes;
     const int area = u.side * u.side, area_out = u.side_out() * u.side_out();
     if (u.pushes) {

@@ -478,7 +478,7 @@ TEST(Unet, EveryReverseStepMatchesDoubleFromTheSameState) {
   for (const Device& dev : one_of_each_family()) {
     for (const int M : {1, 2}) {
       SCOPED_TRACE(std::to_string(M) + " modalities on " + dev.name);
-      const Reverse r(dev.family == "cpu" ? 35 : 5, M);
+      const Reverse r(dev.family == "cpu" ? 18 : 5, M);
       const auto pools = r.run(dev);
       const int at[] = {kSteps / 4, kSteps / 2, 3 * kSteps / 4, kSteps};
       std::vector<float> before;

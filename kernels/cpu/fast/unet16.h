@@ -10,35 +10,52 @@ namespace ccdrec::cpu {
 
 constexpr int64_t kLanes = 16;
 
-// The functions that are more than one instruction, on a vector of GCC's of any width: F floats, I integers.
-template <class F, class I>
+// 1 / (1 + exp(-z)) of N of GCC's vectors at a time, F floats, I integers: one alone is a chain of 100 cycles, and few of
+// them fit into the processor's window.
+#define EACH_OF_N _Pragma("GCC unroll 8") for (int k = 0; k < N; ++k)
+template <class F, class I, int N>
 struct LanesOf {
   static F splat(float x) { return x - F{}; }
+  static F at_least(F x, float least) {  // a NaN passes
+#if defined(__AVX512F__)
+    return F(_mm512_maskz_max_ps(0xffff, splat(least), x));  // the second where one is NaN
+#else
+    return x < splat(least) ? splat(least) : x;
+#endif
+  }
   // portable_exp of numbers.h, lane by lane
   template <class Fma>
-  static F exp(F x, Fma&& fma) {
-    x = x < splat(-87.0f) ? splat(-87.0f) : x;
-    const F shifter = splat(12582912.0f), t = fma(x, splat(1.44269504f), shifter), n = t - shifter;
-    const F r = fma(n, splat(2.12194440e-4f), fma(n, splat(-0.693359375f), x));
-    F p = splat(1.9875691500e-4f);
-    for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
-      p = fma(p, r, splat(c));
-    p = fma(p, r * r, r) + splat(1.0f);
-    return p * F((I(t) - 0x4b400000 + 127) << 23);
-  }
-  // 1 / (1 + exp(-z)). The reciprocal of d in [1, 1e38] from the bits' own estimate, 12 % off, and two steps of third
-  // order: a division takes 16 cycles, as much as all the rest.
-  template <class Fma>
-  static F sigmoid(F z, Fma&& fma) {
-    const F x = -z > splat(87.0f) ? splat(87.0f) : -z, d = splat(1.0f) + exp(x, fma);
-    F r = F(0x7ef311c3 - I(d));
-    for (int step = 0; step < 2; ++step) {
-      const F e = fma(-d, r, splat(1.0f));
-      r = fma(r, fma(e, e, e), r);
+  static void exp(F (&x)[N], Fma&& fma) {
+    F t[N], n[N], p[N];
+    EACH_OF_N x[k] = at_least(x[k], -87.0f);
+    EACH_OF_N t[k] = fma(x[k], splat(1.44269504f), splat(12582912.0f));
+    EACH_OF_N n[k] = t[k] - splat(12582912.0f);
+    EACH_OF_N x[k] = fma(n[k], splat(-0.693359375f), x[k]);
+    EACH_OF_N x[k] = fma(n[k], splat(2.12194440e-4f), x[k]);
+    EACH_OF_N p[k] = splat(1.9875691500e-4f);
+    for (const float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) {
+      EACH_OF_N p[k] = fma(p[k], x[k], splat(c));
     }
-    return r;
+    EACH_OF_N p[k] = fma(p[k], x[k] * x[k], x[k]) + splat(1.0f);
+    EACH_OF_N x[k] = p[k] * F((I(t[k]) - 0x4b400000 + 127) << 23);
+  }
+  // The reciprocal of d in [1, 1e38] from the bits' own estimate, 12 % off, and two steps of third order: a division
+  // takes 16 cycles, as much as all the rest.
+  template <class Fma>
+  static void sigmoid(F (&s)[N], const F (&z)[N], Fma&& fma) {
+    F d[N], e[N];
+    EACH_OF_N d[k] = -at_least(z[k], -87.0f);
+    exp(d, fma);
+    EACH_OF_N d[k] = d[k] + splat(1.0f);
+    EACH_OF_N s[k] = F(0x7ef311c3 - I(d[k]));
+    for (int step = 0; step < 2; ++step) {
+      EACH_OF_N e[k] = fma(-d[k], s[k], splat(1.0f));
+      EACH_OF_N e[k] = fma(e[k], e[k], e[k]);
+      EACH_OF_N s[k] = fma(s[k], e[k], s[k]);
+    }
   }
 };
+#undef EACH_OF_N
 
 #if defined(__AVX512F__)
 constexpr bool kWideLanes = true;
@@ -50,7 +67,10 @@ inline void store16(float* p, V16 v) { _mm512_storeu_ps(p, v); }
 inline V16 splat16(float x) { return V16(_mm512_set1_ps(x)); }
 inline V16 fma16(V16 a, V16 b, V16 c) { return V16(_mm512_fmadd_ps(a, b, c)); }
 inline V16 sqrt16_of(V16 v) { return V16(_mm512_maskz_sqrt_ps(0xffff, v)); }
-inline V16 sigmoid16(V16 z) { return LanesOf<V16, I16>::sigmoid(z, fma16); }
+template <int N>
+inline void sigmoid16(V16 (&s)[N], const V16 (&z)[N]) {
+  LanesOf<V16, I16, N>::sigmoid(s, z, fma16);
+}
 inline V16 kept16(V16 v, uint32_t lanes) { return V16(_mm512_maskz_mov_ps(__mmask16(lanes), v)); }  // else 0
 
 // Lane l of the result sums the lanes of v[l]: ((0+8)+(4+12)) + ((2+10)+(6+14)) and so on. Each step adds what two
@@ -90,8 +110,14 @@ inline V16 sqrt16_of(V16 v) {
   for (int l = 0; l < 8; ++l) v.lo[l] = std::sqrt(v.lo[l]), v.hi[l] = std::sqrt(v.hi[l]);
   return v;
 }
-inline V16 sigmoid16(const V16& z) {
-  return {LanesOf<V8, I8>::sigmoid(z.lo, fma8), LanesOf<V8, I8>::sigmoid(z.hi, fma8)};
+template <int N>
+inline void sigmoid16(V16 (&s)[N], const V16 (&z)[N]) {
+  for (int k = 0; k < N; ++k) {  // 16 registers have no room for more
+    const V8 half[2] = {z[k].lo, z[k].hi};
+    V8 y[2];
+    LanesOf<V8, I8, 2>::sigmoid(y, half, fma8);
+    s[k] = {y[0], y[1]};
+  }
 }
 inline V16 kept16(V16 v, uint32_t lanes) {  // else 0
   const I8 bit = {1, 2, 4, 8, 16, 32, 64, 128};

@@ -399,7 +399,7 @@ void norm_stats(float* stats, const float* x, const NormShape& s) {
 }
 
 namespace {
-// Calls f(element, its normalised value, channel) for all of the maps, by channels.
+// Calls f(first element, N normalised values, channel) for all of the maps, by channels: N = 4 pixels at a time, or 1.
 template <class F>
 inline void each_normalised(const float* x, const float* stats, const NormShape& s, F&& f) {
   const int each = s.channels / kUnetGroups;
@@ -407,10 +407,18 @@ inline void each_normalised(const float* x, const float* stats, const NormShape&
     const V16 mean = load16(stats + c / each * kLanes), rstd = load16(stats + (kUnetGroups + c / each) * kLanes);
     if (s.pairs()) {
       const V16 half = (load16(x + c * kLanes) - load16(x + (c ^ 1) * kLanes)) * splat16(0.5f);
-      f(c, half * rstd, c);
-      continue;
+      const V16 xh[1] = {half * rstd};
+      f(int64_t(c), xh, c);
+    } else if (s.pixels == 1) {
+      const V16 xh[1] = {(load16(x + c * kLanes) - mean) * rstd};
+      f(int64_t(c), xh, c);
+    } else {
+      for (int64_t e = int64_t(c) * s.pixels; e < int64_t(c + 1) * s.pixels; e += 4) {
+        V16 xh[4];
+        UNROLL for (int k = 0; k < 4; ++k) xh[k] = (load16(x + (e + k) * kLanes) - mean) * rstd;
+        f(e, xh, c);
+      }
     }
-    for (int e = c * s.pixels; e < (c + 1) * s.pixels; ++e) f(e, (load16(x + e * kLanes) - mean) * rstd, c);
   }
 }
 
@@ -418,22 +426,26 @@ template <bool kSlope, bool kDrop>
 void activate_all(float* act, float* slope, const float* x, const float* stats, const float* gain, const float* bias,
                   const NormShape& s, const Dropped& dropped) {
   const V16 one = splat16(1.0f), scale = splat16(dropped.scale);
-  each_normalised(x, stats, s, [&](int64_t e, const V16& xh, int c) {
-    const V16 z = fma16(splat16(gain[c]), xh, splat16(bias[c])), sigmoid = sigmoid16(z);
-    V16 y = z * sigmoid;
-    if (kDrop) y = kept16(y * scale, dropped.lanes[e]);
-    store16(act + e * kLanes, y);
-    if (!kSlope) return;
-    V16 by_z = sigmoid * fma16(z, one - sigmoid, one);
-    if (kDrop) by_z = kept16(by_z * scale, dropped.lanes[e]);
-    store16(slope + e * kLanes, by_z);
+  each_normalised(x, stats, s, [&]<int N>(int64_t first, const V16(&xh)[N], int c) {
+    V16 z[N], sigmoid[N];
+    UNROLL for (int k = 0; k < N; ++k) z[k] = fma16(splat16(gain[c]), xh[k], splat16(bias[c]));
+    sigmoid16(sigmoid, z);
+    UNROLL for (int k = 0; k < N; ++k) {
+      V16 y = z[k] * sigmoid[k];
+      if (kDrop) y = kept16(y * scale, dropped.lanes[first + k]);
+      store16(act + (first + k) * kLanes, y);
+      if (!kSlope) continue;
+      V16 by_z = sigmoid[k] * fma16(z[k], one - sigmoid[k], one);
+      if (kDrop) by_z = kept16(by_z * scale, dropped.lanes[first + k]);
+      store16(slope + (first + k) * kLanes, by_z);
+    }
   });
 }
 }  // namespace
 
 void normalise(float* y, const float* x, const float* stats, const float* gain, const float* bias, const NormShape& s) {
-  each_normalised(x, stats, s, [&](int64_t e, const V16& xh, int c) {
-    store16(y + e * kLanes, fma16(splat16(gain[c]), xh, splat16(bias[c])));
+  each_normalised(x, stats, s, [&]<int N>(int64_t first, const V16(&xh)[N], int c) {
+    for (int k = 0; k < N; ++k) store16(y + (first + k) * kLanes, fma16(splat16(gain[c]), xh[k], splat16(bias[c])));
   });
 }
 void activate(float* act, float* slope, const float* x, const float* stats, const float* gain, const float* bias,
