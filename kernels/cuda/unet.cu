@@ -856,7 +856,7 @@ __global__ void unet_time_rows(TimeGrads* steps, const float* parts, int64_t seg
     g.hidden[k] = all * silu_slope(row.hidden[k]);
   }
   __syncthreads();
-  const float* from = g.projection;
+  const float* from = reinterpret_cast<const float*>(&g);
   for (int i = int(threadIdx.x); i < int(sizeof(TimeGrads) / sizeof(float)); i += int(blockDim.x))
     reinterpret_cast<float*>(steps + t)[i] = from[i];
 }
