@@ -228,8 +228,8 @@ void Recorder::epoch(const EpochReport& report) {
   if (model.model().reverses()) add_reverse_noise(at, report.epoch);
   evaluated_ = report.evaluated;
   if (report.evaluated) add_lists(at);
-  nlohmann::json j = {{"evaluated", report.evaluated}};
-  if (!report.negatives.empty()) j["negatives"] = report.negatives;
+  nlohmann::json j = {{"negatives", report.negatives.empty() ? "none" : report.negatives},
+                      {"evaluated", report.evaluated}};
   if (report.evaluated) j["valid"] = report.valid, j["test"] = report.test;
   epochs_.push_back(j.dump());
   now_ = {};

@@ -287,6 +287,25 @@ TEST(Bm3, MasksAreTheAddressedDrawsOfTheirPass) {
   }
 }
 
+// Every step propagates the whole graph: by cuSPARSE, where that is asked for.
+TEST(Bm3, TrainsByCusparseAsByOwnProducts) {
+  if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
+  if (!gpu_info().cusparse) GTEST_SKIP() << "built without cuSPARSE";
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  std::vector<double> losses[2];
+  for (const bool library : {false, true}) {
+    Settings s = bm3_settings("cuda");
+    s.embedding_size = 16, s.n_ui_layers = 2, s.spmm = library ? "cusparse" : "own";
+    Trainer t(s, data);
+    TrainHooks hooks;
+    hooks.on_epoch = [&](const EpochReport& e) { losses[library].push_back(e.loss); };
+    t.run(hooks);
+  }
+  ASSERT_EQ(losses[0].size(), 3u);
+  for (size_t e = 0; e < 3; ++e) EXPECT_NEAR(losses[1][e], losses[0][e], 2e-5 * losses[0][e]) << "epoch " << e;
+}
+
 // --- settings --------------------------------------------------------------------------------------------------------
 
 std::string sentence(const std::vector<KeyValue>& list) {
