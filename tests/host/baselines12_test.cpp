@@ -134,7 +134,7 @@ class CaseFile {
 };
 
 enum class Graph { none, symmetric, rows, means };  // the user-item graph
-enum class Items { none, fixed, learned, later };  // the item graph; later: learned in a batch before
+enum class Items { none, fixed, learned, later };   // the item graph; later: learned in a batch before
 
 void add_user_item(CaseFile& f, Graph kind) {
   std::vector<int> degree(U + I);
@@ -288,7 +288,7 @@ TEST(Baselines12, AStepHasTheLossGradientsAndScores) {
 // Of the tensors of a branch of MMGCN, in order, the first of which has the number `first`.
 struct OfBranch {
   const char* modality;
-  int first, c;  // c: its width
+  int first, c;                                     // c: its width
   std::vector<std::pair<double, double>> gradient;  // sum, norm
 };
 const OfBranch kBranches[] = {{"image",
@@ -340,9 +340,9 @@ std::vector<Tensor> tensors_of(const OfBranch& b) {
   const std::string m = b.modality;
   std::vector<Tensor> all;
   if (b.first == 0) all = {{m + ".mlp.weight", 3, b.c, true}, {m + ".mlp.bias", 1, b.c, false}};
-  for (int k = 1; k <= 3; ++k) {
-    const int c = k == 1 ? b.c : d;
-    const auto named = [&](const char* part, const char* end) { return m + part + std::to_string(k) + end; };
+  for (int layer = 1; layer <= 3; ++layer) {
+    const int c = layer == 1 ? b.c : d;
+    const auto named = [&](const char* part, const char* end) { return m + part + std::to_string(layer) + end; };
     all.push_back({named(".conv", ".weight"), c, c, false});
     all.push_back({named(".linear", ".weight"), c, d, true}), all.push_back({named(".linear", ".bias"), 1, d, false});
     all.push_back({named(".g", ".weight"), c + d, d, true}), all.push_back({named(".g", ".bias"), 1, d, false});
@@ -377,7 +377,7 @@ TEST(Baselines12, AStepOfMmgcnHasTheLossGradientsAndScores) {
     for (const OfBranch& b : kBranches) {
       const std::vector<Tensor> all = tensors_of(b);
       ASSERT_EQ(all.size(), b.gradient.size());
-      for (size_t k = 0; k < all.size(); ++k) expect_gradient(got, all[k].name, b.gradient[k]);
+      for (size_t n = 0; n < all.size(); ++n) expect_gradient(got, all[n].name, b.gradient[n]);
     }
   }
 }

@@ -14,7 +14,7 @@
 #include "tests/host/trained.h"
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::mmgcn {
 namespace {
 
 struct RefLayer {
@@ -499,4 +499,4 @@ TEST(Mmgcn, HardSamplersAreOneSentence) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::mmgcn
