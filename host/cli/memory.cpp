@@ -12,6 +12,7 @@
 #include "host/base/machine.h"
 #include "host/cli/cli.h"
 #include "host/systems/keys.h"
+#include "host/systems/registry.h"
 
 namespace ccdrec::cli {
 namespace {
@@ -35,8 +36,8 @@ int64_t largest(int64_t from, int64_t step, Fits&& fits) {
   return lo * step;
 }
 
-// it could leave the features as they are
-bool trains_features(const Settings& s) {
+// Raw features are parameters, and need not be.
+bool could_freeze(const Settings& s) {
   return s.train_features && outline_of(s).projects && concerns(*find_key("train_features"), s);
 }
 
@@ -46,7 +47,7 @@ std::optional<Fit> what_fits(const Settings& asked, const Dataset& data, size_t 
   for (const bool frozen : {false, true}) {
     Settings s = asked;
     if (frozen) {
-      if (!trains_features(s)) break;
+      if (!could_freeze(s)) break;
       s.train_features = false;
       if (const size_t bytes = Trainer::plan(s, data).total(); bytes <= most) return Fit{"train_features=false", bytes};
     }
@@ -108,7 +109,7 @@ void refuse_if_too_large(const MemoryPlan& plan, const Settings& s, const Datase
                               against, largest_part.what, describe_bytes(largest_part.bytes),
                               fit ? fmt::format("{} would fit ({})", fit->set, describe_bytes(fit->bytes))
                                   : "no train_batch_size or embedding_size would fit" +
-                                        std::string(trains_features(s) ? ", nor would train_features=false" : "")));
+                                        std::string(could_freeze(s) ? ", nor would train_features=false" : "")));
 }
 
 }  // namespace ccdrec::cli

@@ -189,6 +189,9 @@ void LoadedCase::load_data(const Outline& outline, Of what) {
     if (named.empty())
       c.fail(
           "the model reads modalities, but the metadata 'modalities' names none; write them as [\"image\", \"text\"]");
+    try {
+      check_modalities(s, named);
+    } catch (const UserError& e) { c.fail(e.what()); }
     modalities = named;
     data.features = features_of(c, modalities, I);
   }

@@ -14,13 +14,16 @@ bool is_visual(const std::string& name) { return name == "image" || name == "vis
 
 }  // namespace
 
-void Mmgcn::outline(Outline& o, const Settings&) {
+Outline Mmgcn::outline(const Settings&) {
+  Outline o;
   o.ranks = false;
   o.reads_features = o.projects = o.propagates = o.frozen_tables = true;
+  return o;
 }
 
-Mmgcn::Mmgcn(const Setup& z)
+Mmgcn::Mmgcn(const Setup& z, std::vector<const char*> losses)
     : dev_(z.dev),
+      losses_(std::move(losses)),
       U_(z.users()),
       I_(z.items()),
       d_(z.width()),
@@ -277,11 +280,6 @@ Chosen Mmgcn::choose(int, const Batch& batch, const Step&) {
 }
 
 // --- files, and looking into a step ----------------------------------------------------------------------------------
-
-std::span<const char* const> Mmgcn::losses() const {
-  static constexpr const char* kNames[] = {"bpr", "reg"};
-  return kNames;
-}
 
 std::vector<std::string> Mmgcn::modalities() const {
   std::vector<std::string> names;

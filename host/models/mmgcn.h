@@ -27,11 +27,11 @@ namespace ccdrec {
 
 class Mmgcn : public Model {
  public:
-  static void outline(Outline&, const Settings&);
+  static Outline outline(const Settings&);
   static void plan(Planner&);
-  explicit Mmgcn(const Setup&);
+  Mmgcn(const Setup&, std::vector<const char*> losses);
 
-  std::span<const char* const> losses() const override;
+  std::span<const char* const> losses() const override { return losses_; }
   void forward(const Batch&, const Step&) override;
   void backward(const Batch&, const Step&) override;
   void update(const Step&) override;
@@ -92,6 +92,7 @@ class Mmgcn : public Model {
   Mat of_y(Mat z) const { return z.slice(z.rows - d_, d_); }
 
   Device& dev_;
+  const std::vector<const char*> losses_;  // bpr, reg
   const int64_t U_, I_, d_;
   const float reg_;
   const uint32_t seed_;

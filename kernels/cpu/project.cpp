@@ -47,7 +47,7 @@ void catch_up_project(Ctx& ctx, Mat y, const Table& x, RowList rows, CMat w, CMa
   CHECK_SHAPE(b, 1, d);
   CHECK_SHAPE(x.m, x.value.rows, F);
   CHECK_SHAPE(x.v, x.value.rows, F);
-  CHECK_THAT(t >= 0 && t <= s.steps);
+  CHECK_THAT(t >= 0 && t <= s.steps && s.hyper.weight_decay == 0);
   if (n == 0) return;
   const MicroKernel& mk = micro_kernel();
   const int64_t mr = mk.mr, nr = mk.nr, panels = ceil_div(d, nr);
@@ -110,7 +110,7 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
   CHECK_SHAPE(w, F, d);
   CHECK_SHAPE(x.m, x.value.rows, F);
   CHECK_SHAPE(x.v, x.value.rows, F);
-  CHECK_THAT(t >= 1 && t <= s.steps);
+  CHECK_THAT(t >= 1 && t <= s.steps && s.hyper.weight_decay == 0);
   bool not_yet = true;
   for (int64_t j = 0; j < n; ++j) not_yet &= std::max(x.value_at[rows.at(j)], x.moments_at[rows.at(j)]) < t;
   CHECK_THAT(not_yet);  // a gradient for a step that its row has behind it
@@ -167,6 +167,10 @@ void project_backward_scratch(ScratchPlan& p, int64_t rows, int64_t F, int64_t d
   product_scratch(p, F, d, rows, true);
   p.need(1, ceil_div(rows, kBlock) * d * 4);
   if (step) p.need(0, ceil_div(F, mk.nr) * mk.nr * d * 4), p.need(1, 2 * mk.mr * F * p.threads * 4);
+}
+
+void project_backward_all_scratch(ScratchPlan& p, int64_t rows, int64_t F, int64_t d) {
+  project_backward_scratch(p, rows, F, d, false);
 }
 
 }  // namespace ccdrec::cpu
