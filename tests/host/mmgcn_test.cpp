@@ -14,7 +14,7 @@
 #include "tests/host/trained.h"
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::mmgcn {
 namespace {
 
 struct RefLayer {
@@ -156,7 +156,7 @@ struct Built {
     for (const Window& w : windows_of(*model)) {
       if (w.name.ends_with("_embedding.weight")) continue;  // the features
       std::vector<float> v(size_t(w.rows * w.cols));
-      for (size_t k = 0; k < v.size(); ++k) v[k] = float(0.6 * std::sin(1.0 + 1.7 * n + 0.9 * double(k)));
+      for (size_t k = 0; k < v.size(); ++k) v[k] = float(0.2 + 0.6 * std::sin(1.0 + 1.7 * n + 0.9 * double(k)));
       put(w, v), ++n;
     }
     model->model().restored();
@@ -217,7 +217,7 @@ void expect_gradient(const std::string& name, const RefMmgcn& ref, Dense& at, co
     x = kept;
     top = std::max(top, std::fabs(want.back()));
   }
-  EXPECT_GT(top, 1e-5) << name << " would not be seen";
+  EXPECT_GT(top, 1e-6) << name << " would not be seen";
   for (size_t k = 0; k < want.size(); ++k)
     ASSERT_NEAR(got[k], want[k], 2e-5 * top + 3e-9) << name << "[" << k << "], largest " << top;
 }
@@ -372,7 +372,7 @@ TEST(Mmgcn, ParametersBeginAsTheSpecificationSays) {
     const std::string weight = w.name.substr(0, w.name.rfind('.')) + ".weight";
     const double bound = 1 / std::sqrt(double(window_of(t.model(), weight).rows));
     EXPECT_LE(top, bound) << w.name;
-    EXPECT_GT(top, 0.85 * bound) << w.name;
+    EXPECT_GT(top, 0.7 * bound) << w.name;
   }
 }
 
@@ -499,4 +499,4 @@ TEST(Mmgcn, HardSamplersAreOneSentence) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::mmgcn

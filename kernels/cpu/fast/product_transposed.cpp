@@ -13,7 +13,9 @@ namespace {
 constexpr int64_t kChunk = kLinesAhead * kLine;
 constexpr int64_t kWidest = 4 * kChunk;          // of a strip, which a thread takes with all its terms
 constexpr int64_t kStripsEach = 4;               // for a thread at least, where C has as many chunks
-constexpr int64_t kMostSums = int64_t(4) << 20;  // floats of block sums that are kept
+constexpr int64_t kMostSums = int64_t(2) << 20;  // floats of block sums that are kept
+// strips a thread up to which it takes blocks of terms (of 256 columns with 64, 26,495 terms: 18.9 to 12.9 ms of a core)
+constexpr int64_t kFewStrips = 8;
 
 // The rows of X that a block of terms reads.
 struct Terms {
@@ -40,8 +42,8 @@ void ask_for(const Ahead& rows) {
 }
 
 // Panels of B from which on a chunk of X is packed before it is multiplied. Read where it lies, a chunk comes again for
-// every panel, a page a term, more pages than the first TLB holds and out of L2. (Of 4096 columns with 256: 247 to 150
-// ms of a core, Xeon; with 64, two panels of 32, it makes no difference.)
+// every panel, a page a term, more pages than the first TLB holds and out of L2. (Of 4096 columns with 256, 7,050
+// terms: 250 to 157 ms of a core, Xeon; with 64, two panels of 32, it loses a little.)
 constexpr int64_t kPackedFrom = 4;
 
 // C[m0..m1) = or += X[:, m0..m1)^T B over a block of terms, kChunk rows of C at most. b: B's panels. Meanwhile the rows
@@ -155,7 +157,7 @@ void by_blocks(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right,
 
 bool sums_by_blocks(int64_t m, int64_t n, int64_t k, int threads) {
   const int64_t strips = ceil_div(m, kChunk), blocks = ceil_div(k, kBlock);
-  return strips < 2 * int64_t(threads) && strips < blocks && blocks * m * n <= kMostSums;
+  return strips < kFewStrips * threads && strips < blocks && blocks * m * n <= kMostSums;
 }
 
 void transposed_product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, bool accumulate) {
