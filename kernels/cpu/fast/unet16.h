@@ -16,7 +16,7 @@ constexpr int64_t kLanes = 16;
 template <class F, class I, int N>
 struct LanesOf {
   static F splat(float x) { return x - F{}; }
-  static F at_least(F x, float least) {  // a NaN passes
+  static F at_least(const F& x, float least) {  // a NaN passes
 #if defined(__AVX512F__)
     return F(_mm512_maskz_max_ps(0xffff, splat(least), x));  // the second where one is NaN
 #else
@@ -106,25 +106,27 @@ inline V16 operator*(const V16& a, const V16& b) { return {a.lo * b.lo, a.hi * b
 inline V16 operator/(const V16& a, const V16& b) { return {a.lo / b.lo, a.hi / b.hi}; }
 inline V16 operator-(const V16& a) { return {-a.lo, -a.hi}; }
 inline V16& operator+=(V16& a, const V16& b) { return a = a + b; }
-inline V16 sqrt16_of(V16 v) {
-  for (int l = 0; l < 8; ++l) v.lo[l] = std::sqrt(v.lo[l]), v.hi[l] = std::sqrt(v.hi[l]);
-  return v;
+inline V16 sqrt16_of(const V16& v) {
+  V16 root;
+  for (int l = 0; l < 8; ++l) {
+    root.lo[l] = std::sqrt(v.lo[l]);
+    root.hi[l] = std::sqrt(v.hi[l]);
+  }
+  return root;
 }
 template <int N>
 inline void sigmoid16(V16 (&s)[N], const V16 (&z)[N]) {
   for (int k = 0; k < N; ++k) {  // 16 registers have no room for more
     const V8 half[2] = {z[k].lo, z[k].hi};
     V8 y[2];
-    LanesOf<V8, I8, 2>::sigmoid(y, half, fma8);
+    LanesOf<V8, I8, 2>::sigmoid(y, half, [](const V8& a, const V8& b, const V8& c) { return fma8(a, b, c); });
     s[k] = {y[0], y[1]};
   }
 }
-inline V16 kept16(V16 v, uint32_t lanes) {  // else 0
-  const I8 bit = {1, 2, 4, 8, 16, 32, 64, 128};
-  const I8 all{};
-  v.lo = V8(I8(v.lo) & (((all + int32_t(lanes & 255)) & bit) != 0));
-  v.hi = V8(I8(v.hi) & (((all + int32_t(lanes >> 8)) & bit) != 0));
-  return v;
+inline V16 kept16(const V16& v, uint32_t lanes) {  // else 0
+  const I8 bit = {1, 2, 4, 8, 16, 32, 64, 128}, none{};
+  const I8 lower = ((none + int32_t(lanes & 255)) & bit) != 0, upper = ((none + int32_t(lanes >> 8)) & bit) != 0;
+  return {V8(I8(v.lo) & lower), V8(I8(v.hi) & upper)};
 }
 // Lane l of the result sums the lanes of v[l]: ((0+8)+(4+12)) + ((2+10)+(6+14)) and so on.
 inline V16 sums16(const float* v) {
