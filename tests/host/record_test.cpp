@@ -39,11 +39,11 @@ const Named record_models[] = {
     {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0.5; }},
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
     {"CCDRec(MCDRec)", [](Settings& s) { s.backbone = "MCDRec"; }},
+    slmrec_models[0],
+    slmrec_models[1],
     {"MCDRec", [](Settings& s) { s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.timesteps = 4; }},
     {"MG(MCDRec), attention",
-     [](Settings& s) { s.model = "MCDRec", s.estimator = "attention", s.reg_weight = 1e-2, s.use_mg = true; }},
-    slmrec_models[0],
-    slmrec_models[1]};
+     [](Settings& s) { s.model = "MCDRec", s.estimator = "attention", s.reg_weight = 1e-2, s.use_mg = true; }}};
 const Named& recorded_model(const std::string& name) {
   for (const Named& m : record_models)
     if (m.name == name) return m;
