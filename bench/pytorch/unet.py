@@ -127,6 +127,13 @@ def packed(mask):
     return (bits << torch.arange(WORD, device=mask.device)).sum(2).int()
 
 
+def rounding():
+    """Names of the parameters whose gradient is zero in mathematics and rounding in float32 (3.4): where a group of the second norm is one channel, what is
+    added to a whole channel cancels in it, and in the last norm likewise. 1,376 values, which Adam moves by the learning rate."""
+    of_norm = [f"{x.name}.{part}" for x in LAYERS if x.kind == "res" and x.cout == GROUPS for part in ("conv1.bias", "time.weight", "time.bias")]
+    return {f"unet.{n}" for n in [*of_norm, "up.0.2.conv2.bias", "up.0.2.shortcut.bias"]}
+
+
 def mask_of(mask, x, keep):
     """What the input of a Res block's second convolution is multiplied by, or 1."""
     if mask is None:
@@ -201,7 +208,7 @@ def simplified(p, e_t, h, t, T, mask=None, keep=1.0, f=Plain):
         elif layer.kind == "down":
             x = conv(name, x) if layer.side == 2 else conv(name, F.pad(x, (0, 1, 0, 1)), 2, 0)
         elif layer.kind == "up":
-            x = conv(name, x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+            x = conv(name, F.interpolate(x, scale_factor=2, mode="nearest"))
         elif layer.kind == "attention":
             x = f.add(x, small(f"{name}.out", small(f"{name}.value", norm(f"{name}.norm", x))))
         else:

@@ -141,7 +141,7 @@ void write_case(Trainer& trainer, const Settings& s, int pass, const std::string
   model.draws(shown);
   for (const Shown& a : shown.all)
     if (a.name.starts_with("batch.") || a.name.starts_with("diffusion.") || a.name.starts_with("hard.") ||
-        a.name.starts_with("graph."))
+        a.name.starts_with("graph.") || a.name.starts_with("mask."))
       out.add(a);
   model.model().explain(model.batch(), search);  // for readers; `ccdrec step` takes the negatives as they are
   for (const Shown& a : search.all) out.add(a);

@@ -221,7 +221,9 @@ void name_idle_keys(KeyTable& table) {
     return learned(s) ? nullptr : "only the backbone LATTICE has a frozen graph beside a learned one";
   });
   idle({"dropout"}, [](const Settings& s) {
-    return item_graph(s) && !learned(s) ? nullptr : "only the backbones FREEDOM and MCDRec prune their graph";
+    return (item_graph(s) && !learned(s)) || outline_of(s).views
+               ? nullptr
+               : "only the backbones FREEDOM and MCDRec prune their graph";
   });
   static const auto not_denoised = [](const Settings& s) {
     return !outline_of(s).may_denoise ? "DGD belongs to the backbone MCDRec"
@@ -574,9 +576,9 @@ const std::vector<AcceptedKey> kAccepted = {
     {"load_cols", nullptr, "columns are found by name"},
     {"TIME_FIELD", nullptr, "the split stands in the file, so no model here reads the time"},
     {"NEG_PREFIX", nullptr, "an internal name of MMRec"},
-    {"use_neg_sampling", "true", "every model here draws negatives"},
+    {"use_neg_sampling", "true", "the model decides whether it draws negatives; BM3 draws none"},
     {"training_neg_sample_num", "1", "n_neg is the number of random negatives of a row"},
-    {"use_full_sampling", "false", "negatives are drawn"},
+    {"use_full_sampling", "false", "negatives, where there are any, are drawn"},
     {"use_raw_features", nullptr, "the model decides whether features are read"},
     {"learner", "adam", "the optimiser is Adam"},
     {"weight_decay", "0|", "there is no weight decay with this model"},

@@ -7,11 +7,13 @@
 #include "host/ccdrec/cns.h"
 #include "host/ccdrec/dma.h"
 #include "host/ccdrec/pool_negatives.h"
+#include "host/models/bm3.h"
 #include "host/models/bpr.h"
 #include "host/models/freedom.h"
 #include "host/models/lattice.h"
 #include "host/models/lightgcn.h"
 #include "host/models/mcdrec.h"
+#include "host/models/mmgcn.h"
 #include "host/models/slmrec.h"
 #include "host/samplers/dns.h"
 #include "host/samplers/mixgcf.h"
@@ -184,7 +186,7 @@ std::unique_ptr<Model> make_ccdrec(const Setup& z) {
   return std::make_unique<Ranked>(z, find_system(z.s.model)->losses, std::move(p));
 }
 
-// A model of its own kind.
+// A model of a kind of its own.
 template <class M>
 std::unique_ptr<Model> make_own(const Setup& z) {
   return std::make_unique<M>(z, find_system(z.s.model)->losses);
@@ -214,6 +216,40 @@ const std::vector<System> kSystems = {
      false,
      make_plain,
      plain_outline},
+    {"MMGCN",
+     kRanking | kFeatures | kMessages,
+     {{"learning_rate", "0.001"},
+      {"train_batch_size", "2048"},
+      {"reg_weight", "0", "weight of a regulariser on what is not trained: it is shown, and changes no parameter"}},
+     {"bpr", "reg"},
+     "",
+     false,
+     make_own<Mmgcn>,
+     Mmgcn::outline,
+     Mmgcn::plan},
+    {"SLMRec",
+     kUserItemGraph | kFeatures | kContrast,
+     {{"learning_rate", "0.001"}, {"train_batch_size", "2048"}, {"n_ui_layers", "3"}, {"weight_decay", "0.0001"}},
+     {"main", "ssl_1", "ssl_2"},
+     nullptr,
+     false,
+     make_own<SlmRec>,
+     SlmRec::outline,
+     SlmRec::plan},
+    {"BM3",
+     kUserItemGraph | kFeatures | kViews,
+     {{"learning_rate", "0.001"},
+      {"train_batch_size", "2048"},
+      {"n_ui_layers", "1"},
+      {"dropout", "0.5", "share of a target's values that is masked, drawn anew each step"},
+      {"reg_weight", "0.1", "weight of the norms of the propagated tables"},
+      {"cl_weight", "2"}},
+     {"user_item", "modality", "reg"},
+     "n_ui_layers",
+     false,
+     make_own<Bm3>,
+     Bm3::outline,
+     Bm3::plan},
     {"FREEDOM",
      kRanking | kUserItemGraph | kFeatures | kItemGraph,
      {{"learning_rate", "0.001"},
@@ -236,15 +272,6 @@ const std::vector<System> kSystems = {
      false,
      make_plain,
      plain_outline},
-    {"SLMRec",
-     kUserItemGraph | kFeatures | kContrast,
-     {{"learning_rate", "0.001"}, {"train_batch_size", "2048"}, {"n_ui_layers", "3"}, {"weight_decay", "0.0001"}},
-     {"main", "ssl_1", "ssl_2"},
-     nullptr,
-     false,
-     make_own<SlmRec>,
-     SlmRec::outline,
-     SlmRec::plan},
     {"MCDRec",
      kRanking | kUserItemGraph | kFeatures | kItemGraph | kDiffusion | kMrd,
      {{"learning_rate", "0.001"},
@@ -331,6 +358,11 @@ void check_width(const Settings& s, const std::string& origin) {
 void check_modalities(const Settings& s, const std::vector<std::string>& names) {
   const Outline o = outline_of(s);
   if (o.diffusion) check_estimator(s, names.size());
+  if (o.views)
+    for (const std::string& name : names)
+      if (name == "users" || name == "items")
+        throw UserError("model " + s.model + " has masks of users and of items, so no modality can be called '" + name +
+                        "'; rename " + name + "_feat.npy");
   const int want = o.modalities;
   if (want == 0 || names.size() == size_t(want)) return;
   std::string all;
@@ -349,6 +381,10 @@ void check_sampler(const Settings& s, const std::string& origin) {
   const std::string what = "sampler = " + s.sampler + " (" + origin + "): ";
   if (!system.concerned_by(kRanking))
     throw UserError(what + s.model + " learns from no pairs of a positive and a negative; leave it away");
+  if (!system.outline(s).ranks)
+    throw UserError(what + s.model +
+                    " learns from random negatives alone, n_neg of them a row; leave it away, or choose BPR, LightGCN, "
+                    "FREEDOM or LATTICE");
   if (system.outline(s).curricular)
     throw UserError(what + "NDI and CNS give " + s.model +
                     " its hard negatives; switch both off (ndi: false, cns: false), or leave it away");

@@ -39,8 +39,9 @@ struct System {
   unsigned has;                     // Concerns
   std::vector<KeyMeaning> keys;     // what they mean here, where that differs
   std::vector<const char*> losses;  // their terms, in the order of files; a sampler of hard negatives adds its own
-  const char* n_layers;             // the setting that MMRec's key n_layers is for this model; null: not its key
-  bool wraps;                       // it is put on the backbone that the settings name
+  // the setting that MMRec's key n_layers is for this model; null: not its key; "": taken without influence
+  const char* n_layers;
+  bool wraps;  // it is put on the backbone that the settings name
   std::unique_ptr<Model> (*make)(const Setup&);
   Outline (*outline)(const Settings&);
   void (*plan)(Planner&) = nullptr;  // of a model of its own kind; null: by the outline

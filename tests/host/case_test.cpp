@@ -88,6 +88,16 @@ const Named case_models[] = {
      }},
     {"SLMRec, Mirror Gradient", slmrec_models[1].set},
     {"DMA+NDI, Mirror Gradient", [](Settings& s) { s.cns = false, s.use_mg = true; }},
+    bm3_models[0],
+    {"BM3, fixed features, nothing masked",
+     [](Settings& s) {
+       s.model = "BM3", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 2, s.reg_weight = 0.1, s.cl_weight = 0.5;
+       s.dropout = 0, s.train_features = false;
+     }},
+    {"BM3, Mirror Gradient",
+     [](Settings& s) { s.model = "BM3", s.n_neg = s.negative_stats = 0, s.reg_weight = 0.1, s.use_mg = true; }},
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }},
+    {"MMGCN, two negatives, Mirror Gradient", [](Settings& s) { s.model = "MMGCN", s.n_neg = 2, s.use_mg = true; }},
 };
 const Named& model_named(const std::string& name) {
   for (const Named& m : case_models)
@@ -216,7 +226,8 @@ TEST(Case, OnAGpuToo) {
   if (!gpu_info().usable) GTEST_SKIP() << "no GPU, no emulator";
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  for (const char* name : {"FREEDOM", "CCDRec", "CCDRec on MCDRec", "FREEDOM, MixGCF, Mirror Gradient", "SLMRec"}) {
+  for (const char* name : {"FREEDOM", "CCDRec", "CCDRec on MCDRec", "FREEDOM, MixGCF, Mirror Gradient",
+                           "BM3, Mirror Gradient", "SLMRec"}) {
     SCOPED_TRACE(name);
     Settings s = case_settings(model_named(name));
     s.device = "cuda";

@@ -554,9 +554,9 @@ TEST(Cli, SaysWhoseSparseProductsAreUsed) {
       run(train_words("BPR", dir / "bpr", {"--device", "cpu", "--set", "epochs=1", "--set", "spmm=cusparse"}));
   EXPECT_EQ(idle.code, 0) << idle.err;
   EXPECT_TRUE(has(idle.out + idle.err, "spmm has no influence on BPR")) << idle.out << idle.err;
-  EXPECT_TRUE(
-      has(run({"train", "--help-keys"}).out,
-          "choice auto | own | cusparse; default auto; LightGCN, FREEDOM, LATTICE, SLMRec, MCDRec, CCDRec only"));
+  EXPECT_TRUE(has(run({"train", "--help-keys"}).out,
+                  "choice auto | own | cusparse; default auto; LightGCN, MMGCN, SLMRec, BM3, FREEDOM, LATTICE, MCDRec, "
+                  "CCDRec only"));
   EXPECT_TRUE(has(run({"info"}).out, gpu_info().built ? kSpmmRule : "no CUDA operations")) << run({"info"}).out;
   if (!gpu_info().usable) return;
   const Result r =

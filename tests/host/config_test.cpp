@@ -229,6 +229,10 @@ const char* const kModelFiles[][2] = {
     {"LightGCN",
      "embedding_size: 64\nn_layers: [1, 2]\nreg_weight: [1e-02, 1e-06]\nhyper_parameters: [\"n_layers\", "
      "\"reg_weight\"]\n"},
+    {"BM3",
+     "embedding_size: 64\nfeat_embed_dim: 64\nn_layers: [1, 2]\nreg_weight: [0.1, 0.01]\ndropout: [0.3, 0.5]\n"
+     "cl_weight: 2.0\nuse_neg_sampling: False\nis_multimodal_model: True\n"
+     "hyper_parameters: [\"n_layers\", \"reg_weight\", \"dropout\"]\n"},
     {"FREEDOM",
      "embedding_size: 64\nfeat_embed_dim: 64\nweight_size: [64, 64]\nlambda_coeff: 0.9\nreg_weight: [0.0, "
      "1e-05]\nn_mm_layers: 1\nn_ui_layers: 2\n"
@@ -237,7 +241,11 @@ const char* const kModelFiles[][2] = {
      "cf_model: lightgcn\nembedding_size: 64\nfeat_embed_dim: 64\nhyper_parameters: [reg_weight, learning_rate]\n"
      "knn_k: 10\nlambda_coeff: 0.9\nlearning_rate: [0.0001, 0.0005, 0.001, 0.005]\n"
      "learning_rate_scheduler: [0.96, 50]\nmess_dropout: [0.1, 0.1]\nn_layers: 1\n"
-     "reg_weight: [0.0, 1e-05, 1e-04, 1e-03]\nweight_size: [64, 64]\n"}};
+     "reg_weight: [0.0, 1e-05, 1e-04, 1e-03]\nweight_size: [64, 64]\n"},
+    {"MMGCN",
+     "embedding_size: 64\nhyper_parameters: [reg_weight, learning_rate]\nlearning_rate: [0.0001, 0.0005, 0.001, "
+     "0.005, 0.01]\n"
+     "n_layers: 2\nreg_weight: [0, 1.0e-05, 0.0001, 0.001, 0.01, 0.1]\n"}};
 
 std::vector<std::string> words_of(const std::string& list) {
   std::vector<std::string> out;
@@ -257,9 +265,13 @@ TEST(Config, FilesOfMmrecAreTakenAsTheyAre) {
     const Config c = resolve_config(files, of_model, Grids::shown);
     // One lists the keys without influence, one tells of the grids; before them one for each key of other models.
     const bool foreign = !outline_of(c.settings).learned_graph;  // which lambda_coeff is a key of
-    const size_t others = foreign && std::string(text).find("lambda_coeff") != std::string::npos ? 1 : 0;
+    std::string other;
+    if (foreign && std::string(text).find("lambda_coeff") != std::string::npos) other = "lambda_coeff";
+    const char* const layers = find_system(model)->n_layers;
+    if (layers && !*layers) other = "n_layers";  // it is as deep as it is
+    const size_t others = other.empty() ? 0 : 1;
     ASSERT_EQ(c.notes.size(), 2 + others);
-    if (others) { EXPECT_NE(c.notes[0].find("lambda_coeff has no influence on "), std::string::npos); }
+    if (others) { EXPECT_NE(c.notes[0].find(other + " has no influence on "), std::string::npos) << c.notes[0]; }
     const std::string& inert = c.notes[others];
     const size_t end = inert.find(" have no influence here");
     ASSERT_NE(end, std::string::npos) << inert;
@@ -288,7 +300,8 @@ TEST(Config, FilesOfMmrecAreTakenAsTheyAre) {
       EXPECT_NE(refused.find(written + " = " + values), std::string::npos) << refused;
       chosen.push_back(written + "=" + (written == "n_layers" ? "2" : "0.01"));
     }
-    EXPECT_EQ(c.grid.size(), find_system(model)->has & kUserItemGraph ? 2u : 1u);
+    const unsigned has = find_system(model)->has;
+    EXPECT_EQ(c.grid.size(), has & kViews ? 3u : has & (kUserItemGraph | kMessages) ? 2u : 1u);
     EXPECT_EQ(refused, c.notes.back());
     const Config one = of(chosen, files);
     EXPECT_DOUBLE_EQ(one.settings.reg_weight, 0.01);
@@ -772,7 +785,7 @@ TEST(Config, LayersOfLightGcn) {
   EXPECT_EQ(of({"model=LightGCN", "n_layers=3"}).settings.n_ui_layers, 3);
   EXPECT_NE(sentence([&] {
               of({"model=FREEDOM", "n_layers=3"});
-            }).find("a key of LightGCN and LATTICE"),
+            }).find("a key of LightGCN, BM3 and LATTICE"),
             std::string::npos);
   const Settings lattice = of({"model=LATTICE", "n_layers=3"}).settings;
   EXPECT_EQ(lattice.n_mm_layers, 3);
@@ -781,6 +794,16 @@ TEST(Config, LayersOfLightGcn) {
               of({"model=LightGCN", "n_layers=3", "n_ui_layers=2"});
             }).find("same setting"),
             std::string::npos);
+}
+
+TEST(Config, LayersOfMmgcnAreThree) {
+  const Config c = of({"model=MMGCN", "n_layers=2"});
+  ASSERT_EQ(c.notes.size(), 1u);
+  EXPECT_EQ(c.notes[0], "--set: n_layers has no influence on MMGCN");
+  const std::string help = key_reference("MMGCN");
+  EXPECT_EQ(help.find("other names"), std::string::npos) << help;
+  EXPECT_NE(help.find("mmgcn_latent"), std::string::npos);
+  EXPECT_NE(help.find("a regulariser on what is not trained"), std::string::npos);
 }
 
 TEST(Config, WhatARunWritesReadsBackTheSame) {

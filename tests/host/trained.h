@@ -72,6 +72,17 @@ inline constexpr Named denoised_models[] = {
        s.estimator = "transformer", s.timesteps = 6;
      }}};
 
+// No negatives, all rows in every step; masks of each pass.
+inline constexpr Named bm3_models[] = {
+    {"BM3",
+     [](Settings& s) {
+       s.model = "BM3", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 1, s.reg_weight = 0.1, s.dropout = 0.5;
+     }},
+    {"MG(BM3), two layers", [](Settings& s) {
+       s.model = "BM3", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 2, s.reg_weight = 0.1, s.dropout = 0.3;
+       s.use_mg = true, s.beta = 2;
+     }}};
+
 // A model of its own kind: without negatives, P and Q in the arena.
 inline constexpr Named slmrec_models[] = {{"SLMRec",
                                            [](Settings& s) {
@@ -101,6 +112,10 @@ inline constexpr Named mcdrec_models[] = {
        s.epochs = 4, s.dtau = 1, s.tau_end = 2;
      }},
     {"MCDRec without its diffusion", [](Settings& s) { s.model = "MCDRec", s.mrd = false, s.dropout = 0.3; }}};
+// Graph networks of each modality, whose steps compute every node.
+inline constexpr Named mmgcn_models[] = {
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }},
+    {"MG(MMGCN), two negatives", [](Settings& s) { s.model = "MMGCN", s.n_neg = 2, s.use_mg = true, s.beta = 2; }}};
 
 // A state with something else in it.
 inline void edit_state(const std::string& from, const std::string& to, const std::function<void(TensorFile&)>& edit) {

@@ -22,6 +22,7 @@ const Named kCounted[] = {
     {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 4; }},
     denoised_models[0],
     mcdrec_models[1],
+    mmgcn_models[0],
     {"CCDRec, cuSPARSE",
      [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 4, s.spmm = "cusparse", s.candidate_ratio = 1; }},
 };

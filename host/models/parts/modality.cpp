@@ -23,11 +23,15 @@ Modalities::Modalities(const Setup& z, ParamArena& arena) : dev_(z.dev), arena_(
   has_d_h_.resize(x_.size());
 }
 
-// linear_default: weight and bias uniform in +-1/sqrt(F).
-void Modalities::init() {
+void Modalities::init(Init init) {
   for (size_t m = 0; m < x_.size(); ++m) {
-    const float bound = float(1.0 / std::sqrt(double(x_[m].value().cols)));
-    dev_.ops.init_uniform(dev_.ctx, arena_.value(w_[m]), bound, Stream{seed_, Use::init, 0, uint32_t(16 + 2 * m)});
+    const Mat w = arena_.value(w_[m]);
+    const float bound = float(1.0 / std::sqrt(double(w.rows)));
+    const Stream of_w{seed_, Use::init, 0, uint32_t(16 + 2 * m)};
+    if (init == Init::xavier_normal)
+      dev_.ops.init_normal(dev_.ctx, w, float(std::sqrt(2.0 / double(w.rows + w.cols))), of_w);
+    else
+      dev_.ops.init_uniform(dev_.ctx, w, bound, of_w);
     dev_.ops.init_uniform(dev_.ctx, arena_.value(b_[m]), bound, Stream{seed_, Use::init, 0, uint32_t(17 + 2 * m)});
   }
 }

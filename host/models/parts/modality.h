@@ -10,8 +10,10 @@ namespace ccdrec {
 
 class Modalities {
  public:
+  // Of W (F,d): linear_default as the bias always is, uniform in +-1/sqrt(F), or xavier_normal (spec baselines 1.2).
+  enum class Init { linear_default, xavier_normal };
   Modalities(const Setup&, ParamArena&);
-  void init();  // after the arena has taken its memory
+  void init(Init = Init::linear_default);  // after the arena has taken its memory
 
   int count() const { return int(x_.size()); }
   const std::vector<std::string>& names() const { return names_; }
