@@ -589,7 +589,11 @@ TEST(Config, KeysThatCameLaterAreWrittenWhereTheyAreInUse) {
                                         "lambda_coeff",
                                         "learning_rate_scheduler",
                                         "mrd",
-                                        "unet_dropout"};
+                                        "unet_dropout",
+                                        "weight_decay",
+                                        "temp",
+                                        "ssl_temp",
+                                        "ssl_alpha"};
   const auto written = [&](const std::vector<std::string>& set) {
     const std::string text = config_yaml(of(set));
     std::vector<std::string> keys;
