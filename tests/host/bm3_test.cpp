@@ -19,12 +19,12 @@
 namespace ccdrec::test {
 namespace {
 
-struct Case {
+struct Bm3Case {
   const char* name;
   std::vector<int64_t> widths;
   void (*set)(Settings&);
 };
-const Case cases[] = {
+const Bm3Case bm3_cases[] = {
     {"one modality", {5}, [](Settings&) {}},
     {"two modalities, two layers", {6, 3}, [](Settings& s) { s.n_ui_layers = 2, s.cl_weight = 0.7; }},
     {"three modalities, nothing masked", {6, 3, 4}, [](Settings& s) { s.dropout = 0, s.reg_weight = 3; }},
@@ -159,7 +159,7 @@ RefBm3 reference_of(Trainer& t, const Settings& s, const Dataset& data) {
   return r;
 }
 
-void expect_as_the_reference(const Case& c, const std::string& device) {
+void expect_as_the_reference(const Bm3Case& c, const std::string& device) {
   SCOPED_TRACE(std::string(c.name) + " on " + device);
   const Folder dir;
   const Dataset data = random_data(dir, 9, 8, 4, c.widths);
@@ -218,7 +218,7 @@ void expect_as_the_reference(const Case& c, const std::string& device) {
 
 TEST(Bm3, LossesAndGradientsAreTheReferences) {
   for (const std::string& device : devices_here())
-    for (const Case& c : cases) expect_as_the_reference(c, device);
+    for (const Bm3Case& c : bm3_cases) expect_as_the_reference(c, device);
 }
 
 // A user or item that the batch names twice, which the shapes of above have: the sum over its rows, one mask.

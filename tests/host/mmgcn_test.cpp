@@ -114,20 +114,20 @@ class MappedAbove : public GraphsOfData {
   const Dataset& data_;
 };
 
-struct Case {
+struct MmgcnCase {
   const char* name;
   int32_t U, I;
   std::vector<int64_t> widths;
   int64_t wide;  // features of more columns are mapped, to 5
   int d = 4, n_neg = 1;
 };
-const Case cases[] = {{"one modality", 9, 7, {6}, 99},
-                      {"one modality, mapped", 9, 7, {6}, 5},
-                      {"two modalities, the first mapped", 9, 7, {8, 3}, 5, 4, 2},
-                      {"two modalities, more items than users", 7, 11, {8, 3}, 5},
-                      {"two modalities, none mapped, more items than users", 7, 11, {2, 3}, 5, 3},
-                      {"three modalities, two mapped, odd width", 12, 7, {9, 6, 2}, 5, 5},
-                      {"as many users as items, width one", 8, 8, {1, 7}, 5, 1, 2}};
+const MmgcnCase mmgcn_cases[] = {{"one modality", 9, 7, {6}, 99},
+                                 {"one modality, mapped", 9, 7, {6}, 5},
+                                 {"two modalities, the first mapped", 9, 7, {8, 3}, 5, 4, 2},
+                                 {"two modalities, more items than users", 7, 11, {8, 3}, 5},
+                                 {"two modalities, none mapped, more items than users", 7, 11, {2, 3}, 5, 3},
+                                 {"three modalities, two mapped, odd width", 12, 7, {9, 6, 2}, 5, 5},
+                                 {"as many users as items, width one", 8, 8, {1, 7}, 5, 1, 2}};
 
 Settings mmgcn_settings(const std::string& device) {
   Settings s;
@@ -145,7 +145,7 @@ struct Built {
   std::unique_ptr<ccdrec::Device> dev;
   std::unique_ptr<Recommender> model;
 
-  Built(const Case& c, const std::string& device, double reg)
+  Built(const MmgcnCase& c, const std::string& device, double reg)
       : data(random_data(dir, c.U, c.I, 3, c.widths)), s(mmgcn_settings(device)) {
     s.embedding_size = c.d, s.n_neg = c.n_neg, s.reg_weight = reg;
     dev = make_device(device, s.threads, note);
@@ -222,7 +222,7 @@ void expect_gradient(const std::string& name, const RefMmgcn& ref, Dense& at, co
     ASSERT_NEAR(got[k], want[k], 2e-5 * top + 3e-9) << name << "[" << k << "], largest " << top;
 }
 
-void expect_reference(const Case& c, const std::string& device) {
+void expect_reference(const MmgcnCase& c, const std::string& device) {
   SCOPED_TRACE(std::string(c.name) + " on " + device);
   Built z(c, device, 0.3);
   const RefBatch batch = some_batch(z);
@@ -275,7 +275,7 @@ void expect_reference(const Case& c, const std::string& device) {
 
 TEST(Mmgcn, LossGradientsAndRepresentationsMatchTheDoubleReference) {
   for (const std::string& device : devices_here())
-    for (const Case& c : cases) expect_reference(c, device);
+    for (const MmgcnCase& c : mmgcn_cases) expect_reference(c, device);
 }
 
 std::map<std::string, std::vector<float>> parameters_of(Recommender& model) {

@@ -131,12 +131,12 @@ Reference reference(Trainer& t, const Settings& s, const Dataset& data) {
   return r;
 }
 
-struct Case {
+struct SlmRecCase {
   std::string name;
   void (*set)(Settings&);
   std::vector<int64_t> widths = {6, 3};
 };
-const Case cases[] = {
+const SlmRecCase slmrec_cases[] = {
     {"as published", [](Settings&) {}},
     {"one layer", [](Settings& s) { s.n_ui_layers = 1; }, {2, 5}},
     {"no layers", [](Settings& s) { s.n_ui_layers = 0; }},
@@ -150,7 +150,7 @@ const Case cases[] = {
      }},
 };
 
-Settings small(const Case& c, const std::string& device) {
+Settings small(const SlmRecCase& c, const std::string& device) {
   Settings s;
   s.model = "SLMRec", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 3;
   s.embedding_size = 4, s.train_batch_size = 6, s.epochs = 2, s.seed = 3, s.threads = 2, s.device = device;
@@ -192,7 +192,7 @@ void expect_gradients(const Reference& ref, const Arrays& given, ccdrec::Device&
   }
 }
 
-void expect_reference(const Case& c, const std::string& device) {
+void expect_reference(const SlmRecCase& c, const std::string& device) {
   SCOPED_TRACE(c.name + " on " + device);
   const Folder dir;
   const Dataset data = random_data(dir, 7, 11, 3, c.widths);
@@ -225,7 +225,7 @@ void expect_reference(const Case& c, const std::string& device) {
 }
 
 TEST(SlmRec, LossesGradientsAndRepresentationsMatchTheDoubleReference) {
-  for (const Case& c : cases)
+  for (const SlmRecCase& c : slmrec_cases)
     for (const std::string& device : devices_looked_into()) expect_reference(c, device);
 }
 
@@ -235,7 +235,7 @@ TEST(SlmRec, InTheMiddleOfTrainingToo) {
     SCOPED_TRACE(device);
     const Folder dir;
     const Dataset data = random_data(dir, 7, 11, 3, {6, 3});
-    Settings s = small(cases[0], device);
+    Settings s = small(slmrec_cases[0], device);
     s.learning_rate = 0.02, s.epochs = 3;
     Trainer trainer(s, data);
     Recommender& model = trainer.model();
