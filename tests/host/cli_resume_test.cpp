@@ -38,7 +38,7 @@ TEST(Cli, ResumeEqualsNeverHavingStopped) {
       {"BM3", "BM3", {}},
       {"SLMRec", "SLMRec", {}},
       {"MMGCN", "MMGCN", {}},
-      {"MCDRec", "MCDRec", {"--set", "timesteps=3"}},
+      {"MCDRec", "MCDRec", {"--set", "timesteps=3", "--set", "estimator=attention"}},
       {"DGD", "CCDRec", {"--set", "backbone=MCDRec"}},
       {"RealHNS", "LightGCN", {"--set", "sampler=realhns", "--set", "realhns_start=1"}}};
   for (const Resumed& m : all) {
