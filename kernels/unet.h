@@ -1,5 +1,5 @@
 // unet: f_theta of MCDRec (spec mcdrec 3), a U-Net over images of 8 x 8 pixels, in its simplified exact form (3.4):
-// what only ever meets padding, the attention's queries and keys, and output channels that nothing reads do not exist here.
+// what only ever meets padding, the attention's queries and keys, and output channels that nothing reads do not exist.
 // Same call shape as estimator.h.
 //
 //   An item's image, 3 channels of 64 values, row-major (component 8r + c is pixel (r,c)):
