@@ -1,5 +1,5 @@
-// unet: f_theta of MCDRec (spec mcdrec 3), a U-Net over images of 8 x 8 pixels, in its simplified exact form (3.4): what
-// only ever meets padding, the attention's queries and keys, and output channels that nothing reads do not exist here.
+// unet: f_theta of MCDRec (spec mcdrec 3), a U-Net over images of 8 x 8 pixels, in its simplified exact form (3.4):
+// what only ever meets padding, the attention's queries and keys, and output channels that nothing reads do not exist.
 // Same call shape as estimator.h.
 //
 //   An item's image, 3 channels of 64 values, row-major (component 8r + c is pixel (r,c)):
@@ -174,7 +174,7 @@ struct UnetSaved {  // all that forward leaves for backward; its layout is a dev
   int64_t capacity = 0;  // rows
 };
 // Floats of UnetSaved for so many rows: enough for either device.
-constexpr int64_t kUnetSaved = 13'000;  // an item
+constexpr int64_t kUnetSaved = 13'000;  // an item; the CPU takes 11,472
 constexpr int64_t kUnetRowsTogether = 16;
 constexpr int64_t unet_saved_floats(int64_t capacity) {
   return (capacity + kUnetRowsTogether - 1) / kUnetRowsTogether * kUnetRowsTogether * kUnetSaved;

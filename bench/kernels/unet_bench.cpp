@@ -1,6 +1,6 @@
 // MCDRec's U-Net of one training step over all items, and the reverse process once per epoch. GFLOP/s counts the
-// convolutions' multiply-adds with the taps that meet padding (1.43 M an item forward, as frameworks count them), and as
-// `done` those that are not padding (1.04 M); to hold against gemm's, which is measured beside them.
+// convolutions' multiply-adds with the taps that meet padding (1.43 M an item forward, as frameworks count them), and
+// as `done` those that are not padding (1.04 M); to hold against gemm's (dense_bench.cpp).
 #include <benchmark/benchmark.h>
 
 #include "kernels/ops.h"
@@ -65,26 +65,26 @@ void rate(benchmark::State& state, double items) {
   state.counters["done"] = gflops(kDone);
 }
 
-void forward(benchmark::State& state) {
+void unet_forward(benchmark::State& state) {
   Step s(state.range(0));
   Ctx ctx(int(state.range(1)));
   for (auto _ : state) s.forward(ctx);
   rate(state, double(s.n));
 }
-void backward(benchmark::State& state) {
+void unet_backward(benchmark::State& state) {
   Step s(state.range(0));
   Ctx ctx(int(state.range(1)));
   s.forward(ctx);
   for (auto _ : state) s.backward(ctx);
   rate(state, 2 * double(s.n));
 }
-void step(benchmark::State& state) {
+void unet_step(benchmark::State& state) {
   Step s(state.range(0));
   Ctx ctx(int(state.range(1)));
   for (auto _ : state) s.forward(ctx), s.backward(ctx);
   rate(state, 3 * double(s.n));
 }
-void reverse(benchmark::State& state) {
+void unet_reverse(benchmark::State& state) {
   Step s(state.range(0));
   Ctx ctx(int(state.range(1)));
   const HostSchedule host = make_schedule("linear", Step::kSteps, false);
@@ -96,27 +96,13 @@ void reverse(benchmark::State& state) {
     cpu_ops().unet_reverse(ctx, pools, s.in.e_t, h, int(Step::M), s.in.tau, s.params, schedule, 1, 1);
   rate(state, Step::kSteps * double(s.n));
 }
-void ceiling(benchmark::State& state) {  // a gemm that stays in the caches
-  const int64_t n = 1024;
-  const std::vector<float> a = floats(1, n * n, 1), b = floats(2, n * n, 1);
-  std::vector<float> c(size_t(n * n));
-  Ctx ctx(int(state.range(1)));
-  for (auto _ : state) {
-    cpu_ops().gemm(ctx, {c.data(), n, n}, {a.data(), n, n}, false, {b.data(), n, n}, false, false);
-    benchmark::ClobberMemory();
-  }
-  state.counters["GFLOP/s"] =
-      benchmark::Counter(2e-9 * double(n * n * n), benchmark::Counter::kIsIterationInvariantRate);
-}
-
 void sizes(benchmark::internal::Benchmark* b) {
   b->ArgNames({"n", "threads"})->Args({1008, 1})->Args({7050, 2})->UseRealTime()->Unit(benchmark::kMillisecond);
 }
-BENCHMARK(ceiling)->Apply(sizes);
-BENCHMARK(forward)->Apply(sizes);
-BENCHMARK(backward)->Apply(sizes);
-BENCHMARK(step)->Apply(sizes);
-BENCHMARK(reverse)->Apply(sizes)->Iterations(1);
+BENCHMARK(unet_forward)->Apply(sizes);
+BENCHMARK(unet_backward)->Apply(sizes);
+BENCHMARK(unet_step)->Apply(sizes);
+BENCHMARK(unet_reverse)->Apply(sizes)->Iterations(1);
 
 }  // namespace
 }  // namespace ccdrec

@@ -1,6 +1,6 @@
-// MCDRec's U-Net in double, item by item, straight from spec mcdrec 3.2, 3.3 and 10: the judge of kernels/unet.h. In its
-// full form (137,667 parameters: 3x3 taps on every map, queries, keys and a softmax, three output channels) or in the
-// simplified one of the contract. Every sum is a plain loop.
+// MCDRec's U-Net in double, item by item, straight from spec mcdrec 3.2, 3.3 and 10: the judge of kernels/unet.h. In
+// its full form (137,667 parameters: 3x3 taps on every map, queries, keys and a softmax, three output channels) or in
+// the simplified one of the contract. Every sum is a plain loop.
 //
 // Tensors are those of kUnet in its order, in the full form with all their taps and rows; then the attention's query
 // weight, bias, key weight, bias.

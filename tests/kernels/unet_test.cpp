@@ -1,5 +1,6 @@
 #include "kernels/unet.h"
 
+#include "kernels/cpu/fast/unet16.h"
 #include "tests/kernels/unet_reference.h"
 
 namespace ccdrec::test {
@@ -311,6 +312,29 @@ TEST(Unet, TimeEmbedding) {
   }
 }
 
+// The CPU's vectors of them: everywhere within a few roundings, and what is no number stays none.
+TEST(Unet, SigmoidsOfAllSizes) {
+  const float inf = HUGE_VALF;
+  std::vector<float> z = {0, -0.0f, 1e-30f, 0.5f, -0.5f, 1, -1, 10, -10, 86.9f, -86.9f, 1e4f, -1e4f, inf, -80, NAN};
+  Draw g;
+  while (z.size() < 4096) z.push_back(g.uniform(-40, 40));
+  for (size_t i = 0; i < z.size(); i += 16) {
+    cpu::V16 s[1];
+    const cpu::V16 of[1] = {cpu::load16(z.data() + i)};
+    cpu::sigmoid16(s, of);
+    float got[16];
+    cpu::store16(got, s[0]);
+    for (size_t k = 0; k < 16; ++k) {
+      const double want = 1 / (1 + std::exp(-double(z[i + k])));
+      if (std::isnan(z[i + k])) {
+        EXPECT_TRUE(std::isnan(got[k]));
+      } else {
+        EXPECT_LE(std::fabs(got[k] - want), 4e-7 * want + 1.7e-38) << z[i + k];
+      }
+    }
+  }
+}
+
 void check_forward(const Case& c, const std::vector<Device>& devs) {
   const Wanted want = wanted(Problem(c));
   SameBits same;
@@ -379,6 +403,50 @@ void check_backward(const Case& c, const std::vector<Device>& devs) {
 TEST(Unet, BackwardMatchesDoubleReference) {
   for (const Case& c : cases) check_backward(c, devices());
   for (const Case& c : many) check_backward(c, fast_devices());
+}
+
+// More items than a device sums at once: what a list adds is what its parts add one after the other.
+TEST(Unet, GradientsOfALongListAreThoseOfItsParts) {
+  const int64_t n = 1070, parts[] = {0, 16, 700, n};
+  const Problem all({"", n, 2, true, 0});
+  const std::vector<float> d_out = Draw{1000}.floats(n * d);
+  SameBits same;
+  for (const Device& dev : fast_devices()) {
+    if (dev.family == "simt") continue;  // minutes
+    SCOPED_TRACE(dev.name);
+    DeviceCtx ctx(dev);
+    const auto run = [&](int64_t first, int64_t count, std::vector<std::vector<float>>& gradient) {
+      Problem p = all;
+      EstimatorTokens in = p.tokens();
+      in.e_t = in.e_t.slice(first, count), in.t += first;
+      for (int m = 0; m < 2; ++m) in.h[m] = in.h[m].slice(first, count);
+      const UnetMask mask{p.bits.data() + first * kUnetMaskWords, 0.75f};
+      UnetGrads grads{};
+      for (size_t i = 0; i < gradient.size(); ++i) grads.p[i] = gradient[i].data();
+      std::vector<float> d_e(size_t(count * d)), d_h0 = d_e, d_h1 = d_e;
+      const Mat d_h[] = {mat(d_h0, count, d), mat(d_h1, count, d)};
+      const RowList rows{nullptr, nullptr, count};
+      dev.ops->unet_forward(ctx, mat(p.e0, n, d), p.room(), in, p.params(), mask, rows);
+      dev.ops->unet_backward(ctx, mat(d_e, count, d), d_h, grads, cmat(d_out, n, d).slice(first, count), in, p.room(),
+                             p.params(), mask, rows);
+      return d_e;
+    };
+    std::vector<std::vector<float>> whole, sum;
+    for (const auto& t : all.tensor) whole.emplace_back(t.size(), 0.0f), sum.emplace_back(t.size(), 0.0f);
+    const std::vector<float> d_e = run(0, n, whole);
+    for (int k = 0; k < 3; ++k) {
+      const std::vector<float> of_part = run(parts[k], parts[k + 1] - parts[k], sum);
+      if (parts[k] % 16 == 0) { EXPECT_TRUE(std::equal(of_part.begin(), of_part.end(), d_e.begin() + parts[k] * d)); }
+    }
+    for (size_t i = 0; i < whole.size(); ++i) {
+      double squares = 1e-6;  // some are nothing but rounding
+      for (const float v : sum[i]) squares += double(v) * v / double(sum[i].size());
+      std::vector<Ref> want;
+      for (const float v : sum[i]) want.push_back({v, std::fabs(v) + std::sqrt(squares)});
+      EXPECT_TRUE(close(whole[i], want, 2e-5)) << name_of(i);
+      EXPECT_TRUE(same(dev, name_of(i), whole[i]));
+    }
+  }
 }
 
 // As in a step: the scratch that unet_scratch plans is all that forward and backward ask for.

@@ -10,8 +10,8 @@ namespace ccdrec::cpu {
 
 constexpr int64_t kLanes = 16;
 
-// 1 / (1 + exp(-z)) of N of GCC's vectors at a time, F floats, I integers: one alone is a chain of 100 cycles, and few of
-// them fit into the processor's window.
+// 1 / (1 + exp(-z)) of N of GCC's vectors at a time, F floats, I integers: one alone is a chain of 100 cycles, and few
+// of them fit into the processor's window.
 #define EACH_OF_N _Pragma("GCC unroll 8") for (int k = 0; k < N; ++k)
 template <class F, class I, int N>
 struct LanesOf {

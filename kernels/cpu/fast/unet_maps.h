@@ -28,7 +28,8 @@ void pack_backward(float* packed, const float* w, int taps, const ConvShape&);
 // d_w (out, in*taps) += what gradient_floats blocks hold
 void unpack_gradient(float* d_w, int taps, const float* blocks, const ConvShape&);
 
-// y (out maps) = init[o] + add + W x; init: a vector an output channel, add: maps as y, may be y; both may be null.
+// y (out maps) = init[o] + add + W x; init: a vector an output channel, add: maps as y, may be y; both may be null, for
+// a Down `add` is.
 void convolve(float* y, const float* x, const float* packed, const ConvShape&, const float* init, const float* add);
 // d_x (in maps) = add + W^T d_y
 void convolve_back(float* d_x, const float* d_y, const float* packed, const ConvShape&, const float* add);
@@ -52,8 +53,8 @@ void normalise(float* y, const float* x, const float* stats, const float* gain, 
 // act = dropped(silu(norm(x))); slope, if not null, its derivative by norm(x)
 void activate(float* act, float* slope, const float* x, const float* stats, const float* gain, const float* bias,
               const NormShape&, const Dropped&);
-// d_x = add + backward of norm at x. d_act is of norm(x) itself where slope is null, and is overwritten. d_gain, d_bias:
-// a vector a channel, of this tile.
+// d_x = add + backward of norm at x. d_act is of norm(x) itself where slope is null, and is overwritten. d_gain,
+// d_bias: a vector a channel, of this tile.
 void norm_back(float* d_x, float* d_act, const float* slope, const float* x, const float* stats, const float* gain,
                const NormShape&, const float* add, float* d_gain, float* d_bias);
 
