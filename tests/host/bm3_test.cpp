@@ -16,7 +16,7 @@
 #include "tests/host/trained.h"
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::bm3 {
 namespace {
 
 struct Bm3Case {
@@ -392,4 +392,4 @@ TEST(Bm3, LearnsBlocks) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::bm3
