@@ -49,23 +49,32 @@ def cosine(x, y, tap=lambda x: x):
     return (tap(x) * y).sum(1) / (norm(tap(x)) * norm(y))
 
 
+def target(table, index, mask):
+    """(B,d) constants"""
+    x = table.detach().index_select(0, index)
+    return x if mask is None else x * mask
+
+
+def regulariser(r, batch, tap):
+    """Of all rows of the propagated tables; lengths, not squares, over the number of items."""
+    norm = torch.linalg.vector_norm
+    return (norm(tap(r.users)) + norm(tap(r.items))) / len(r.items)
+
+
 def losses(r, batch, diffusion, s, tap=lambda x: x):
     u, p = batch.users, batch.positives
-    at = torch.searchsorted(diffusion.items, p)
-
-    def target(table, index, of):
-        x = table.detach().index_select(0, index)
-        return x if diffusion.masks is None else x * diffusion.masks[of]
-
-    user, item = target(r.users, u, "users"), target(r.items, p, "items")
+    at = getattr(diffusion, "at", None)                  # where the batch's positives are among diffusion.items
+    if at is None:
+        at = torch.searchsorted(diffusion.items, p.contiguous())
+    mask = lambda of: None if diffusion.masks is None else diffusion.masks[of]   # noqa: E731
+    user, item = target(r.users, u, mask("users")), target(r.items, p, mask("items"))
     apart = lambda x, y: 1 - cosine(x, y, tap).mean()   # noqa: E731
     views = 0
     for m, h in r.projection.items():
         o = r.predict(h, at)
-        views = views + apart(o, item) + apart(o, target(h, at, m))
-    norm = torch.linalg.vector_norm
+        views = views + apart(o, item) + apart(o, target(h, at, mask(m)))
     return {"user_item": apart(r.predict(r.users, u), item) + apart(r.predict(r.items, p), user), "modality": s.cl_weight * views,
-            "reg": s.reg_weight * (norm(tap(r.users)) + norm(tap(r.items))) / len(r.items)}
+            "reg": s.reg_weight * regulariser(r, batch, tap)}
 
 
 def final_tables(p, graphs, s, ops):

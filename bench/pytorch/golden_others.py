@@ -125,7 +125,7 @@ def bm3_mass(p, graphs, batch, diffusion, modalities, s, ops):
     H = ops.propagate(graphs.user_item, torch.cat([P, Q]), s.n_ui_layers)
     mass = bm3.SimpleNamespace(users=H[:len(P)], items=H[len(P):] + Q,
                                projection={m: linear_mass(p, f"{m}_trs", p[f"{m}_embedding.weight"][diffusion.items]) for m in modalities})
-    at = torch.searchsorted(diffusion.items, batch.positives)
+    at = torch.searchsorted(diffusion.items, batch.positives.contiguous())
     length = lambda x: torch.linalg.vector_norm(x, dim=1, keepdim=True)   # noqa: E731
 
     def term(o, mass_o, x, mass_x, of):
