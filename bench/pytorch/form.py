@@ -129,6 +129,9 @@ class Form:
         return {n: self.draw_mask(*of) for n, of in rows.items()}
 
     def draw_mask(self, n, index):
+        return self.table_mask(n, index)
+
+    def table_mask(self, n, index):
         """(B,d) bool: rows of a mask for a whole table (n,d)."""
         return (torch.rand(n, self.s.embedding_size, device=self.device, generator=self.generator) >= self.s.dropout)[index]
 

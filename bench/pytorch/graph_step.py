@@ -4,7 +4,6 @@ from types import SimpleNamespace
 import torch
 
 import models as M
-from form import Form
 
 
 class GraphStep:
@@ -121,7 +120,7 @@ def repeated_rows(form, batch, draw):
     if M.has_masks(s):
         rows = torch.arange(len(batch.users), device=batch.users.device)
         of = {"users": (form.data.U, batch.users), **{n: (form.data.I, batch.positives) for n in ("items", *form.modalities)}}
-        return SimpleNamespace(items=batch.positives, at=rows, share=None, masks={n: Form.draw_mask(form, *x) for n, x in of.items()})
+        return SimpleNamespace(items=batch.positives, at=rows, share=None, masks={n: form.table_mask(*x) for n, x in of.items()})
     if not M.needs_projection(s):
         return None
     items = torch.cat([batch.positives, batch.negatives.flatten()])

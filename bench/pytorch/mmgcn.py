@@ -73,10 +73,8 @@ def constant_reg(r, batch):
     square = lambda rows: (ID[rows] ** 2).sum()   # noqa: E731
     rows = 2 * square(batch.users) + square(U + batch.positives) + square(U + neg) / len(neg)
     out = rows / (2 * len(batch.users) * ID.shape[1])
-    for m in r.modalities:
-        if m in VISUAL:
-            out = out + (r.p[f"{m}.preference"] ** 2).mean()
-    return out
+    visual = [m for m in r.modalities if m in VISUAL]
+    return out + (r.p[f"{visual[0]}.preference"] ** 2).mean() if visual else out
 
 
 def losses(r, batch, diffusion, s, tap=lambda x: x):

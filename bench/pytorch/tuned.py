@@ -325,7 +325,7 @@ class Tuned(Form):
 
     def draw_mask(self, n, index):
         distinct, row = torch.unique(index, return_inverse=True)
-        return super().draw_mask(len(distinct), row)
+        return self.table_mask(len(distinct), row)
 
     def prune(self):
         if self.n_keep == len(self.weight):
