@@ -52,6 +52,9 @@ struct Case {
 const std::vector<Case> kCaseList = {
     {"BPR", "BPR", [](Settings&) {}},
     {"LightGCN", "LightGCN", [](Settings&) {}},
+    {"MMGCN", "MMGCN", [](Settings&) {}},
+    {"SLMRec", "SLMRec", [](Settings&) {}},
+    {"BM3", "BM3", [](Settings&) {}},
     {"FREEDOM", "FREEDOM", [](Settings& s) { s.reg_weight = 0; }},
     {"FREEDOM reg", "FREEDOM", [](Settings& s) { s.reg_weight = 1e-3; }},
     {"FREEDOM+DNS", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.sampler = "dns", s.omega = 0.5; }},
@@ -62,6 +65,7 @@ const std::vector<Case> kCaseList = {
     {"FREEDOM+RealHNS", "FREEDOM",
      [](Settings& s) { s.reg_weight = 0, s.sampler = "realhns", s.omega = 0.5, s.realhns_start = 0; }, 15},
     {"MG", "FREEDOM", [](Settings& s) { s.reg_weight = 0, s.use_mg = true; }},
+    {"MCDRec", "MCDRec", [](Settings&) {}},
     {"CCDRec", "CCDRec", [](Settings&) {}},
     {"CCDRec(LATTICE)", "CCDRec", [](Settings& s) { s.backbone = "LATTICE", s.reg_weight = 1e-5; }},
     {"CCDRec(MCDRec)", "CCDRec", [](Settings& s) { s.backbone = "MCDRec"; }},

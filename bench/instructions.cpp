@@ -12,7 +12,7 @@
 //     counts as well;
 //   - the growth from x1 to x2, always. Users, items and interactions double; the batch doubles with them (the number
 //     of steps stays) and the candidate set does not grow. All that a model asks for then doubles: what more than
-//     doubles is the program's own. LATTICE's search for neighbours compares all pairs: it may take four times as much.
+//     doubles is the program's own. LATTICE's search for neighbours and SLMRec's contrasts compare all pairs: they may take four times as much.
 #include "bench/instructions.h"
 
 #include <fmt/format.h>
@@ -55,6 +55,12 @@ const std::vector<CountedCase> kCaseList = {
     {"CCDRec", "CCDRec", [](Settings&) {}},
     {"FREEDOM", "FREEDOM", [](Settings&) {}},
     {"LATTICE", "LATTICE", [](Settings&) {}},
+    // The U-Net, of one width, in an epoch of one step.
+    {"MCDRec", "MCDRec",
+     [](Settings& s) { s.estimator = "unet", s.embedding_size = 64, s.timesteps = 1, s.train_batch_size *= 20; }},
+    {"MMGCN", "MMGCN", [](Settings&) {}},
+    {"SLMRec", "SLMRec", [](Settings& s) { s.n_neg = 0; }},
+    {"BM3", "BM3", [](Settings& s) { s.n_neg = 0, s.dropout = 0.5; }},
     // An epoch of one step, so that what makes its graph shows.
     {"DGD", "CCDRec",
      [](Settings& s) {

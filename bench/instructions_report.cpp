@@ -41,17 +41,17 @@ std::string apart(const std::string& what, const CountedLine& now, const Pair& w
   return {};
 }
 
-// LATTICE searches all pairs of items once an epoch: four times the work for twice the items, and the epoch is judged
-// without it.
-constexpr const char* kAllPairs = "knn_cosine";
+// What goes through all pairs: LATTICE's search, of items, and SLMRec's contrasts, of the batch's rows. Four times the
+// work for twice the data, and an epoch is judged without it.
+bool of_all_pairs(const std::string& what) { return what == "knn_cosine" || what == "infonce"; }
 
 std::string too_steep(const CountedLine& l, const std::vector<CountedLine>& lines) {
   CountedLine judged = l;
   for (const CountedLine& pairs : lines)
-    if (l.what == "epoch" && pairs.model == l.model && pairs.what == kAllPairs)
+    if (l.what == "epoch" && pairs.model == l.model && of_all_pairs(pairs.what))
       judged.x1 -= pairs.x1, judged.x2 -= pairs.x2;
   const double growth = double(judged.x2) / double(std::max<int64_t>(judged.x1, 1)),
-               most = l.what == kAllPairs ? 2 * kMostGrowth : kMostGrowth;
+               most = of_all_pairs(l.what) ? 2 * kMostGrowth : kMostGrowth;
   if (growth <= most) return {};
   return fmt::format(
       "{}, {}: {:.3f} times the instructions for twice the data, expected at most {:g}: something is not linear",

@@ -6,6 +6,7 @@
 #include "data/graph.h"
 #include "host/samplers/realhns.h"
 #include "host/systems/registry.h"
+#include "kernels/unet.h"
 #include "kernels/rng.h"
 
 namespace ccdrec::bench {
@@ -57,6 +58,55 @@ BatchCounts count_batches(const Settings& s, const Dataset& data, const HostCsr&
   return out;
 }
 
+constexpr double kUnetFlop = 2 * 1.04e6;  // of an item, taps that meet padding left out (kernels/unet.h)
+
+// A step of a model of its own kind, all of whose rows move: its products, and its sparse products of whole graphs. What
+// goes elementwise over tables is left out. distinct: items of a batch.
+struct StepWork {
+  Work forward, backward, optimiser;
+};
+StepWork own_step(const Outline& o, const Settings& s, const Dataset& data, double distinct) {
+  const double U = double(data.n_users), I = double(data.n_items), N = U + I, E = double(data.train.size()),
+               d = s.embedding_size, B = s.train_batch_size, M = double(data.features.size());
+  StepWork w;
+  double parameters = o.frozen_tables ? 0 : N * d;
+  const auto product = [](double m, double k, double n) { return Work{2 * m * k * n, 4 * (m * k + k * n + m * n)}; };
+  const auto dense = [&](double m, double k, double n, bool input_too) {  // Y = X W, dW, and where wanted dX
+    parameters += k * n;
+    w.forward += product(m, k, n), w.backward += product(m, k, n);
+    if (input_too) w.backward += product(m, k, n);
+  };
+  const auto propagation = [&](double towers, double width) {
+    const Work layer{2 * 2 * E * width, 8 * 2 * E + 2 * N * 4 * width};
+    for (int l = 0; l < int(towers); ++l) w.forward += layer, w.backward += layer;
+  };
+  if (o.frozen_tables) {  // MMGCN: three layers a branch; C by the smaller side (models/parts/messages.h)
+    for (const Feature& f : data.features) {
+      const double F = double(f.matrix.cols()), c = F > 1024 ? s.mmgcn_latent : F;
+      if (c != F) dense(I, F, c, false);
+      for (int k = 0; k < 3; ++k) {
+        const double in = k == 0 ? c : d;
+        dense(std::min(U, I) * 2, in, in, true), dense(N, in, d, true), dense(N, in + d, d, true);
+        propagation(1, in);
+      }
+    }
+  } else if (o.views) {  // BM3: maps of the batch's items, with features that are trained; the predictor
+    for (const Feature& f : data.features) dense(distinct, double(f.matrix.cols()), d, s.train_features);
+    dense((2 + M) * B, d, d, true);
+    propagation(o.layers, d);
+  } else {  // SLMRec: maps of all items, three propagations, three contrasts
+    for (const Feature& f : data.features) dense(I, double(f.matrix.cols()), d, false);
+    dense(2 * B, (M + 1) * d, d, true);
+    propagation((M + 1) * o.layers, d);
+    for (const double k : {d, d, d / 2}) w.forward += {2 * B * B * k, 0}, w.backward += {6 * B * B * k, 0};
+  }
+  w.optimiser += {8 * parameters, 28 * parameters, parameters};
+  if (o.views && s.train_features)  // what the batch does not touch moves later, a root an element all the same
+    for (const Feature& f : data.features)
+      w.optimiser += {8 * I * double(f.matrix.cols()), 0, I * double(f.matrix.cols())};
+  return w;
+}
+
 }  // namespace
 
 std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
@@ -73,58 +123,66 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   double F = 0;
   for (const Feature& f : data.features) F += double(f.matrix.cols());
   const bool projects = o.fuses || o.modality_terms;
+  const double mapped = o.fuses_all ? I : n.items;  // items whose features a step maps
   const double C = std::max(1.0, s.candidate_ratio * I);
 
   Work forward, backward, optimiser, sample, prune, reverse, evaluation;
-  // Ranking loss: two (with curricular negatives three) dot products a row, rows read; gradients twice that, rows
-  // written.
-  const double pairs = o.hard ? 3 : 2;
-  forward += {2 * pairs * B * d, (n.users + n.items) * row};
-  backward += {4 * pairs * B * d, (n.users + n.items) * row};
-  // Propagation: per layer 2 flop an edge and column; edges (8 bytes), the rows below read, the rows of the layer
-  // written. Backward the same.
-  for (int l = 1; l <= layers; ++l) {
-    const Work w{2 * n.edges[size_t(l)] * d,
-                 8 * n.edges[size_t(l)] + (n.rows[size_t(l) - 1] + n.rows[size_t(l)]) * row};
-    forward += w, backward += w;
+  if (!o.ranks) {
+    const StepWork w = own_step(o, s, data, n.items);
+    forward = w.forward, backward = w.backward, optimiser = w.optimiser;
   }
-  // Item-item graph: at least knn_k edges a row, with LATTICE two lists for each modality. CCDRec starts the
-  // propagation from it, so all items reached need it; the backbones alone only those of the batch.
-  if (o.item_layers > 0) {
-    const double rows = o.start_room ? n.items_reached : n.items,
-                 edges = o.item_layers * s.knn_k * rows * (o.learned_graph ? 2 * M : 1);
-    forward += {2 * edges * d, 8 * edges + 2 * rows * row}, backward += {2 * edges * d, 8 * edges + 2 * rows * row};
-  }
-  // Modality maps of the batch's distinct items: Y = X W; dW = X^T dY, and dX = dY W^T where features are trained. Then
-  // X is read for dW, takes its step with the moments (24 bytes an element), and dX need not be stored. The steps that
-  // its rows have missed are taken as they are read.
-  if (projects) {
-    const double product = 2 * n.items * F * d, trained = s.train_features ? 1 : 0;
-    forward += {product + 8 * trained * (I - n.items) * F, 4 * (n.items * F + F * d), trained * (I - n.items) * F};
-    backward += {product * (1 + trained) + 8 * trained * n.items * F,
-                 4 * (n.items * F + F * d) + 20 * trained * n.items * F, trained * n.items * F};
-  }
-  // Estimator: q and k of every token, v of one combined token an item; backward twice the products. Three saved (items
-  // K, d) arrays, written then read.
-  if (o.fuses) {
-    const double product = 4 * n.items * K * d * d + 2 * n.items * d * d, saved = 3 * n.items * K * row;
-    forward += {product, saved}, backward += {2 * product, saved};
-  }
-  // Adam: every element moves at every step (8 flop and a root), read and written (28 bytes) only where a gradient
-  // arrives. The features' steps were counted above.
-  const double touched = o.propagates ? n.rows[0] : n.users + n.items;
-  optimiser += {8 * N * d, 28 * touched * d, N * d};
-  if (projects) optimiser += {8 * F * d, 28 * F * d, F * d};
-  // Curricular negatives: similarity of each positive with each candidate.
-  if (o.searches) sample += {2 * B * C * d, (n.items + C) * row};
-  // Hard negatives: the score of every candidate in every table, a row gathered for each.
   double candidates = 0;  // of a user, of RealHNS: the score and the cosine of each
-  if (o.bands && o.hard) {
-    candidates = double(Band(s, data.n_users, data.n_items).candidates);
-    sample += {4 * B * candidates * d, B * candidates * row};
-  } else if (o.chooses && o.hard) {
-    const double scores = B * s.n_candidates * (o.mixes ? layers + 1 : 1);
-    sample += {2 * scores * d, scores * row};
+  if (o.ranks) {
+    // Ranking loss: two (with curricular negatives three) dot products a row, rows read; gradients twice that, rows
+    // written.
+    const double pairs = o.hard ? 3 : 2;
+    forward += {2 * pairs * B * d, (n.users + n.items) * row};
+    backward += {4 * pairs * B * d, (n.users + n.items) * row};
+    // Propagation: per layer 2 flop an edge and column; edges (8 bytes), the rows below read, the rows of the layer
+    // written. Backward the same.
+    for (int l = 1; l <= layers; ++l) {
+      const Work w{2 * n.edges[size_t(l)] * d,
+                   8 * n.edges[size_t(l)] + (n.rows[size_t(l) - 1] + n.rows[size_t(l)]) * row};
+      forward += w, backward += w;
+    }
+    // Item-item graph: at least knn_k edges a row, with LATTICE two lists for each modality. CCDRec starts the
+    // propagation from it, so all items reached need it; the backbones alone only those of the batch.
+    if (o.item_layers > 0) {
+      const double rows = o.start_room ? n.items_reached : n.items,
+                   edges = o.item_layers * s.knn_k * rows * (o.learned_graph ? 2 * M : 1);
+      forward += {2 * edges * d, 8 * edges + 2 * rows * row}, backward += {2 * edges * d, 8 * edges + 2 * rows * row};
+    }
+    // Modality maps of the batch's distinct items: Y = X W; dW = X^T dY, and dX = dY W^T where features are trained. Then
+    // X is read for dW, takes its step with the moments (24 bytes an element), and dX need not be stored. The steps that
+    // its rows have missed are taken as they are read.
+    if (projects) {
+      const double product = 2 * mapped * F * d, trained = s.train_features ? 1 : 0;
+      forward += {product + 8 * trained * (I - mapped) * F, 4 * (mapped * F + F * d), trained * (I - mapped) * F};
+      backward += {product * (1 + trained) + 8 * trained * mapped * F,
+                   4 * (mapped * F + F * d) + 20 * trained * mapped * F, trained * mapped * F};
+    }
+    // Estimator: q and k of every token, v of one combined token an item; backward twice the products. Three saved (items
+    // K, d) arrays, written then read.
+    if (o.fuses) {
+      const double product = mapped * (o.unet ? kUnetFlop : 4 * K * d * d + 2 * d * d),
+                   saved = mapped * (o.unet ? 2 * 4 * double(kUnetSaved) : 3 * K * row);
+      forward += {product, saved}, backward += {2 * product, saved};
+    }
+    // Adam: every element moves at every step (8 flop and a root), read and written (28 bytes) only where a gradient
+    // arrives. The features' steps were counted above.
+    const double touched = o.propagates ? n.rows[0] : n.users + n.items;
+    optimiser += {8 * N * d, 28 * touched * d, N * d};
+    if (projects) optimiser += {8 * F * d, 28 * F * d, F * d};
+    // Curricular negatives: similarity of each positive with each candidate.
+    if (o.searches) sample += {2 * B * C * d, (n.items + C) * row};
+    // Hard negatives: the score of every candidate in every table, a row gathered for each.
+    if (o.bands && o.hard) {
+      candidates = double(Band(s, data.n_users, data.n_items).candidates);
+      sample += {4 * B * candidates * d, B * candidates * row};
+    } else if (o.chooses && o.hard) {
+      const double scores = B * s.n_candidates * (o.mixes ? layers + 1 : 1);
+      sample += {2 * scores * d, scores * row};
+    }
   }
   for (Work* w : {&forward, &backward, &optimiser, &sample}) w->flop *= steps, w->bytes *= steps, w->roots *= steps;
 
@@ -146,7 +204,9 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
   if (candidates > 0) prune += {2 * U * I * d, (U + I) * row + 12 * U * candidates};
   // modality maps of all items, then T steps of 3 products (1,d)(d,d) an item; noise about 20 flop a value; four
   // snapshots
-  if (o.fuses) { reverse += {2 * I * F * d + I * s.timesteps * (6 * d * d + 20 * d), 4 * I * F + 4 * I * row}; }
+  if (o.fuses) {
+    reverse += {2 * I * F * d + I * s.timesteps * ((o.unet ? kUnetFlop : 6 * d * d) + 20 * d), 4 * I * F + 4 * I * row};
+  }
   std::vector<char> evaluated(size_t(data.n_users), 0);
   for (const auto* split : {&data.valid, &data.test}) {
     for (const Pair& p : *split) evaluated[size_t(p.user)] = 1;

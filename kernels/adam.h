@@ -4,6 +4,8 @@
 //   c1[t] = lr / (1-b1^t),  c2[t] = 1 / sqrt(1-b2^t),  (1-b1) f and (1-b2) f^2 are computed in double,
 //   stored float;  t = 1, 2, ...
 //   f = AdamSchedule::gradient of the step that g belongs to; a step without a gradient does not read it.
+//   With a weight decay w, f g + w theta is in the place of f g (one fma), and of a gradient that is not there: theta is
+//   pulled to zero at every step. The dense form alone has it; the others refuse it. Without it no bit is another's.
 // One element function (Element8 of cpu/fast/adam_row.cpp), explicit fma, no contraction: the dense and the on-demand
 // form give the same bits. (Only an m of -0 stays -0 under f < 0 and a dense g of 0, where a replay makes it +0.)
 //
@@ -32,7 +34,7 @@ struct AdamCoef {
 };  // c1 = lr/(1-b1^t), c2 = 1/sqrt(1-b2^t)
 struct AdamHyper {
   float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;
-  float weight_decay = 0.0f;  // of the dense form alone
+  float weight_decay = 0.0f;  // w, of the dense form alone
 };
 
 // Coefficients of steps 1..n (entry t-1 for step t) on the device, so that a replay can read any of them.
@@ -46,7 +48,7 @@ struct AdamRest {
   float m, v;
 };  // (1-b1) f and (1-b2) f^2: what g and g^2 are multiplied by on their way into the moments
 CCDREC_HD inline AdamRest adam_rest(const AdamSchedule& s) {
-  const double f = double(s.gradient);
+  const double f = s.hyper.weight_decay == 0 ? double(s.gradient) : 1;  // otherwise f is in what enters already
   return {float((1.0 - double(s.hyper.beta1)) * f), float((1.0 - double(s.hyper.beta2)) * f * f)};
 }
 AdamCoef adam_coef(double lr, AdamHyper, int64_t t);

@@ -1,7 +1,7 @@
 // normalize_rows: rows of length 1, and the way back (spec baselines 8.2, 8.3). Only listed rows are read and written.
 //
 // normalize_rows           Y[r] = X[r] / max(||X[r]||, 1e-12);  inv_norm[r] = 1 / max(..)     X, Y (R,d), inv_norm (R);
-//                          Y may be X.
+//                          Y may be X, and below G_x may be G.
 // normalize_rows_backward  G_x[r] (=, += where `accumulate`) (G[r] - y (y . G[r])) inv_norm[r], y = Y[r]     all (R,d)
 //                          A row whose norm is at the floor (inv_norm 1e12) counts as constant: it gets 0, or nothing
 //                          is added. Its derivative, G[r] / 1e-12, is nothing a step could take. So a zero row gives 0.

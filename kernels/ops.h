@@ -122,6 +122,7 @@
 #define CCDREC_SCRATCH(X)          \
   X(project_scratch)               \
   X(project_backward_scratch)      \
+  X(project_backward_all_scratch)  \
   X(spmm_scratch)                  \
   X(transpose_scratch)             \
   X(group_scratch)                 \

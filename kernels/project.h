@@ -28,4 +28,6 @@ void project_backward_step(Ctx&, Mat dw, Mat db, CMat dy, const Table& x, RowLis
 // project_backward_step.
 void project_scratch(ScratchPlan&, int64_t rows, int64_t F, int64_t d, bool listed);
 void project_backward_scratch(ScratchPlan&, int64_t rows, int64_t F, int64_t d, bool step);
+void project_backward_all_scratch(ScratchPlan&, int64_t rows, int64_t F,
+                                  int64_t d);  // of all of X in order, without dX
 }  // namespace ccdrec::cpu

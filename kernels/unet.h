@@ -18,8 +18,8 @@
 // unet_forward   writes e0_hat[j], j < n (n = rows.count), and Saved. d = 64.
 // unet_backward  given d_e0_hat (cap,64) and Saved of the same arguments: every gradient += ; d_e_t[j] = ; d_h[m][j] =.
 // unet_reverse   reverse_process of estimator.h with this f_theta: same normals, same pools, nothing dropped.
-// mask           bits (cap, kUnetMaskWords) of what conv2 of each Res reads, by kUnet's mask_at (mask.h); kept values
-//                are divided by `keep`. Null: nothing is dropped.
+// mask           bits (cap, kUnetMaskWords) of what conv2 of each Res reads (mask.h): its channel c, pixel (r,q) is
+//                element mask_at + (c side + r) side + q; kept values are divided by `keep`. Null: nothing is dropped.
 // tau            (T,8), host: unet_time_embedding().
 // Order    an item's layers in any order of sums that depends on its place in the list alone; parameters' gradients
 //          sum items in fixed chunks of the list, chunks ascending. Same bits for any thread count.

@@ -1,10 +1,11 @@
-"""Checks of the baseline itself: python check.py [golden | numbers | differences | hard | lattice | others | data | forms | graph | compile | parity | race]. Prints the largest deviations, exits 1 on failure.
+"""Checks of the baseline itself: python check.py [golden | numbers | differences | hard | lattice | mcdrec | others | data | forms | graph | compile | parity | race]. Prints the largest deviations, exits 1 on failure.
 
 golden       the golden cases once more in float32, against their float64 results, in units of the tolerances of the manifest
 numbers      the reference implementation's losses, gradients and scores of specification baselines.md 12 (every model, Adam)
-differences  float64 gradients against central differences, for twenty cases, every trained element
+differences  float64 gradients against central differences, for the cases of a list, every trained element
 hard         hard negatives and Mirror Gradient (check_hard.py): MixGCF as published against its short form, what is drawn and chosen, the forms, planted mistakes
 lattice      LATTICE, RealHNS and MCDRec's graph (check_lattice.py): named properties, golden files of an epoch's decisions, planted mistakes
+mcdrec       MCDRec (check_mcdrec.py): its U-Net in two forms, schedule, finite differences, planted mistakes
 others       BM3, SLMRec and MMGCN (check_others.py): named properties, central differences, planted mistakes, the forms
 data         ids and mapping files of a data folder; that mistakes are answered by one sentence
 forms        the forms of train.py against one another: same losses and parameters for the same draws, replayed rows against dense Adam
@@ -37,6 +38,7 @@ from check_data import check_data
 from check_graph import check_graph_step
 from check_hard import check_hard
 from check_lattice import check_lattice
+from check_mcdrec import check_mcdrec
 from check_parity import Recorded, check_parity
 from checking import apart, failed, gap, report, small_data
 from mistakes import UserError, run as run_main
@@ -212,7 +214,7 @@ def check_differences():
     for name in ("bpr_two_negatives", "lightgcn_three_layers", "freedom_three_modalities", "ccdrec", "ccdrec_modality_loss", "ccdrec_dma_ndi_frozen",
                  "bpr_dns", "lightgcn_dns_two_negatives", "lightgcn_mixgcf", "freedom_popularity", "freedom_mixgcf_reg0", "ccdrec_dma_dns",
                  "ccdrec_dma_mixgcf", "lattice", "lattice_later", "lattice_two_layers", "lattice_negative_row_sum", "lattice_mixgcf_two_layers",
-                 "ccdrec_lattice", "ccdrec_lattice_dma_dns"):
+                 "ccdrec_lattice", "ccdrec_lattice_dma_dns", "mcdrec", "mcdrec_weights", "mcdrec_mixgcf"):
         arrays, metadata = golden_file(f"{name}.case")
         grads = G.step_result(arrays, metadata)
         p, *rest = G.arguments(arrays, metadata)
@@ -398,7 +400,7 @@ def main():
     torch.set_num_threads(1)
     checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, data=check_data, forms=check_forms, graph=check_graph_step, compile=check_compile, race=check_race,
                   parity=lambda: (check_parity(), check_others.check_parity(Recorded)), hard=lambda: check_hard(golden_file, deviation),
-                  lattice=lambda: check_lattice(golden_file, deviation), others=lambda: check_others.check_others(golden_file, deviation))
+                  lattice=lambda: check_lattice(golden_file, deviation), mcdrec=lambda: check_mcdrec(golden_file, deviation), others=lambda: check_others.check_others(golden_file, deviation))
     unknown = [name for name in sys.argv[1:] if name not in checks]
     if unknown:
         raise UserError(f"unknown check {unknown[0]!r}, expected some of {', '.join(checks)}")

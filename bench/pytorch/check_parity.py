@@ -20,6 +20,7 @@ import realhns
 import replay
 import safetensors_io as st
 import train
+import unet
 from checking import report, small_data
 
 
@@ -34,6 +35,7 @@ class Recorded(train.Published):
     def setup(self, features):
         self.arrays = {f"initial.{n}": x.numpy().copy() for n, x in self.p.items() if n not in M.feature_names(self.p)}
         super().setup(features)
+        self.ops = type("ops", (self.ops,), {})            # its own, for what a check puts in their place
         if self.graphs.latent is not None:
             for m, O in self.graphs.latent.frozen.items():
                 index = neighbours(O)
@@ -75,6 +77,8 @@ class Recorded(train.Published):
                 append("mask." + name, bm3.packed(mask))
         elif diffusion and diffusion.t is not None:
             append("t", diffusion.t), append("noise", diffusion.noise)
+            if diffusion.mask is not None:
+                append("mask.unet", unet.packed(diffusion.mask))
         if batch.curricular is not None:
             append("curricular", batch.curricular), append("candidates", self.drawn[None]), append("ranks", self.rank)
         if getattr(batch, "hard", None) is not None:
@@ -95,7 +99,7 @@ class Recorded(train.Published):
 
     def record(self, path, epochs):
         s, about = self.s, []
-        self.parts = list(M.own(s).LOSSES) if M.own(s) else (["bpr", "reg"] if s.model in ("BPR", "LightGCN", "LATTICE") else list(replay.PARTS)) + (["bpr_hard"] if s.sampler != "none" else [])
+        self.parts = list(M.own(s).LOSSES) if M.own(s) else (["bpr", "reg"] if s.model in ("BPR", "LightGCN", "LATTICE") else ["bpr", "align", "reg"] if s.model == "MCDRec" else list(replay.PARTS)) + (["bpr_hard"] if s.sampler != "none" else [])
         self.note_lists(0)
         for e in range(epochs):
             self.passes, self.losses, self.noises, self.kept = ({}, {}), [], [], None
@@ -126,7 +130,7 @@ class Recorded(train.Published):
             out["list.items"], out["list.scores"] = best.indices.numpy(), best.values.numpy()
             self.arrays.update({f"epoch.{e}.{n}": x for n, x in out.items()})
             self.note_lists(e + 1)
-        self.arrays.update({f"final.{n}": x.detach().numpy() for n, x in self.p.items()})
+        self.arrays.update({f"final.{n}": x.detach().numpy() for n, x in unet.to_simplified(self.p).items()})
         arrays = {n: x.astype(np.int32) if x.dtype.kind == "i" else x for n, x in self.arrays.items()}
         st.save(path, arrays, {"format": "ccdrec-run", "version": "1", "settings": json.dumps({k: v for k, v in vars(s).items() if k != "skip_idle"}),
                                "modalities": json.dumps(self.modalities), "data": "small", "program": "check_parity.py", "epochs": json.dumps(about),
@@ -206,6 +210,7 @@ def wrong_programs():
 def check_parity():
     data = small_data(np.random.default_rng(3))
     dma = dict(ndi=False, cns=False)
+    of_unet = dict(embedding_size=64, train_batch_size=512, learning_rate=1e-5)      # few steps and small ones: replay.py
     band = dict(realhns_start=1, realhns_clusters=6, realhns_p_max=50.0, realhns_candidates=20, realhns_top=0.2)
     with tempfile.TemporaryDirectory() as folder:
         for model, setting in (("LightGCN", dict(sampler="dns", n_candidates=8, top_m=2)), ("BPR", dict(sampler="popularity", popularity_power=1.0)),
@@ -216,8 +221,11 @@ def check_parity():
                                ("LATTICE", dict(reg_weight=0.01, use_mg=True, n_mm_layers=2, knn_k=4, sampler="mixgcf", n_candidates=8)),
                                ("CCDRec", dict(backbone="LATTICE", reg_weight=0.01, dtau=1, tau_end=1, candidate_ratio=0.5, lambda_coeff=0.5)),
                                ("CCDRec", dict(backbone="MCDRec", dgd_tau=0.5)), ("CCDRec", dict(backbone="MCDRec", dgd="direct", use_mg=True, **dma)),
+                               ("MCDRec", dict(reg_weight=0.01, **of_unet)), ("MCDRec", dict(estimator="attention", use_mg=True, n_neg=2)),
+                               ("MCDRec", dict(mrd=False, sampler="dns", n_candidates=8)), ("MCDRec", dict(unet_dropout=0.0, use_mg=True, beta=1, n_neg=2, **of_unet)),
+                               ("CCDRec", dict(backbone="MCDRec", estimator="unet", dtau=1, tau_end=1, candidate_ratio=0.5, use_mg=True, **of_unet)),
                                ("LightGCN", dict(sampler="realhns", **band)), ("LATTICE", dict(sampler="realhns", use_mg=True, reg_weight=0.05, **band))):
-            form = Recorded(data, M.settings(model=model, train_batch_size=64, embedding_size=8, timesteps=4, **setting), compile="off")
+            form = Recorded(data, M.settings(**{**dict(model=model, train_batch_size=64, embedding_size=8, timesteps=4), **setting}), compile="off")
             path, label = os.path.join(folder, "run.safetensors"), f"parity, {model} {setting}"
             form.record(path, 3)
             run = replay.Run(path)

@@ -18,6 +18,7 @@ import mirror
 import models as M
 import realhns
 import slmrec
+import unet
 from mistakes import UserError
 
 warnings.filterwarnings("ignore", message=".*[Ss]parse.*")
@@ -55,6 +56,8 @@ class Form:
             raise UserError(f"{s.model} needs at least one NAME_feat.npy in the data folder")
         if s.model == "SLMRec" and len(self.modalities) != 2:
             raise UserError(f"SLMRec needs two NAME_feat.npy in the data folder, it has {len(self.modalities)}")
+        if len(self.modalities) > 2 and M.diffuses(s) and s.estimator == "unet":
+            raise UserError(f"{len(self.modalities)} modalities, expected one or two: the U-Net's images have three channels")
         features = {m: torch.from_numpy(data.features[m]) for m in self.modalities}
         self.p = {k: x.to(self.device) for k, x in M.initial((data.U, data.I), features, s, torch.Generator().manual_seed(seed)).items()}
         self.graphs = SimpleNamespace(user_item=None, item_item=None, latent=None, modalities=self.modalities,
@@ -110,17 +113,22 @@ class Form:
             self.band.threshold = realhns.threshold(self.band.cohesion, e, s)
 
     def draw_diffusion(self, batch):
-        """Distinct items of the batch with multiplicities; mirrored steps and noise for CCDRec (spec 3.2)."""
+        """Distinct items of the batch with multiplicities, of MCDRec all items; mirrored steps, noise and the U-Net's mask for those that diffuse (spec 3.2)."""
         s = self.s
         if M.has_masks(s):
             return SimpleNamespace(items=self.projected_items(batch), masks=self.draw_masks(batch))
         if not M.needs_projection(s):
             return None
-        items, count = torch.unique(torch.cat([batch.positives, batch.negatives.flatten()]), return_counts=True)
-        d = SimpleNamespace(items=items, count=count, t=None, noise=None)
+        if M.of_all_items(s):
+            items, count = torch.arange(self.data.I, device=self.device), torch.ones(self.data.I, dtype=torch.int64, device=self.device)
+        else:
+            items, count = torch.unique(torch.cat([batch.positives, batch.negatives.flatten()]), return_counts=True)
+        d = SimpleNamespace(items=items, count=count, t=None, noise=None, mask=None)
         if M.diffuses(s):
             d.t = self.draw_t(len(items))
             d.noise = torch.randn(len(items), s.embedding_size, device=self.device, generator=self.generator)
+            if s.estimator == "unet" and s.unet_dropout > 0:
+                d.mask = torch.rand(len(items), unet.MASK, device=self.device, generator=self.generator) >= s.unet_dropout
         return d
 
     def draw_masks(self, batch):

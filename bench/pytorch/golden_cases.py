@@ -7,6 +7,7 @@ import torch
 
 import data as D
 import golden_lattice
+import golden_mcdrec
 import golden_others
 import models as M
 
@@ -50,7 +51,9 @@ class Maker:
             for m, f in widths.items():
                 p[f"{m}_embedding.weight"] = self.normal((I, f))
                 p[f"{m}_trs.weight"], p[f"{m}_trs.bias"] = (self.uniform(shape, 1 / np.sqrt(f)) for shape in ((d, f), (d,)))
-        if s.model == "CCDRec":
+        if M.has_estimator(s) and s.estimator == "unet":
+            p.update(golden_mcdrec.parameters(self))
+        elif M.has_estimator(s):
             for w in "qkv":
                 p[f"estimator.w_{w}.weight"] = self.normal((d, d), np.sqrt(1 / d))
         return p
@@ -101,9 +104,9 @@ def begun_step(name, setting, **shape):
 
 
 def begun_ranked(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=None, lonely_item=False, greedy_user=False,
-               duplicates=False, wide_index=False, density=0.3, later=False, opposed=False):
-    """curricular: None, "index" or "frozen". later, opposed: of LATTICE (golden_lattice.py). -> (arrays, metadata, the case's Maker, (U,I) bool: who has what)."""
-    k, s = Maker(name), M.settings(**setting)
+               duplicates=False, wide_index=False, density=0.3, later=False, opposed=False, masked=False, salt=""):
+    """curricular: None, "index" or "frozen". later, opposed: of LATTICE (golden_lattice.py). masked, salt: of the U-Net (golden_mcdrec.py). -> (arrays, metadata, the case's Maker, (U,I) bool: who has what)."""
+    k, s = Maker(name + salt), M.settings(**setting)
     widths = widths if widths is not None else {"image": 5, "text": 6}
     member = k.interactions(U, I, lonely_item, greedy_user, density)
     pairs = np.argwhere(member)
@@ -115,7 +118,7 @@ def begun_ranked(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricula
         if M.prunes(s):               # a part of the edges, values from the degrees of what was kept
             kept = pairs[np.sort(k.rng.choice(len(pairs), int(0.6 * len(pairs)), replace=False))]
         graph = D.row_graph if M.backbone(s) == "LATTICE" else D.user_item_graph
-        ij, value = graph(kept[:, 0], kept[:, 1], U, I)
+        ij, value = golden_mcdrec.weighted_graph(k, kept, U, I) if s.model == "MCDRec" else graph(kept[:, 0], kept[:, 1], U, I)
         a["graph.user_item.index"], a["graph.user_item.value"] = ij.numpy().astype(index), value.numpy()
     if M.backbone(s) == "LATTICE":
         a.update(golden_lattice.graph_arrays(k, a, widths, s, later, opposed, index))
@@ -131,11 +134,13 @@ def begun_ranked(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricula
     if curricular == "frozen":
         a["batch.frozen"] = k.normal((B, d), 0.3)
     if M.needs_projection(s):
-        items = np.unique(np.concatenate([positives, negatives.ravel()]))
+        items = np.arange(I) if M.of_all_items(s) else np.unique(np.concatenate([positives, negatives.ravel()]))
         a["diffusion.items"] = items.astype(index)
         if M.diffuses(s):
             a["diffusion.t"] = k.rng.integers(0, s.timesteps, len(items)).astype(index)
             a["diffusion.noise"] = k.normal((len(items), d))
+            if masked:
+                a["mask.unet"] = golden_mcdrec.mask(k, len(items), s)
     if t > 1:
         add_moments(k, a, s)
     metadata = {"format": "ccdrec-step", "version": "1", "settings": json.dumps(setting, sort_keys=True), "t": str(t),
@@ -145,8 +150,8 @@ def begun_ranked(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricula
     return a, metadata, k, member
 
 
-def make_reverse(name, setting, I=11, d=8, widths=None):
-    k, s = Maker(name), M.settings(**setting)
+def make_reverse(name, setting, I=11, d=8, widths=None, salt=""):
+    k, s = Maker(name + salt), M.settings(**setting)
     widths = widths if widths is not None else {"text": 6}
     p = k.parameters(1, I, d, widths, s)
     del p["user_embedding.weight"]
@@ -230,12 +235,13 @@ STEPS = {
     "ccdrec_cosine_weights": (dict(model="CCDRec", noise_schedule="cosine", mu=0.3, omega=0.5, lambda_dm=2.0, n_mm_layers=2, n_ui_layers=1),
                               dict(curricular="index", widths={"text": 12}, duplicates=True)),
 }
-EVERYTHING = ("ccdrec_everything", "freedom_everything", "reverse_everything", "lattice_everything", "ccdrec_lattice_everything")   # every array of the result
+EVERYTHING = ("ccdrec_everything", "freedom_everything", "reverse_everything", "lattice_everything", "ccdrec_lattice_everything", *golden_mcdrec.EVERYTHING)   # every array of the result
 SPARSE = golden_lattice.SPARSE
 STEPS.update({
     "ccdrec_everything": (dict(model="CCDRec", reg_weight=0.05, timesteps=4, n_mm_layers=2), dict(curricular="index", widths={"text": 3}, **SPARSE)),
     "freedom_everything": (dict(model="FREEDOM", reg_weight=0.05, n_neg=2), dict(widths={"text": 3}, **SPARSE)),
     **golden_lattice.STEPS,
+    **golden_mcdrec.STEPS,
     **golden_others.STEPS,
 })
 REVERSES = {
@@ -248,4 +254,5 @@ REVERSES = {
     "reverse_T5_cosine": (dict(model="CCDRec", timesteps=5, noise_schedule="cosine"), dict()),
     "reverse_everything": (dict(model="CCDRec", timesteps=4), dict(I=5, d=4, widths={"text": 3})),
     "reverse_T5_noise_form": (dict(model="CCDRec", timesteps=5, noise_prediction_form=True), dict()),
+    **golden_mcdrec.REVERSES,
 }

@@ -11,6 +11,7 @@ import torch
 
 import golden_cases as C
 import golden_lattice
+import golden_mcdrec
 import golden_others
 import golden_results as R
 import hard as H
@@ -161,7 +162,7 @@ HARD = {
     "ccdrec_dma_dns_two_negatives": (dict(**dma, n_neg=2, reg_weight=0.05, omega=0.7, **dns), dict(widths=C.ONE)),
     "ccdrec_dma_mixgcf": (dict(**dma, **mixgcf), dict(duplicates=True)),
     "ccdrec_backbone_dns": (dict(**dma, dma=False, **dns), dict(widths=C.ONE)),
-    **golden_lattice.HARD,
+    **golden_lattice.HARD, **golden_mcdrec.HARD,
 }
 MIRROR = {   # alpha1 and -alpha2 as the metadata have them
     "bpr": (dict(model="BPR", reg_weight=0.1, use_mg=True), (1, -0.2), dict(t=7, duplicates=True)),
@@ -170,8 +171,7 @@ MIRROR = {   # alpha1 and -alpha2 as the metadata have them
     "ccdrec_first_step": (dict(model="CCDRec", use_mg=True), (1, -0.2), dict(widths=C.ONE)),
     "freedom_mixgcf": (dict(model="FREEDOM", reg_weight=0.05, use_mg=True, **mixgcf), (1, -0.2), dict(t=7, widths=C.ONE)),
     "lightgcn_dns": (dict(model="LightGCN", reg_weight=0.1, use_mg=True, **dns), (1, -0.2), dict(t=7)),
-    **golden_lattice.MIRROR,
-    **golden_others.MIRROR,
+    **golden_lattice.MIRROR, **golden_mcdrec.MIRROR, **golden_others.MIRROR,
 }
 
 

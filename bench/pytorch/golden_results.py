@@ -7,6 +7,7 @@ Mass of a gradient: sum over k of |dL/dy_k| |dy_k/dtheta|, y_k the elements of a
 sum of the absolute values of the terms; inside the estimator, where terms cancel once more, it is a lower bound. It is never 0 where
 opposite terms cancel, as in the biases of FREEDOM's modality branch. Again the largest of a row.
 Pools: a row's mass is the sum of its absolute terms in the last reverse step.
+With MCDRec's U-Net what comes of the rounding in the network is added to both: unet_mass.py.
 """
 import functools
 import json
@@ -22,6 +23,8 @@ import hard as H
 import lattice
 import models as M
 import slmrec
+import unet
+import unet_mass
 
 
 def arguments(arrays, metadata, dtype=torch.float64):
@@ -48,7 +51,8 @@ def arguments(arrays, metadata, dtype=torch.float64):
         diffusion.items, diffusion.masks = torch.unique(batch.positives), bm3.masks_from(a, modalities, p["user_embedding.weight"].shape[1])
     elif diffusion.items is not None:
         drawn = torch.cat([batch.positives, batch.negatives.flatten()])
-        diffusion.count = (drawn[None] == diffusion.items[:, None]).sum(1)
+        diffusion.count = torch.ones_like(diffusion.items) if M.of_all_items(s) else (drawn[None] == diffusion.items[:, None]).sum(1)
+        diffusion.mask = unet.unpacked(a["mask.unet"]) if "mask.unet" in a else None
     return p, graphs, batch, diffusion, modalities, s
 
 
@@ -177,8 +181,14 @@ def step_mass(arrays, metadata, everything=False):
 
     within = looks_within(s, everything)
     ops, seen = watching() if within else (DenseOps, None)
+    of_unet = M.diffuses(s) and s.estimator == "unet"
+    if of_unet:                                               # what is before the network is left to unet_mass
+        class ops(ops):
+            unet = staticmethod(lambda *about: unet.simplified(*about).detach().requires_grad_(True))
     out = M.step(p, graphs, batch, diffusion, modalities, s, ops, tap)
     to = {**{n: p[n] for n in M.trained(p, s)}, **(inner_arrays(out, seen, s, everything) if within else {})}
+    if of_unet:
+        to["e0_hat"] = out["e0_hat"]
     taps = [y for y in taps if y.requires_grad]
     mass = {f"mass.grad.{n}": torch.zeros_like(x) for n, x in to.items()}
     for y, g in zip(taps, torch.autograd.grad(out["loss.total"], taps, retain_graph=True)):
@@ -186,6 +196,12 @@ def step_mass(arrays, metadata, everything=False):
         for n, terms in zip(to, torch.autograd.grad(y, list(to.values()), one, retain_graph=True, allow_unused=True, is_grads_batched=True)):
             if terms is not None:
                 mass[f"mass.grad.{n}"] += terms.abs().sum(0)
+
+    if of_unet:
+        entering = mass["mass.grad.e0_hat"] if within else mass.pop("mass.grad.e0_hat")
+        shaken = unet_mass.of_step(p, graphs, batch, diffusion, modalities, s, DenseOps, entering)
+        for n in M.trained(p, s):
+            mass[f"mass.grad.{n}"] += shaken[f"grad.{n}"]
 
     if M.own(s):
         mass["mass.loss.total"] = golden_others.loss_mass(p, graphs, batch, diffusion, modalities, s, DenseOps)
@@ -214,10 +230,11 @@ def step_mass(arrays, metadata, everything=False):
                 t = diffusion.t
                 mass["mass.e_t"] = keep[t][:, None] * Q[diffusion.items] + blur[t][:, None] * diffusion.noise.abs()
                 tau = M.time_table(s.timesteps, Q.shape[1], torch.float64, Q.device)[t]
-                mass["mass.e0_hat"] = estimate_mass(out["e_t"], [out[n] for n in out_projections], tau, *M.estimator_weights(p))
-                if s.dma:
+                mass["mass.e0_hat"] = out["e0_hat"].abs() + shaken["e0_hat"] if of_unet else \
+                    estimate_mass(out["e_t"], [out[n] for n in out_projections], tau, *M.estimator_weights(p))
+                if M.of_all_items(s) or s.dma:
                     ego = ego.clone()
-                    ego[diffusion.items] = (1 - s.mu) * Hhat[diffusion.items] + s.mu * mass["mass.e0_hat"]
+                    ego[diffusion.items] = (1 - s.mu) * ego[diffusion.items] + s.mu * mass["mass.e0_hat"]
             E = ops.layers(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers)
             users, items = (sum(E) / len(E)).split([len(P), len(Q)])
             beside = Hhat if M.has_features(s) else 0
@@ -312,18 +329,24 @@ def reverse_result(arrays, metadata, dtype=torch.float64, everything=False):
     projections = [M.Ops.project(p, m, all_items) for m in modalities]
     steps = iter(range(1, 1 + s.timesteps))
     mass, x0, mass_x0 = {0: None}, {}, {}
+    tau, of_unet = M.time_table(s.timesteps, len(p["item_id_embedding.weight"][0]), dtype), s.estimator == "unet"
 
-    def estimator(e, h, tau, *w):          # notes the mass of the state each call leads to: |A| mass(x0) + |B| |e| (+ sigma |z|)
+    def answer(e, zero_based):             # notes the mass of the state each call leads to: |A| mass(x0) + |B| |e| (+ sigma |z|)
         j = next(steps)
         t, c = s.timesteps - j + 1, M.schedule(s.timesteps, s.noise_schedule, s.noise_prediction_form)
-        x0[t], mass_x0[t] = M.estimate(e, h, tau, *w), estimate_mass(e, h, tau, *w)
+        x0[t] = M.answers(p, s, e, projections, zero_based, M.Ops)
+        mass_x0[t] = x0[t].abs() if of_unet else estimate_mass(e, projections, tau[zero_based], *M.estimator_weights(p))
         mass[j] = abs(c.A[t]) * mass_x0[t] + c.B[t] * e.abs() + c.sigma[t] * noise[t - 1].abs()
         return x0[t]
 
     start = torch.tensor(arrays["noise.start"]).to(dtype)
-    pools = M.reverse(p, projections, s, start, lambda t: noise[t - 1], estimator)
+    pools = M.reverse(p, projections, s, start, lambda t: noise[t - 1], answer)
     keep, blur = M.noise_levels(s.timesteps, s.noise_schedule, dtype, start.device)
     mass[0] = keep[-1] * p["item_id_embedding.weight"].abs() + blur[-1] * start.abs()
+    if of_unet:                            # and what the rounding in the network, of all steps up to there, adds
+        shaken = unet_mass.of_reverse(p, s, projections, start, noise)
+        mass_x0 = {t: x + shaken[f"x0.{t}"] for t, x in mass_x0.items()}
+        mass = {j: x + shaken[f"state.{j}"] for j, x in mass.items()}
     out = {f"pool.{j}": x for j, x in enumerate(pools)}
     of_out = {f"mass.pool.{j}": mass[n].amax(-1) for j, n in enumerate(M.pool_steps(s.timesteps))}
     if everything:

@@ -1,8 +1,8 @@
-"""BPR-MF, LightGCN, FREEDOM, LATTICE and CCDRec on FREEDOM, LATTICE or MCDRec as plain functions of given arrays, from the specification; gradients
-by autograd. LATTICE's own mathematics: lattice.py; MCDRec's, which as a backbone is FREEDOM but for its pruning: dgd.py. BM3, SLMRec and MMGCN
-have steps of their own, in a file each (OWN), behind the same functions.
+"""BPR-MF, LightGCN, FREEDOM, LATTICE, MCDRec and CCDRec on FREEDOM, LATTICE or MCDRec as plain functions of given arrays, from the specification;
+gradients by autograd. LATTICE's own mathematics: lattice.py; MCDRec's: unet.py and, of its pruning, dgd.py. As a backbone it is FREEDOM but for that.
+BM3, SLMRec and MMGCN have steps of their own, in a file each (OWN), behind the same functions.
 
-Nothing here draws a random number: batch, negatives, diffusion steps and noise are arguments. Everything works in float32 and float64.
+Nothing here draws a random number: batch, negatives, diffusion steps, noise and masks are arguments. Everything works in float32 and float64.
 Names of arrays are those of docs/step-format.md. The forms of training (train.py) replace three operations through `Ops`: the sparse
 product, the projection of features and the estimator; the rest they share, so that they differ in how and not in what they compute.
 
@@ -21,6 +21,7 @@ import hard as H
 import lattice
 import mmgcn
 import slmrec
+import unet
 from mistakes import UserError
 
 DEFAULTS = dict(model="CCDRec", backbone="FREEDOM", embedding_size=64, n_ui_layers=2, n_mm_layers=1, reg_weight=0.0, learning_rate=1e-3,
@@ -28,15 +29,15 @@ DEFAULTS = dict(model="CCDRec", backbone="FREEDOM", embedding_size=64, n_ui_laye
                 dma=True, ndi=True, cns=True, ndi_negative="pool", lambda_dm=1.0, omega=0.8, mu=0.5, timesteps=20, noise_schedule="linear",
                 noise_prediction_form=False, mirrored_timesteps=True, dtau=5, first_stage=0, tau_end=30, candidate_ratio=0.1, kappa=0.1,
                 cns_cosine=False, estimator="attention",
-                lambda_coeff=0.9, learning_rate_scheduler=[1.0, 50.0], dgd="on", dgd_tau=0.3,
+                lambda_coeff=0.9, learning_rate_scheduler=[1.0, 50.0], dgd="on", dgd_tau=0.3, mrd=True, unet_dropout=0.1,
                 sampler="none", n_candidates=32, top_m=1, popularity_power=0.75, realhns_p_min=0.0, realhns_p_max=10.0, realhns_candidates=1000,
                 realhns_clusters=100, realhns_start=5, realhns_top=0.1, use_mg=False, alpha1=1.0, alpha2=0.2, beta=3,
                 cl_weight=2.0, temp=0.2, ssl_temp=0.1, ssl_alpha=0.01, weight_decay=0.0, mmgcn_latent=256,
                 skip_idle=True)   # ours: leave out terms of weight 0, which is exact; off: compute them, as the published programs do
 SCHEDULES = ("linear", "cosine", "exponential", "sqrt")
-MODEL_DEFAULTS = dict(BPR=dict(reg_weight=0.1), LightGCN=dict(reg_weight=1e-4), FREEDOM={}, LATTICE=dict(reg_weight=1e-5),
+MODEL_DEFAULTS = dict(BPR=dict(reg_weight=0.1), LightGCN=dict(reg_weight=1e-4), FREEDOM={}, LATTICE=dict(reg_weight=1e-5), MCDRec=dict(lambda_dm=0.5, estimator="unet"),
                       BM3=dict(n_ui_layers=1, reg_weight=0.1, dropout=0.5, n_neg=0), SLMRec=dict(n_ui_layers=3, weight_decay=1e-4, n_neg=0), MMGCN={},
-              CCDRec=dict(learning_rate=5e-4, train_batch_size=512))
+                      CCDRec=dict(learning_rate=5e-4, train_batch_size=512))
 OWN = dict(BM3=bm3, SLMRec=slmrec, MMGCN=mmgcn)
 BACKBONES = dict(FREEDOM={}, LATTICE=dict(learning_rate_scheduler=[0.96, 50.0]), MCDRec={})      # of CCDRec; what differs, also where the model is one of them
 
@@ -44,7 +45,8 @@ BACKBONES = dict(FREEDOM={}, LATTICE=dict(learning_rate_scheduler=[0.96, 50.0]),
 AT_LEAST = dict(embedding_size=1, n_ui_layers=0, n_mm_layers=1, train_batch_size=1, n_neg=0, knn_k=1, mmgcn_latent=1, timesteps=1, dtau=1, first_stage=0, tau_end=0,
                 n_candidates=1, top_m=1, beta=1, realhns_candidates=1, realhns_clusters=1, realhns_start=0)
 OPEN_ZERO = ("learning_rate", "candidate_ratio", "kappa", "realhns_top", "temp", "ssl_temp")     # numbers above 0; the others may be 0
-AT_MOST_ONE = ("mm_image_weight", "dropout", "omega", "mu", "candidate_ratio", "kappa", "lambda_coeff", "realhns_top")
+BELOW_ONE = ("dropout", "unet_dropout")
+AT_MOST_ONE = ("unet_dropout", "mm_image_weight", "dropout", "omega", "mu", "candidate_ratio", "kappa", "lambda_coeff", "realhns_top")
 
 
 def check_setting(key, x):
@@ -57,12 +59,12 @@ def check_setting(key, x):
     if right and kind is int:
         right = x >= AT_LEAST[key]
     if right and kind is float:
-        right = 0 <= x < math.inf and not (key in OPEN_ZERO and x == 0) and not (key in AT_MOST_ONE and x > 1) and not (key == "dropout" and x == 1)
+        right = 0 <= x < math.inf and not (key in OPEN_ZERO and x == 0) and not (key in AT_MOST_ONE and x > 1) and not (key in BELOW_ONE and x == 1)
     if not right:
         least = AT_LEAST.get(key, 0)
         above = "above 0" if key in OPEN_ZERO else "of at least 0"
         want = {int: f"an integer of at least {least}", bool: "true or false", str: "a word",
-                float: f"a number {above}" + (", less than 1" if key == "dropout" else ", at most 1" if key in AT_MOST_ONE else "")}[kind]
+                float: f"a number {above}" + (", less than 1" if key in BELOW_ONE else ", at most 1" if key in AT_MOST_ONE else "")}[kind]
         raise UserError(f"{key} is {json.dumps(x)}, expected {want}")
 
 
@@ -86,14 +88,16 @@ def settings(**given):
         raise UserError(f"sampler {s.sampler}: {s.model} has none")
     if s.model == "SLMRec" and s.embedding_size % 2:
         raise UserError(f"embedding_size is {s.embedding_size}, expected an even number for SLMRec")
-    if s.estimator != "attention":
-        raise UserError("the baseline has the attention estimator only")
+    if s.estimator not in ("attention", "unet"):
+        raise UserError(f"estimator is {s.estimator}: the baseline has attention and unet only")
     if s.model == "CCDRec" and s.backbone not in BACKBONES:
         raise UserError(f"the baseline has CCDRec on {', '.join(BACKBONES)} only")
     if s.dgd not in ("on", "off", "direct"):
         raise UserError(f"dgd {s.dgd} is none of on, off, direct")
     if s.realhns_p_max > 100 or s.realhns_p_min >= s.realhns_p_max:
         raise UserError(f"realhns_p_min is {s.realhns_p_min} and realhns_p_max {s.realhns_p_max}, expected percentages, the first one smaller")
+    if diffuses(s) and s.estimator == "unet" and s.embedding_size != 64:
+        raise UserError(f"embedding_size is {s.embedding_size}, expected 64 for the U-Net, whose images have 8 x 8 pixels")
     if s.model == "CCDRec" and (s.embedding_size % 2 or s.embedding_size < 4):
         raise UserError(f"embedding_size is {s.embedding_size}, expected an even number of at least 4 for CCDRec")
     if s.sampler not in H.SAMPLERS:
@@ -207,22 +211,30 @@ def estimator_weights(p):
     return [p[f"estimator.w_{x}.weight"] for x in "qkv"]
 
 
+def answers(p, s, e_t, projections, t, ops, mask=None):
+    """(n,d): f_theta of the rows e_t at the zero-based steps t (n), or all at step t. mask (n,4272) bool: what the U-Net's dropout keeps; None: all."""
+    if s.estimator == "unet":
+        return ops.unet(p, e_t, projections, t, s.timesteps, mask, 1 - s.unet_dropout)
+    return ops.estimate(e_t, projections, time_table(s.timesteps, e_t.shape[1], e_t.dtype, e_t.device)[t], *estimator_weights(p))
+
+
 def pool_steps(T):
     """How many reverse steps lie behind each of the four pools."""
     return [T // 4, T // 2, 3 * T // 4, T]
 
 
 @torch.no_grad()
-def reverse(p, projections, s, start, noise, estimator=estimate):
-    """The reverse process for all items of `start` (I,d). noise(t) gives (I,d) for the step from t to t-1, t = T..2. -> four pools."""
+def reverse(p, projections, s, start, noise, answer=None):
+    """The reverse process for all items of `start` (I,d). noise(t) gives (I,d) for the step from t to t-1, t = T..2; answer(e, t) that of the estimator to
+    e at the zero-based step t (by default as the formulas stand). -> four pools."""
+    answer = answer or (lambda e, t: answers(p, s, e, projections, t, Ops))
     Q = p["item_id_embedding.weight"]
     c = schedule(s.timesteps, s.noise_schedule, s.noise_prediction_form)
-    tau, weights, T = time_table(c.T, Q.shape[1], Q.dtype, Q.device), estimator_weights(p), c.T
+    T = c.T
     e = c.abar[T].sqrt().item() * Q + (1 - c.abar[T]).sqrt().item() * start
     states = {0: e}
     for t in range(T, 0, -1):
-        x0 = estimator(e, projections, tau[t - 1], *weights)
-        e = c.A[t] * x0 + c.B[t] * e
+        e = c.A[t] * answer(e, t - 1) + c.B[t] * e
         if t > 1:
             e = e + c.sigma[t] * noise(t)
         states[T - t + 1] = e
@@ -263,6 +275,7 @@ class Ops:
     latent_graph = staticmethod(lattice.item_graph)                                     # S of LATTICE ..
     latent_mm = staticmethod(lattice.product)                                           # .. and its products
     estimate = staticmethod(estimate)
+    unet = staticmethod(unet.simplified)
 
     @staticmethod
     def fuse(Hhat, items, rows, mu):
@@ -295,8 +308,18 @@ class Ops:
 # ------------------------------------------------------------------------------------------------------------- one step
 
 def diffuses(s):
-    """The estimator exists and learns: DMA fuses its answers, NDI's pools are made of them."""
-    return s.model == "CCDRec" and (s.dma or s.ndi)
+    """The estimator exists and learns: DMA and MCDRec fuse its answers, NDI's pools are made of them."""
+    return s.model == "CCDRec" and (s.dma or s.ndi) or s.model == "MCDRec" and s.mrd
+
+
+def has_estimator(s):
+    """Its parameters exist; without DMA and NDI they are never read."""
+    return s.model == "CCDRec" or of_all_items(s)
+
+
+def of_all_items(s):
+    """Every step diffuses the whole catalogue, not the batch's items."""
+    return s.model == "MCDRec" and s.mrd
 
 
 def needs_projection(s):
@@ -318,7 +341,8 @@ def item_part(p, graphs, s, ops):
 
 def represent(p, graphs, diffusion, modalities, s, ops=Ops):
     """Forward up to the tables of representations. graphs: user_item, item_item or, for LATTICE, latent (lattice.py). diffusion: items (n) distinct items among positives and
-    random negatives, t (n) zero-based, noise (n,d), count (n) how often each occurs; t and noise are read by CCDRec with dma or ndi only.
+    random negatives (MCDRec: all items), t (n) zero-based, noise (n,d), count (n) how often each occurs (MCDRec: 1), mask (n,4272) bool or None: of the U-Net's
+    dropout; t and noise are read by those that diffuse only.
     -> namespace with users (U,d), items (I,d), layers (MixGCF: the L+1 item tables (I,d) whose mean items is), latent (LATTICE's S) and what the losses need."""
     if own(s):
         return own(s).represent(p, graphs, diffusion, modalities, s, ops)
@@ -349,9 +373,10 @@ def represent(p, graphs, diffusion, modalities, s, ops=Ops):
         keep, blur = noise_levels(s.timesteps, s.noise_schedule, Q.dtype, Q.device)
         r.e_0 = gather(Q if s.dma else Q.detach(), D)    # without DMA L_dm trains the estimator alone, the backbone feels nothing of it
         r.e_t = keep[t][:, None] * r.e_0 + blur[t][:, None] * diffusion.noise
-        tau = time_table(s.timesteps, Q.shape[1], Q.dtype, Q.device)[t]
-        r.e0_hat = ops.estimate(r.e_t, list(r.projection.values()), tau, *estimator_weights(p))
-        if s.dma:
+        r.e0_hat = answers(p, s, r.e_t, list(r.projection.values()), t, ops, getattr(diffusion, "mask", None))
+        if of_all_items(s):
+            ego = (1 - s.mu) * Q + s.mu * r.e0_hat       # of the plain item table (mcdrec.md 4.1)
+        elif s.dma:
             ego = ops.fuse(Hhat, D, r.e0_hat, s.mu)
     r.users, r.items = propagated(ego, beside)           # of the unfused Hhat
     return r
@@ -400,7 +425,7 @@ def losses(r, batch, diffusion, s, tap=lambda x: x):
         hard, arrays = H.term(r, batch, h_u, h_p, s, ranking, tap)
         out.update(arrays)
     if r.e0_hat is not None:
-        n_rows = (1 + len(neg)) * len(u)
+        n_rows = len(r.e_0) if of_all_items(s) else (1 + len(neg)) * len(u)
         gap = tap(r.e_0) - tap(r.e0_hat)
         align = (diffusion.count.to(gap)[:, None] * gap * gap).sum() / (n_rows * gap.shape[1])
     if r.latent is not None and (s.reg_weight > 0 or not s.skip_idle):
@@ -467,7 +492,7 @@ def adam(theta, g, m, v, t, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0
 
 @torch.no_grad()
 def final_tables(p, graphs, s, pool=None, ops=Ops):
-    """(users, items) for scoring, with the full graph; CCDRec fuses every item with the end of the reverse process (before the first one: none)."""
+    """(users, items) for scoring, with the full graph; CCDRec and MCDRec fuse every item with the end of the reverse process (before the first one: none)."""
     if own(s):
         return own(s).final_tables(p, graphs, s, ops)
     P, Q = p["user_embedding.weight"], p["item_id_embedding.weight"]
@@ -475,8 +500,8 @@ def final_tables(p, graphs, s, pool=None, ops=Ops):
         return P, Q
     Hhat, beside, _ = item_part(p, graphs, s, ops)
     ego = Hhat if s.model == "CCDRec" else Q
-    if s.model == "CCDRec" and s.dma and pool is not None:
-        ego = (1 - s.mu) * Hhat + s.mu * pool
+    if (s.model == "CCDRec" and s.dma or of_all_items(s)) and pool is not None:
+        ego = (1 - s.mu) * ego + s.mu * pool
     H = ops.propagate(graphs.user_item, torch.cat([P, ego]), s.n_ui_layers)
     items = H[len(P):]
     return H[:len(P)], items if beside is None else items + beside
@@ -506,7 +531,9 @@ def initial(data_sizes, features, s, generator):
             bound = 1 / math.sqrt(x.shape[1])
             p[f"{m}_embedding.weight"] = x.clone()
             p[f"{m}_trs.weight"], p[f"{m}_trs.bias"] = uniform((d, x.shape[1]), bound), uniform((d,), bound)
-    if s.model == "CCDRec":
+    if has_estimator(s) and s.estimator == "unet":
+        p.update(unet.initial(uniform))
+    elif has_estimator(s):
         for w in "qkv":
             p[f"estimator.w_{w}.weight"] = normal((d, d))
     return p

@@ -90,7 +90,8 @@ def plants(run, data):
     if has("edges"):
         edges = run.of(last, "edges")
         if has("edge_weights"):
-            out["the weight of an edge off by 1e-4"] = altered(name("edge_weights"), 1, lambda x: x + 1e-4)
+            off = 0.02 if M.diffuses(s) and s.estimator == "unet" else 1e-4
+            out[f"the weight of an edge off by {off:g}"] = altered(name("edge_weights"), 1, lambda x: x + off)
             out["dgd_tau + 0.02"] = spoiled(lambda r: r.settings.update(dgd_tau=s.dgd_tau + 0.02))
             out["FREEDOM's graph of the edges"] = spoiled(lambda r: r.settings.update(dgd="off"))
         out["an edge kept twice"] = altered(name("edges"), (slice(None), 1), edges[:, 0])
@@ -114,7 +115,15 @@ def plants(run, data):
     if has("noise"):
         out["noise of one item negated"] = altered(name("noise", 0), 0, lambda x: -x)
         out["no noise in the reverse process"] = altered(name("reverse.steps", 0), slice(None), 0)
-    if run.settings.get("mu") and run.settings.get("dma", False) and run.settings["model"] == "CCDRec":
+    if has("mask.unet"):
+        out["a dropped value of the first item kept"] = altered(name("mask.unet", 0), (0, slice(None)), 0xffff)
+        out["masks of other items"] = altered(name("mask.unet", 0), slice(None), lambda x: np.roll(x, 1, 0))
+        out["dropout that does not divide by what it keeps"] = spoiled(lambda r: r.settings.update(unet_dropout=1e-9))
+        out["no masks in the last epoch"] = spoiled(lambda r: r.arrays.pop(name("mask.unet")))
+    if s.model == "MCDRec" and s.mrd:
+        out["lambda_dm + 0.02"] = spoiled(lambda r: r.settings.update(lambda_dm=s.lambda_dm + 0.02))
+        out["no diffusion"] = spoiled(lambda r: r.settings.update(mrd=False))
+    if run.settings.get("mu") and (run.settings.get("dma", False) and run.settings["model"] == "CCDRec" or M.of_all_items(s)):
         out["fusion with mu + 0.02"] = spoiled(lambda r: r.settings.update(mu=r.settings["mu"] + 0.02))
     return out
 
@@ -161,7 +170,7 @@ def summary(replay):
     r = replay.seen
     last = {x["split"]: x for x in r.recall}
     return dict(model=replay.s.model, data=replay.data.name, epochs=len(replay.run.epochs), pools=[x.get("negatives", "none") for x in replay.run.epochs], steps=r.steps,
-                other_item_rows=r.other_rows, lists=r.lists, list_gap=r.list_gap, edges=r.edges, edge_gap=r.edge_gap,
+                other_item_rows=r.other_rows, lists=r.lists, list_gap=r.list_gap, edges=r.edges, edge_gap=r.edge_gap, twins=r.twins,
                 loss=r.loss, loss_at=r.loss_at, part=r.part, part_at=r.part_at, negatives=r.negatives, flips=r.flips, similarity_gap=r.gap,
                 masks=r.masks, mask_astray=r.mask_astray, mask_astray_at=r.mask_astray_at,
                 hard=r.hard, astray=r.astray, astray_at=r.astray_at, mirrored=r.mirrored, users=r.users, near_ties=r.near, score_gap=r.tie, recall=r.recall, parameters=r.parameters, strayed=r.strayed, farthest=r.farthest,
@@ -175,6 +184,7 @@ def table(x):
             ("MCDRec's weights of edges", f"{x['edges']}" + (f", off by {x['edge_gap']:.2g} at most" if x["edges"] else "")),
             ("epochs, negatives from", f"{x['epochs']}: {', '.join(x['pools'])}"),
             ("steps, loss: largest relative difference", f"{x['steps']}, {x['loss']:.2g} ({x['loss_at']}; limit {LOSS:g})"),
+            ("of which the U-Net's own divergence explains, at most", f"{x['twins']:.2g}"),
             ("its parts", f"{x['part']:.2g} ({x['part_at']})"),
             ("curricular negatives, flipped", f"{x['negatives']}, {len(x['flips'])}; similarity off by {x['similarity_gap']:.2g} of its mass at most "
                                               f"(limit {ROUNDING:g})"),

@@ -13,6 +13,7 @@ import lattice
 import metrics
 import models as M
 import realhns
+import unet
 from form import Form
 
 
@@ -47,6 +48,7 @@ class Published(Form):
             return (1 - lambda_coeff) * dense_lap(learned) + lambda_coeff * sum(x * O for x, O in zip(w, latent.frozen.values()))
 
         latent_mm = staticmethod(torch.mm)
+        unet = staticmethod(unet.published)
 
         @staticmethod
         def map_rows(tables, index, weight, bias):
@@ -95,6 +97,8 @@ class Published(Form):
             self.member = torch.zeros(data.U, data.I, dtype=torch.bool)
             self.member[torch.from_numpy(data.pair_u), torch.from_numpy(data.pair_i)] = True
             self.member = self.member.to(self.device)
+        if M.diffuses(self.s) and self.s.estimator == "unet":
+            self.p = unet.to_published(self.p, unet.Published().to(self.device))
         for n in M.trained(self.p, self.s):
             self.p[n].requires_grad_(True)
         self.optimizer = torch.optim.Adam([x for x in self.p.values() if x.requires_grad], lr=self.s.learning_rate, weight_decay=self.s.weight_decay)
@@ -195,7 +199,7 @@ class Published(Form):
         everything = torch.arange(self.data.I, device=self.device)
         projections = [self.ops.project(self.p, m, everything) for m in self.modalities]
         I = self.data.I   # noqa: E741
-        return M.reverse(self.p, projections, self.s, self.noise(I), lambda t: self.noise(I))
+        return M.reverse(self.p, projections, self.s, self.noise(I), lambda t: self.noise(I), lambda e, t: M.answers(self.p, self.s, e, projections, t, self.ops))
 
     def held_lists(self, split):
         users, items = self.data.held[split]

@@ -1,5 +1,11 @@
 """A recorded run (docs/run-format.md), taken apart and repeated with the baseline's own mathematics. parity.py says what is taken from the record and
-what is compared; this computes and collects what is wrong."""
+what is compared; this computes and collects what is wrong.
+
+Training MCDRec's U-Net multiplies any difference by a hundred and more a step (its group norms of two values are nearly sign functions), so a run of float32
+is determined for a few steps only. Its records are therefore also repeated from initial parameters a rounding apart (`twins`); where those part
+from one another, as much is allowed to the record.
+"""
+import copy
 import functools
 import itertools
 import json
@@ -16,8 +22,9 @@ import lattice
 import mirror
 import models as M
 import safetensors_io as st
-from mistakes import UserError
 import slmrec
+import unet
+from mistakes import UserError
 from replay_lattice import Lists, Unusable
 from replay_masks import Masks
 from replay_realhns import Band
@@ -33,6 +40,7 @@ STRAYED_AT_KINKS = 2e-2   # of MMGCN: a number within rounding of 0 on its way i
 EDGE = 5e-5          # of the weight of an edge of MCDRec, times its tau: of a cosine
 ASTRAY = 6.0         # standard errors between the mean place of an epoch's hard negatives and what their draws lead to expect
 K = 20
+TWINS, APART, ALLOWED = 2, 1e-7, 8.0     # their number, by how much of each parameter they begin apart, and how many times what they differ by is allowed
 
 
 @functools.lru_cache(maxsize=None)
@@ -80,7 +88,7 @@ class Run:
 
     def baseline_settings(self):
         s = self.settings
-        for key, plain in (("estimator", "attention"), ("precision", "fp32"), ("knn_center", False), ("mm_weights", [])):
+        for key, plain in (("precision", "fp32"), ("knn_center", False), ("mm_weights", [])):
             if s.get(key, plain) != plain:
                 raise UserError(f"{key} is {s[key]!r}: the baseline has {plain!r} only")
         return M.settings(**{k: v for k, v in s.items() if k in M.DEFAULTS})
@@ -93,7 +101,7 @@ class Run:
         x = self.of(epoch, at.prefix + name)
         if x is None:
             raise Unusable(f"epoch {epoch}: the record has no {at.prefix + name}")
-        return x[at.step] if name == "candidates" else x[at.items] if name in ("t", "noise") else x[at.rows] if name.startswith("mask.") else x[..., at.rows]
+        return x[at.step] if name == "candidates" else x[at.items] if name in ("t", "noise", "mask.unet") else x[at.rows] if name.startswith("mask.") else x[..., at.rows]
 
 
 class Replay:
@@ -102,7 +110,7 @@ class Replay:
         self.wrong = []                                # sentences
         self.seen = SimpleNamespace(steps=0, loss=0.0, loss_at="", part=0.0, part_at="", negatives=0, flips=[], gap=0.0, users=0, near=[],
                                     tie=0.0, recall=[], other_rows=[], parameters=0, strayed=0, farthest=0.0, mirrored=0, hard=0, astray=0.0, astray_at="",
-                                    lists=0, list_gap=0.0, edges=0, edge_gap=0.0, masks=0, mask_astray=0.0, mask_astray_at="")
+                                    lists=0, list_gap=0.0, edges=0, edge_gap=0.0, twins=0.0, masks=0, mask_astray=0.0, mask_astray_at="")
         s, U, I = self.s, data.U, data.I   # noqa: E741
         a = run.arrays
         self.p = {n[8:]: torch.tensor(x).to(dtype) for n, x in a.items() if n.startswith("initial.")}
@@ -112,7 +120,7 @@ class Replay:
         for m in run.modalities:
             self.p[f"{m}_embedding.weight"] = torch.tensor(data.features[m]).to(dtype)
         self.moments = {n: (torch.zeros_like(x), torch.zeros_like(x)) for n, x in self.p.items()}
-        self.t, self.pools = 0, None
+        self.t, self.pools, self.twins, self.noted, self.is_twin = 0, None, [], {}, False
         expected = {"id_embedding": U + I} if s.model == "MMGCN" else {"user_embedding.weight": U, "item_id_embedding.weight": I}
         missing = [n for n in (*expected, *(f"{m}.preference" for m in run.modalities if s.model == "MMGCN")) if n not in self.p]
         if missing:
@@ -170,6 +178,18 @@ class Replay:
     def complain(self, text):
         self.wrong.append(text)
 
+    def twin(self, n):
+        """This replay from parameters that differ in their last place, its complaints nobody's."""
+        other, g = copy.copy(self), torch.Generator().manual_seed(n)
+        other.wrong, other.seen, other.noted, other.moments, other.is_twin = [], copy.deepcopy(self.seen), {}, dict(self.moments), True
+        other.p = {n: x * (1 + APART * torch.randn(x.shape, generator=g, dtype=x.dtype)) for n, x in self.p.items()}
+        return other
+
+    def allowed(self, key, x):
+        """What the record may differ by from x because of the twins, who came to `key` before; without them 0."""
+        self.noted[key] = x
+        return ALLOWED * sum(abs(y.noted[key] - x) for y in self.twins) if self.twins else 0 * x
+
     def in_training(self, users, items):
         key = users * np.int64(self.data.I) + items
         at = np.searchsorted(self.data.key, key).clip(max=len(self.data.key) - 1)
@@ -179,6 +199,9 @@ class Replay:
 
     def epoch(self, e):
         s, run = self.s, self.run
+        for other in self.twins:
+            other.epoch(e)
+        self.noted["pools"] = self.pools
         pool = run.epochs[e].get("negatives", "none")
         if s.model == "CCDRec" and s.cns and pool != self.planned_pool(e):
             self.complain(f"epoch {e}: negatives from {pool}, the curriculum has {self.planned_pool(e)}")
@@ -260,6 +283,7 @@ class Replay:
         off = (ours - torch.tensor(theirs)).abs()
         self.seen.edges += len(ours)
         self.seen.edge_gap = max(self.seen.edge_gap, off.max().item())
+        off = off - self.allowed(("edges", e), ours)
         if not off.max() <= EDGE * s.dgd_tau + 1e-7:
             worst = int(off.argmax())
             self.complain(f"epoch {e}: the weight of edge {worst} is {theirs[worst]:.9g}, expected {ours[worst].item():.9g}")
@@ -281,7 +305,7 @@ class Replay:
     def check_drawn_again(self, e, B):
         """Nothing that a second pass draws is what the first one drew."""
         first = [self.place(e, k, 0, slice(k * B, (k + 1) * B), B) for k in range(0, len(self.run.of(e, "losses")), self.s.beta)]
-        for name, along in (("hard", 1), ("alpha", 1), ("noise", 0), ("ranks", 0), ("mask.users", 0), ("mask.items", 0)):
+        for name, along in (("hard", 1), ("alpha", 1), ("noise", 0), ("ranks", 0), ("mask.unet", 0), ("mask.users", 0), ("mask.items", 0)):
             again = self.run.of(e, "pass1." + name)
             if again is not None and again.size > 20 and np.array_equal(again, np.concatenate([self.run.drawn(e, name, at) for at in first], along)):
                 self.complain(f"epoch {e}: the second passes have the {name} of the first ones")
@@ -300,7 +324,7 @@ class Replay:
             chosen = t(run.drawn(e, "curricular", at).astype(np.int64))
             if s.cns:
                 table = r.items.detach() if pool == "model" else self.pools[("3T/4", "T/2", "T/4", "0").index(pool)]
-                self.check_negatives(e, k, at, batch, chosen, table)
+                self.check_negatives(e, k, at, batch, chosen, table, pool)
             elif self.in_training(users[rows], chosen.numpy()).any():
                 self.complain(f"epoch {e}, step {k}: negatives of NDI that their user has")
             if s.ndi and not s.cns and s.ndi_negative == "pool":
@@ -326,29 +350,49 @@ class Replay:
         if not M.needs_projection(s):
             return None
         items, count = torch.unique(torch.cat([batch.positives, batch.negatives.flatten()]), return_counts=True)
+        if M.of_all_items(s):
+            items, count = torch.arange(self.data.I), torch.ones(self.data.I, dtype=torch.int64)
         a, b = self.run.of(e, "first_item")[k:k + 2]
         if not np.array_equal(items.numpy(), self.run.of(e, "items")[a:b]):     # a second pass has the items of the first
-            raise Unusable(f"epoch {e}, step {k}: the items are not the distinct ones of the batch")
-        d = SimpleNamespace(items=items, count=count, t=None, noise=None)
+            raise Unusable(f"epoch {e}, step {k}: the items are not {'all there are' if M.of_all_items(s) else 'the distinct ones of the batch'}")
+        d = SimpleNamespace(items=items, count=count, t=None, noise=None, mask=None)
         if M.diffuses(s):
             steps = self.run.drawn(e, "t", at).astype(np.int64)
             half = len(steps) // 2 + 1
             if s.mirrored_timesteps and not np.array_equal(steps[half:], s.timesteps - 1 - steps[:len(steps) - half]):
                 self.complain(f"epoch {e}, step {k}: the second half of the diffusion steps does not mirror the first")
             d.t, d.noise = torch.tensor(steps), torch.tensor(self.run.drawn(e, "noise", at)).to(self.dtype)
+            if s.estimator == "unet" and s.unet_dropout > 0:
+                d.mask = self.mask(e, k, self.run.drawn(e, "mask.unet", at))
         return d
+
+    def mask(self, e, k, words):
+        """What the U-Net's dropout keeps, (n,4272) bool: as many as its rate leaves, of every element and over the items of a step."""
+        if words.shape[1:] != (-(-unet.MASK // unet.WORD),) or words.min() < 0 or words.max() >= 1 << unet.WORD:
+            raise Unusable(f"epoch {e}, step {k}: masks of shape {words.shape} and words up to {words.max(initial=0)}, expected {-(-unet.MASK // unet.WORD)} words of "
+                           f"{unet.WORD} bits an item")
+        kept, rate = unet.unpacked(torch.tensor(words)), self.s.unet_dropout
+        of_all, of_element = kept.double().mean().item(), kept.double().mean(0)
+        for off, n in ((abs(of_all - (1 - rate)), kept.numel()), ((of_element - (1 - rate)).abs().max().item(), len(kept))):
+            error = math.sqrt(rate * (1 - rate) / n)
+            # a mean of few is no normal one: the bound of Bernstein for 4272 elements at a chance of 1e-9 each
+            if not off <= max(ASTRAY * error, math.sqrt(42 * rate * (1 - rate) / n) + 14 / n):
+                self.complain(f"epoch {e}, step {k}: masks keep {of_all:.4f} of the values, an element by as much as {off:.3g} more or less than {1 - rate:g}")
+        return kept
 
     def compare_losses(self, e, k, ours, total):
         """ours: the parts that the record has; total: of all parts, so that a part which the record lacks shows."""
         theirs = self.run.of(e, "losses")[k]
         whole = abs(total)
-        off = abs(total - theirs.sum()) / whole
+        *of_parts, of_total = self.allowed(("losses", e, k), np.array([*ours.values(), total]))
+        self.seen.twins = max(self.seen.twins, of_total / whole)
+        off = max(abs(total - theirs.sum()) - of_total, 0) / whole
         if not off <= self.seen.loss:
             self.seen.loss, self.seen.loss_at = off, f"epoch {e}, step {k}"
         if not off <= LOSS:
             self.complain(f"epoch {e}, step {k}: loss {theirs.sum():.9g}, expected {total:.9g}")
-        for (name, x), y in zip(ours.items(), theirs):
-            gap = abs(x - y)
+        for (name, x), y, more in zip(ours.items(), theirs, of_parts):
+            gap = max(abs(x - y) - more, 0)
             if x and not gap / abs(x) <= self.seen.part:
                 self.seen.part, self.seen.part_at = gap / abs(x), f"{name}, epoch {e}, step {k}"
             if not gap <= LOSS * abs(x) + LOSS_OF_ALL * whole:
@@ -417,7 +461,17 @@ class Replay:
             if not z <= ASTRAY:
                 self.complain(f"{where}: the hard negatives stand {z:.3g} standard errors from where {self.s.sampler} would choose them")
 
-    def check_negatives(self, e, k, at, batch, chosen, table):
+    def of_twins(self, pool, positives, candidates):
+        """(B,C): what similarities in a pool may differ by because of the twins; their pools of the time."""
+        def similarities(pools):
+            table = pools[("3T/4", "T/2", "T/4", "0").index(pool)]
+            x, y = table[positives], table[torch.tensor(candidates)]
+            return (x @ (torch.nn.functional.normalize(y, dim=1, eps=1e-12) if self.s.cns_cosine else y).T).double().numpy()
+
+        ours = similarities(self.pools)
+        return ALLOWED * sum(abs(similarities(y.noted["pools"]) - ours) for y in self.twins)
+
+    def check_negatives(self, e, k, at, batch, chosen, table, pool):
         """Each chosen item: a candidate, not the user's own, as similar as the one at the drawn rank."""
         s, data = self.s, self.data
         candidates = self.run.drawn(e, "candidates", at).astype(np.int64)
@@ -433,6 +487,7 @@ class Replay:
             norm = y.norm(dim=1).clamp(min=1e-12)
             sim, mass = sim / norm, mass / norm
         sim, mass = sim.double().numpy(), mass.double().numpy()
+        more = self.of_twins(pool, batch.positives, candidates) if self.twins and pool != "model" else np.zeros_like(sim)
         allowed = np.where(seen, -np.inf, sim)
         order = np.argsort(-allowed, axis=1, kind="stable")
         admissible = (~seen).sum(1)
@@ -449,7 +504,8 @@ class Replay:
         for b in np.flatnonzero(~legal)[:3]:
             self.complain(f"epoch {e}, step {k}, row {b}: item {chosen[b]} is no admissible candidate of user {users[b]}")
         live = legal & ~none
-        gap = np.abs(sim[row, found] - sim[row, ours]) / np.maximum(mass[row, found], mass[row, ours])
+        gap = np.maximum(np.abs(sim[row, found] - sim[row, ours]) - more[row, found] - more[row, ours], 0)
+        gap = gap / np.maximum(mass[row, found], mass[row, ours])
         for b in np.flatnonzero(live & (candidates[ours] != chosen)):
             self.seen.flips.append(dict(epoch=e, step=k, row=int(b), user=int(users[b]), chosen=int(chosen[b]), ours=int(candidates[ours[b]]),
                                         gap=float(gap[b])))
@@ -470,7 +526,9 @@ class Replay:
     def evaluate(self, e):
         """Recall@20 of every user of both splits, from our own scores and from the recorded lists."""
         run, data = self.run, self.data
-        H_u, H_i = self.final(e)
+        H_u, H_i = self.noted["tables", e] = self.final(e)
+        if self.is_twin:
+            return
         users, theirs = run.of(e, "list.users").astype(np.int64), run.of(e, "list.items").astype(np.int64)
         if not np.array_equal(users, np.unique(np.concatenate([data.held["valid"][0], data.held["test"][0]]))):
             self.complain(f"epoch {e}: the lists are not those of the users with held-out items")
@@ -478,6 +536,7 @@ class Replay:
         ours = np.empty((len(users), K), np.int64)
         for b, u in enumerate(users):
             score = H_i @ H_u[u]
+            more = ALLOWED * sum((x[1] @ x[0][u] - score).abs() for x in (y.noted["tables", e] for y in self.twins)) if self.twins else torch.zeros_like(score)
             score[torch.tensor(data.items_of(u))] = -math.inf
             ours[b] = torch.topk(score, K).indices.numpy()
             odd = np.setxor1d(ours[b], theirs[b])
@@ -486,7 +545,7 @@ class Replay:
             # What is on one list alone must score as the last place does.
             last = ours[b, -1]
             mass = H_i[torch.tensor(np.append(odd, last))].abs() @ H_u[u].abs()
-            tie = float(((score[torch.tensor(odd)] - score[last]).abs() / torch.maximum(mass[:-1], mass[-1])).max()) if theirs[b].min() >= 0 else math.inf
+            tie = float((((score[torch.tensor(odd)] - score[last]).abs() - more[torch.tensor(odd)] - more[last]).clamp(min=0) / torch.maximum(mass[:-1], mass[-1])).max()) if theirs[b].min() >= 0 else math.inf
             near[int(u)] = tie
             self.seen.tie = max(self.seen.tie, tie)
             if not tie <= ROUNDING:
@@ -512,15 +571,16 @@ class Replay:
         far, total, worst = 0, 0, 0.0
         for n, x in self.p.items():
             y = self.run.arrays.get(f"final.{n}")
-            if y is None:
+            if y is None or n in unet.rounding():
                 continue
             off = (x.double().numpy() - y.astype(np.float64).reshape(x.shape)) / self.s.learning_rate
-            off = np.maximum(np.abs(off) - 1e-6 * np.abs(y).reshape(x.shape) / self.s.learning_rate, 0)
+            more = self.allowed(n, x).double().numpy() / self.s.learning_rate
+            off = np.maximum(np.abs(off) - 1e-6 * np.abs(y).reshape(x.shape) / self.s.learning_rate - more, 0)
             far, total, worst = far + int((~(off <= MOVED)).sum()), total + off.size, max(worst, float(off.max()))
         self.seen.parameters, self.seen.strayed, self.seen.farthest = total, far, worst
-        share = STRAYED_AT_KINKS if self.s.model == "MMGCN" else STRAYED
-        if not far <= share * total:
-            self.complain(f"{far} of {total} parameters end more than {MOVED:g} of the learning rate from ours, at most {share:.1%} may")
+        limit = STRAYED_AT_KINKS if self.s.model == "MMGCN" else STRAYED * (10 if self.twins else 1)
+        if not far <= limit * total:
+            self.complain(f"{far} of {total} parameters end more than {MOVED:g} of the learning rate from ours, at most {limit:.1%} may")
 
     def all(self):
         try:
@@ -528,8 +588,12 @@ class Replay:
                 self.lists = Lists(self.run, self.data, self.s, self.dtype, self.complain, self.seen)
             if M.has_masks(self.s):
                 self.masks = Masks(self.run, self.data, self.s, self.complain, self.seen, ASTRAY)
+            if M.diffuses(self.s) and self.s.estimator == "unet":
+                self.twins = [self.twin(n) for n in range(1, 1 + TWINS)]
             for e in range(len(self.run.epochs)):
                 self.epoch(e)
+            for other in self.twins:
+                other.compare_parameters()
             self.compare_parameters()
         except Unusable as end:
             self.complain(str(end))

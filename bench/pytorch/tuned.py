@@ -85,7 +85,9 @@ def total_loss(P, Q, users, items, e_0, e0_hat, projection, u, positives, negati
     total = above(h_p, h_n)
     if s.model == "CCDRec" and (frozen is not None or curricular is not None):
         total = (1 - s.omega) * total + s.omega * above(h_p, [frozen if frozen is not None else rows(items, curricular)])
-    if e0_hat is not None:
+    if e0_hat is not None and M.of_all_items(s):
+        total = total + s.lambda_dm * F.mse_loss(e0_hat, e_0)
+    elif e0_hat is not None:
         gap = e_0 - e0_hat
         total = total + s.lambda_dm * ((count.to(gap)[:, None] * gap * gap).sum() / ((1 + n_neg) * B * gap.shape[1]))
     if M.backbone(s) == "LATTICE":
@@ -123,7 +125,8 @@ class Tuned(Form):
             self.graphs.item_item = (D.csr(index, value, data.I, data.I), D.csr(*D.transpose(index, value), data.I, data.I))
         self.splits = {split: metrics.Split(data, split, self.device) for split in ("valid", "test")}
         used = M.needs_projection(s) or latent or M.has_masks(s)
-        self.tables = [f"{m}_embedding.weight" for m in self.modalities] if used and s.train_features else []
+        by_rows = used and s.train_features and not M.of_all_items(s)        # else every row is read in every step
+        self.tables = [f"{m}_embedding.weight" for m in self.modalities] if by_rows else []
         idle = set() if used else {n for m in self.modalities for n in (f"{m}_embedding.weight", f"{m}_trs.weight", f"{m}_trs.bias")}
         dense = [n for n in M.trained(self.p, s) if n not in self.tables and n not in idle]
         for n in dense:
@@ -146,7 +149,8 @@ class Tuned(Form):
 
             @staticmethod
             def project(p, m, items):
-                x = p[f"{m}_embedding.weight"].index_select(0, items)
+                x = p[f"{m}_embedding.weight"]
+                x = x if M.of_all_items(s) else x.index_select(0, items)
                 if form.tables:
                     form.gathered[f"{m}_embedding.weight"] = x.requires_grad_(True)
                 return F.linear(x, p[f"{m}_trs.weight"], p[f"{m}_trs.bias"])
@@ -182,7 +186,7 @@ class Tuned(Form):
                 for n in (B, B // 3 + 2, last):
                     x = self.example_loss(n)
                     self.total_loss(*x[:10], None, *x[11:]).backward()
-            if s.model == "CCDRec":
+            if M.diffuses(s) and s.estimator == "attention":
                 ops.estimate = staticmethod(self.tried("estimator", M.estimate_pooled, self.example_estimator, int(1.8 * B), True, int(1.8 * last)))
                 self.chain = self.tried("reverse chain", chain_step, self.example_chain, self.chain_block())
             if self.on_demand and self.tables:
@@ -198,7 +202,8 @@ class Tuned(Form):
             for n in self.tables:
                 self.p[n].grad = torch.zeros_like(self.p[n])
         self.written = None
-        capture = self.device.type == "cuda" and self.use_graphs != "off" and not self.on_demand and not H.used(s) and not s.use_mg
+        capture = (self.device.type == "cuda" and self.use_graphs != "off" and not self.on_demand and not H.used(s) and not s.use_mg
+                   and not M.of_all_items(s) and s.estimator != "unet")
         rate = torch.tensor(s.learning_rate, device=self.device) if capture and latent else s.learning_rate     # a recorded step reads it where it is
         self.optimizer = torch.optim.Adam([self.p[n] for n in dense], lr=rate, weight_decay=s.weight_decay, capturable=capture, **self.fastest_adam())
         self.graph = GraphStep(self) if capture else None
@@ -301,7 +306,7 @@ class Tuned(Form):
             items, count = torch.unique(torch.cat([positives, negatives.flatten()]), return_counts=True)
             at = torch.searchsorted(items, torch.cat([positives[None], negatives]))
             projection = {m: leaf(len(items), s.embedding_size) for m in self.modalities}
-            if s.model == "CCDRec" and s.dma:
+            if s.model == "CCDRec" and s.dma or M.of_all_items(s):
                 e_0, e0_hat = leaf(len(items), s.embedding_size), leaf(len(items), s.embedding_size)
         curricular = drawn(I, n) if s.model == "CCDRec" and s.cns else None
         h = (P, Q) if s.model == "BPR" else (leaf(U, s.embedding_size), leaf(I, s.embedding_size))      # as in a step: there the same tensors
@@ -497,6 +502,10 @@ class Tuned(Form):
         start (I,d), noise(t) (I,d): given draws, for checks."""
         p, s, d, T = self.p, self.s, self.s.embedding_size, self.s.timesteps
         Q = p["item_id_embedding.weight"]
+        if s.estimator == "unet":
+            h = [self.ops.project(p, m, torch.arange(len(Q), device=self.device)).detach() for m in self.modalities]
+            return M.reverse(p, h, s, self.noise(len(Q)) if start is None else start, noise or (lambda t: self.noise(len(Q))),
+                             lambda e, t: M.answers(p, s, e, h, t, self.ops))
         W_q, W_k, W_v = M.estimator_weights(p)
         W = torch.cat([W_q / math.sqrt(d), W_k, W_v]).T.contiguous()                     # (d,3d)
         c = M.schedule(T, s.noise_schedule, s.noise_prediction_form)

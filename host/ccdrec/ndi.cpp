@@ -5,10 +5,8 @@
 
 namespace ccdrec {
 
-int Ndi::pools(const Settings& s) { return s.ndi && s.cns ? 4 : 1; }
-
-Ndi::Ndi(const Setup& z) : dev_(z.dev) {
-  for (int k = 4 - pools(z.s); k < 4; ++k) pools_[k] = Matrix(z.dev, z.items(), z.width());
+Ndi::Ndi(const Setup& z, int pools) : dev_(z.dev) {
+  for (int k = 4 - pools; k < 4; ++k) pools_[k] = Matrix(z.dev, z.items(), z.width());
 }
 
 void Ndi::run(const Denoiser& f, ParamArena& arena, const Modalities& modal, CMat tau, const Schedule& schedule, CMat q,
@@ -55,7 +53,7 @@ void Ndi::show(Denoiser& f, ParamArena& arena, const Modalities& modal, CMat tau
     const int t = T - done;  // the step from t to t-1
     e_t.array().upload(e.data(), I * d);
     t_of.upload(std::vector<int32_t>(size_t(I), t - 1).data(), I);
-    f.forward(arena, e0, tokens, RowList{nullptr, nullptr, I});
+    f.forward(arena, e0, tokens, RowList{nullptr, nullptr, I}, false);
     const std::vector<float> x0 = host_copy(dev_, e0);
     std::copy(x0.begin(), x0.end(), answers.begin() + int64_t(t - 1) * I * d);
     const float a = h.a[size_t(t) - 1], b = h.b[size_t(t) - 1], sigma = h.sigma[size_t(t) - 1];

@@ -8,9 +8,8 @@ namespace ccdrec {
 
 class Ndi {
  public:
-  // All four pools where the curriculum needs them; the last, ehat_0, always (fusion at evaluation).
-  explicit Ndi(const Setup&);
-  static int pools(const Settings&);  // how many are kept
+  // `pools` of them, the last ones: all four where the curriculum needs them; ehat_0 always (fusion at evaluation).
+  Ndi(const Setup&, int pools);
 
   // features mapped
   void run(const Denoiser&, ParamArena&, const Modalities&, CMat tau, const Schedule&, CMat q, uint32_t seed,

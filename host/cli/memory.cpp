@@ -11,6 +11,7 @@
 #include "host/base/device.h"
 #include "host/base/machine.h"
 #include "host/cli/cli.h"
+#include "host/systems/keys.h"
 #include "host/systems/registry.h"
 
 namespace ccdrec::cli {
@@ -35,13 +36,18 @@ int64_t largest(int64_t from, int64_t step, Fits&& fits) {
   return lo * step;
 }
 
+// Raw features are parameters, and need not be.
+bool could_freeze(const Settings& s) {
+  return s.train_features && outline_of(s).projects && concerns(*find_key("train_features"), s);
+}
+
 // One change that makes it fit, or train_features=false and one more: a smaller batch first, which changes the model
 // least.
 std::optional<Fit> what_fits(const Settings& asked, const Dataset& data, size_t most) {
   for (const bool frozen : {false, true}) {
     Settings s = asked;
     if (frozen) {
-      if (!s.train_features || !outline_of(s).projects) break;
+      if (!could_freeze(s)) break;
       s.train_features = false;
       if (const size_t bytes = Trainer::plan(s, data).total(); bytes <= most) return Fit{"train_features=false", bytes};
     }
@@ -99,12 +105,11 @@ void refuse_if_too_large(const MemoryPlan& plan, const Settings& s, const Datase
   // one of them may be unknown
   const size_t most = size_t(limit && free.bytes ? std::min(limit, free.bytes) : limit + free.bytes);
   const std::optional<Fit> fit = what_fits(s, data, most);
-  throw UserError(fmt::format(
-      "this run needs {} and {}; the largest part is '{}' ({}); {}", describe_bytes(total), against, largest_part.what,
-      describe_bytes(largest_part.bytes),
-      fit ? fmt::format("{} would fit ({})", fit->set, describe_bytes(fit->bytes))
-          : "no train_batch_size or embedding_size would fit" +
-                std::string(s.train_features && outline_of(s).projects ? ", nor would train_features=false" : "")));
+  throw UserError(fmt::format("this run needs {} and {}; the largest part is '{}' ({}); {}", describe_bytes(total),
+                              against, largest_part.what, describe_bytes(largest_part.bytes),
+                              fit ? fmt::format("{} would fit ({})", fit->set, describe_bytes(fit->bytes))
+                                  : "no train_batch_size or embedding_size would fit" +
+                                        std::string(could_freeze(s) ? ", nor would train_features=false" : "")));
 }
 
 }  // namespace ccdrec::cli

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "data/error.h"
@@ -50,6 +51,22 @@ void add_parameters(Writer& out, Recommender& model, bool with_users) {
   model.model().constants(all);
   for (const Window& w : all)
     if (with_users || w.name != "user_embedding.weight") out.add("param.", w, *w.value);
+}
+
+// Of modalities whose features are no parameters, as they stand in the data: the model makes its own of them.
+void add_raw_features(Writer& out, Trainer& trainer) {
+  Windows all = windows(trainer.model());
+  trainer.model().model().constants(all);
+  for (const std::string& m : trainer.model().model().modalities()) {
+    const std::string name = m + "_embedding.weight";
+    if (std::any_of(all.begin(), all.end(), [&](const Window& w) { return w.name == name; })) continue;
+    for (const Feature& f : trainer.data().features) {
+      if (f.name != m) continue;
+      std::vector<float> x(size_t(f.matrix.rows() * f.matrix.cols()));
+      f.matrix.read_rows(x.data(), 0, f.matrix.rows());
+      out.floats("param." + name, {f.matrix.rows(), f.matrix.cols()}, std::move(x));
+    }
+  }
 }
 
 std::map<std::string, std::string> case_metadata(const char* format, const Settings& s, Recommender& model, int epoch) {
@@ -113,6 +130,7 @@ void write_case(Trainer& trainer, const Settings& s, int pass, const std::string
 
   Writer out(dev);
   add_parameters(out, model, true);
+  add_raw_features(out, trainer);
   for (const Window& w : windows(model)) {
     out.add("adam.m.", w, *w.m);
     out.add("adam.v.", w, *w.v);
@@ -123,7 +141,7 @@ void write_case(Trainer& trainer, const Settings& s, int pass, const std::string
   model.draws(shown);
   for (const Shown& a : shown.all)
     if (a.name.starts_with("batch.") || a.name.starts_with("diffusion.") || a.name.starts_with("hard.") ||
-        a.name.starts_with("graph."))
+        a.name.starts_with("graph.") || a.name.starts_with("mask."))
       out.add(a);
   model.model().explain(model.batch(), search);  // for readers; `ccdrec step` takes the negatives as they are
   for (const Shown& a : search.all) out.add(a);

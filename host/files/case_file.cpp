@@ -71,7 +71,8 @@ Settings CaseFile::settings(int64_t d) const {
       fail(fmt::format("settings: {} is {}, expected one text, number, true or false", key, shown(v.dump())));
     values.push_back(v.is_string() ? plain_value(key, v.get<std::string>(), origin) : KeyValue{key, v.dump(), origin});
   }
-  values.push_back({"embedding_size", std::to_string(d), path_ + ": width of array 'param.item_id_embedding.weight'"});
+  const char* const nodes = has("param.id_embedding") ? "param.id_embedding" : "param.item_id_embedding.weight";
+  values.push_back({"embedding_size", std::to_string(d), fmt::format("{}: width of array '{}'", path_, nodes)});
   return resolve_config({}, values).settings;
 }
 

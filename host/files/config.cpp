@@ -142,6 +142,8 @@ void check_accepted(const AcceptedKey& a, const ConfigValue& v, const Settings& 
     const Outline o = outline_of(s);
     possible = !o.learned_graph || int(v.items.size()) == o.layers;
     if (!possible) why = fmt::format("expected a list of n_ui_layers = {} widths", o.layers);
+  } else if (name == "use_neg_sampling" && !find_system(s.model)->concerned_by(kRanking)) {
+    // with either value none are drawn
   } else if (name == "feat_embed_dim") {
     double width = s.embedding_size;
     possible = v.items.empty() || (parse_real(v.one("a number"), width) && width == s.embedding_size);
@@ -172,17 +174,19 @@ struct GivenKeys {
 
 void check_layers_key(const ConfigValue& v, const std::string& model) {
   if (v.key != "n_layers" || find_system(model)->n_layers) return;
-  std::string names;
+  std::vector<std::string> names;
   for (const System& system : systems())
-    if (system.n_layers) names += (names.empty() ? "" : " and ") + std::string(system.name);
-  throw UserError(
-      fmt::format("{}: n_layers is a key of {}; {} has n_ui_layers and n_mm_layers", v.origin, names, model));
+    if (system.n_layers && *system.n_layers) names.emplace_back(system.name);
+  const std::string last = names.back();
+  names.pop_back();
+  throw UserError(fmt::format("{}: n_layers is a key of {} and {}; {} has n_ui_layers and n_mm_layers", v.origin,
+                              fmt::join(names, ", "), last, model));
 }
 
 // As canonical, where a model may have a meaning of its own.
 std::string canonical_for(const std::string& model, const std::string& name) {
   const char* const layers = find_system(model)->n_layers;
-  return name == "n_layers" && layers ? layers : canonical(name);
+  return name == "n_layers" && layers && *layers ? layers : canonical(name);
 }
 
 GivenKeys collect(const std::vector<std::vector<ConfigValue>>& layers, const std::string& model) {
@@ -331,7 +335,6 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
     config.origin[m.key] = origin;
   };
   for (const KeyMeaning& m : find_system(model)->keys) take_default(m, model);
-  if (!find_system(model)->concerned_by(kRanking)) config.settings.n_neg = config.settings.negative_stats = 0;
   GivenKeys given = collect(layers, model);
   if (const std::string note = note_of_other_names(given); !note.empty()) config.notes.push_back(note);
 
@@ -342,9 +345,14 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
       take_default(m, model + " on " + config.settings.backbone);
   }
   const Settings defaults = config.settings;
+  // A setting of other models may be accepted with the one value that is true of this one.
+  const auto accepted_key = [&](const std::string& name) {
+    const ConfigKey* const key = find_key(name);
+    return key && concerns(*key, config.settings) ? nullptr : find_accepted(name);
+  };
   for (const auto& [name, value] : given.winner) {
     const ConfigKey* key = find_key(name);
-    if (!key) continue;
+    if (!key || accepted_key(name)) continue;
     const bool grid =
         value.items.size() > 1 && key->type != "list" && name != "model" && given.may_be_grids.count(name);
     grid ? take_grid(config, *key, value) : key->set(config.settings, value);
@@ -352,12 +360,13 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
     if (!concerns(*key, config.settings))
       config.notes.push_back(fmt::format("{}: {} has no influence on {}", value.origin, value.key, model));
   }
+  if (!find_system(model)->concerned_by(kRanking)) config.settings.n_neg = config.settings.negative_stats = 0;
   if (has_sampler(config.settings) && !given.winner.count("omega"))
     config.settings.omega = 0.5, config.origin["omega"] = "default with a sampler";
   take_feature_files(config, given);
   std::vector<const ConfigValue*> accepted;
   for (const auto& [name, value] : given.winner)
-    if (const AcceptedKey* key = find_accepted(name)) {
+    if (const AcceptedKey* key = accepted_key(name)) {
       check_accepted(*key, value, config.settings);
       if (name != "hyper_parameters" || config.grid.empty()) accepted.push_back(&value);
     }
@@ -515,7 +524,7 @@ std::string key_reference(const std::string& model) {
                                        : k.get(Settings{}),
                      "");
   }
-  if (system.n_layers) out += fmt::format("\nother names: n_layers for {}\n", system.n_layers);
+  if (system.n_layers && *system.n_layers) out += fmt::format("\nother names: n_layers for {}\n", system.n_layers);
   out += system.wraps ? standards_of_backbones() : "";
   return out;
 }

@@ -56,14 +56,26 @@ class GraphsOfCase : public GraphSource {
       c_.fail("'graph.user_item' is not symmetric; give every edge in both directions with the same value");
     return a;
   }
-  HostCsr user_item_mean(bool) override {
+  HostCsr user_item_mean(bool self_loops) override {
     const int64_t n = train.rows + train.cols;
     if (!reads_) return empty(n);
     HostCsr a = c_.sparse("graph.user_item", n);
     const HostCsr back = transpose(a);
     if (back.col != a.col || back.row_ptr != a.row_ptr)
       c_.fail("'graph.user_item' has an edge in one direction alone; give every edge in both, each with its value");
+    for (int64_t r = 0; r < n && !self_loops; ++r)
+      for (int64_t e = a.row_ptr[size_t(r)]; e < a.row_ptr[size_t(r) + 1]; ++e)
+        if (const int64_t to = a.col[size_t(e)]; (r < train.rows) == (to < train.rows))
+          c_.fail(
+              fmt::format("'graph.user_item' has an entry at ({},{}), between two {}; this model's edges run between "
+                          "users and items alone",
+                          r, to, r < train.rows ? "users" : "items"));
     return a;
+  }
+  // the map is there or not, and as wide as it is
+  int64_t latent_width(size_t modality) override {
+    const std::string map = "param." + data_.features[modality].name + ".mlp.weight";
+    return c_.has(map) ? c_.shape(map, {kAny, kAny})[0] : 0;
   }
   NeighbourLists frozen(size_t modality) override {
     const int64_t I = train.cols;
@@ -86,6 +98,12 @@ class GraphsOfCase : public GraphSource {
   int64_t k_ = 0;  // neighbours in the lists of the first modality
   const bool reads_;
 };
+
+// Into the window's place of one of its arrays, from the shape of files.
+void put(Array<float>& to, const Window& w, std::vector<float> v) {
+  if (w.transposed) v = transposed(v, w.cols, w.rows);
+  to.upload(v.data(), int64_t(v.size()), w.offset);
+}
 
 // The arrays of the format; those that the model at hand does not read may be there all the same.
 std::vector<std::string> known_arrays(const std::vector<std::string>& modalities, const Windows& of_model) {
@@ -149,13 +167,18 @@ LoadedCase::LoadedCase(const CaseFile& file, const std::string& device, int thre
   dev = make_device(s.device, s.threads, notes[0], s.precision, s.spmm);
   model = std::make_unique<Recommender>(*dev, s, data, graphs, notes);
   const Windows all = windows(*model);
-  const std::vector<std::string> known = known_arrays(named, all);
+  std::vector<std::string> known = known_arrays(named, all);
+  Windows constant;
+  model->model().constants(constant);
+  for (const Window& w : constant) known.push_back("param." + w.name);
   if (what == Of::step)
     c.check_names({"param.", "adam.", "graph.", "batch.", "hard.", "diffusion.", "mask."}, known);
   else
     c.check_names({"param.", "noise."}, known);
   for (const Window& w : all)
     if (what == Of::step || w.name != "user_embedding.weight") load(w);
+  for (const Window& w : constant) put(*w.value, w, c.floats("param." + w.name, w.shape()));
+  model->model().restored();
   model->set_t(t - 1);
 }
 
@@ -166,6 +189,9 @@ void LoadedCase::load_data(const Outline& outline, Of what) {
     if (named.empty())
       c.fail(
           "the model reads modalities, but the metadata 'modalities' names none; write them as [\"image\", \"text\"]");
+    try {
+      check_modalities(s, named);
+    } catch (const UserError& e) { c.fail(e.what()); }
     modalities = named;
     data.features = features_of(c, modalities, I);
   }
@@ -191,15 +217,11 @@ void LoadedCase::load_data(const Outline& outline, Of what) {
 }
 
 void LoadedCase::load(const Window& w) {
-  const auto put = [&](Array<float>& to, std::vector<float> v) {
-    if (w.transposed) v = transposed(v, w.cols, w.rows);
-    to.upload(v.data(), int64_t(v.size()), w.offset);
-  };
-  put(*w.value, c.floats("param." + w.name, w.shape()));
+  put(*w.value, w, c.floats("param." + w.name, w.shape()));
   w.set_reached(t - 1);
   if (!c.has("adam.m." + w.name)) return;
-  put(*w.m, c.floats("adam.m." + w.name, w.shape()));
-  put(*w.v, c.squares("adam.v." + w.name, w.shape()));
+  put(*w.m, w, c.floats("adam.m." + w.name, w.shape()));
+  put(*w.v, w, c.squares("adam.v." + w.name, w.shape()));
 }
 
 }  // namespace ccdrec

@@ -12,6 +12,7 @@
 #include "host/samplers/realhns.h"
 #include "host/systems/registry.h"
 #include "kernels/sample.h"
+#include "kernels/unet.h"
 
 namespace ccdrec {
 namespace {
@@ -40,7 +41,8 @@ nlohmann::json typed_settings(const Settings& s) {
 size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   const Outline o = outline_of(s);
   const int64_t E = int64_t(data.train.size()), I = data.n_items, d = s.embedding_size, steps = steps_of(s, data);
-  const int64_t items = std::min(E * (1 + s.n_neg), steps * I);  // distinct within their steps
+  // distinct within their steps
+  const int64_t items = o.fuses_all ? steps * I : std::min(E * (1 + s.n_neg), steps * I);
   int64_t words = E * (4 + s.n_neg) + steps * 11 + (data.n_users) * (1 + 2 * kListed);
   if (o.prune > 0) words += 2 * E;
   if (o.denoises) words += E;
@@ -49,15 +51,22 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   if (o.searches) words += steps * std::max<int64_t>(1, int64_t(s.candidate_ratio * double(I)));
   if (o.projects) words += items;
   if (o.diffusion) words += items * (1 + d) + I * d * s.timesteps;
+  if (o.unet && s.unet_dropout > 0) words += items * kUnetMaskWords;
+  if (o.views && s.dropout > 0) words += E * (2 + int64_t(data.features.size())) * mask_words(d);
   int64_t parameters = 2 * (data.n_users + I) * d;
   if (o.projects)
     for (const Feature& f : data.features) parameters += I * f.matrix.cols() + 2 * (f.matrix.cols() + 1) * d;
+  if (o.frozen_tables) {
+    parameters += (data.n_users + I) * d;
+    for (const Feature& f : data.features) parameters += data.n_users * f.matrix.cols();
+  }
   const int64_t listed = I * s.knn_k * int64_t(data.features.size());
   if (o.item_layers) parameters += 3 * listed;  // S, or the frozen lists and the learned ones of the last evaluation
   if (o.learned_graph) words += listed, parameters += 2;
   if (o.bands) words += data.n_users * Band(s, data.n_users, I).candidates + 1;
   parameters += 2 * o.estimator;
-  if (s.use_mg) words *= 2;  // at most
+  if (o.views) parameters += 2 * (d + 1) * d;  // the predictor
+  if (s.use_mg) words *= 2;                    // at most
   return size_t(words * s.epochs + parameters) * 4;
 }
 
@@ -114,11 +123,13 @@ void Recorder::add_candidates_of_epoch(int epoch) {
   }
 }
 
-// The raw features at the start are those of the data folder.
+// The raw features at the start are those of the data folder. What was drawn and is not trained is there once.
 void Recorder::add_parameters(const std::string& prefix, bool with_features) {
   Recommender& model = trainer_.model();
   const std::vector<std::string> modalities = model.model().modalities();
-  for (const Window& w : windows(model)) {
+  Windows all = windows(model);
+  if (!with_features && outline_of(s_).frozen_tables) model.model().constants(all);
+  for (const Window& w : all) {
     const bool feature = std::any_of(modalities.begin(), modalities.end(),
                                      [&](const std::string& m) { return w.name == m + "_embedding.weight"; });
     if (!feature || with_features) out_.add(prefix, w, *w.value);
@@ -160,6 +171,15 @@ void Recorder::take_draws(Draws& to) {
   const int64_t B = trainer_.model().batch().rows;
   append_rows(to.hard, drawn.ids("hard.items"), B);
   if (const Shown* const alpha = drawn.find("hard.alpha")) append_rows(to.alpha, alpha->floats, B);
+  for (const Shown& a : drawn.all) {
+    if (!a.name.starts_with("mask.")) continue;
+    Masks& all = to.masks[a.name];
+    if (all.shape.empty())
+      all.shape = a.shape;
+    else
+      all.shape[0] += a.shape[0];
+    append(all.words, a.indices);
+  }
   to.rows += B, ++to.passes;
 }
 
@@ -208,7 +228,8 @@ void Recorder::epoch(const EpochReport& report) {
   if (model.model().reverses()) add_reverse_noise(at, report.epoch);
   evaluated_ = report.evaluated;
   if (report.evaluated) add_lists(at);
-  nlohmann::json j = {{"negatives", report.negatives}, {"evaluated", report.evaluated}};
+  nlohmann::json j = {{"negatives", report.negatives.empty() ? "none" : report.negatives},
+                      {"evaluated", report.evaluated}};
   if (report.evaluated) j["valid"] = report.valid, j["test"] = report.test;
   epochs_.push_back(j.dump());
   now_ = {};
@@ -224,6 +245,7 @@ void Recorder::add_draws(const std::string& at, Draws& z) {
   }
   if (!z.hard.empty()) out_.indices(at + "hard", {int64_t(z.hard.size()), z.rows}, joined(z.hard));
   if (!z.alpha.empty()) out_.floats(at + "alpha", {int64_t(z.alpha.size()), z.rows}, joined(z.alpha));
+  for (auto& [name, mask] : z.masks) out_.indices(at + name, mask.shape, std::move(mask.words));
   if (z.t.empty()) return;
   const int64_t items = int64_t(z.t.size());
   out_.indices(at + "t", {items}, std::move(z.t));

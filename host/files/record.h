@@ -2,7 +2,9 @@
 // --record FILE`. It holds what chance decided and what came of it. Recording reads, downloads and changes nothing: a
 // recorded run takes the steps of an unrecorded one.
 #pragma once
+#include <map>
 #include <string>
+#include <vector>
 
 #include "host/training/tensors.h"
 #include "host/training/trainer.h"
@@ -27,11 +29,16 @@ class Recorder {
   void add_lists_of_graph(int epoch);
   void add_candidates_of_epoch(int epoch);
 
+  struct Masks {  // rows of words, step by step
+    Extents shape;
+    std::vector<int32_t> words;
+  };
   struct Draws {  // of passes over the batches of the running epoch, one after the other
     std::vector<int32_t> curricular, ranks, candidates, t;
     std::vector<float> noise;
     std::vector<std::vector<int32_t>> hard;  // a list each
     std::vector<std::vector<float>> alpha;   // likewise
+    std::map<std::string, Masks> masks;      // mask.X
     int64_t rows = 0, passes = 0;
   };
   struct Steps {

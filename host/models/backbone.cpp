@@ -22,9 +22,9 @@ void Backbone::back_propagate(bool by_layer) {
   propagate_back();
 }
 
-Mat Backbone::start_items(CMat hhat) { return tables_.copy_to_start(hhat, tables_.items()); }
+Mat Backbone::start_items(CMat hhat) { return tables_.copy_to_start(mixed_with(hhat), tables_.items()); }
 
-Mat Backbone::start_all() { return tables_.copy_to_start(items_all(), RowList{nullptr, nullptr, I_}); }
+Mat Backbone::start_all() { return tables_.copy_to_start(mixed_with(items_all()), RowList{nullptr, nullptr, I_}); }
 
 // finish_backward has changed G_Ego_0: it is computed again, and what it became is put back for the update.
 void Backbone::show_layers(Watch& w, Propagation& propagation) {

@@ -32,8 +32,10 @@ class Backbone {
 
   virtual void touch(RowList nodes) = 0;  // finds all rows that H of those nodes is made of
   void catch_up(const Step&);             // rows of P and Q among them: the steps of Adam that they have missed
-  virtual CMat items() { return q(); }    // Hhat (I,d), what a fusion mixes with, valid on the rows that are read
-  Mat start_items(CMat hhat);             // the room (I,d) with a copy of Hhat in it; empty where the start is Q
+  virtual CMat items() { return q(); }    // Hhat (I,d), valid on the rows that are read
+  // what a fusion mixes with (Start), given Hhat
+  CMat mixed_with(CMat hhat) const { return tables_.copies_q() ? q() : hhat; }
+  Mat start_items(CMat hhat);  // the room (I,d) with a copy of that in it; empty where the start is Q
   virtual void forward(bool keep_layers) = 0;
   virtual CMat h() const = 0;  // (N,d), valid on the nodes
   virtual Representations representations() const = 0;

@@ -96,13 +96,17 @@ void Freedom::ask_layer_gradients() {
 void Freedom::propagate_back() {
   if (by_layer_) propagation_.sum_gradients(g_items_, read_.items());
   dev_.ops.zero_rows(dev_.ctx, g_q(), q_rows_);  // more rows than the propagation writes, or it writes none
+  if (tables_.copies_q()) dev_.ops.fill_zero(dev_.ctx, g_start());  // likewise: a fusion reads all of it
   propagation_.backward(tables_.g_ego(), by_layer_);
 }
 
-// What is left of G_Q: (S^T)^L G_Hhat with G_Hhat = G_{h_i}, and with room what is left of the start's gradient.
+// What is left of G_Q: (S^T)^L G_Hhat with G_Hhat = G_{h_i}, to which a start that was copied from Hhat adds what is left
+// of its gradient; what is left of a copy of Q is Q's at once.
 void Freedom::finish_backward(const Slots& slots, Modalities* modal, double*) {
   CMat g_hhat = g_items();
-  if (tables_.has_room()) {
+  if (tables_.copies_q()) {
+    dev_.ops.add_rows(dev_.ctx, g_q(), g_start(), q_rows_, 0);
+  } else if (tables_.has_room()) {
     dev_.ops.add_rows(dev_.ctx, g_start(), g_hhat, read_.items(), 0);
     g_hhat = g_start();
   }
@@ -129,7 +133,7 @@ void Freedom::show(Watch& w) {
   tables_.show(w);
   const int64_t d = tables_.q().cols;
   w.floats("hhat", {I_, d}, item_graph_.hhat());
-  w.floats("grad.hhat", {I_, d}, tables_.has_room() ? CMat(g_start()) : g_items());
+  w.floats("grad.hhat", {I_, d}, tables_.has_room() && !tables_.copies_q() ? CMat(g_start()) : g_items());
   show_layers(w, propagation_);
 }
 

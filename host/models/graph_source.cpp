@@ -34,6 +34,15 @@ HostCsr GraphsOfData::user_item() { return user_item_graph(train); }
 
 HostCsr GraphsOfData::user_item_mean(bool self_loops) { return mean_graph(train, self_loops); }
 
+int64_t latent_width(const Settings& s, int64_t F) {
+  constexpr int64_t kWide = 1024;
+  return F > kWide ? s.mmgcn_latent : 0;
+}
+
+int64_t GraphsOfData::latent_width(size_t modality) {
+  return ccdrec::latent_width(s_, data_.features[modality].matrix.cols());
+}
+
 std::vector<int32_t> GraphsOfData::neighbours(const Feature& f, bool centre) {
   const Range range(dev_, RangeId::knn);
   KnnResult r = knn_lists(dev_.ctx, dev_.ops, f, s_.knn_k, centre, s_.seed, s_.graph_cache);

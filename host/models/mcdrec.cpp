@@ -20,9 +20,6 @@ void McdRec::outline(Outline& o, const Settings& s) {
 
 McdRec::McdRec(const Setup& z, Start start) : Freedom(z, start, z.graphs.items()) {
   if (z.s.dropout > 0) train_on(z, graph_of(z));
-  if (z.s.dropout > 0 && z.s.dgd != "off" && !z.s.dma && !z.s.ndi)
-    z.notes.push_back(
-        "dma and ndi are off, so there is no reverse process: DGD weighs the edges by the item table itself");
 }
 
 }  // namespace ccdrec

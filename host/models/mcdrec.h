@@ -1,5 +1,6 @@
 // MCDRec's backbone (spec mcdrec 4.1, 5): FREEDOM's chain over a training graph that the last reverse process has
-// denoised. CCDRec on it is CCDRec on FREEDOM with that graph (11); MCDRec's own estimator is not built.
+// denoised. MCDRec puts its estimator over all items on it (ccdrec/dma.h); CCDRec on it is CCDRec on FREEDOM with that
+// graph (11).
 #pragma once
 #include "host/models/freedom.h"
 

@@ -19,14 +19,19 @@ struct Outline {
   bool start_room = false;      // the items' start is not Q
   bool modality_terms = false;  // losses on mapped features
 
+  bool frozen_tables = false;   // of nodes, and of users for each modality: drawn, and not trained
   bool reads_features = false;  // of the data: to build a graph, or to train with
   bool projects = false;        // maps them to width d: they and the maps are parameters
+  int modalities = 0;           // exactly so many of them; 0: any number
   bool maps_items = false;      // those of each batch's items; otherwise of all items once an epoch
+  bool views = false;           // BM3's: a predictor, and masks of what it is to predict
 
   // CCDRec's modules
   int64_t estimator = 0;       // parameters of f_theta
   bool diffusion = false;      // an estimator, and a reverse process at the end of an epoch
   bool fuses = false;          // its answer enters the propagation
+  bool fuses_all = false;      // of every item at every step, mixed with Q
+  bool unet = false;           // the estimator is MCDRec's U-Net
   int pools = 0;               // states of the reverse process that are kept, (I,d) each
   bool searches = false;       // curricular negatives by similarity
   bool constant_rows = false;  // rows of a pool stand for the curricular negatives

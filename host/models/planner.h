@@ -23,6 +23,25 @@ struct Planner {
   int64_t step = 0;        // floats of a step's slots
 
   static int64_t csr(int64_t rows, int64_t nnz) { return 8 * (rows + 1) + 8 * nnz; }  // bytes
+
+  // What operations ask for. gemm of (m,k) with (k,n), either of them the right one's transpose:
+  void product(int64_t m, int64_t n, int64_t k) const { ops.project_scratch(scratch, m, k, n, false); }
+  // of the transpose of what is stored as (k,m); a GPU's library asks for nothing
+  void product_transposed(int64_t m, int64_t n, int64_t k) const {
+    if (!on_gpu) ops.project_backward_scratch(scratch, k, m, n, false);
+  }
+  // project and its way back, of all rows; a GPU gathers none of them
+  void project_all(int64_t rows, int64_t F, int64_t width) const {
+    ops.project_scratch(scratch, rows, F, width, false);
+    ops.project_backward_scratch(scratch, rows, on_gpu ? 0 : F, width, false);
+  }
+  // spmm of so many rows, by the setting's library
+  void whole_graph(int64_t rows, int64_t nnz, int64_t width) const {
+    const SpmmBy by = s.spmm == "auto"       ? spmm_rule(nnz, rows, width)
+                      : s.spmm == "cusparse" ? SpmmBy::cusparse
+                                             : SpmmBy::own;
+    ops.spmm_scratch(scratch, rows, nnz, by == SpmmBy::cusparse);
+  }
 };
 
 }  // namespace ccdrec

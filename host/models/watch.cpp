@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <numeric>
 
 #include "data/error.h"
 
@@ -35,6 +36,11 @@ std::vector<int32_t> host_copy(Device& dev, const int32_t* from, int64_t n) {
 }
 
 std::vector<int32_t> host_copy(Device& dev, RowList rows) {
+  if (!rows.idx) {  // every row in order
+    std::vector<int32_t> all(static_cast<size_t>(rows.capacity));
+    std::iota(all.begin(), all.end(), 0);
+    return all;
+  }
   int64_t n = 0;
   dev.ops.download(dev.ctx, &n, rows.count, sizeof n);
   return host_copy(dev, rows.idx, n);

@@ -184,13 +184,17 @@ void name_idle_keys(KeyTable& table) {
         if (k.name == name) k.idle = why;
   };
   static constexpr const char *kNoGraph = "only the backbones FREEDOM, MCDRec and LATTICE have an item graph",
-                              *kNoDiffusion = "dma and ndi are off, so there is no diffusion",
                               *kNoSampler = "cns is off";
   static constexpr const char* kNothingPropagated = "the backbone BPR propagates nothing";
   static constexpr const char* kLearned = "LATTICE learns the modalities' weights, and compares features as they are";
   static const auto item_graph = [](const Settings& s) { return outline_of(s).item_layers > 0; };
   static const auto learned = [](const Settings& s) { return outline_of(s).learned_graph; };
-  static const auto diffuses = [](const Settings& s) { return outline_of(s).diffusion; };
+  // null: there is a diffusion
+  static const auto no_diffusion = [](const Settings& s) {
+    return outline_of(s).diffusion                    ? nullptr
+           : find_system(s.model)->concerned_by(kMrd) ? "mrd is off, so there is no diffusion"
+                                                      : "dma and ndi are off, so there is no diffusion";
+  };
   static const auto propagates = [](const Settings& s) { return outline_of(s).propagates; };
   idle({"n_ui_layers"}, [](const Settings& s) { return propagates(s) ? nullptr : kNothingPropagated; });
   idle({"precision"}, [](const Settings& s) {
@@ -217,7 +221,9 @@ void name_idle_keys(KeyTable& table) {
     return learned(s) ? nullptr : "only the backbone LATTICE has a frozen graph beside a learned one";
   });
   idle({"dropout"}, [](const Settings& s) {
-    return item_graph(s) && !learned(s) ? nullptr : "only the backbones FREEDOM and MCDRec prune their graph";
+    return (item_graph(s) && !learned(s)) || outline_of(s).views
+               ? nullptr
+               : "only the backbones FREEDOM and MCDRec prune their graph";
   });
   static const auto not_denoised = [](const Settings& s) {
     return !outline_of(s).may_denoise ? "DGD belongs to the backbone MCDRec"
@@ -241,11 +247,18 @@ void name_idle_keys(KeyTable& table) {
     return outline_of(s).projects ? nullptr : "features enter the item graph alone, which is built once";
   });
   idle({"lambda_dm", "timesteps", "noise_schedule", "noise_prediction_form", "mirrored_timesteps", "estimator"},
-       [](const Settings& s) { return diffuses(s) ? nullptr : kNoDiffusion; });
+       [](const Settings& s) { return no_diffusion(s); });
   idle({"estimator_layers", "estimator_heads"}, [](const Settings& s) {
-    return !diffuses(s) ? kNoDiffusion : s.estimator == "transformer" ? nullptr : "the estimator is attention";
+    const char* const why = no_diffusion(s);
+    return why ? why : s.estimator == "transformer" ? nullptr : "it concerns the estimator transformer";
   });
-  idle({"mu"}, [](const Settings& s) { return s.dma ? nullptr : "dma is off"; });
+  idle({"unet_dropout"}, [](const Settings& s) {
+    const char* const why = no_diffusion(s);
+    return why ? why : s.estimator == "unet" ? nullptr : "it concerns the estimator unet";
+  });
+  idle({"mu"}, [](const Settings& s) {
+    return outline_of(s).fuses ? nullptr : find_system(s.model)->concerned_by(kMrd) ? "mrd is off" : "dma is off";
+  });
   idle({"alpha1", "alpha2", "beta"}, [](const Settings& s) { return s.use_mg ? nullptr : "use_mg is off"; });
   idle({"omega"}, [](const Settings& s) {
     return s.sampler != "none" || outline_of(s).curricular
@@ -271,12 +284,7 @@ void name_idle_keys(KeyTable& table) {
 KeyTable build_table() {
   KeyTable t;
   t.group = "run";
-  ConfigKey& model = t.choice("model", &Settings::model, system_names(), "what is trained (-m)");
-  model.set = [choose = model.set](Settings& s, const ConfigValue& v) {
-    const char* const why = v.items.size() == 1 ? why_not_built(v.items[0]) : nullptr;
-    if (why) throw UserError(fmt::format("{}: {} = {} {}", v.origin, v.key, v.text(), why));
-    choose(s, v);
-  };
+  t.choice("model", &Settings::model, system_names(), "what is trained (-m)");
   t.choice("backbone", &Settings::backbone, backbone_names(), "the recommender CCDRec's modules are put on").concerns =
       kModules;
   t.text("data_path", &Settings::data_path, true, "the data folder (-d)").resumable = true;
@@ -332,7 +340,7 @@ KeyTable build_table() {
 
   t.group = "training";
   t.integer("embedding_size", &Settings::embedding_size, 1, 65536,
-            "d, width of every embedding; CCDRec needs an even one of at least 4");
+            "d, width of every embedding; CCDRec needs an even one of at least 4, SLMRec an even one");
   t.real("learning_rate", &Settings::learning_rate, {0, kInf, true, true}, "Adam's step, of the first epoch");
   ConfigKey& scheduler = t.add("learning_rate_scheduler", "list", "[gamma in (0, 1], T > 0]",
                                "the rate of epoch e, from 0, is learning_rate gamma^(e/T)");
@@ -360,12 +368,6 @@ KeyTable build_table() {
   ConfigKey& decay = t.real("weight_decay", &Settings::weight_decay, {0, kInf, false, true},
                             "times a parameter, added to its gradient; with SLMRec alone");
   decay.concerns = kContrast, decay.written_if_idle = false;
-  decay.set = [take = decay.set](Settings& s, const ConfigValue& v) {
-    if (v.is_null) return void(s.weight_decay = 0);
-    take(s, v);
-    if (s.weight_decay != 0 && !find_system(s.model)->concerned_by(kContrast))
-      v.fail(fmt::format("0: {} is trained without weight decay", s.model));
-  };
   const size_t mirror = t.keys.size();
   t.flag(
       "use_mg", &Settings::use_mg,
@@ -482,7 +484,6 @@ KeyTable build_table() {
   for (size_t i = hard; i < t.keys.size(); ++i) t.keys[i].concerns = kRanking, t.keys[i].written_if_idle = false;
 
   t.group = "BM3, SLMRec, MMGCN, MCDRec";
-  const size_t others = t.keys.size();
   t.real("cl_weight", &Settings::cl_weight, {0, kInf, false, true}, "BM3: weight of the modalities' terms").concerns =
       kViews;
   t.real("temp", &Settings::temp, {0, kInf, true, true}, "SLMRec: temperature of the contrast of users and items")
@@ -495,10 +496,9 @@ KeyTable build_table() {
             "MMGCN: width that a modality of more than 1,024 columns is mapped to first")
       .concerns = kMessages;
   t.flag("mrd", &Settings::mrd, "MCDRec: the diffusion of items; off: DGD alone, by the item table").concerns = kMrd;
-  t.real("unet_dropout", &Settings::unet_dropout, {0, 1, false, true},
-         "share of the values that each block of the U-Net drops in training")
-      .concerns = kDiffusion;
-  for (size_t i = others; i < t.keys.size(); ++i) t.keys[i].written_if_idle = false;
+  ConfigKey& dropped = t.real("unet_dropout", &Settings::unet_dropout, {0, 1, false, true},
+                              "share of the values that each block of the U-Net drops in training");
+  dropped.concerns = kDiffusion, dropped.written_if_idle = false;
 
   t.group = "CCDRec";
   const size_t first = t.keys.size();
@@ -564,7 +564,9 @@ const std::vector<AcceptedKey> kAccepted = {
     {"adj_type", "pre", "the model decides how its graph is normalised"},
     {"mm_fusion_mode", nullptr, "the model decides how modalities are fused"},
     {"init", nullptr, "the model decides its initialisation"},
-    {"ssl_task", "FAC", "no model here has a self-supervised task"},
+    {"ssl_task", "FAC", "SLMRec contrasts by fine and coarse alignment (FAC)"},
+    {"dropout_rate", nullptr, "SLMRec's alignment (FAC) drops nothing; pruned edges are the key dropout"},
+    {"reg", nullptr, "SLMRec's released program reads it and uses it nowhere; a regulariser's weight is reg_weight"},
     {"degree_ratio", nullptr, "FREEDOM's released program reads it and uses it nowhere"},
     {"is_multimodal_model", nullptr, "the model decides whether features are read"},
     {"end2end", "false", "features are read, not extracted"},
@@ -574,11 +576,12 @@ const std::vector<AcceptedKey> kAccepted = {
     {"load_cols", nullptr, "columns are found by name"},
     {"TIME_FIELD", nullptr, "the split stands in the file, so no model here reads the time"},
     {"NEG_PREFIX", nullptr, "an internal name of MMRec"},
-    {"use_neg_sampling", "true", "every model here draws negatives"},
+    {"use_neg_sampling", "true", "the model decides whether it draws negatives; BM3 draws none"},
     {"training_neg_sample_num", "1", "n_neg is the number of random negatives of a row"},
-    {"use_full_sampling", "false", "negatives are drawn"},
+    {"use_full_sampling", "false", "negatives, where there are any, are drawn"},
     {"use_raw_features", nullptr, "the model decides whether features are read"},
     {"learner", "adam", "the optimiser is Adam"},
+    {"weight_decay", "0|", "there is no weight decay with this model"},
     {"clip_grad_norm", "|none|null", "gradients are not clipped"},
     {"valid_metric_bigger", "true", "a larger metric is better"},
     {"eval_type", nullptr, "every item is ranked for every user"},

@@ -12,7 +12,8 @@ Ranked::Ranked(const Setup& z, std::vector<const char*> losses, RankedParts part
       s_(z.s),
       U_(z.users()),
       I_(z.items()),
-      maps_(parts.backbone->maps_items() || parts.fusion),
+      maps_(parts.backbone->maps_items() || (parts.fusion && !parts.fusion->of_all_items())),
+      of_all_(parts.fusion && parts.fusion->of_all_items()),
       arena_(std::move(parts.arena)),
       backbone_(std::move(parts.backbone)),
       modal_(std::move(parts.modal)),
@@ -92,12 +93,12 @@ void Ranked::find_rows(const Batch& batch, const Step& step) {
 // optimiser's work is counted here.
 void Ranked::propagate(const Step& step) {
   const Phase phase = step.clock.phase(RangeId::forward);
-  const RowList items = slots_.by_item().rows;
   const CMat hhat = backbone_->items();
-  if (maps_) modal_->project(items, step);
-  if (fusion_) fusion_->forward(backbone_->q(), items, step);
+  if (maps_) modal_->project(slots_.by_item().rows, step);
+  if (of_all_) modal_->project_all(step);
+  if (fusion_) fusion_->forward(backbone_->q(), fused().rows, step);
   const Mat start = backbone_->start_items(hhat);
-  if (fusion_) fusion_->fuse(start, hhat, items);
+  if (fusion_) fusion_->fuse(start, backbone_->mixed_with(hhat), fused().rows);
   backbone_->forward(plan_.gives == Gives::mixture);
 }
 
@@ -112,8 +113,8 @@ void Ranked::backward(const Batch& batch, const Step& step) {
     mixed_->scatter(l, backbone_->g(l), slots_.nodes(), batch, sampler_->choice().items + l * batch.rows);
   backbone_->back_propagate(mixes);
   if (fusion_)
-    fusion_->backward(step.loss + align_, backbone_->g_q(), backbone_->g_start(), backbone_->q(), slots_.by_item(),
-                      batch.item_slots());
+    fusion_->backward(step.loss + align_, backbone_->g_q(), backbone_->g_start(), backbone_->q(), fused(),
+                      of_all_ ? I_ : batch.item_slots());
   backbone_->finish_backward(slots_, modal_.get(), step.loss + reg_);
   if (modal_) modal_->backward(slots_.by_item().rows, step);  // the last use of the features in this step
 }
@@ -238,6 +239,8 @@ void Ranked::give(const Given& given, const Batch& batch) {
   backbone_->give(given);
   const std::vector<int32_t> listed = host_copy(dev_, batch.items, batch.item_slots());
   const std::set<int32_t> distinct(listed.begin(), listed.end());
+  const std::vector<int32_t> fused_items =
+      of_all_ ? host_copy(dev_, fused().rows) : std::vector<int32_t>(distinct.begin(), distinct.end());
   if (sampler_) {
     sampler_->give(given, batch);
   } else {
@@ -250,17 +253,16 @@ void Ranked::give(const Given& given, const Batch& batch) {
   for (const char* array : {"hard.items", "hard.alpha"})
     if (!reads_hard && given.has(array))
       given.fail(std::string("'") + array + "' is given, but the settings name no sampler; leave it away");
-  if ((fusion_ || given.has("diffusion.items")) &&
-      given.indices("diffusion.items", {kAny}, I_) != std::vector<int32_t>(distinct.begin(), distinct.end()))
-    given.fail(
-        "'diffusion.items' is not the ascending list of the distinct items among positives and random negatives");
-  if (fusion_) fusion_->give(given, int64_t(distinct.size()));
+  if ((fusion_ || given.has("diffusion.items")) && given.indices("diffusion.items", {kAny}, I_) != fused_items)
+    given.fail(std::string("'diffusion.items' is not the ascending list of ") +
+               (of_all_ ? "all items" : "the distinct items among positives and random negatives"));
+  if (fusion_) fusion_->give(given, int64_t(fused_items.size()));
 }
 
 void Ranked::draws(const Batch& batch, Watch& w) {
   if (sampler_) sampler_->draws(batch, w);
-  if (!maps_) return;
-  const std::vector<int32_t> items = host_copy(dev_, slots_.by_item().rows);
+  if (!maps_ && !of_all_) return;
+  const std::vector<int32_t> items = host_copy(dev_, of_all_ ? fused().rows : slots_.by_item().rows);
   w.indices("diffusion.items", {int64_t(items.size())}, items);
   if (fusion_) fusion_->draws(int64_t(items.size()), w);
 }
@@ -273,10 +275,10 @@ void Ranked::show(const Batch& batch, Watch& w) {
   slots_.show(w, plan_.gives == Gives::item ? sampler_->name() : nullptr);
   if (plan_.gives == Gives::mixture) slots_.show(w, std::string(sampler_->name()), mixed_->h(batch.rows));
   if (modal_) modal_->show(slots_.by_item().rows, w);
-  if (fusion_) fusion_->show(int64_t(host_copy(dev_, slots_.by_item().rows).size()), w);
+  if (fusion_) fusion_->show(int64_t(host_copy(dev_, fused().rows).size()), w);
   for (size_t k = 0; k < arena_->params().size(); ++k) {
     const ParamInfo& p = arena_->params()[k];
-    w.parameter("grad." + p.name, arena_->grad(int(k)), p.rows == 1, p.transposed);
+    w.parameter("grad." + p.name, arena_->grad(int(k)), p.vector, p.transposed);
   }
   backbone_->show(w);
 }

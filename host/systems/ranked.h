@@ -67,11 +67,13 @@ class Ranked : public Model {
   void find_rows(const Batch&, const Step&);
   void propagate(const Step&);
   void rank(const Batch&, const Step&);
+  Groups fused() const { return fusion_->items(slots_.by_item()); }  // the fusion's items
 
   Device& dev_;
   const Settings s_;
   int64_t U_, I_;
-  const bool maps_;  // the features of a batch's items
+  const bool maps_;    // the features of a batch's items
+  const bool of_all_;  // the fusion is of all items
   std::unique_ptr<ParamArena> arena_;
   std::unique_ptr<Backbone> backbone_;
   std::unique_ptr<Modalities> modal_;

@@ -39,8 +39,9 @@ struct System {
   unsigned has;                     // Concerns
   std::vector<KeyMeaning> keys;     // what they mean here, where that differs
   std::vector<const char*> losses;  // their terms, in the order of files; a sampler of hard negatives adds its own
-  const char* n_layers;             // the setting that MMRec's key n_layers is for this model; null: not its key
-  bool wraps;                       // it is put on the backbone that the settings name
+  // the setting that MMRec's key n_layers is for this model; null: not its key; "": taken without influence
+  const char* n_layers;
+  bool wraps;  // it is put on the backbone that the settings name
   std::unique_ptr<Model> (*make)(const Setup&);
   Outline (*outline)(const Settings&);
   void (*plan)(Planner&) = nullptr;  // of a model of its own kind; null: by the outline
@@ -54,8 +55,6 @@ const System* find_system(const std::string& name);  // null: there is none
 std::span<const KeyMeaning> backbone_keys(const std::string& backbone);
 
 std::vector<std::string> system_names();
-// Of a name that the papers' tables have and the list has not: what is the matter with it; null: no such name.
-const char* why_not_built(const std::string& model);
 std::vector<std::string> backbone_names();  // what a system that wraps can be put on
 std::vector<std::string> sampler_names();   // none, and those that can be put on any system that ranks
 
@@ -68,6 +67,8 @@ bool has_sampler(const Settings&);  // of hard negatives, by the setting
 void check_sampler(const Settings&, const std::string& origin);
 // UserError: settings of the system that the data or the device cannot serve
 void check_modules(const Settings&);  // UserError: settings of the system's own modules that do not go together
+// UserError: it cannot be put on so many
+void check_modalities(const Settings&, const std::vector<std::string>& names);
 void check_system(const Settings&, const Dataset&);
 std::unique_ptr<Model> make_system(const Setup&);
 

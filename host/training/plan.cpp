@@ -71,7 +71,7 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
   const bool encoder = s.estimator == "transformer";
   const int M = int(z.M);
   const int64_t inner = 4 * z.d, C = Cns::candidates_of(s, z.I),
-                rows = z.on_gpu ? z.item_slots : std::min(z.item_slots, z.I);
+                rows = z.on_gpu ? z.item_slots : std::min(z.item_slots, z.I), estimated = o.fuses_all ? z.I : rows;
   const auto whole_graph = [&](int64_t n, int64_t nnz) {
     const SpmmBy by = s.spmm == "auto" ? spmm_rule(nnz, n, z.d) : s.spmm == "cusparse" ? SpmmBy::cusparse : SpmmBy::own;
     ops.spmm_scratch(p, n, nnz, by == SpmmBy::cusparse);
@@ -102,10 +102,16 @@ ScratchPlan scratch_plan(const Ops& ops, const Sizes& z, const Settings& s, cons
       ops.project_backward_scratch(p, rows, f.matrix.cols(), z.d, s.train_features);
       if (o.diffusion) ops.project_scratch(p, z.I, f.matrix.cols(), z.d, false);
     }
-  if (o.diffusion && !encoder)
-    ops.estimator_scratch(p, rows, M, z.d), ops.reverse_process_scratch(p, z.I, M, z.d, s.timesteps);
+  if (o.fuses_all)
+    for (const Feature& f : data.features) {
+      ops.project_scratch(p, z.I, f.matrix.cols(), z.d, false);
+      ops.project_backward_scratch(p, z.I, f.matrix.cols(), z.d, s.train_features);
+    }
+  if (o.diffusion && o.unet) ops.unet_scratch(p, estimated, s.timesteps), ops.unet_reverse_scratch(p, z.I, s.timesteps);
+  if (o.diffusion && !o.unet && !encoder)
+    ops.estimator_scratch(p, estimated, M, z.d), ops.reverse_process_scratch(p, z.I, M, z.d, s.timesteps);
   if (o.diffusion && encoder) {
-    ops.encoder_scratch(p, rows, M, z.d, inner);
+    ops.encoder_scratch(p, estimated, M, z.d, inner);
     ops.encoder_reverse_scratch(p, z.I, M, z.d, inner, s.estimator_heads, s.estimator_layers);
   }
   if (o.searches && o.hard)
@@ -156,8 +162,11 @@ void outline_lines(const Sizes& z, const Settings& s, const Dataset& data,
   if (o.item_layers) lists += 4 * N + 8 * I + (o.item_layers + 1) * 5 * I;
   int64_t step = (2 * B * (3 + s.n_neg)) * d;
   if (o.projects) step += 2 * M * item_slots * d;
-  if (o.diffusion)
-    step += item_slots * (d * 5 + 1) + Denoiser::saved_floats(s, d, item_slots, int(M)) + s.timesteps * (d + 5);
+  if (o.diffusion) {
+    const int64_t estimated = o.fuses_all ? I : item_slots, encoding = o.unet ? kUnetTimeIn : d;
+    step += estimated * (d * 5 + 1) + Denoiser::saved_floats(s, d, estimated, int(M)) + s.timesteps * (encoding + 5);
+    if (o.fuses_all) step += I + 1 + item_slots + 1 + M * I * d;  // places, and the gradient of all mapped features
+  }
   if (o.constant_rows) step += B * d;
   if (o.modality_terms) step += (1 + M) * item_slots * d;
   const int64_t C = o.searches            ? Cns::candidates_of(s, I)

@@ -83,6 +83,7 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
 Trainer::Trainer(const Settings& s, const Dataset& data) : impl_(std::make_unique<Impl>(s, data)) {}
 Trainer::~Trainer() = default;
 const std::vector<std::string>& Trainer::notes() const { return impl_->notes; }
+const Dataset& Trainer::data() const { return impl_->data; }
 size_t Trainer::device_bytes() const { return impl_->device->ctx.peak_bytes(); }
 Recommender& Trainer::model() { return *impl_->model; }
 Device& Trainer::device() { return *impl_->device; }

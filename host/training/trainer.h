@@ -86,6 +86,7 @@ class Trainer {
   int epoch() const;          // epoch to run next, or being run
   int64_t next_step() const;  // > 0: in the middle of that epoch
 
+  const Dataset& data() const;
   size_t device_bytes() const;  // most memory taken on the device at a time: arrays, scratch, workspaces
   class Recommender& model();   // for tests and benches
   class Device& device();       // likewise

@@ -32,7 +32,8 @@ int threads_to_catch_up(const Ctx& ctx, const Table& table, RowList rows, int64_
 // Rows have waited for different times: chunks are dealt out.
 int64_t rows_dealt(int64_t cols) { return std::max<int64_t>(1, 4096 / std::max<int64_t>(cols, 1)); }
 
-void check_table(const Table& table) {
+void check_table(const Table& table, const AdamSchedule& s) {
+  CHECK_THAT(s.hyper.weight_decay == 0);  // steps are replayed without it
   CHECK_SHAPE(table.m, table.value.rows, table.value.cols);
   CHECK_SHAPE(table.v, table.value.rows, table.value.cols);
 }
@@ -53,7 +54,7 @@ void adam(Ctx& ctx, Mat p, Mat m, Mat v, CMat g, const AdamSchedule& s, int64_t 
 
 void adam_rows(Ctx& ctx, const Table& table, RowList rows, CMat g, bool by_row, const AdamSchedule& s, int64_t t) {
   const int64_t n = rows.n(), cols = table.value.cols;
-  check_table(table);
+  check_table(table, s);
   CHECK_THAT(g.cols == cols && g.rows >= (by_row ? table.value.rows : n));
   CHECK_THAT(t >= 1 && t <= s.steps);
   const AdamRow& row = adam_row_here();
@@ -73,7 +74,7 @@ void adam_rows(Ctx& ctx, const Table& table, RowList rows, CMat g, bool by_row, 
 
 void adam_catch_up(Ctx& ctx, const Table& table, RowList rows, const AdamSchedule& s, int64_t t) {
   const int64_t n = rows.n(), cols = table.value.cols;
-  check_table(table);
+  check_table(table, s);
   CHECK_THAT(t >= 0 && t <= s.steps);
   const AdamRow& row = adam_row_here();
 #pragma omp parallel for num_threads(threads_to_catch_up(ctx, table, rows, t)) schedule(dynamic, rows_dealt(cols))
@@ -82,7 +83,7 @@ void adam_catch_up(Ctx& ctx, const Table& table, RowList rows, const AdamSchedul
 
 void adam_flush(Ctx& ctx, const Table& table, const AdamSchedule& s, int64_t t) {
   const int64_t R = table.value.rows, cols = table.value.cols;
-  check_table(table);
+  check_table(table, s);
   CHECK_THAT(t >= 0 && t <= s.steps);
   const AdamRow& row = adam_row_here();
 #pragma omp parallel for num_threads(ctx.threads) schedule(dynamic, rows_dealt(cols))

@@ -1,4 +1,4 @@
-// What the ranking losses share: bpr and mixed_bpr. Private to kernels/cpu.
+// What the losses over rows share: bpr, mixed_bpr and those of views.h. Private to kernels/cpu.
 #pragma once
 #include <algorithm>
 #include <cmath>

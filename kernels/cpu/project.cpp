@@ -11,18 +11,19 @@
 namespace ccdrec::cpu {
 namespace {
 
-// db += 1^T dY, in blocks of kBlock rows.
-void add_column_sums(Mat db, CMat dy, int64_t n) {
-  constexpr int64_t kCols = 64;
-  for (int64_t c0 = 0; c0 < dy.cols; c0 += kCols) {
-    const int64_t cols = std::min(kCols, dy.cols - c0);
-    for (int64_t j0 = 0; j0 < n; j0 += kBlock) {
-      float sum[kCols] = {};
-      for (int64_t j = j0; j < std::min(n, j0 + kBlock); ++j)
-        for (int64_t c = 0; c < cols; ++c) sum[c] += dy.row(j)[c0 + c];
-      for (int64_t c = 0; c < cols; ++c) db.p[c0 + c] += sum[c];
-    }
+// db += 1^T dY: sums of kBlock rows, added in order. They lie where `product`, which is done, had its own.
+void add_column_sums(Ctx& ctx, Mat db, CMat dy, int64_t n) {
+  const int64_t blocks = ceil_div(n, kBlock), d = dy.cols;
+  float* const sums = static_cast<float*>(ctx.scratch(1, size_t(blocks * d) * sizeof(float)));
+#pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* double(n * d)))
+  for (int64_t block = 0; block < blocks; ++block) {
+    float* const sum = sums + block * d;
+    std::fill_n(sum, d, 0.0f);
+    for (int64_t j = block * kBlock; j < std::min(n, (block + 1) * kBlock); ++j)
+      for (int64_t c = 0; c < d; ++c) sum[c] += dy.row(j)[c];
   }
+  for (int64_t block = 0; block < blocks; ++block)
+    for (int64_t c = 0; c < d; ++c) db.p[c] += sums[block * d + c];
 }
 
 }  // namespace
@@ -32,6 +33,7 @@ void project(Ctx& ctx, Mat y, CMat x, RowList rows, CMat w, CMat b) {
   CHECK_THAT(y.rows >= n && y.cols == d);
   CHECK_SHAPE(w, F, d);
   CHECK_SHAPE(b, 1, d);
+#pragma omp parallel for num_threads(ctx.threads_for(kFloatNs* double(n * d)))
   for (int64_t j = 0; j < n; ++j) std::copy_n(b.p, d, y.row(j));  // the sums start from the bias
   product(ctx, y.slice(0, n), F, {x.p, F, rows.idx, false}, {w.p, d, false}, true);
 }
@@ -45,7 +47,7 @@ void catch_up_project(Ctx& ctx, Mat y, const Table& x, RowList rows, CMat w, CMa
   CHECK_SHAPE(b, 1, d);
   CHECK_SHAPE(x.m, x.value.rows, F);
   CHECK_SHAPE(x.v, x.value.rows, F);
-  CHECK_THAT(t >= 0 && t <= s.steps);
+  CHECK_THAT(t >= 0 && t <= s.steps && s.hyper.weight_decay == 0);
   if (n == 0) return;
   const MicroKernel& mk = micro_kernel();
   const int64_t mr = mk.mr, nr = mk.nr, panels = ceil_div(d, nr);
@@ -92,7 +94,7 @@ void project_backward(Ctx& ctx, Mat dw, Mat db, Mat dx, CMat dy, CMat x, RowList
   if (dx) CHECK_THAT(dx.rows >= n && dx.cols == F);
   product(ctx, dw, n, {x.p, F, rows.idx, true}, {dy.p, d, false}, true);
   if (dx) product(ctx, dx.slice(0, n), d, {dy.p, d, nullptr, false}, {w.p, d, true}, false);
-  add_column_sums(db, dy, n);
+  add_column_sums(ctx, db, dy, n);
 }
 
 // dW is a product of its own. Then a thread takes as many rows as a register tile is high: their gradient (mr,F) is
@@ -108,7 +110,7 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
   CHECK_SHAPE(w, F, d);
   CHECK_SHAPE(x.m, x.value.rows, F);
   CHECK_SHAPE(x.v, x.value.rows, F);
-  CHECK_THAT(t >= 1 && t <= s.steps);
+  CHECK_THAT(t >= 1 && t <= s.steps && s.hyper.weight_decay == 0);
   bool not_yet = true;
   for (int64_t j = 0; j < n; ++j) not_yet &= std::max(x.value_at[rows.at(j)], x.moments_at[rows.at(j)]) < t;
   CHECK_THAT(not_yet);  // a gradient for a step that its row has behind it
@@ -156,14 +158,19 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
     }
     rows_before.finish();
   }
-  add_column_sums(db, dy, n);
+  add_column_sums(ctx, db, dy, n);
 }
 
 void project_scratch(ScratchPlan& p, int64_t, int64_t F, int64_t d, bool) { product_scratch(p, 0, d, F, false); }
 void project_backward_scratch(ScratchPlan& p, int64_t rows, int64_t F, int64_t d, bool step) {
   const MicroKernel& mk = micro_kernel();
   product_scratch(p, F, d, rows, true);
+  p.need(1, ceil_div(rows, kBlock) * d * 4);
   if (step) p.need(0, ceil_div(F, mk.nr) * mk.nr * d * 4), p.need(1, 2 * mk.mr * F * p.threads * 4);
+}
+
+void project_backward_all_scratch(ScratchPlan& p, int64_t rows, int64_t F, int64_t d) {
+  project_backward_scratch(p, rows, F, d, false);
 }
 
 }  // namespace ccdrec::cpu

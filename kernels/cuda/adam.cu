@@ -19,9 +19,12 @@ struct Element {
 
 // A step without a gradient changes nothing where m and v are zero; a gradient of zero does the same to the value
 // there, so the CPU's test of many elements at once and this one of each give the same bits.
+template <bool kDecays>
 __device__ inline void step_dense(Element& e, bool has_g, float g, const AdamSchedule& s, AdamRest rest, int64_t t) {
-  if (!has_g && e.at_rest()) return;
-  if (has_g)
+  if (!kDecays && !has_g && e.at_rest()) return;
+  if (kDecays)
+    e.moments(s.hyper, rest, fmaf(s.hyper.weight_decay, e.p, has_g ? s.gradient * g : 0.0f));
+  else if (has_g)
     e.moments(s.hyper, rest, g);
   else
     e.decay(s.hyper);
@@ -88,7 +91,7 @@ __device__ inline void now_at(const Table& table, int64_t r, int64_t t, bool at_
 
 // Geometry  one thread four elements at a time where every array is aligned for that, else one; grid-stride.
 // Traffic   28 bytes an element, coalesced.
-template <int V>
+template <int V, bool kDecays>
 __global__ void adam_elementwise(float* p, float* m, float* v, const float* g, int64_t n, AdamSchedule s, int64_t t,
                                  const Late* late) {
   const int64_t now = late_t(t, late), threads = int64_t(gridDim.x) * blockDim.x;
@@ -101,13 +104,13 @@ __global__ void adam_elementwise(float* p, float* m, float* v, const float* g, i
       const float4 pj = p4, mj = m4, vj = v4,
                    gj = has_g ? *reinterpret_cast<const float4*>(g + j) : make_float4(0, 0, 0, 0);
       Element a{pj.x, mj.x, vj.x}, b{pj.y, mj.y, vj.y}, c{pj.z, mj.z, vj.z}, d{pj.w, mj.w, vj.w};
-      step_dense(a, has_g, gj.x, s, rest, now), step_dense(b, has_g, gj.y, s, rest, now);
-      step_dense(c, has_g, gj.z, s, rest, now), step_dense(d, has_g, gj.w, s, rest, now);
+      step_dense<kDecays>(a, has_g, gj.x, s, rest, now), step_dense<kDecays>(b, has_g, gj.y, s, rest, now);
+      step_dense<kDecays>(c, has_g, gj.z, s, rest, now), step_dense<kDecays>(d, has_g, gj.w, s, rest, now);
       p4 = make_float4(a.p, b.p, c.p, d.p), m4 = make_float4(a.m, b.m, c.m, d.m), v4 = make_float4(a.v, b.v, c.v, d.v);
     } else {
       for (int64_t k = j; k < j + V && k < n; ++k) {
         Element e{p[k], m[k], v[k]};
-        step_dense(e, has_g, has_g ? g[k] : 0.0f, s, rest, now);
+        step_dense<kDecays>(e, has_g, has_g ? g[k] : 0.0f, s, rest, now);
         p[k] = e.p, m[k] = e.m, v[k] = e.v;
       }
     }
@@ -166,6 +169,7 @@ void work_on_rows(Ctx& ctx, const Table& table, RowList rows, CMat g, bool by_ro
   CHECK_SHAPE(table.m, R, cols);
   CHECK_SHAPE(table.v, R, cols);
   CHECK_THAT(is_late(t) || (t >= 0 && t <= s.steps));
+  CHECK_THAT(s.hyper.weight_decay == 0);  // steps are replayed without it
   if (cols >= kWide)
     launch(adam_block_per_row<kWork>, std::min(kAdamBlocks, rows.capacity), 256, 0, ctx, table, rows, g, by_row, s, t,
            ctx.late, ctx.fault);
@@ -184,10 +188,13 @@ void adam(Ctx& ctx, Mat p, Mat m, Mat v, CMat g, const AdamSchedule& s, int64_t 
   const auto address = [](const float* x) { return reinterpret_cast<uintptr_t>(x); };
   const bool aligned = (address(p.p) | address(m.p) | address(v.p) | address(g.p)) % 16 == 0;
   const int64_t blocks = std::min(kAdamBlocks, blocks_for(p.size(), aligned ? 4 * 256 : 256));
+  const bool decays = s.hyper.weight_decay != 0;
   if (aligned)
-    launch(adam_elementwise<4>, blocks, 256, 0, ctx, p.p, m.p, v.p, g.p, p.size(), s, t, ctx.late);
+    launch((decays ? adam_elementwise<4, true> : adam_elementwise<4, false>), blocks, 256, 0, ctx, p.p, m.p, v.p, g.p,
+           p.size(), s, t, ctx.late);
   else
-    launch(adam_elementwise<1>, blocks, 256, 0, ctx, p.p, m.p, v.p, g.p, p.size(), s, t, ctx.late);
+    launch((decays ? adam_elementwise<1, true> : adam_elementwise<1, false>), blocks, 256, 0, ctx, p.p, m.p, v.p, g.p,
+           p.size(), s, t, ctx.late);
 }
 
 void adam_rows(Ctx& ctx, const Table& table, RowList rows, CMat g, bool by_row, const AdamSchedule& s, int64_t t) {

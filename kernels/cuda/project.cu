@@ -225,5 +225,8 @@ void project_backward_scratch(ScratchPlan& p, int64_t rows, int64_t F, int64_t d
   p.need(0, rows * F * 4), p.need(1, rows * d * 4), p.need(2, blocks_for(rows, kProjectChunk) * d * 4);
   if (step) p.need(3, rows * F * 4);
 }
+void project_backward_all_scratch(ScratchPlan& p, int64_t rows, int64_t, int64_t d) {
+  p.need(2, blocks_for(rows, kProjectChunk) * d * 4);
+}
 
 }  // namespace ccdrec::cuda

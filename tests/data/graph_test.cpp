@@ -93,32 +93,36 @@ TEST(Graph, PairsAndUserItemGraphMatchDenseReference) {
   }
 }
 
-// Row x: 1/(deg_x + 1) at each neighbour, duplicates counted once, and at x itself.
-TEST(Graph, TheMeanGraphAveragesNeighboursAndTheNodeItself) {
-  for (const Case& c : cases) {
-    SCOPED_TRACE(c.name);
-    Draw g(3);
-    const std::vector<Pair> pairs = random_pairs(g, c);
-    const HostCsr train = pairs_by_user(pairs, c.users, c.items), a = mean_graph(train, true);
-    expect_well_formed(a);
-    const std::vector<double> r = dense_pairs(pairs, c.users, c.items);
-    const int64_t N = c.users + c.items;
-    ASSERT_EQ(a.rows, N);
-    EXPECT_EQ(a.nnz(), 2 * train.nnz() + N);
-    const auto edge = [&](int64_t x, int64_t y) {
-      if (x == y) return 1.0;
-      if ((x < c.users) == (y < c.users)) return 0.0;
-      return r[size_t(std::min(x, y) * c.items + std::max(x, y) - c.users)];
-    };
-    for (int64_t x = 0; x < N; ++x) {
-      double degree = 0;
-      for (int64_t y = 0; y < N; ++y) degree += edge(x, y);
-      std::vector<double> row(size_t(N), 0.0);
-      for (int64_t e = a.row_ptr[size_t(x)]; e < a.row_ptr[size_t(x) + 1]; ++e)
-        row[size_t(a.col[size_t(e)])] = double(a.val[size_t(e)]);
-      for (int64_t y = 0; y < N; ++y) ASSERT_NEAR(row[size_t(y)], edge(x, y) / degree, 1e-7) << x << " " << y;
+// Row x: 1/(deg_x + 1) at each neighbour, duplicates counted once, and at x itself; without self loops 1/deg_x at each
+// neighbour, and nothing where there is none.
+TEST(Graph, TheMeanGraphAveragesNeighboursWithOrWithoutTheNodeItself) {
+  for (const Case& c : cases)
+    for (const bool self_loops : {true, false}) {
+      SCOPED_TRACE(std::string(c.name) + (self_loops ? ", self loops" : ""));
+      Draw g(3);
+      const std::vector<Pair> pairs = random_pairs(g, c);
+      const HostCsr train = pairs_by_user(pairs, c.users, c.items), a = mean_graph(train, self_loops);
+      expect_well_formed(a);
+      const std::vector<double> r = dense_pairs(pairs, c.users, c.items);
+      const int64_t N = c.users + c.items;
+      ASSERT_EQ(a.rows, N);
+      ASSERT_EQ(a.cols, N);
+      EXPECT_EQ(a.nnz(), 2 * train.nnz() + (self_loops ? N : 0));
+      const auto edge = [&](int64_t x, int64_t y) {
+        if (x == y) return self_loops ? 1.0 : 0.0;
+        if ((x < c.users) == (y < c.users)) return 0.0;
+        return r[size_t(std::min(x, y) * c.items + std::max(x, y) - c.users)];
+      };
+      for (int64_t x = 0; x < N; ++x) {
+        double degree = 0;
+        for (int64_t y = 0; y < N; ++y) degree += edge(x, y);
+        std::vector<double> row(size_t(N), 0.0);
+        for (int64_t e = a.row_ptr[size_t(x)]; e < a.row_ptr[size_t(x) + 1]; ++e)
+          row[size_t(a.col[size_t(e)])] = double(a.val[size_t(e)]);
+        for (int64_t y = 0; y < N; ++y)
+          ASSERT_NEAR(row[size_t(y)], edge(x, y) / std::max(degree, 1.0), 1e-7) << x << " " << y;
+      }
     }
-  }
 }
 
 TEST(Graph, TransposeIsTheAdjoint) {

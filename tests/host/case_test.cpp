@@ -34,6 +34,12 @@ const Named case_models[] = {
     {"CCDRec on MCDRec", [](Settings& s) { s.backbone = "MCDRec"; }},
     {"CCDRec on MCDRec, direct, CNS alone",
      [](Settings& s) { s.backbone = "MCDRec", s.dgd = "direct", s.dma = s.ndi = false; }},
+    {"MCDRec, attention, modality terms",
+     [](Settings& s) { s.model = "MCDRec", s.estimator = "attention", s.reg_weight = 1e-2, s.n_mm_layers = 2; }},
+    {"MCDRec", [](Settings& s) { s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.timesteps = 4; }},
+    {"CCDRec on MCDRec with the U-Net",
+     [](Settings& s) { s.backbone = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.timesteps = 4; }},
+    {"MCDRec without its diffusion", [](Settings& s) { s.model = "MCDRec", s.mrd = false; }},
     {"CCDRec with the encoder", [](Settings& s) { s.estimator = "transformer", s.estimator_heads = 2; }},
     {"omega 0", [](Settings& s) { s.omega = 0; }},
     {"DMA", [](Settings& s) { s.ndi = s.cns = false; }},
@@ -75,7 +81,23 @@ const Named case_models[] = {
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE", s.reg_weight = 1e-2, s.lambda_coeff = 0.5; }},
     {"CCDRec on LATTICE, Mirror Gradient",
      [](Settings& s) { s.backbone = "LATTICE", s.lambda_coeff = 0.5, s.use_mg = true; }},
+    {"SLMRec", slmrec_models[0].set},
+    {"SLMRec, the textual modality first",
+     [](Settings& s) {
+       slmrec_models[0].set(s), s.modalities = {"text", "image"};
+     }},
+    {"SLMRec, Mirror Gradient", slmrec_models[1].set},
     {"DMA+NDI, Mirror Gradient", [](Settings& s) { s.cns = false, s.use_mg = true; }},
+    bm3_models[0],
+    {"BM3, fixed features, nothing masked",
+     [](Settings& s) {
+       s.model = "BM3", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 2, s.reg_weight = 0.1, s.cl_weight = 0.5;
+       s.dropout = 0, s.train_features = false;
+     }},
+    {"BM3, Mirror Gradient",
+     [](Settings& s) { s.model = "BM3", s.n_neg = s.negative_stats = 0, s.reg_weight = 0.1, s.use_mg = true; }},
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }},
+    {"MMGCN, two negatives, Mirror Gradient", [](Settings& s) { s.model = "MMGCN", s.n_neg = 2, s.use_mg = true; }},
 };
 const Named& model_named(const std::string& name) {
   for (const Named& m : case_models)
@@ -204,7 +226,8 @@ TEST(Case, OnAGpuToo) {
   if (!gpu_info().usable) GTEST_SKIP() << "no GPU, no emulator";
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  for (const char* name : {"FREEDOM", "CCDRec", "CCDRec on MCDRec", "FREEDOM, MixGCF, Mirror Gradient"}) {
+  for (const char* name : {"FREEDOM", "CCDRec", "CCDRec on MCDRec", "FREEDOM, MixGCF, Mirror Gradient",
+                           "BM3, Mirror Gradient", "SLMRec"}) {
     SCOPED_TRACE(name);
     Settings s = case_settings(model_named(name));
     s.device = "cuda";

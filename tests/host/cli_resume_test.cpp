@@ -35,6 +35,10 @@ TEST(Cli, ResumeEqualsNeverHavingStopped) {
       {"MG+DNS", "LightGCN", {"--set", "use_mg=true", "--set", "sampler=dns", "--set", "n_candidates=8"}},
       {"MixGCF", "FREEDOM", {"--set", "sampler=mixgcf", "--set", "omega=0.7"}},
       {"LATTICE", "LATTICE", {}},
+      {"BM3", "BM3", {}},
+      {"SLMRec", "SLMRec", {}},
+      {"MMGCN", "MMGCN", {}},
+      {"MCDRec", "MCDRec", {"--set", "timesteps=3"}},
       {"DGD", "CCDRec", {"--set", "backbone=MCDRec"}},
       {"RealHNS", "LightGCN", {"--set", "sampler=realhns", "--set", "realhns_start=1"}}};
   for (const Resumed& m : all) {

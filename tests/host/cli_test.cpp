@@ -67,8 +67,6 @@ TEST(Cli, HelpIsWorthReadingAndMistakesExitWithTwo) {
       {{"case", "-d", data_folder(), "--epoch", "0", "--step", "0", "--out", "/no/such/folder/case"},
        "check that the folder exists"},
       {{"case", "-d", "/no/such/folder", "--epoch", "0", "--step", "0", "--out", "/dev/null"}, "no such data folder"},
-      {{"train", "-m", "MCDRec", "-d", data_folder()},
-       "-m: model = MCDRec is not built yet on its own; CCDRec runs on its graph: -m CCDRec --set backbone=MCDRec"},
       {{"train", "-d", data_folder(), "--set", "dgd_tau=1"}, "dgd_tau = 1 is not a number in (-1, 1)"},
       {{"synth", "tinny", "--out", "x"}, "tiny"},
       {{"synth", "tiny", "--preset", "demo", "--out", "x"}, "tiny and --preset demo name two presets; give one"},
@@ -557,7 +555,8 @@ TEST(Cli, SaysWhoseSparseProductsAreUsed) {
   EXPECT_EQ(idle.code, 0) << idle.err;
   EXPECT_TRUE(has(idle.out + idle.err, "spmm has no influence on BPR")) << idle.out << idle.err;
   EXPECT_TRUE(has(run({"train", "--help-keys"}).out,
-                  "choice auto | own | cusparse; default auto; LightGCN, FREEDOM, LATTICE, CCDRec only"));
+                  "choice auto | own | cusparse; default auto; LightGCN, MMGCN, SLMRec, BM3, FREEDOM, LATTICE, MCDRec, "
+                  "CCDRec only"));
   EXPECT_TRUE(has(run({"info"}).out, gpu_info().built ? kSpmmRule : "no CUDA operations")) << run({"info"}).out;
   if (!gpu_info().usable) return;
   const Result r =

@@ -164,8 +164,9 @@ TEST(Config, UnknownKeysNameTheNearest) {
   const Folder dir;
   EXPECT_NE(sentence([&] { of({"learing_rate=1"}); }).find("did you mean 'learning_rate'?"), std::string::npos);
   EXPECT_NE(sentence([&] { of({"lambd_dm=1"}); }).find("did you mean 'lambda_dm'?"), std::string::npos);
-  EXPECT_NE(sentence([&] { of({"cl_weight=1"}); }).find("unknown key 'cl_weight'; `ccdrec train --help-keys`"),
-            std::string::npos)
+  EXPECT_NE(
+      sentence([&] { of({"contrast_share=1"}); }).find("unknown key 'contrast_share'; `ccdrec train --help-keys`"),
+      std::string::npos)
       << "reg_weight is three edits away: no hint";
   EXPECT_NE(sentence([&] { of({"nu=1"}); }).find("--help-keys"), std::string::npos)
       << "a word of two letters has no neighbours";
@@ -228,6 +229,10 @@ const char* const kModelFiles[][2] = {
     {"LightGCN",
      "embedding_size: 64\nn_layers: [1, 2]\nreg_weight: [1e-02, 1e-06]\nhyper_parameters: [\"n_layers\", "
      "\"reg_weight\"]\n"},
+    {"BM3",
+     "embedding_size: 64\nfeat_embed_dim: 64\nn_layers: [1, 2]\nreg_weight: [0.1, 0.01]\ndropout: [0.3, 0.5]\n"
+     "cl_weight: 2.0\nuse_neg_sampling: False\nis_multimodal_model: True\n"
+     "hyper_parameters: [\"n_layers\", \"reg_weight\", \"dropout\"]\n"},
     {"FREEDOM",
      "embedding_size: 64\nfeat_embed_dim: 64\nweight_size: [64, 64]\nlambda_coeff: 0.9\nreg_weight: [0.0, "
      "1e-05]\nn_mm_layers: 1\nn_ui_layers: 2\n"
@@ -236,7 +241,11 @@ const char* const kModelFiles[][2] = {
      "cf_model: lightgcn\nembedding_size: 64\nfeat_embed_dim: 64\nhyper_parameters: [reg_weight, learning_rate]\n"
      "knn_k: 10\nlambda_coeff: 0.9\nlearning_rate: [0.0001, 0.0005, 0.001, 0.005]\n"
      "learning_rate_scheduler: [0.96, 50]\nmess_dropout: [0.1, 0.1]\nn_layers: 1\n"
-     "reg_weight: [0.0, 1e-05, 1e-04, 1e-03]\nweight_size: [64, 64]\n"}};
+     "reg_weight: [0.0, 1e-05, 1e-04, 1e-03]\nweight_size: [64, 64]\n"},
+    {"MMGCN",
+     "embedding_size: 64\nhyper_parameters: [reg_weight, learning_rate]\nlearning_rate: [0.0001, 0.0005, 0.001, "
+     "0.005, 0.01]\n"
+     "n_layers: 2\nreg_weight: [0, 1.0e-05, 0.0001, 0.001, 0.01, 0.1]\n"}};
 
 std::vector<std::string> words_of(const std::string& list) {
   std::vector<std::string> out;
@@ -256,9 +265,13 @@ TEST(Config, FilesOfMmrecAreTakenAsTheyAre) {
     const Config c = resolve_config(files, of_model, Grids::shown);
     // One lists the keys without influence, one tells of the grids; before them one for each key of other models.
     const bool foreign = !outline_of(c.settings).learned_graph;  // which lambda_coeff is a key of
-    const size_t others = foreign && std::string(text).find("lambda_coeff") != std::string::npos ? 1 : 0;
+    std::string other;
+    if (foreign && std::string(text).find("lambda_coeff") != std::string::npos) other = "lambda_coeff";
+    const char* const layers = find_system(model)->n_layers;
+    if (layers && !*layers) other = "n_layers";  // it is as deep as it is
+    const size_t others = other.empty() ? 0 : 1;
     ASSERT_EQ(c.notes.size(), 2 + others);
-    if (others) { EXPECT_NE(c.notes[0].find("lambda_coeff has no influence on "), std::string::npos); }
+    if (others) { EXPECT_NE(c.notes[0].find(other + " has no influence on "), std::string::npos) << c.notes[0]; }
     const std::string& inert = c.notes[others];
     const size_t end = inert.find(" have no influence here");
     ASSERT_NE(end, std::string::npos) << inert;
@@ -287,13 +300,55 @@ TEST(Config, FilesOfMmrecAreTakenAsTheyAre) {
       EXPECT_NE(refused.find(written + " = " + values), std::string::npos) << refused;
       chosen.push_back(written + "=" + (written == "n_layers" ? "2" : "0.01"));
     }
-    EXPECT_EQ(c.grid.size(), find_system(model)->has & kUserItemGraph ? 2u : 1u);
+    const unsigned has = find_system(model)->has;
+    EXPECT_EQ(c.grid.size(), has & kViews ? 3u : has & (kUserItemGraph | kMessages) ? 2u : 1u);
     EXPECT_EQ(refused, c.notes.back());
     const Config one = of(chosen, files);
     EXPECT_DOUBLE_EQ(one.settings.reg_weight, 0.01);
     EXPECT_TRUE(one.grid.empty());
     EXPECT_NE(one.notes[others].find("hyper_parameters"), std::string::npos) << "without a grid it says nothing";
   }
+}
+
+// SLMRec's, whose keys are its own, and whose grid runs over one that its program reads and uses nowhere.
+TEST(Config, TheFileOfSlmRecIsTakenAsItIs) {
+  const Folder dir;
+  const std::string text =
+      "recdim: 64\nlayer_num: 3\nssl_task: FAC\ntemp: 0.2\nssl_temp: [0.1, 0.2, 0.5, 1.0]\n"
+      "ssl_alpha: [0.01, 0.05, 0.1, 0.5, 1.0]\nreg: [0.0001, 0.001, 0.01, 0.1]\nlearning_rate: [0.0001, 0.001]\n"
+      "weight_decay: 0.0001\ndropout_rate: 0.1\nmm_fusion_mode: concat\nadj_type: pre\ninit: xavier\n"
+      "hyper_parameters: [\"reg\", \"ssl_temp\", \"ssl_alpha\", \"learning_rate\"]\n";
+  const std::vector<std::string> files = {file_with(dir, "overall.yaml", std::string(kInert) + kOverall),
+                                          file_with(dir, "toys.yaml", kDataFile), file_with(dir, "SLMRec.yaml", text)};
+  const Config grids = resolve_config(files, {{"model", "SLMRec", "-m"}}, Grids::shown);
+  EXPECT_EQ(grids.grid.size(), 3u) << "without reg, which is no setting";
+  EXPECT_NE(sentence([&] {
+              resolve_config(files, {{"model", "SLMRec", "-m"}});
+            }).find(" --set ssl_temp="),
+            std::string::npos);
+  const Config one = of({"model=SLMRec", "ssl_temp=0.5", "ssl_alpha=0.05", "learning_rate=0.001"}, files);
+  const Settings& s = one.settings;
+  EXPECT_EQ(s.embedding_size, 64);
+  EXPECT_EQ(s.n_ui_layers, 3);
+  EXPECT_EQ(s.n_neg, 0);
+  EXPECT_EQ(s.temp, 0.2);
+  EXPECT_EQ(s.ssl_temp, 0.5);
+  EXPECT_EQ(s.ssl_alpha, 0.05);
+  EXPECT_EQ(s.weight_decay, 1e-4);
+  EXPECT_EQ(s.modalities, (std::vector<std::string>{"image", "text"}));
+  std::string notes;
+  for (const std::string& note : one.notes) notes += note + "\n";
+  for (const char* key : {"reg", "dropout_rate", "mm_fusion_mode", "adj_type", "init", "ssl_task"}) {
+    EXPECT_NE(notes.find(std::string(key) + ","), std::string::npos) << key << " was taken in silence: " << notes;
+    EXPECT_NE(key_reference().find("  " + std::string(key) + " "), std::string::npos) << key;
+  }
+  EXPECT_NE(sentence([] { of({"model=SLMRec", "ssl_task=FD"}); }), "");
+  // by themselves: what other tools settled on
+  const Settings standard = of({"model=SLMRec"}).settings;
+  EXPECT_EQ(standard.n_ui_layers, 3);
+  EXPECT_EQ(standard.weight_decay, 1e-4);
+  EXPECT_EQ(standard.ssl_alpha, 0.01);
+  EXPECT_EQ(standard.n_neg, 0);
 }
 
 TEST(Config, OnlyNamedKeysHoldGridsAndEveryValueOfOneIsHeldToItsRange) {
@@ -532,7 +587,9 @@ TEST(Config, KeysThatCameLaterAreWrittenWhereTheyAreInUse) {
                                         "dgd",
                                         "dgd_tau",
                                         "lambda_coeff",
-                                        "learning_rate_scheduler"};
+                                        "learning_rate_scheduler",
+                                        "mrd",
+                                        "unet_dropout"};
   const auto written = [&](const std::vector<std::string>& set) {
     const std::string text = config_yaml(of(set));
     std::vector<std::string> keys;
@@ -562,6 +619,10 @@ TEST(Config, KeysThatCameLaterAreWrittenWhereTheyAreInUse) {
     EXPECT_EQ(written({lattice, "learning_rate_scheduler=[1, 50]"}).back(), "learning_rate_scheduler");
   EXPECT_EQ(written({"model=FREEDOM", "learning_rate_scheduler=[0.9, 50]"}), Keys{"learning_rate_scheduler"});
   EXPECT_EQ(written({"backbone=MCDRec", "dgd=off"}), (Keys{"omega", "dgd"}));
+  EXPECT_EQ(written({"model=SLMRec"}), (Keys{"weight_decay", "temp", "ssl_temp", "ssl_alpha"}));
+  EXPECT_EQ(written({"model=MCDRec"}), (Keys{"dgd", "dgd_tau", "mrd", "unet_dropout"}));
+  EXPECT_EQ(written({"model=MCDRec", "estimator=attention"}), (Keys{"dgd", "dgd_tau", "mrd"}));
+  EXPECT_EQ(written({"backbone=MCDRec", "estimator=unet"}), (Keys{"omega", "dgd", "dgd_tau", "unet_dropout"}));
 }
 
 TEST(Config, OmegaHasAnotherDefaultWithASampler) {
@@ -657,8 +718,11 @@ TEST(Config, KeysThatOtherSettingsSwitchOffAreNoted) {
       {{"model=LightGCN", "realhns_candidates=8"}, "realhns_candidates", "sampler realhns"},
       {{"model=BPR", "alpha2=0.1"}, "alpha2", "use_mg is off"},
       {{"model=BPR", "beta=2"}, "beta", "use_mg is off"},
-      {{"estimator_layers=2"}, "estimator_layers", "attention"},
-      {{"estimator_heads=2"}, "estimator_heads", "attention"},
+      {{"estimator_layers=2"}, "estimator_layers", "estimator transformer"},
+      {{"estimator_heads=2"}, "estimator_heads", "estimator transformer"},
+      {{"unet_dropout=0.2"}, "unet_dropout", "estimator unet"},
+      {{"model=MCDRec", "mrd=false", "mu=0.3"}, "mu", "mrd is off"},
+      {{"model=MCDRec", "mrd=false", "timesteps=5"}, "timesteps", "mrd is off, so there is no diffusion"},
       {{"mm_image_weight=0.3", "mm_weights=[0.5, 0.5]"}, "mm_image_weight", "mm_weights overrides"},
       {{"model=FREEDOM", "train_features=false"}, "train_features", "item graph alone"},
       {{"device=cpu", "spmm=cusparse"}, "spmm", "concerns a GPU"},
@@ -717,7 +781,7 @@ TEST(Config, LayersOfLightGcn) {
   EXPECT_EQ(of({"model=LightGCN", "n_layers=3"}).settings.n_ui_layers, 3);
   EXPECT_NE(sentence([&] {
               of({"model=FREEDOM", "n_layers=3"});
-            }).find("a key of LightGCN and LATTICE"),
+            }).find("a key of LightGCN, BM3 and LATTICE"),
             std::string::npos);
   const Settings lattice = of({"model=LATTICE", "n_layers=3"}).settings;
   EXPECT_EQ(lattice.n_mm_layers, 3);
@@ -726,6 +790,16 @@ TEST(Config, LayersOfLightGcn) {
               of({"model=LightGCN", "n_layers=3", "n_ui_layers=2"});
             }).find("same setting"),
             std::string::npos);
+}
+
+TEST(Config, LayersOfMmgcnAreThree) {
+  const Config c = of({"model=MMGCN", "n_layers=2"});
+  ASSERT_EQ(c.notes.size(), 1u);
+  EXPECT_EQ(c.notes[0], "--set: n_layers has no influence on MMGCN");
+  const std::string help = key_reference("MMGCN");
+  EXPECT_EQ(help.find("other names"), std::string::npos) << help;
+  EXPECT_NE(help.find("mmgcn_latent"), std::string::npos);
+  EXPECT_NE(help.find("a regulariser on what is not trained"), std::string::npos);
 }
 
 TEST(Config, WhatARunWritesReadsBackTheSame) {

@@ -224,6 +224,7 @@ struct Chain {
 TEST(Golden, TheChainOfTrainingAgreesWithTheIndependentProgram) {
   std::set<int> steps;
   for (const std::string& name : golden_names("reverse")) {
+    if (name.ends_with("_unet")) continue;  // the chain is the attention's
     const Chain chain(kGolden + "/" + name + ".case.safetensors");
     const TensorFile want = read_safetensors(kGolden + "/" + name + ".want.safetensors");
     steps.insert(chain.T);

@@ -39,6 +39,11 @@ const Named kModels[] = {
     lattice_models[1],
     lattice_models[2],
     denoised_models[0],
+    bm3_models[1],
+    slmrec_models[1],
+    mcdrec_models[0],
+    mcdrec_models[1],
+    mmgcn_models[1],
 };
 const Named kOthers[] = {
     {"FREEDOM, no modality terms", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 0, s.dropout = 0.8; }},
@@ -49,8 +54,13 @@ const Named kOthers[] = {
     hard_models[0],
     lattice_models[0],
     lattice_models[3],
+    bm3_models[0],
+    slmrec_models[0],
     denoised_models[1],
     denoised_models[2],
+    mcdrec_models[2],
+    mcdrec_models[3],
+    mmgcn_models[0],
 };
 
 Settings small(const Named& m, const char* device) {
@@ -301,7 +311,7 @@ TEST(ExhaustiveGpu, ReplayedStepsAreTheDirectOnes) {
 
 TEST(SlowGpu, ResumedInTheMiddleItTakesTheSameCourseBitForBit) {
   if (!gpu_info().usable) GTEST_SKIP() << gpu_info().why;
-  for (const Named& m : {kModels[3], denoised_models[0]}) {
+  for (const Named& m : {kModels[3], denoised_models[0], bm3_models[1]}) {
     const Folder dir;
     const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
     const Settings s = small(m, "cuda");
@@ -330,7 +340,7 @@ TEST(SlowGpu, ResumedInTheMiddleItTakesTheSameCourseBitForBit) {
 TEST(SlowGpu, NoScheduleChangesABit) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
-  for (const Named& m : {kModels[2], kModels[3], denoised_models[0]}) {
+  for (const Named& m : {kModels[2], kModels[3], denoised_models[0], bm3_models[1]}) {
     SCOPED_TRACE(m.name);
     std::vector<std::vector<unsigned char>> states;
     for (const simt::Config& c :

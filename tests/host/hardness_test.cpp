@@ -36,7 +36,8 @@ const Named measured[] = {
      [](Settings& s) {  // uniform at first; what it counts of an epoch is part of the state
        s.model = "FREEDOM", s.reg_weight = 1e-2, s.sampler = "realhns", s.realhns_start = 2, s.realhns_p_max = 60;
      }},
-    lattice_models[0]};
+    lattice_models[0],
+    mmgcn_models[1]};
 
 Settings hardness_settings(const Named& m, const char* device) {
   Settings s;

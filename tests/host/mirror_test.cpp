@@ -23,7 +23,10 @@ const Named mirrored[] = {
        s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3, s.sampler = "mixgcf", s.n_candidates = 8;
      }},
     // random, a pool, the model's own
-    {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 1, s.timesteps = 6; }}};
+    {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 1, s.timesteps = 6; }},
+    {"BM3", [](Settings& s) { s.model = "BM3", s.n_neg = s.negative_stats = 0, s.reg_weight = 0.1, s.dropout = 0.3; }},
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN"; }},
+    slmrec_models[0]};
 
 // 195 rows in batches of 25: eight an epoch, as in the specification.
 Settings mirror_settings(const Named& m) {
@@ -134,7 +137,7 @@ TEST(Mirror, WithoutAWayBackAdamStillTakesMoreSteps) {
 }
 
 struct Drawn {
-  std::vector<int32_t> users, positives, negatives, hard, candidates, t;
+  std::vector<int32_t> users, positives, negatives, hard, candidates, t, masks;
   std::vector<float> alpha, noise;
 };
 
@@ -153,12 +156,13 @@ TEST(Mirror, TheSecondPassKeepsTheBatchAndDrawsTheRestAnew) {
       const auto reals = [&](const char* name) { return w.find(name) ? w.find(name)->floats : std::vector<float>(); };
       passes[pass].push_back({w.ids("batch.users"), w.ids("batch.positives"), w.ids("batch.negatives"),
                               w.ids(s.sampler == "none" ? "batch.curricular" : "hard.items"), w.ids("cns.candidates"),
-                              w.ids("diffusion.t"), reals("hard.alpha"), reals("diffusion.noise")});
+                              w.ids("diffusion.t"), w.ids("mask.items"), reals("hard.alpha"),
+                              reals("diffusion.noise")});
     };
     t.run({});
     ASSERT_EQ(passes[0].size(), 24u);
     ASSERT_EQ(passes[1].size(), 9u);
-    int same_hard = 0, same_candidates = 0, same_t = 0, same_alpha = 0, same_noise = 0, with_hard = 0;
+    int same_hard = 0, same_candidates = 0, same_t = 0, same_alpha = 0, same_noise = 0, same_masks = 0, with_hard = 0;
     for (size_t k = 0; k < 9; ++k) {
       const Drawn &first = passes[0][k / 3 * 8 + k % 3 * 3], &second = passes[1][k];
       EXPECT_EQ(first.users, second.users);
@@ -169,6 +173,7 @@ TEST(Mirror, TheSecondPassKeepsTheBatchAndDrawsTheRestAnew) {
       same_hard += first.hard == second.hard, same_candidates += first.candidates == second.candidates,
           same_t += first.t == second.t;
       same_alpha += first.alpha == second.alpha, same_noise += first.noise == second.noise;
+      same_masks += first.masks == second.masks;
     }
     const int hard = !o.hard ? 0 : o.curricular ? 6 : 9;  // batches; CNS has none in its first epoch
     EXPECT_EQ(with_hard, hard);
@@ -177,6 +182,7 @@ TEST(Mirror, TheSecondPassKeepsTheBatchAndDrawsTheRestAnew) {
     EXPECT_EQ(same_t, o.diffusion ? 0 : 9);
     EXPECT_EQ(same_noise, o.diffusion ? 0 : 9);
     EXPECT_EQ(same_alpha, o.mixes ? 0 : 9);
+    EXPECT_EQ(same_masks, o.views ? 0 : 9);
     Trainer unseen(s, data.rows);
     unseen.run({});
     EXPECT_EQ(state_bytes(t, data.dir), state_bytes(unseen, data.dir));

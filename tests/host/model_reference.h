@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <numeric>
 #include <vector>
 
 #include "host/systems/registry.h"
@@ -120,6 +121,8 @@ struct RefModel {
     for (int l = 0; l < outline.item_layers; ++l) hhat = times(graph, hhat);
     return hhat;
   }
+  // What the propagation starts from where nothing is fused: CCDRec Hhat; MCDRec (spec mcdrec 4.1) and the others Q.
+  const Dense& mixed_with(const Dense& hhat) const { return outline.start_room && !outline.fuses_all ? hhat : Q; }
   Dense item_part(const Dense& hhat) const {  // what is added to the items: with LATTICE rows of length 1
     Dense part = hhat;
     for (int64_t i = 0; i < I && outline.learned_graph; ++i) {
@@ -157,9 +160,9 @@ struct RefModel {
   // not fused.
   Dense evaluated(const Dense& whole_graph, const Dense* e0_hat) const {
     const Dense hhat = item_start();
-    Dense start = outline.start_room ? hhat : Q;
+    Dense start = mixed_with(hhat);
     if (e0_hat)
-      for (size_t k = 0; k < start.v.size(); ++k) start.v[k] = (1 - s.mu) * hhat.v[k] + s.mu * e0_hat->v[k];
+      for (double& x : start.v) x = (1 - s.mu) * x + s.mu * e0_hat->v[size_t(&x - start.v.data())];
     return propagated(whole_graph, start, hhat);
   }
 
@@ -170,17 +173,18 @@ struct RefModel {
     double align = 0;         // L_dm, weighted
   };
   Forward forward(const RefBatch& batch) const {
-    const auto B = int64_t(batch.u.size());
     Forward f;
     std::vector<int32_t> D(batch.p);
     D.insert(D.end(), batch.r.begin(), batch.r.end());
+    if (outline.fuses_all) D.resize(size_t(I)), std::iota(D.begin(), D.end(), 0);  // each once
+    const double terms = double(D.size());
     std::map<int32_t, int> m_i;
     for (const int32_t i : D) ++m_i[i];
     D.clear();
     for (const auto& [i, n] : m_i) D.push_back(i);
 
-    const Dense hhat = item_start();
-    Dense start = outline.start_room ? hhat : Q;
+    const Dense hhat = item_start(), base = mixed_with(hhat);
+    Dense start = base;
     f.proj = projections();
     if (outline.diffusion) {
       double dm = 0;
@@ -190,10 +194,10 @@ struct RefModel {
         for (int64_t j = 0; j < d; ++j) {
           const double diff = Q(i, j) - e0[size_t(j)];
           dm += m_i[int32_t(i)] * diff * diff;
-          if (outline.fuses) start(i, j) = (1 - s.mu) * hhat(i, j) + s.mu * e0[size_t(j)];
+          if (outline.fuses) start(i, j) = (1 - s.mu) * base(i, j) + s.mu * e0[size_t(j)];
         }
       }
-      f.align = s.lambda * dm / double(B * (1 + n_neg) * d);
+      f.align = s.lambda * dm / (terms * double(d));
     }
     f.v = layers(A, start, hhat);
     f.h = mean(f.v);

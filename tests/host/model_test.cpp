@@ -2,6 +2,8 @@
 // published golden numbers.
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "data/graph.h"
 #include "host/ccdrec/cns.h"
 #include "host/training/trainer.h"
@@ -157,6 +159,23 @@ const Case cases[] = {
      [](Settings& s) { s.dma = s.ndi = false, s.backbone = "LATTICE", s.lambda_coeff = 0.4; },
      {6, 3},
      true},
+    {"MCDRec", [](Settings& s) { s.model = "MCDRec", s.estimator = "attention"; }, {6, 3}, false, true},
+    {"MCDRec, two item layers, modality terms, two negatives",
+     [](Settings& s) {
+       s.model = "MCDRec", s.estimator = "attention", s.n_mm_layers = 2, s.reg_weight = 0.3, s.n_neg = 2;
+     },
+     {6, 3, 4},
+     false,
+     true},
+    {"MCDRec, features frozen, without user-item layers",
+     [](Settings& s) { s.model = "MCDRec", s.estimator = "attention", s.train_features = false, s.n_ui_layers = 0; },
+     {5}},
+    {"MCDRec with a Transformer encoder + MixGCF",
+     [](Settings& s) { s.model = "MCDRec", s.estimator = "transformer", s.estimator_heads = 2, s.sampler = "mixgcf"; },
+     {6, 3}},
+    {"MCDRec without its diffusion + DNS",
+     [](Settings& s) { s.model = "MCDRec", s.mrd = false, s.reg_weight = 0.2, s.sampler = "dns"; },
+     {6, 3}},
     {"omega 0 leaves no hard negative", [](Settings& s) { s.model = "LightGCN", s.omega = 0, s.sampler = "dns"; }, {}},
 };
 
@@ -248,7 +267,8 @@ void expect_reference(const Case& c, const char* device) {
   RefModel ref = reference_of(dev, model, s);
   if (outline.learned_graph) give_lists(dev, model, c.later, given, ref);
   if (outline.diffusion) {
-    const std::vector<int32_t> D = distinct_items(batch);
+    std::vector<int32_t> D = distinct_items(batch);
+    if (outline.fuses_all) D.resize(size_t(I)), std::iota(D.begin(), D.end(), 0);
     std::vector<float> eps;
     for (size_t n = 0; n < D.size(); ++n) batch.t.push_back(int32_t(n) % s.timesteps);
     for (size_t k = 0; k < D.size() * 4; ++k) eps.push_back(std::sin(float(k) * 1.7f + 0.3f));
@@ -273,7 +293,7 @@ void expect_reference(const Case& c, const char* device) {
 
   // Dropping L_dm's pull on Q when DMA is off is the definition of that ablation, so Q's reference gradient leaves the
   // term out there.
-  const bool free_of_align = outline.diffusion && !s.dma;
+  const bool free_of_align = outline.diffusion && !outline.fuses;
   RefModel for_q = ref;
   if (free_of_align) for_q.s.lambda = 0;
   const Watch shown = shown_of(dev, model);
@@ -325,6 +345,11 @@ TEST(Model, EvaluationMatchesTheDoubleReference) {
       {"CCDRec on BPR-MF", [](Settings& s) { s.backbone = "BPR"; }, {6, 3}, false},
       {"DMA alone", [](Settings& s) { s.ndi = s.cns = false; }, {6, 3}, false},
       {"NDI and CNS without DMA", [](Settings& s) { s.dma = false; }, {6, 3}, false},
+      {"MCDRec", [](Settings& s) { s.model = "MCDRec", s.estimator = "attention"; }, {6, 3}, false},
+      {"MCDRec, two item layers, dgd off",
+       [](Settings& s) { s.model = "MCDRec", s.estimator = "attention", s.n_mm_layers = 2, s.dgd = "off"; },
+       {5},
+       false},
       {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0.5; }, {6, 3}, false},
       {"LATTICE two item layers", [](Settings& s) { s.model = "LATTICE", s.n_mm_layers = 2; }, {5}, false},
       {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE", s.lambda_coeff = 0.5; }, {6, 3}, false},
@@ -344,7 +369,8 @@ TEST(Model, EvaluationMatchesTheDoubleReference) {
     const Outline outline = outline_of(s);
     Dense whole;
     const HostCsr train = pairs_by_user(data.train, U, I);
-    if (outline.layers > 0) whole = dense_of((outline.learned_graph ? mean_graph(train, true) : user_item_graph(train)).view());
+    if (outline.layers > 0)
+      whole = dense_of((outline.learned_graph ? mean_graph(train, true) : user_item_graph(train)).view());
     const auto ranked_by = [&] {
       CMat hu, hi;
       model.represent(hu, hi);

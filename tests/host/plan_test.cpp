@@ -58,13 +58,17 @@ const Named planned_models[] = {
     {"CCDRec on LightGCN", [](Settings& s) { s.backbone = "LightGCN", s.n_neg = 2; }},
     {"DMA and NDI", [](Settings& s) { s.cns = false; }},
     {"CCDRec on MCDRec", [](Settings& s) { s.backbone = "MCDRec"; }},
+    {"MCDRec", [](Settings& s) { s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.timesteps = 5; }},
     {"LightGCN, MixGCF, three layers",
      [](Settings& s) { s.model = "LightGCN", s.n_ui_layers = 3, s.sampler = "mixgcf"; }},
     {"MG(FREEDOM), MixGCF",
      [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.use_mg = true, s.beta = 1, s.sampler = "mixgcf"; }},
     {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.reg_weight = 1e-3; }},
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }},
+    {"SLMRec", slmrec_models[0].set},
     {"BPR, RealHNS", [](Settings& s) { s.model = "BPR", s.sampler = "realhns", s.realhns_start = 0; }},
+    bm3_models[0],
 };
 const Named planned_on_the_cpu[] = {
     {"BPR", [](Settings& s) { s.model = "BPR", s.reg_weight = 0.01; }},
@@ -77,6 +81,15 @@ const Named planned_on_the_cpu[] = {
     {"CCDRec on MCDRec, nearly every edge",
      [](Settings& s) { s.backbone = "MCDRec", s.dropout = 0.01, s.cns = false; }},
     {"CCDRec on MCDRec, every edge", [](Settings& s) { s.backbone = "MCDRec", s.dropout = 0; }},
+    {"MCDRec, attention, modality terms, features frozen",
+     [](Settings& s) { s.model = "MCDRec", s.estimator = "attention", s.reg_weight = 1e-2, s.train_features = false; }},
+    {"MCDRec without its diffusion", [](Settings& s) { s.model = "MCDRec", s.mrd = false; }},
+    {"CCDRec on MCDRec with the U-Net, nothing dropped",
+     [](Settings& s) {
+       s.backbone = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.unet_dropout = 0, s.timesteps = 5;
+     }},
+    {"MG(MMGCN), two negatives, wider than its features",
+     [](Settings& s) { s.model = "MMGCN", s.n_neg = 2, s.embedding_size = 48, s.use_mg = true; }},
     {"BPR, popularity", [](Settings& s) { s.model = "BPR", s.sampler = "popularity"; }},
     {"MG(LightGCN), DNS", [](Settings& s) { s.model = "LightGCN", s.use_mg = true, s.sampler = "dns"; }},
     {"DMA, DNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "dns"; }},
@@ -96,6 +109,12 @@ const Named planned_on_the_cpu[] = {
     {"DMA, RealHNS", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "realhns", s.realhns_start = 1; }},
     {"DMA, MixGCF", [](Settings& s) { s.ndi = s.cns = false, s.sampler = "mixgcf"; }},
     {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }},
+    bm3_models[1],
+    {"BM3 without layers, features frozen, nothing masked",
+     [](Settings& s) {
+       s.model = "BM3", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 0, s.train_features = false, s.dropout = 0;
+     }},
+    {"MG(SLMRec), no layers", [](Settings& s) { slmrec_models[1].set(s), s.n_ui_layers = 0, s.embedding_size = 18; }},
 };
 
 TEST(SlowPlan, CoversArraysAndScratchOfTrainingAndEvaluation) {
@@ -111,6 +130,14 @@ TEST(ExhaustivePlan, CoversEveryModelOnAGpu) {
   const Folder dir;
   const Dataset data = random_data(dir, 100, 530, 4, {40, 12});
   for (const Named& m : planned_on_the_cpu) expect_planned(m, data, "cuda");
+}
+
+// Features that are mapped first; fewer users than items.
+TEST(SlowPlan, CoversAMappedModality) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 60, 130, 4, {1100, 12});
+  for (const std::string& device : devices_here())
+    expect_planned({"MMGCN, mapped", [](Settings& s) { s.model = "MMGCN", s.mmgcn_latent = 40; }}, data, device);
 }
 
 // What a sampler, its measured negatives and Mirror Gradient add to the plan is what they take, to the rounding of

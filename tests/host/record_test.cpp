@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
+#include <tuple>
 
 #include "data/error.h"
 #include "host/files/step.h"
@@ -38,7 +39,15 @@ const Named record_models[] = {
     {"MG(CCDRec)", [](Settings& s) { s.use_mg = true; }},
     {"LATTICE", [](Settings& s) { s.model = "LATTICE", s.lambda_coeff = 0.5; }},
     {"CCDRec on LATTICE", [](Settings& s) { s.backbone = "LATTICE"; }},
-    {"CCDRec(MCDRec)", [](Settings& s) { s.backbone = "MCDRec"; }}};
+    {"CCDRec(MCDRec)", [](Settings& s) { s.backbone = "MCDRec"; }},
+    bm3_models[0],
+    {"MG(BM3)", [](Settings& s) { s.model = "BM3", s.n_neg = s.negative_stats = 0, s.use_mg = true; }},
+    {"MCDRec", [](Settings& s) { s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.timesteps = 4; }},
+    {"MG(MCDRec), attention",
+     [](Settings& s) { s.model = "MCDRec", s.estimator = "attention", s.reg_weight = 1e-2, s.use_mg = true; }},
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }},
+    slmrec_models[0],
+    slmrec_models[1]};
 const Named& recorded_model(const std::string& name) {
   for (const Named& m : record_models)
     if (m.name == name) return m;
@@ -141,7 +150,9 @@ TEST(Record, HoldsTheRowsNegativesAndEdgesOfEveryEpoch) {
       EXPECT_EQ(rows, training);
       EXPECT_NE(users, first_order) << "another order every epoch";
       first_order = users;
-      const std::vector<int32_t> negatives = values<int32_t>(got.file, at + "negatives");
+      ASSERT_EQ(got.file.tensors.count(at + "negatives"), s.n_neg > 0 ? 1u : 0u);
+      const std::vector<int32_t> negatives =
+          s.n_neg > 0 ? values<int32_t>(got.file, at + "negatives") : std::vector<int32_t>();
       ASSERT_EQ(negatives.size(), users.size() * size_t(s.n_neg));
       for (size_t k = 0; k < negatives.size(); ++k)
         EXPECT_FALSE(training.count({users[k % users.size()], negatives[k]}));
@@ -239,6 +250,46 @@ TEST(Record, HoldsTheHardNegativesOfEveryPass) {
         if (o.diffusion && !pass.empty()) {
           EXPECT_LT(values<float>(got.file, at + pass + "noise").size(), values<float>(got.file, at + "noise").size());
           EXPECT_EQ(got.file.tensors.at(at + pass + "candidates").shape, (std::vector<int64_t>{3, 15}));
+        }
+      }
+    }
+  }
+}
+
+// A mask for each row of a batch and each view, of both passes: those of the addresses (kernels/mask.h).
+TEST(Record, HoldsTheMasksOfEveryPass) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  for (const char* name : {"BM3", "MG(BM3)"}) {
+    SCOPED_TRACE(name);
+    const Settings s = record_settings(recorded_model(name));
+    const Recorded got = record(s, data, dir);
+    EXPECT_EQ(got.file.metadata.at("losses"), R"(["user_item","modality","reg"])");
+    for (int e = 0; e < 3; ++e) {
+      const std::string at = "epoch." + std::to_string(e) + ".";
+      EXPECT_EQ(got.epochs[size_t(e)]["negatives"], "none");
+      for (const uint32_t pass : {0u, 1u}) {
+        const std::string from = at + (pass ? "pass1." : "");
+        EXPECT_EQ(got.file.tensors.count(from + "mask.users"), pass == 0 || s.use_mg ? 1u : 0u);
+        if (!got.file.tensors.count(from + "mask.users")) continue;
+        std::vector<int32_t> users, items, step;
+        const std::vector<int32_t> all_users = values<int32_t>(got.file, at + "users"),
+                                   all_items = values<int32_t>(got.file, at + "positives");
+        for (size_t b = 0; b < all_users.size(); ++b)
+          if (pass == 0 || b / 24 % 3 == 0)
+            users.push_back(all_users[b]), items.push_back(all_items[b]), step.push_back(int32_t(b / 24));
+        const std::tuple<const char*, Use, const std::vector<int32_t>&> views[] = {
+            {"mask.users", Use::view_users, users},
+            {"mask.items", Use::view_items, items},
+            {"mask.image", Use::view_modality, items},
+            {"mask.text", Use(uint32_t(Use::view_modality) + 1), items}};
+        for (const auto& [mask, use, rows] : views) {
+          ASSERT_EQ(got.file.tensors.at(from + mask).shape, (std::vector<int64_t>{int64_t(rows.size()), 1})) << mask;
+          const std::vector<int32_t> words = values<int32_t>(got.file, from + mask);
+          for (size_t b = 0; b < rows.size(); ++b) {
+            const Stream drawn{s.seed, Use(uint32_t(use) | pass << 8), uint32_t(e), uint32_t(step[b])};
+            ASSERT_EQ(words[b], mask_word(drawn, uint32_t(rows[b]), 0, mask_threshold(float(s.dropout)))) << mask;
+          }
         }
       }
     }

@@ -72,6 +72,51 @@ inline constexpr Named denoised_models[] = {
        s.estimator = "transformer", s.timesteps = 6;
      }}};
 
+// No negatives, all rows in every step; masks of each pass.
+inline constexpr Named bm3_models[] = {
+    {"BM3",
+     [](Settings& s) {
+       s.model = "BM3", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 1, s.reg_weight = 0.1, s.dropout = 0.5;
+     }},
+    {"MG(BM3), two layers", [](Settings& s) {
+       s.model = "BM3", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 2, s.reg_weight = 0.1, s.dropout = 0.3;
+       s.use_mg = true, s.beta = 2;
+     }}};
+
+// A model of its own kind: without negatives, P and Q in the arena.
+inline constexpr Named slmrec_models[] = {{"SLMRec",
+                                           [](Settings& s) {
+                                             s.model = "SLMRec", s.n_neg = s.negative_stats = 0, s.n_ui_layers = 3;
+                                             s.ssl_alpha = 0.3, s.weight_decay = 1e-3;
+                                           }},
+                                          {"MG(SLMRec)", [](Settings& s) {
+                                             s.model = "SLMRec", s.n_neg = s.negative_stats = 0, s.use_mg = true,
+                                             s.beta = 2;
+                                             s.ssl_alpha = 0.3, s.weight_decay = 1e-3;
+                                           }}};
+
+// MCDRec: its diffusion over all items, by attention and by the U-Net, which has a width of its own; and without it.
+inline constexpr Named mcdrec_models[] = {
+    {"MCDRec, attention",
+     [](Settings& s) {
+       s.model = "MCDRec", s.estimator = "attention", s.reg_weight = 1e-2, s.dropout = 0.3, s.timesteps = 6;
+     }},
+    {"MG(MCDRec)+DNS",
+     [](Settings& s) {
+       s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.dropout = 0.3, s.timesteps = 4, s.epochs = 4;
+       s.use_mg = true, s.beta = 2, s.sampler = "dns", s.n_candidates = 8, s.omega = 0.5;
+     }},
+    {"CCDRec(MCDRec) with the U-Net",
+     [](Settings& s) {
+       s.backbone = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.dropout = 0.3, s.timesteps = 4;
+       s.epochs = 4, s.dtau = 1, s.tau_end = 2;
+     }},
+    {"MCDRec without its diffusion", [](Settings& s) { s.model = "MCDRec", s.mrd = false, s.dropout = 0.3; }}};
+// Graph networks of each modality, whose steps compute every node.
+inline constexpr Named mmgcn_models[] = {
+    {"MMGCN", [](Settings& s) { s.model = "MMGCN", s.reg_weight = 0.1; }},
+    {"MG(MMGCN), two negatives", [](Settings& s) { s.model = "MMGCN", s.n_neg = 2, s.use_mg = true, s.beta = 2; }}};
+
 // A state with something else in it.
 inline void edit_state(const std::string& from, const std::string& to, const std::function<void(TensorFile&)>& edit) {
   TensorFile file = read_safetensors(from);

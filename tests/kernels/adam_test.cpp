@@ -41,6 +41,22 @@ TEST(Adam, GoldenThreeSteps) {  // lr 1e-3, theta = 1, gradients 0.3, 0, -0.1: s
   }
 }
 
+TEST(Adam, GoldenThreeStepsWithWeightDecay) {  // the same with 1e-4: spec 12
+  const auto coef = coefficients(1e-3, 3);
+  AdamHyper h;
+  h.weight_decay = 1e-4f;
+  std::vector<float> g = {0.3f, 0, -0.1f};
+  const double want[3] = {0.9990000000, 0.9983296940, 0.9980400692};
+  for (const Device& dev : devices()) {
+    DeviceCtx ctx(dev);
+    Cell<float> p = 1, m = 0, v = 0;
+    for (int64_t t = 1; t <= 3; ++t) {
+      dev.ops->adam(ctx, {&p, 1, 1}, {&m, 1, 1}, {&v, 1, 1}, {&g[size_t(t - 1)], 1, 1}, schedule(coef, h), t);
+      EXPECT_NEAR(float(p), want[t - 1], 1.2e-7) << t;
+    }
+  }
+}
+
 // What the gradients of steps 1, 2, .. are multiplied by, in turn.
 const std::vector<std::vector<float>> kFactors = {{1}, {-0.2f}, {0}, {1, -0.2f, 1, 1}, {1, 0}};
 float factor_of(const std::vector<float>& factors, int64_t t) { return factors[size_t(t - 1) % factors.size()]; }
@@ -88,6 +104,80 @@ TEST(Adam, MatchesDoubleReference) {
         }
         EXPECT_TRUE(same(dev, "p", pf));
       }
+  }
+}
+
+// The decay enters beside the gradient, whose factor does not touch it; without a gradient it is all there is. The same
+// bits on every device and by every path of the processor.
+TEST(Adam, WeightDecayMatchesDoubleReference) {
+  const int64_t n = 1083, steps = 12;
+  const double lr = 0.05;
+  AdamHyper h;
+  h.weight_decay = 0.3f;
+  const double decay = double(h.weight_decay);
+  const auto coef = coefficients(lr, steps);
+  for (size_t f = 0; f < kFactors.size(); ++f) {
+    Draw draws;
+    const auto p0 = draws.floats(n);
+    const auto grad = draws.floats(n * steps);
+    const auto has_gradient = [](int64_t t) { return t % 4 != 3; };
+    std::vector<double> p(p0.begin(), p0.end()), m(p.size()), v(p.size());
+    for (int64_t t = 1; t <= steps; ++t)
+      for (size_t i = 0; i < p.size(); ++i) {
+        const double g = has_gradient(t) ? double(factor_of(kFactors[f], t)) * grad[size_t((t - 1) * n) + i] : 0;
+        const double gi = g + decay * p[i];
+        m[i] = 0.9 * m[i] + 0.1 * gi;
+        v[i] = 0.999 * v[i] + 0.001 * gi * gi;
+        p[i] -= lr / (1 - std::pow(0.9, double(t))) * m[i] /
+                (std::sqrt(v[i]) / std::sqrt(1 - std::pow(0.999, double(t))) + 1e-8);
+      }
+    SameBits same;
+    const auto run = [&](Device dev, const std::string& by) {
+      SCOPED_TRACE("factors " + std::to_string(f) + ", on " + dev.name + by);
+      DeviceCtx ctx(dev);
+      std::vector<float> pf = p0, mf(p.size()), vf(p.size());
+      for (int64_t t = 1; t <= steps; ++t)
+        dev.ops->adam(ctx, mat(pf, 1, n), mat(mf, 1, n), mat(vf, 1, n),
+                      has_gradient(t) ? CMat(grad.data() + (t - 1) * n, 1, n) : CMat(),
+                      schedule(coef, h, factor_of(kFactors[f], t)), t);
+      for (size_t i = 0; i < p.size(); ++i) {
+        ASSERT_LE(std::fabs(pf[i] - p[i]), 1e-5 * (std::fabs(p[i]) + lr * double(steps))) << i;
+        ASSERT_LE(std::fabs(mf[i] - m[i]), 1e-6) << i;
+      }
+      dev.family = "all";
+      EXPECT_TRUE(same(dev, "p", pf) && same(dev, "m", mf) && same(dev, "v", vf));
+    };
+    for (const Device& dev : devices()) run(dev, "");
+    for (const char* isa : {"portable", "avx2", "avx512"}) {
+      if (!cpu::find_kernel(isa)) continue;
+      cpu::set_micro_kernel(cpu::find_kernel(isa));
+      run(cpu_devices()[0], std::string(", ") + isa);
+      cpu::set_micro_kernel(nullptr);
+    }
+  }
+}
+
+TEST(Adam, RowsOnDemandRefuseWeightDecay) {
+  const auto coef = coefficients(0.1, 3);
+  AdamHyper h;
+  h.weight_decay = 1e-4f;
+  const AdamSchedule s = schedule(coef, h);
+  for (const Device& dev : one_of_each_family()) {
+    DeviceCtx ctx(dev);
+    const int64_t R = 2, F = 3, d = 4;
+    std::vector<float> p(static_cast<size_t>(R * F)), w(static_cast<size_t>(F * d)), b(static_cast<size_t>(d));
+    std::vector<float> m = p, v = p, g = p, dw = w, db = b, y(static_cast<size_t>(R * d));
+    Reached at(R);
+    const Table table = at.table(mat(p, R, F), mat(m, R, F), mat(v, R, F));
+    const RowList all{nullptr, nullptr, R};
+    EXPECT_THROW(dev.ops->adam_rows(ctx, table, all, cmat(g, R, F), true, s, 1), std::logic_error);
+    EXPECT_THROW(dev.ops->adam_catch_up(ctx, table, all, s, 1), std::logic_error);
+    EXPECT_THROW(dev.ops->adam_flush(ctx, table, s, 1), std::logic_error);
+    EXPECT_THROW(dev.ops->catch_up_project(ctx, mat(y, R, d), table, all, cmat(w, F, d), cmat(b, 1, d), s, 1),
+                 std::logic_error);
+    EXPECT_THROW(dev.ops->project_backward_step(ctx, mat(dw, F, d), mat(db, 1, d), cmat(y, R, d), table, all,
+                                                cmat(w, F, d), s, 1),
+                 std::logic_error);
   }
 }
 

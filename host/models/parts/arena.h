@@ -85,7 +85,10 @@ struct ParamInfo {
 class ParamArena {
  public:
   int add(const std::string& name, int64_t rows, int64_t cols, bool transposed) {
-    params_.push_back({name, rows, cols, transposed, size_, rows == 1 && !transposed});
+    return add(name, rows, cols, transposed, rows == 1 && !transposed);
+  }
+  int add(const std::string& name, int64_t rows, int64_t cols, bool transposed, bool vector) {
+    params_.push_back({name, rows, cols, transposed, size_, vector});
     size_ += (rows * cols + 15) / 16 * 16;  // every tensor starts on a cache line
     return int(params_.size()) - 1;
   }
@@ -111,6 +114,7 @@ class ParamArena {
   void update(Device& dev, const AdamSchedule& schedule, int64_t t) {
     if (size_) dev.ops.adam(dev.ctx, all(value_), all(m_), all(v_), all(grad_), schedule, t);
   }
+  int64_t size() const { return size_; }  // values, with those between tensors
   const std::vector<ParamInfo>& params() const { return params_; }
   Array<float>& values() { return value_; }
   void parameters(Windows& all) {

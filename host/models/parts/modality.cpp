@@ -4,24 +4,17 @@
 #include <cmath>
 #include <numeric>
 
+#include "host/models/parts/features.h"
+
 namespace ccdrec {
 
 Modalities::Modalities(const Setup& z, ParamArena& arena) : dev_(z.dev), arena_(arena), I_(z.items()), seed_(z.s.seed) {
-  const Range range(z.dev, RangeId::read);  // the files are mapped: their pages come now
   const int64_t d = z.width(), capacity = z.item_slots();
-  std::vector<float> block;
   for (const Feature& f : z.data.features) {
     const int64_t F = f.matrix.cols();
     names_.push_back(f.name);
     x_.emplace_back(z.dev, I_, F, z.s.train_features);
-    const int64_t rows_at_once = std::max<int64_t>(1, (int64_t(1) << 20) / F);  // 4 MB of host memory
-    for (int64_t r = 0; r < I_; r += rows_at_once) {
-      const int64_t n = std::min(rows_at_once, I_ - r);
-      block.resize(size_t(n * F));
-      f.matrix.read_rows(block.data(), r, n);
-      x_.back().values().array().upload(block.data(), n * F, r * F);
-      f.matrix.forget_pages();
-    }
+    upload_features(z, f, x_.back().values().array());
     w_.push_back(arena.add(f.name + "_trs.weight", F, d, true));
     b_.push_back(arena.add(f.name + "_trs.bias", 1, d, false));
     h_.emplace_back(z.dev, capacity, d), d_h_.emplace_back(z.dev, capacity, d);
@@ -30,16 +23,21 @@ Modalities::Modalities(const Setup& z, ParamArena& arena) : dev_(z.dev), arena_(
   has_d_h_.resize(x_.size());
 }
 
-// linear_default: weight and bias uniform in +-1/sqrt(F).
-void Modalities::init() {
+void Modalities::init(Init init) {
   for (size_t m = 0; m < x_.size(); ++m) {
-    const float bound = float(1.0 / std::sqrt(double(x_[m].value().cols)));
-    dev_.ops.init_uniform(dev_.ctx, arena_.value(w_[m]), bound, Stream{seed_, Use::init, 0, uint32_t(16 + 2 * m)});
+    const Mat w = arena_.value(w_[m]);
+    const float bound = float(1.0 / std::sqrt(double(w.rows)));
+    const Stream of_w{seed_, Use::init, 0, uint32_t(16 + 2 * m)};
+    if (init == Init::xavier_normal)
+      dev_.ops.init_normal(dev_.ctx, w, float(std::sqrt(2.0 / double(w.rows + w.cols))), of_w);
+    else
+      dev_.ops.init_uniform(dev_.ctx, w, bound, of_w);
     dev_.ops.init_uniform(dev_.ctx, arena_.value(b_[m]), bound, Stream{seed_, Use::init, 0, uint32_t(17 + 2 * m)});
   }
 }
 
 void Modalities::project(RowList items, const Step& step) {
+  maps_all_ = false;
   for (size_t m = 0; m < x_.size(); ++m) {
     const CMat w = arena_.value(w_[m]), b = arena_.value(b_[m]);
     if (x_[m].trainable())
@@ -113,6 +111,18 @@ void Modalities::project_all() {
     dev_.ops.project(dev_.ctx, h_all_[m], x_[m].value(), all(), arena_.value(w_[m]), arena_.value(b_[m]));
 }
 
+void Modalities::project_all(const Step& step) {
+  maps_all_ = true;
+  for (size_t m = 0; m < x_.size(); ++m) {
+    has_d_h_[m] = false;
+    const CMat w = arena_.value(w_[m]), b = arena_.value(b_[m]);
+    if (x_[m].trainable())
+      dev_.ops.catch_up_project(dev_.ctx, h_all_[m], x_[m].table(), all(), w, b, step.adam, step.t);
+    else
+      dev_.ops.project(dev_.ctx, h_all_[m], x_[m].value(), all(), w, b);
+  }
+}
+
 void Modalities::parameters(Windows& all) {
   for (size_t m = 0; m < x_.size(); ++m)
     if (x_[m].trainable()) all.push_back(window(names_[m] + "_embedding.weight", x_[m], 0, I_));
@@ -129,7 +139,10 @@ void Modalities::show(RowList items, Watch& w) {
   const std::vector<int32_t> ids = listed ? host_copy(dev_, items) : std::vector<int32_t>();
   const int64_t n = int64_t(ids.size()), d = h_.empty() ? 0 : h_[0].cols();
   for (size_t m = 0; m < x_.size(); ++m) {
-    if (listed) {
+    if (maps_all_) {
+      w.floats("projection." + names_[m], {I_, d}, h_all_[m]);
+      w.floats("grad.projection." + names_[m], {I_, d}, d_h_all_[m]);
+    } else if (listed) {
       w.floats("projection." + names_[m], {n, d}, h_[m]);
       w.floats("grad.projection." + names_[m], {n, d}, d_h_[m]);
     }

@@ -10,15 +10,18 @@ namespace ccdrec {
 
 class Modalities {
  public:
+  // Of W (F,d): linear_default as the bias always is, uniform in +-1/sqrt(F), or xavier_normal (spec baselines 1.2).
+  enum class Init { linear_default, xavier_normal };
   Modalities(const Setup&, ParamArena&);
-  void init();  // after the arena has taken its memory
+  void init(Init = Init::linear_default);  // after the arena has taken its memory
 
   int count() const { return int(x_.size()); }
   const std::vector<std::string>& names() const { return names_; }
   void project(RowList items, const Step&);     // h(m) row j = item items[j], its feature row brought up to date
   Mat h(int m) const { return h_[size_t(m)]; }  // (capacity,d)
 
-  void project_all();  // h_all(m) (I,d), of every item, whose features are up to date
+  void project_all();             // h_all(m) (I,d), of every item, whose features are up to date
+  void project_all(const Step&);  // in a step: they are brought up to date
   CMat h_all(int m) const { return h_all_[size_t(m)]; }
 
   // Gradient of h(m) (capacity,d), before backward: who writes it asks for it first, what comes later adds.
@@ -47,6 +50,7 @@ class Modalities {
   std::vector<int> w_, b_;       // arena indices
   std::vector<Matrix> h_, d_h_;  // (cap,d)
   std::vector<bool> has_d_h_;    // in this step
+  bool maps_all_ = false;        // the step maps every item
   std::vector<Matrix> d_h_all_;  // (I,d)
   Array<int32_t> places_;        // 0 .. capacity: `items` as groups of one slot each
   enum class Rows { none, listed, all };

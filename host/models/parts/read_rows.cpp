@@ -7,6 +7,10 @@ ReadRows::ReadRows(const Setup& z)
 
 RowList ReadRows::touch(RowList nodes, const Tables& tables, ItemGraph& item_graph) {
   dev_.ops.split_rows(dev_.ctx, users_.list(), items_.list(), nodes, U_);
+  if (tables.copies_q()) {  // Hhat is read for the batch's items, and Q by the fusion, all of it
+    item_graph.touch(items_.list());
+    return {nullptr, nullptr, tables.q().rows};
+  }
   if (tables.has_room()) {  // Hhat is read wherever the propagation starts, and Q by Hhat alone
     item_graph.touch(tables.items());
     return item_graph.starts();

@@ -6,6 +6,7 @@ namespace ccdrec {
 
 Tables::Tables(const Setup& z, Start start, Init init)
     : dev_(z.dev),
+      start_is_(start),
       U_(z.users()),
       I_(z.items()),
       first_item_(start == Start::q ? U_ : U_ + I_),
@@ -29,9 +30,9 @@ Tables::Tables(const Setup& z, Start start, Init init)
 
 void Tables::touch(RowList nodes) { dev_.ops.split_rows(dev_.ctx, users(), items(), nodes, U_); }
 
-Mat Tables::copy_to_start(CMat hhat, RowList items) const {
+Mat Tables::copy_to_start(CMat from, RowList items) const {
   if (!has_room()) return {};
-  dev_.ops.copy_rows(dev_.ctx, start(), hhat, items);
+  dev_.ops.copy_rows(dev_.ctx, start(), from, items);
   return start();
 }
 

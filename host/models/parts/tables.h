@@ -5,9 +5,10 @@
 
 namespace ccdrec {
 
-// Whose the items' rows of Ego_0 are: Q itself, or room of their own that holds a copy of Hhat for a fusion to change
-// (CCDRec).
-enum class Start { q, over_hhat };
+// Whose the items' rows of Ego_0 are: Q itself, or a buffer of their own that holds a copy of Hhat (CCDRec) or of Q
+// (MCDRec) for a fusion to change; what is left of its gradient goes back to where the copy came from. A fusion over Q
+// is of all items, whose rows of Q then move at every step.
+enum class Start { q, over_hhat, over_q };
 
 class Tables {
  public:
@@ -21,11 +22,12 @@ class Tables {
   Mat start() const { return ego().slice(U_, I_); }            // (I,d) the items' rows of Ego_0
   Mat g_start() const { return g_ego_.mat().slice(U_, I_); }   // (I,d)
   bool has_room() const { return bool(g_q_); }                 // they are not Q's
+  bool copies_q() const { return start_is_ == Start::over_q; }
 
   void touch(RowList nodes);                          // rows of Ego_0 that the step reads
   RowList users() const { return users_.list(); }     // those of users
   RowList items() const { return items_.list(); }     // and of items
-  Mat copy_to_start(CMat hhat, RowList items) const;  // the room, those rows of Hhat in it; empty where there is none
+  Mat copy_to_start(CMat from, RowList items) const;  // the room, those rows in it; empty where there is none
 
   // `q`: rows of Q that the step reads.
   void catch_up(RowList q, const Step&);
@@ -39,6 +41,7 @@ class Tables {
   Table items_table() const { return rows_.table(first_item_, I_); }
 
   Device& dev_;
+  const Start start_is_;
   int64_t U_, I_;
   int64_t first_item_;  // row at which Q begins: U, with room for the items' start N
   // [P; Q] or [P; room; Q]: Ego_0 is the first N rows, and P is nowhere copied. The room's moments are never used

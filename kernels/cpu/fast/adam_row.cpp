@@ -86,6 +86,14 @@ struct Eights {
 #pragma GCC unroll 4
     for (int q = 0; q < G; ++q) e[q].moments(h, rest, take8(g + 8 * q, lanes(q)));
   }
+  // f g + weight_decay p in the place of the gradient
+  void decayed_moments(const AdamHyper& h, AdamRest rest, float f, const float* g) {
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q) {
+      const V8 given = g ? splat8(f) * take8(g + 8 * q, lanes(q)) : V8{};
+      e[q].moments(h, rest, fma8(splat8(h.weight_decay), e[q].p, given));
+    }
+  }
   void move(const AdamHyper& h, AdamCoef c) {
 #pragma GCC unroll 4
     for (int q = 0; q < G; ++q) e[q].move(h, c);
@@ -105,12 +113,16 @@ inline void by_eights(int64_t n, F&& f) {
   for (; j < n; j += 8) f(std::integral_constant<int, 1>(), j, std::min<int64_t>(8, n - j));
 }
 
+template <bool kDecays>
 void step_by_eight(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s, int64_t t) {
+  if (!kDecays && s.hyper.weight_decay != 0) return step_by_eight<true>(p, m, v, g, n, s, t);
   const AdamRest rest = adam_rest(s);
   by_eights(n, [&](auto side, int64_t j, int64_t lanes) {
     Eights<side()> e(p + j, m + j, v + j, lanes);
-    if (!g && e.at_rest()) return;
-    if (g)
+    if (!kDecays && !g && e.at_rest()) return;
+    if (kDecays)
+      e.decayed_moments(s.hyper, rest, s.gradient, g ? g + j : nullptr);
+    else if (g)
       e.moments(s.hyper, rest, g + j);
     else
       e.decay(s.hyper);
@@ -145,7 +157,7 @@ void catch_up_by_eight(float* p, float* m, float* v, int64_t n, const AdamSchedu
   });
 }
 
-constexpr AdamRow kByEight = {step_by_eight, gradient_by_eight, catch_up_by_eight};
+constexpr AdamRow kByEight = {step_by_eight<false>, gradient_by_eight, catch_up_by_eight};
 
 #if defined(__x86_64__)
 // G sixteens side by side: what one waits for, the others fill. `in`: the lanes of the last that are elements. Four
@@ -192,6 +204,14 @@ struct Sixteens {
 #pragma GCC unroll 4
     for (int q = 0; q < G; ++q) e[q].moments(h, rest, _mm512_maskz_loadu_ps(lanes(q), g + 16 * q));
   }
+  AVX512 void decayed_moments(const AdamHyper& h, AdamRest rest, float f, const float* g) {
+    const __m512 factor = _mm512_set1_ps(f), decay = _mm512_set1_ps(h.weight_decay);
+#pragma GCC unroll 4
+    for (int q = 0; q < G; ++q) {
+      const __m512 given = g ? _mm512_mul_ps(factor, _mm512_maskz_loadu_ps(lanes(q), g + 16 * q)) : _mm512_setzero_ps();
+      e[q].moments(h, rest, _mm512_fmadd_ps(decay, e[q].p, given));
+    }
+  }
   template <int kByUnit>  // roots of the first so many by the instruction, the others by fma
   AVX512 void move(const AdamHyper& h, AdamCoef c) {
 #pragma GCC unroll 4
@@ -213,12 +233,14 @@ struct Sixteens {
   }
 };
 
-template <int kByUnit, int G>
+template <bool kDecays, int kByUnit, int G>
 AVX512 inline void step_sixteens(float* p, float* m, float* v, const float* g, __mmask16 in, const AdamSchedule& s,
                                  AdamRest rest, int64_t t) {
   Sixteens<G> e(p, m, v, in);
-  if (!g && e.at_rest()) return;
-  if (g)
+  if (!kDecays && !g && e.at_rest()) return;
+  if (kDecays)
+    e.decayed_moments(s.hyper, rest, s.gradient, g);
+  else if (g)
     e.moments(s.hyper, rest, g);
   else
     e.decay(s.hyper);
@@ -258,13 +280,14 @@ AVX512 inline void by_sixteens(int64_t n, F&& f) {
     f(std::integral_constant<int, 1>(), j, n - j >= 16 ? __mmask16(0xffff) : __mmask16((1u << (n - j)) - 1));
 }
 
-template <int kByUnit>
+template <int kByUnit, bool kDecays = false>
 AVX512 void step_by_sixteens(float* p, float* m, float* v, const float* g, int64_t n, const AdamSchedule& s,
                              int64_t t) {
+  if (!kDecays && s.hyper.weight_decay != 0) return step_by_sixteens<kByUnit, true>(p, m, v, g, n, s, t);
   const AdamRest rest = adam_rest(s);
   by_sixteens(
       n, [&](auto side, int64_t j, __mmask16 in) __attribute__((target("avx512f"), always_inline)) {
-        step_sixteens<kByUnit, side()>(p + j, m + j, v + j, g ? g + j : nullptr, in, s, rest, t);
+        step_sixteens<kDecays, kByUnit, side()>(p + j, m + j, v + j, g ? g + j : nullptr, in, s, rest, t);
       });
 }
 template <int kByUnit>

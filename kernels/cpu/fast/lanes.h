@@ -52,6 +52,24 @@ inline float sum8(const V8& v) {  // ((v0+v4)+(v2+v6)) + ((v1+v5)+(v3+v7))
 #endif
 }
 
+// portable_exp of each lane, its bits.
+typedef uint32_t U8 __attribute__((vector_size(32)));
+inline V8 exp8(const V8& v) {
+  const V8 least = splat8(-87.0f), shifter = splat8(12582912.0f);
+  const V8 x = v < least ? least : v;  // a NaN passes
+  const V8 t = fma8(x, splat8(1.44269504f), shifter), n = t - shifter;
+  const V8 r = fma8(n, splat8(2.12194440e-4f), fma8(n, splat8(-0.693359375f), x));
+  V8 p = splat8(1.9875691500e-4f);
+  p = fma8(p, r, splat8(1.3981999507e-3f));
+  p = fma8(p, r, splat8(8.3334519073e-3f));
+  p = fma8(p, r, splat8(4.1665795894e-2f));
+  p = fma8(p, r, splat8(1.6666665459e-1f));
+  p = fma8(p, r, splat8(5.0000001201e-1f));
+  p = fma8(p, r * r, r) + splat8(1.0f);
+  const U8 two_to_n = (std::bit_cast<U8>(t) - 0x4b400000u + 127u) << 23;
+  return p * std::bit_cast<V8>(two_to_n);
+}
+
 // Calls f(j, n) for the eights of a row: n = 8 lanes, fewer at the end.
 template <class F>
 inline void each8(int64_t d, F&& f) {

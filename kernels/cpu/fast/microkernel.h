@@ -53,8 +53,15 @@ inline void tile(const MicroKernel& mk, float* c, int64_t ldc, const Across& a, 
   mk.across(c, ldc, a.row, a.first, b, k, add, a.ahead);
 }
 
+struct Packed {  // a panel, k-major
+  const float* p;
+};
+inline void tile(const MicroKernel& mk, float* c, int64_t ldc, const Packed& a, const float* b, int64_t k, bool add) {
+  mk.packed(c, ldc, a.p, b, k, add);
+}
+
 // The part of a tile that lies inside C: what is beyond the edge is computed beside it and dropped.
-template <class A>  // row pointers or Across
+template <class A>  // row pointers, Across or Packed
 void partial_tile(const MicroKernel& mk, float* c, int64_t ldc, int64_t rows, int64_t cols, A a, const float* b,
                   int64_t k, bool add) {
   if (rows == mk.mr && cols == mk.nr) return tile(mk, c, ldc, a, b, k, add);
