@@ -50,10 +50,19 @@ record lattice-mg-dns "$out/demo" LATTICE "${batch[@]}" --set n_mm_layers=2 --se
 record ccdrec-lattice "$out/demo" CCDRec "${batch[@]}" "${soon[@]}" --set backbone=LATTICE
 record freedom-realhns "$out/demo" FREEDOM "${batch[@]}" --set sampler=realhns --set realhns_start=1
 record lattice-realhns "$out/demo" LATTICE "${batch[@]}" --set sampler=realhns --set realhns_start=0
+record bm3 "$out/demo" BM3 "${batch[@]}"
+record bm3-mg "$out/demo" BM3 "${batch[@]}" --set n_ui_layers=2 --set dropout=0.3 --set use_mg=true
+record slmrec "$out/demo" SLMRec "${batch[@]}"
+record slmrec-mg "$out/demo" SLMRec "${batch[@]}" --set ssl_alpha=0.1 --set ssl_temp=0.2 --set use_mg=true
+# Nodes whose leaky ReLUs stand within rounding of their kink make two right programs part after some twenty steps at the usual rate: few and small ones.
+few=(--set train_batch_size=8192 --set learning_rate=1e-4)
+record mmgcn "$out/demo" MMGCN "${few[@]}" --set reg_weight=0.1
+record mmgcn-mg "$out/demo" MMGCN "${few[@]}" --set n_neg=2 --set use_mg=true
 record planted "$out/tiny" CCDRec --set train_batch_size=256 --set candidate_ratio=0.5 "${soon[@]}" --set backbone=MCDRec
 runs=()
 for name in bpr lightgcn freedom freedom-reg ccdrec ccdrec-soon ccdrec-dma ccdrec-dma-ndi \
   bpr-popularity lightgcn-dns lightgcn-dns-top3 freedom-mixgcf-mg ccdrec-dma-dns ccdrec-mg ccdrec-mcdrec \
-  lattice lattice-mg-dns ccdrec-lattice freedom-realhns lattice-realhns; do runs+=("$out/$name.safetensors"); done
+  lattice lattice-mg-dns ccdrec-lattice freedom-realhns lattice-realhns \
+  bm3 bm3-mg slmrec slmrec-mg mmgcn mmgcn-mg; do runs+=("$out/$name.safetensors"); done
 exec "$python" -W ignore bench/pytorch/parity.py "${runs[@]}" --data "$out/demo" --plant "$out/planted.safetensors" "$out/tiny" \
   --report "${REPORT:-bench/results/parity}" --dtype "${DTYPE:-float64}"

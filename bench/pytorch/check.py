@@ -1,11 +1,12 @@
-"""Checks of the baseline itself: python check.py [golden | numbers | differences | hard | lattice | mcdrec | data | forms | graph | compile | parity | race]. Prints the largest deviations, exits 1 on failure.
+"""Checks of the baseline itself: python check.py [golden | numbers | differences | hard | lattice | mcdrec | others | data | forms | graph | compile | parity | race]. Prints the largest deviations, exits 1 on failure.
 
 golden       the golden cases once more in float32, against their float64 results, in units of the tolerances of the manifest
-numbers      the reference implementation's losses, gradients and scores of specification baselines.md 12 (BPR-MF, LightGCN, FREEDOM, LATTICE, Adam)
+numbers      the reference implementation's losses, gradients and scores of specification baselines.md 12 (every model, Adam)
 differences  float64 gradients against central differences, for the cases of a list, every trained element
 hard         hard negatives and Mirror Gradient (check_hard.py): MixGCF as published against its short form, what is drawn and chosen, the forms, planted mistakes
 lattice      LATTICE, RealHNS and MCDRec's graph (check_lattice.py): named properties, golden files of an epoch's decisions, planted mistakes
 mcdrec       MCDRec (check_mcdrec.py): its U-Net in two forms, schedule, finite differences, planted mistakes
+others       BM3, SLMRec and MMGCN (check_others.py): named properties, central differences, planted mistakes, the forms
 data         ids and mapping files of a data folder; that mistakes are answered by one sentence
 forms        the forms of train.py against one another: same losses and parameters for the same draws, replayed rows against dense Adam
 graph        the step recorded as a CUDA graph, replayed without one: whole epochs with a short last batch, and captures that fail
@@ -22,6 +23,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+import check_others
 import data as D
 import golden_results as G
 import graph_step
@@ -37,7 +39,7 @@ from check_graph import check_graph_step
 from check_hard import check_hard
 from check_lattice import check_lattice
 from check_mcdrec import check_mcdrec
-from check_parity import check_parity
+from check_parity import Recorded, check_parity
 from checking import apart, failed, gap, report, small_data
 from mistakes import UserError, run as run_main
 
@@ -158,6 +160,7 @@ def check_numbers():
         report(f"{model} gradients (sum and norm, relative to the norm)", worst, 1e-5)
         H_u, H_i = M.final_tables(q, graphs, s, ops=G.DenseOps)
         report(f"{model} scores", (H_u[0] @ H_i.T - torch.tensor(scores)).abs().max().item(), 1e-5)
+    check_others.check_numbers(train, {m: p[f"{m}_embedding.weight"] for m in ("image", "text")})
     check_latent_numbers(q, graphs, got[list(grads).index("modal_weight")])
     theta, m, v = torch.ones((), dtype=torch.float64), 0.0, 0.0
     for t, (g, want) in enumerate(((0.3, 0.9990000000), (0.0, 0.9983299418), (-0.1, 0.9980408065)), 1):
@@ -396,8 +399,8 @@ def check_race():
 def main():
     torch.set_num_threads(1)
     checks = dict(golden=check_golden, numbers=check_numbers, differences=check_differences, data=check_data, forms=check_forms, graph=check_graph_step, compile=check_compile, race=check_race,
-                  parity=check_parity, hard=lambda: check_hard(golden_file, deviation),
-                  lattice=lambda: check_lattice(golden_file, deviation), mcdrec=lambda: check_mcdrec(golden_file, deviation))
+                  parity=lambda: (check_parity(), check_others.check_parity(Recorded)), hard=lambda: check_hard(golden_file, deviation),
+                  lattice=lambda: check_lattice(golden_file, deviation), mcdrec=lambda: check_mcdrec(golden_file, deviation), others=lambda: check_others.check_others(golden_file, deviation))
     unknown = [name for name in sys.argv[1:] if name not in checks]
     if unknown:
         raise UserError(f"unknown check {unknown[0]!r}, expected some of {', '.join(checks)}")

@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 import torch
 
+import bm3
 import data as D
 import hard as H
 import lattice
@@ -39,7 +40,7 @@ class Recorded(train.Published):
             for m, O in self.graphs.latent.frozen.items():
                 index = neighbours(O)
                 self.arrays[f"graph.frozen.{m}.index"], self.arrays[f"graph.frozen.{m}.value"] = index.numpy(), O.gather(1, index).numpy()
-        elif features:
+        elif M.has_features(self.s):
             graph = self.graphs.item_item
             self.arrays["graph.item_item.index"], self.arrays["graph.item_item.value"] = graph.indices().numpy().astype(np.int32), graph.values().numpy()
 
@@ -67,11 +68,14 @@ class Recorded(train.Published):
         append = lambda name, x: of.setdefault(name, []).append(x.detach().numpy())   # noqa: E731
         if self.n_pass == 0:
             self.losses.append([out[f"loss.{n}"].item() for n in self.parts])
-            for name in ("users", "positives", "negatives"):
+            for name in ("users", "positives") + (("negatives",) if self.s.n_neg else ()):
                 append(name, getattr(batch, name))
-            if diffusion:
+            if diffusion and not M.has_masks(self.s):
                 append("items", diffusion.items)
-        if diffusion and diffusion.t is not None:
+        if M.has_masks(self.s):
+            for name, mask in diffusion.masks.items():
+                append("mask." + name, bm3.packed(mask))
+        elif diffusion and diffusion.t is not None:
             append("t", diffusion.t), append("noise", diffusion.noise)
             if diffusion.mask is not None:
                 append("mask.unet", unet.packed(diffusion.mask))
@@ -95,7 +99,7 @@ class Recorded(train.Published):
 
     def record(self, path, epochs):
         s, about = self.s, []
-        self.parts = (["bpr", "reg"] if s.model in ("BPR", "LightGCN", "LATTICE") else ["bpr", "align", "reg"] if s.model == "MCDRec" else list(replay.PARTS)) + (["bpr_hard"] if s.sampler != "none" else [])
+        self.parts = list(M.own(s).LOSSES) if M.own(s) else (["bpr", "reg"] if s.model in ("BPR", "LightGCN", "LATTICE") else ["bpr", "align", "reg"] if s.model == "MCDRec" else list(replay.PARTS)) + (["bpr_hard"] if s.sampler != "none" else [])
         self.note_lists(0)
         for e in range(epochs):
             self.passes, self.losses, self.noises, self.kept = ({}, {}), [], [], None

@@ -41,6 +41,7 @@ def gap(a, b):
 
 def apart(a, b, steps):
     """Share of the parameters that are far apart after `steps` steps. An element whose gradient is rounding moves by the learning rate in a direction that
-    rounding decides; of FREEDOM's biases all are, since their gradients cancel."""
+    rounding decides; of FREEDOM's biases all are, since their gradients cancel, and without weight decay two of SLMRec's."""
     lr = a.s.learning_rate
-    return torch.cat([((a.p[n] - b.p[n]).abs() > 0.02 * lr * steps).flatten() for n in a.p if not (a.s.model == "FREEDOM" and n.endswith("bias"))]).float().mean().item()
+    idle = lambda n: n.endswith("bias") if a.s.model == "FREEDOM" else n in ("ssl.g2.bias", "ssl.g5.bias")   # noqa: E731
+    return torch.cat([((a.p[n] - b.p[n]).abs() > 0.02 * lr * steps).flatten() for n in a.p if not idle(n)]).float().mean().item()

@@ -141,6 +141,15 @@ def row_graph(u, i, U, I):
     return torch.stack([row, col])[:, order], value[order]
 
 
+def mean_graph(u, i, U, I):
+    """MMGCN's N x N graph of the given distinct pairs: each entry of row x is 1/deg_x. Not symmetric."""
+    u, i = torch.as_tensor(u), torch.as_tensor(i)
+    row, col = torch.cat([u, U + i]), torch.cat([U + i, u])
+    value = (1 / torch.bincount(row, minlength=U + I).double())[row].float()
+    order = torch.argsort(row * (U + I) + col)
+    return torch.stack([row, col])[:, order], value[order]
+
+
 def edge_weights(data):
     """Weight of each distinct training pair in the pruning: (deg_u deg_i)^(-1/2) with full training degrees."""
     deg_u = np.bincount(data.pair_u, minlength=data.U) + EPS

@@ -17,6 +17,7 @@ import lattice
 import mirror
 import models as M
 import realhns
+import slmrec
 import unet
 from mistakes import UserError
 
@@ -50,14 +51,17 @@ class Form:
         self.seed, self.compile, self.use_graphs = seed, compile, graphs
         self.clock, self.notes, self.steps, self.j = Clock(self.device), [], 0, 0     # j: number of the batch in its epoch
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
-        self.modalities = list(data.features) if M.has_features(s) else []
-        if M.has_features(s) and not self.modalities:
+        self.modalities = list(data.features) if M.reads_features(s) else []
+        if M.reads_features(s) and not self.modalities:
             raise UserError(f"{s.model} needs at least one NAME_feat.npy in the data folder")
+        if s.model == "SLMRec" and len(self.modalities) != 2:
+            raise UserError(f"SLMRec needs two NAME_feat.npy in the data folder, it has {len(self.modalities)}")
         if len(self.modalities) > 2 and M.diffuses(s) and s.estimator == "unet":
             raise UserError(f"{len(self.modalities)} modalities, expected one or two: the U-Net's images have three channels")
         features = {m: torch.from_numpy(data.features[m]) for m in self.modalities}
         self.p = {k: x.to(self.device) for k, x in M.initial((data.U, data.I), features, s, torch.Generator().manual_seed(seed)).items()}
-        self.graphs = SimpleNamespace(user_item=None, item_item=None, latent=None)
+        self.graphs = SimpleNamespace(user_item=None, item_item=None, latent=None, modalities=self.modalities,
+                                      features=slmrec.unit_features(self.p, self.modalities) if s.model == "SLMRec" else None)
         self.weight = torch.tensor(D.edge_weights(data), device=self.device)
         self.edges = torch.tensor(np.stack([data.pair_u, data.pair_i]), device=self.device)
         self.n_keep = D.kept_edges(len(data.pair_u), s.dropout if M.prunes(s) else 0)
@@ -111,6 +115,8 @@ class Form:
     def draw_diffusion(self, batch):
         """Distinct items of the batch with multiplicities, of MCDRec all items; mirrored steps, noise and the U-Net's mask for those that diffuse (spec 3.2)."""
         s = self.s
+        if M.has_masks(s):
+            return SimpleNamespace(items=self.projected_items(batch), masks=self.draw_masks(batch))
         if not M.needs_projection(s):
             return None
         if M.of_all_items(s):
@@ -124,6 +130,18 @@ class Form:
             if s.estimator == "unet" and s.unet_dropout > 0:
                 d.mask = torch.rand(len(items), unet.MASK, device=self.device, generator=self.generator) >= s.unet_dropout
         return d
+
+    def draw_masks(self, batch):
+        """BM3's of a pass: name -> (B,d) bool, rows of equal ids equal."""
+        rows = {"users": (self.data.U, batch.users), **{n: (self.data.I, batch.positives) for n in ("items", *self.modalities)}}
+        return {n: self.draw_mask(*of) for n, of in rows.items()}
+
+    def draw_mask(self, n, index):
+        return self.table_mask(n, index)
+
+    def table_mask(self, n, index):
+        """(B,d) bool: rows of a mask for a whole table (n,d)."""
+        return (torch.rand(n, self.s.embedding_size, device=self.device, generator=self.generator) >= self.s.dropout)[index]
 
     def draw_t(self, n):
         T = self.s.timesteps

@@ -1,5 +1,6 @@
 """The golden cases: their list, and the random float32 arrays of each (docs/step-format.md). What comes of them: golden_results.py."""
 import json
+import sys
 
 import numpy as np
 import torch
@@ -7,6 +8,7 @@ import torch
 import data as D
 import golden_lattice
 import golden_mcdrec
+import golden_others
 import models as M
 
 SEED = 20250
@@ -57,12 +59,51 @@ class Maker:
         return p
 
 
+def rows_of(k, member, pairs, n_neg, B, duplicates, greedy_user, lonely_item):
+    """users (B), positives (B), negatives (n_neg,B) of a batch"""
+    rows = k.rng.integers(0, len(pairs), B)
+    if duplicates:                    # one pair twice, one user with other items, one item with other users
+        rows[1] = rows[0]
+        rows[2] = k.rng.choice(np.flatnonzero(pairs[:, 0] == pairs[rows[0], 0]))
+        rows[3] = k.rng.choice(np.flatnonzero(pairs[:, 1] == pairs[rows[0], 1]))
+    if greedy_user:
+        rows[0] = 0                   # pairs are ordered: user 0's first
+    users, positives = pairs[rows].T
+    if n_neg == 0:
+        return users, positives, None
+    negatives = np.stack([k.negatives(member, users) for _ in range(n_neg)])
+    if duplicates:                    # a negative equal to another row's positive, and two equal negatives
+        b = next(b for b in range(B) for c in range(B) if not member[users[b], positives[c]])
+        negatives[0, b] = next(positives[c] for c in range(B) if not member[users[b], positives[c]])
+        b, c = next((b, c) for b in range(B) for c in range(b) if not member[users[b], negatives[0, c]])
+        negatives[0, b] = negatives[0, c]
+    if lonely_item:
+        negatives[0, B - 1] = member.shape[1] - 1
+    return users, positives, negatives
+
+
+def add_moments(k, a, s):
+    """Moments of a run under way; rows never reached have none, as they would."""
+    for n in M.trained({n[6:]: None for n in a if n.startswith("param.")}, s):
+        shape = a[f"param.{n}"].shape
+        m, v = k.normal(shape, 1e-2), k.normal(shape, 1e-2) ** 2
+        if len(shape) == 2:
+            m[0], v[0] = 0, 0
+        a[f"adam.m.{n}"], a[f"adam.v.{n}"] = m, v
+
+
 def make_step(*about, **shape):
     """-> (arrays, metadata) of the case."""
     return begun_step(*about, **shape)[:2]
 
 
-def begun_step(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=None, lonely_item=False, greedy_user=False,
+def begun_step(name, setting, **shape):
+    if setting["model"] in M.OWN:
+        return golden_others.begun_step(sys.modules[__name__], name, setting, **shape)
+    return begun_ranked(name, setting, **shape)
+
+
+def begun_ranked(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=None, lonely_item=False, greedy_user=False,
                duplicates=False, wide_index=False, density=0.3, later=False, opposed=False, masked=False, salt=""):
     """curricular: None, "index" or "frozen". later, opposed: of LATTICE (golden_lattice.py). masked, salt: of the U-Net (golden_mcdrec.py). -> (arrays, metadata, the case's Maker, (U,I) bool: who has what)."""
     k, s = Maker(name + salt), M.settings(**setting)
@@ -86,22 +127,7 @@ def begun_step(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=
         ij, value = D.item_graph(features, k=3, image_weight=0.3)
         a["graph.item_item.index"], a["graph.item_item.value"] = ij.numpy().astype(index), value.numpy()
 
-    rows = k.rng.integers(0, len(pairs), B)
-    if duplicates:                    # one pair twice, one user with other items, one item with other users
-        rows[1] = rows[0]
-        rows[2] = k.rng.choice(np.flatnonzero(pairs[:, 0] == pairs[rows[0], 0]))
-        rows[3] = k.rng.choice(np.flatnonzero(pairs[:, 1] == pairs[rows[0], 1]))
-    if greedy_user:
-        rows[0] = 0                   # pairs are ordered: user 0's first
-    users, positives = pairs[rows].T
-    negatives = np.stack([k.negatives(member, users) for _ in range(s.n_neg)])
-    if duplicates:                    # a negative equal to another row's positive, and two equal negatives
-        b = next(b for b in range(B) for c in range(B) if not member[users[b], positives[c]])
-        negatives[0, b] = next(positives[c] for c in range(B) if not member[users[b], positives[c]])
-        b, c = next((b, c) for b in range(B) for c in range(b) if not member[users[b], negatives[0, c]])
-        negatives[0, b] = negatives[0, c]
-    if lonely_item:
-        negatives[0, B - 1] = I - 1
+    users, positives, negatives = rows_of(k, member, pairs, s.n_neg, B, duplicates, greedy_user, lonely_item)
     a.update({"batch.users": users.astype(index), "batch.positives": positives.astype(index), "batch.negatives": negatives.astype(index)})
     if curricular == "index":
         a["batch.curricular"] = k.negatives(member, users).astype(index)
@@ -115,13 +141,8 @@ def begun_step(name, setting, U=9, I=11, d=8, B=7, widths=None, t=1, curricular=
             a["diffusion.noise"] = k.normal((len(items), d))
             if masked:
                 a["mask.unet"] = golden_mcdrec.mask(k, len(items), s)
-    if t > 1:                         # moments of a run under way; rows never reached have none, as they would
-        for n in M.trained({n[6:]: None for n in a if n.startswith("param.")}, s):
-            shape = a[f"param.{n}"].shape
-            m, v = k.normal(shape, 1e-2), k.normal(shape, 1e-2) ** 2
-            if len(shape) == 2:
-                m[0], v[0] = 0, 0
-            a[f"adam.m.{n}"], a[f"adam.v.{n}"] = m, v
+    if t > 1:
+        add_moments(k, a, s)
     metadata = {"format": "ccdrec-step", "version": "1", "settings": json.dumps(setting, sort_keys=True), "t": str(t),
                 "modalities": json.dumps(list(widths) if M.has_features(s) else [])}
     if M.backbone(s) == "LATTICE":
@@ -221,6 +242,7 @@ STEPS.update({
     "freedom_everything": (dict(model="FREEDOM", reg_weight=0.05, n_neg=2), dict(widths={"text": 3}, **SPARSE)),
     **golden_lattice.STEPS,
     **golden_mcdrec.STEPS,
+    **golden_others.STEPS,
 })
 REVERSES = {
     "reverse_T1": (dict(model="CCDRec", timesteps=1), dict()),

@@ -12,6 +12,7 @@ import torch
 import golden_cases as C
 import golden_lattice
 import golden_mcdrec
+import golden_others
 import golden_results as R
 import hard as H
 import models as M
@@ -58,9 +59,10 @@ def make_mirrored(name, setting, factors, **shape):
             for x, g in zip(names, torch.autograd.grad(loss, [p[x] for x in names], allow_unused=True)):
                 g = torch.zeros_like(p[x]) if g is None else factors[0] * g
                 before = [torch.tensor(a[f"adam.{y}.{x}"]).double() if t > 1 else torch.zeros_like(g) for y in "mv"]
-                after = M.adam(p[x].detach(), g, *before, t, s.learning_rate)
+                after = M.adam(p[x].detach(), g, *before, t, s.learning_rate, weight_decay=s.weight_decay)
                 for y, value in zip((f"param.{x}", f"adam.m.{x}", f"adam.v.{x}"), after):
                     a[y] = value.numpy().astype(np.float32)
+            a.update(golden_others.redrawn(k, a, metadata))
             latent = rest[0].latent
             if latent is not None and latent.values is None:       # S of the first pass is what the second one has
                 a.update(golden_lattice.constants(*golden_lattice.learned_values(p, latent.learned)))
@@ -169,7 +171,7 @@ MIRROR = {   # alpha1 and -alpha2 as the metadata have them
     "ccdrec_first_step": (dict(model="CCDRec", use_mg=True), (1, -0.2), dict(widths=C.ONE)),
     "freedom_mixgcf": (dict(model="FREEDOM", reg_weight=0.05, use_mg=True, **mixgcf), (1, -0.2), dict(t=7, widths=C.ONE)),
     "lightgcn_dns": (dict(model="LightGCN", reg_weight=0.1, use_mg=True, **dns), (1, -0.2), dict(t=7)),
-    **golden_lattice.MIRROR, **golden_mcdrec.MIRROR,
+    **golden_lattice.MIRROR, **golden_mcdrec.MIRROR, **golden_others.MIRROR,
 }
 
 

@@ -122,4 +122,4 @@ MIRROR = {
     "lattice_later": (setting(use_mg=True, alpha1=0.5, alpha2=0.3), (0.5, -0.3), dict(t=7, later=True, widths=ONE)),
     "ccdrec_lattice": (wrapped(use_mg=True), (1, -0.2), dict(t=7, curricular="index", widths=ONE)),
 }
-NOT_YET = ("realhns",)     # words in the names of the cases that `ccdrec step` cannot run yet
+NOT_YET = ()             # words in the names of the cases that `ccdrec step` cannot run yet

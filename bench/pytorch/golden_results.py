@@ -16,10 +16,13 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+import bm3
 import golden_lattice
+import golden_others
 import hard as H
 import lattice
 import models as M
+import slmrec
 import unet
 import unet_mass
 
@@ -33,17 +36,20 @@ def arguments(arrays, metadata, dtype=torch.float64):
     for n in M.trained(p, s):
         p[n].requires_grad_(True)
     U = len(p["user_embedding.weight"]) if "user_embedding.weight" in p else 0
-    I = len(p["item_id_embedding.weight"])
+    I = len(p["item_id_embedding.weight"]) if "item_id_embedding.weight" in p else len(p["id_embedding"])     # MMGCN's nodes stand together
 
     def dense(which, n):
         if f"graph.{which}.index" in a:
             return torch.zeros(n, n, dtype=dtype).index_put_(tuple(a[f"graph.{which}.index"]), a[f"graph.{which}.value"], accumulate=True)
 
-    graphs = SimpleNamespace(user_item=dense("user_item", U + I), item_item=dense("item_item", I), latent=golden_lattice.from_arrays(a, modalities))
+    graphs = SimpleNamespace(user_item=dense("user_item", U + I), item_item=dense("item_item", I), latent=golden_lattice.from_arrays(a, modalities),
+                             modalities=modalities, features=slmrec.unit_features(p, modalities) if s.model == "SLMRec" else None)
     batch = SimpleNamespace(**{n: a.get(f"batch.{n}") for n in ("users", "positives", "negatives", "curricular", "frozen")})
     batch.hard = H.given(a["hard.items"], a.get("hard.alpha")) if "hard.items" in a else None
     diffusion = SimpleNamespace(**{n: a.get(f"diffusion.{n}") for n in ("items", "t", "noise")})
-    if diffusion.items is not None:
+    if M.has_masks(s):
+        diffusion.items, diffusion.masks = torch.unique(batch.positives), bm3.masks_from(a, modalities, p["user_embedding.weight"].shape[1])
+    elif diffusion.items is not None:
         drawn = torch.cat([batch.positives, batch.negatives.flatten()])
         diffusion.count = torch.ones_like(diffusion.items) if M.of_all_items(s) else (drawn[None] == diffusion.items[:, None]).sum(1)
         diffusion.mask = unet.unpacked(a["mask.unet"]) if "mask.unet" in a else None
@@ -159,7 +165,7 @@ def step_result(arrays, metadata, dtype=torch.float64, everything=False):
         g = torch.zeros_like(p[n]) if g is None else g
         m, v = (torch.tensor(arrays[f"adam.{x}.{n}"]).to(dtype) if f"adam.{x}.{n}" in arrays else torch.zeros_like(g) for x in "mv")
         out[f"grad.{n}"] = g
-        out[f"new.{n}"] = M.adam(p[n], factor * g, m, v, t, s.learning_rate)[0]
+        out[f"new.{n}"] = M.adam(p[n], factor * g, m, v, t, s.learning_rate, weight_decay=s.weight_decay)[0]
     return {n: x.detach() for n, x in out.items()}
 
 
@@ -197,6 +203,9 @@ def step_mass(arrays, metadata, everything=False):
         for n in M.trained(p, s):
             mass[f"mass.grad.{n}"] += shaken[f"grad.{n}"]
 
+    if M.own(s):
+        mass["mass.loss.total"] = golden_others.loss_mass(p, graphs, batch, diffusion, modalities, s, DenseOps)
+        return {n: (x.amax(-1, keepdim=x.dim() == 1) if x.dim() else x).detach() for n, x in mass.items()}
     with torch.no_grad():                                     # the forward sums with absolute values
         p = {n: x.detach() for n, x in p.items()}
         P, Q, u = p["user_embedding.weight"].abs(), p["item_id_embedding.weight"].abs(), batch.users

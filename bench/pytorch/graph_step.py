@@ -117,6 +117,10 @@ class GraphStep:
 def repeated_rows(form, batch, draw):
     """Diffusion of a batch with one row per occurrence. draw(items) -> steps (I) and noise (I,d)."""
     s = form.s
+    if M.has_masks(s):
+        rows = torch.arange(len(batch.users), device=batch.users.device)
+        of = {"users": (form.data.U, batch.users), **{n: (form.data.I, batch.positives) for n in ("items", *form.modalities)}}
+        return SimpleNamespace(items=batch.positives, at=rows, share=None, masks={n: form.table_mask(*x) for n, x in of.items()})
     if not M.needs_projection(s):
         return None
     items = torch.cat([batch.positives, batch.negatives.flatten()])

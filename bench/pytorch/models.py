@@ -1,5 +1,6 @@
 """BPR-MF, LightGCN, FREEDOM, LATTICE, MCDRec and CCDRec on FREEDOM, LATTICE or MCDRec as plain functions of given arrays, from the specification;
 gradients by autograd. LATTICE's own mathematics: lattice.py; MCDRec's: unet.py and, of its pruning, dgd.py. As a backbone it is FREEDOM but for that.
+BM3, SLMRec and MMGCN have steps of their own, in a file each (OWN), behind the same functions.
 
 Nothing here draws a random number: batch, negatives, diffusion steps, noise and masks are arguments. Everything works in float32 and float64.
 Names of arrays are those of docs/step-format.md. The forms of training (train.py) replace three operations through `Ops`: the sparse
@@ -15,8 +16,11 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
+import bm3
 import hard as H
 import lattice
+import mmgcn
+import slmrec
 import unet
 from mistakes import UserError
 
@@ -28,16 +32,19 @@ DEFAULTS = dict(model="CCDRec", backbone="FREEDOM", embedding_size=64, n_ui_laye
                 lambda_coeff=0.9, learning_rate_scheduler=[1.0, 50.0], dgd="on", dgd_tau=0.3, mrd=True, unet_dropout=0.1,
                 sampler="none", n_candidates=32, top_m=1, popularity_power=0.75, realhns_p_min=0.0, realhns_p_max=10.0, realhns_candidates=1000,
                 realhns_clusters=100, realhns_start=5, realhns_top=0.1, use_mg=False, alpha1=1.0, alpha2=0.2, beta=3,
+                cl_weight=2.0, temp=0.2, ssl_temp=0.1, ssl_alpha=0.01, weight_decay=0.0, mmgcn_latent=256,
                 skip_idle=True)   # ours: leave out terms of weight 0, which is exact; off: compute them, as the published programs do
 SCHEDULES = ("linear", "cosine", "exponential", "sqrt")
 MODEL_DEFAULTS = dict(BPR=dict(reg_weight=0.1), LightGCN=dict(reg_weight=1e-4), FREEDOM={}, LATTICE=dict(reg_weight=1e-5), MCDRec=dict(lambda_dm=0.5, estimator="unet"),
+                      BM3=dict(n_ui_layers=1, reg_weight=0.1, dropout=0.5, n_neg=0), SLMRec=dict(n_ui_layers=3, weight_decay=1e-4, n_neg=0), MMGCN={},
                       CCDRec=dict(learning_rate=5e-4, train_batch_size=512))
+OWN = dict(BM3=bm3, SLMRec=slmrec, MMGCN=mmgcn)
 BACKBONES = dict(FREEDOM={}, LATTICE=dict(learning_rate_scheduler=[0.96, 50.0]), MCDRec={})      # of CCDRec; what differs, also where the model is one of them
 
 
-AT_LEAST = dict(embedding_size=1, n_ui_layers=0, n_mm_layers=1, train_batch_size=1, n_neg=1, knn_k=1, timesteps=1, dtau=1, first_stage=0, tau_end=0,
+AT_LEAST = dict(embedding_size=1, n_ui_layers=0, n_mm_layers=1, train_batch_size=1, n_neg=0, knn_k=1, mmgcn_latent=1, timesteps=1, dtau=1, first_stage=0, tau_end=0,
                 n_candidates=1, top_m=1, beta=1, realhns_candidates=1, realhns_clusters=1, realhns_start=0)
-OPEN_ZERO = ("learning_rate", "candidate_ratio", "kappa", "realhns_top")     # numbers above 0; the others may be 0
+OPEN_ZERO = ("learning_rate", "candidate_ratio", "kappa", "realhns_top", "temp", "ssl_temp")     # numbers above 0; the others may be 0
 BELOW_ONE = ("dropout", "unet_dropout")
 AT_MOST_ONE = ("unet_dropout", "mm_image_weight", "dropout", "omega", "mu", "candidate_ratio", "kappa", "lambda_coeff", "realhns_top")
 
@@ -73,6 +80,14 @@ def settings(**given):
     of_sampler = {} if given.get("sampler", "none") == "none" else dict(omega=0.5)
     of_backbone = BACKBONES.get(given.get("backbone", DEFAULTS["backbone"]) if model == "CCDRec" else model, {})
     s = SimpleNamespace(**{**DEFAULTS, **MODEL_DEFAULTS[model], **of_backbone, **of_sampler, **given})
+    if (s.n_neg == 0) != (s.model in OWN and not OWN[s.model].NEGATIVES):
+        raise UserError(f"n_neg is {s.n_neg}: {s.model} has {'no negatives' if s.n_neg else 'at least one'}")
+    if s.weight_decay and s.model != "SLMRec":
+        raise UserError(f"weight_decay is {s.weight_decay}: {s.model} is trained without it")
+    if s.model in OWN and s.sampler != "none":
+        raise UserError(f"sampler {s.sampler}: {s.model} has none")
+    if s.model == "SLMRec" and s.embedding_size % 2:
+        raise UserError(f"embedding_size is {s.embedding_size}, expected an even number for SLMRec")
     if s.estimator not in ("attention", "unet"):
         raise UserError(f"estimator is {s.estimator}: the baseline has attention and unet only")
     if s.model == "CCDRec" and s.backbone not in BACKBONES:
@@ -102,9 +117,23 @@ def backbone(s):
     return s.backbone if s.model == "CCDRec" else s.model
 
 
+def own(s):
+    """The file of a model that has a step of its own, else None."""
+    return OWN.get(s.model)
+
+
 def has_features(s):
     """An item graph, raw features and their projections."""
     return backbone(s) in BACKBONES
+
+
+def reads_features(s):
+    return has_features(s) or s.model in OWN
+
+
+def has_masks(s):
+    """Items are projected and targets masked."""
+    return s.model == "BM3"
 
 
 def prunes(s):
@@ -258,6 +287,23 @@ class Ops:
         """(n,d) projections of the given items."""
         return F.linear(gather(p[f"{m}_embedding.weight"], items), p[f"{m}_trs.weight"], p[f"{m}_trs.bias"])
 
+    @staticmethod
+    def map_rows(tables, index, weight, bias):
+        """A linear map of the given rows (None: all) of tables that stand side by side."""
+        return F.linear(torch.cat([x if index is None else gather(x, index) for x in tables], 1), weight, bias)
+
+    @classmethod
+    def propagate_views(cls, A, P, starts, L):
+        """SLMRec: one propagation from [P; start] for each start."""
+        return [cls.propagate(A, torch.cat([P, x]), L) for x in starts]
+
+    start = staticmethod(mmgcn.start)                                                   # MMGCN: x_1 of a modality ..
+
+    @classmethod
+    def messages(cls, graphs, m, k, x, C):
+        """.. and M (x C) of its layer k"""
+        return cls.item_mm(graphs.user_item, x @ C)
+
 
 # ------------------------------------------------------------------------------------------------------------- one step
 
@@ -298,6 +344,8 @@ def represent(p, graphs, diffusion, modalities, s, ops=Ops):
     random negatives (MCDRec: all items), t (n) zero-based, noise (n,d), count (n) how often each occurs (MCDRec: 1), mask (n,4272) bool or None: of the U-Net's
     dropout; t and noise are read by those that diffuse only.
     -> namespace with users (U,d), items (I,d), layers (MixGCF: the L+1 item tables (I,d) whose mean items is), latent (LATTICE's S) and what the losses need."""
+    if own(s):
+        return own(s).represent(p, graphs, diffusion, modalities, s, ops)
     P, Q = p["user_embedding.weight"], p["item_id_embedding.weight"]
     U = len(P)
     r = SimpleNamespace(P=P, Q=Q, projection={}, e_0=None, e_t=None, e0_hat=None, layers=None, latent=None)
@@ -334,6 +382,9 @@ def represent(p, graphs, diffusion, modalities, s, ops=Ops):
     return r
 
 
+PARTS = ("bpr", "bpr_curricular", "align", "reg")     # what every result has; 0 where the model lacks it
+
+
 def bpr_eps(x):
     return -torch.log(1e-10 + torch.sigmoid(x)).mean()
 
@@ -345,6 +396,10 @@ def bpr_log(x):
 def losses(r, batch, diffusion, s, tap=lambda x: x):
     """The terms of the loss, weights included, and the rows they are made of. batch: users, positives (B), negatives (n_neg,B), and
     curricular (B), or frozen (B,d), or neither; with a sampler (hard.py) hard. `tap` sees every tensor on its way into a term, once a use (golden_results.py measures masses there)."""
+    if own(s):
+        terms = own(s).losses(r, batch, diffusion, s, tap)
+        zero = torch.zeros_like(next(iter(terms.values())))
+        return {f"loss.{n}": x for n, x in {**dict.fromkeys(PARTS, zero), **terms, "total": sum(terms.values())}.items()}
     u, pos, neg = batch.users, batch.positives, batch.negatives
     zero = r.P.new_zeros(())
     bpr = bpr_eps if s.model in ("BPR", "LightGCN") else bpr_log
@@ -399,7 +454,10 @@ def losses(r, batch, diffusion, s, tap=lambda x: x):
 
 def trained(p, s):
     """Names of the tensors that are parameters under these settings."""
-    return [k for k in p if s.train_features or k not in feature_names(p)]
+    never = set() if s.train_features else set(feature_names(p))
+    if own(s):
+        never.update(own(s).constants(p))
+    return [k for k in p if k not in never]
 
 
 def feature_names(p):
@@ -410,6 +468,8 @@ def step(p, graphs, batch, diffusion, modalities, s, ops=Ops, tap=lambda x: x):
     """One step up to the gradients: every array of the result but `grad.*` and `new.*`, still attached to the graph."""
     r = represent(p, graphs, diffusion, modalities, s, ops)
     out = losses(r, batch, diffusion, s, tap)
+    if own(s):
+        return out
     out.update({f"projection.{m}": h for m, h in r.projection.items()})
     if r.e_t is not None:
         out["e_t"], out["e0_hat"] = r.e_t, r.e0_hat
@@ -419,8 +479,10 @@ def step(p, graphs, batch, diffusion, modalities, s, ops=Ops, tap=lambda x: x):
     return out
 
 
-def adam(theta, g, m, v, t, lr, beta1=0.9, beta2=0.999, eps=1e-8):
+def adam(theta, g, m, v, t, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
     """Baselines 2.4 -> (theta, m, v) after step t, from 1."""
+    if weight_decay:
+        g = g + weight_decay * theta
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
     return theta - lr / (1 - beta1 ** t) * m / (v.sqrt() / math.sqrt(1 - beta2 ** t) + eps), m, v
@@ -431,6 +493,8 @@ def adam(theta, g, m, v, t, lr, beta1=0.9, beta2=0.999, eps=1e-8):
 @torch.no_grad()
 def final_tables(p, graphs, s, pool=None, ops=Ops):
     """(users, items) for scoring, with the full graph; CCDRec and MCDRec fuse every item with the end of the reverse process (before the first one: none)."""
+    if own(s):
+        return own(s).final_tables(p, graphs, s, ops)
     P, Q = p["user_embedding.weight"], p["item_id_embedding.weight"]
     if s.model == "BPR":
         return P, Q
@@ -455,6 +519,9 @@ def initial(data_sizes, features, s, generator):
     def normal(shape):
         return torch.empty(shape).normal_(0, math.sqrt(2 / sum(shape)), generator=generator)
 
+    if own(s):
+        return own(s).initial(data_sizes, features, s, SimpleNamespace(uniform=uniform, xavier_normal=lambda *shape: normal(shape), default_bias=lambda n_in, n: uniform(
+            (n,), 1 / math.sqrt(n_in)), xavier_uniform=lambda *shape: uniform(shape, math.sqrt(6 / sum(shape)))))
     table = normal if s.model == "BPR" else lambda shape: uniform(shape, math.sqrt(6 / sum(shape)))
     p = {"user_embedding.weight": table((U, d)), "item_id_embedding.weight": table((I, d))}
     if backbone(s) == "LATTICE":

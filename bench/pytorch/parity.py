@@ -25,7 +25,7 @@ import data as D
 import hard as H
 import models as M
 from mistakes import Parser, UserError, run as run_main
-from replay import ASTRAY, K, LOSS, ROUNDING, STRAYED, Replay, Run
+from replay import ASTRAY, K, LOSS, ROUNDING, STRAYED, STRAYED_AT_KINKS, Replay, Run
 
 
 # ----------------------------------------------------------------------------------------------------------- planted faults
@@ -49,10 +49,11 @@ def plants(run, data):
     name = lambda n, e=last: f"epoch.{e}.{n}"   # noqa: E731
     out = {"a learning rate 1 % larger": spoiled(lambda r: r.settings.update(learning_rate=r.settings["learning_rate"] * 1.01)),
            "a loss off by 3e-4": altered(name("losses"), (0, 0), lambda x: x * (1 + 3e-4)),
-           "a positive of another row": altered(name("positives"), 0, (run.of(last, "positives")[0] + 1) % len(run.arrays["initial.item_id_embedding.weight"])),
-           "a random negative that is the positive": altered(name("negatives"), (0, 3), run.of(last, "positives")[3]),
+           "a positive of another row": altered(name("positives"), 0, (run.of(last, "positives")[0] + 1) % data.I),
            "an item in a list that is not there": altered(name("list.items"), (0, K - 1), lambda x: next(
                i for i in range(10 ** 6) if i not in set(run.of(last, "list.items")[0].tolist())))}
+    if has("negatives"):
+        out["a random negative that is the positive"] = altered(name("negatives"), (0, 3), run.of(last, "positives")[3])
     if has("ranks"):
         B = min(run.settings["train_batch_size"], len(run.of(last, "users")))
         candidates, chosen = run.of(last, "candidates")[0], run.of(last, "curricular")[:B]
@@ -72,17 +73,20 @@ def plants(run, data):
     if has("alpha"):
         out["1 - alpha for alpha"] = altered(name("alpha"), slice(None), lambda x: np.minimum(1 - x, np.float32(1 - 2 ** -24)))
     if s.use_mg:
-        out["a batch more between mirror batches"] = spoiled(lambda r: r.settings.update(beta=s.beta + 1))
+        if len(run.of(last, "losses")) > s.beta:
+            out["a batch more between mirror batches"] = spoiled(lambda r: r.settings.update(beta=s.beta + 1))
         out["alpha2 + 0.02"] = spoiled(lambda r: r.settings.update(alpha2=s.alpha2 + 0.02))
         out["alpha1 + 0.02"] = spoiled(lambda r: r.settings.update(alpha1=s.alpha1 + 0.02))
         out["no mirror batches"] = spoiled(lambda r: r.settings.update(use_mg=False))
-        for x in ("hard", "noise"):
+        for x in ("hard", "noise", "mask.users"):
             if has("pass1." + x):
                 out[f"second passes without {x}"] = spoiled(lambda r, x=x: r.arrays.pop(name("pass1." + x)))
         if has("pass1.hard"):
             out["a second pass's hard negative that the user has"] = altered(name("pass1.hard"), (0, 1), run.of(last, "positives")[1])
         if has("pass1.noise"):
             out["noise of a second pass negated"] = altered(name("pass1.noise"), slice(0, 40), lambda x: -x)
+    if M.own(s):
+        out.update(plants_of_own(run, data, s, spoiled, altered, name, has))
     if has("edges"):
         edges = run.of(last, "edges")
         if has("edge_weights"):
@@ -124,14 +128,51 @@ def plants(run, data):
     return out
 
 
+def plants_of_own(run, data, s, spoiled, altered, name, has):
+    """The faults of BM3, SLMRec and MMGCN."""
+    def setting(key, x):
+        return spoiled(lambda r: r.settings.update({key: x}))
+
+    out = {}
+    if s.model == "BM3":
+        m, words = run.modalities[-1], run.arrays[name("mask.users")]
+        for of in ("users", "items", m):
+            out[f"a bit of mask.{of} flipped"] = altered(name("mask." + of), (5, 0), lambda x: x ^ 1)
+            out[f"no mask.{of}"] = spoiled(lambda r, of=of: r.arrays.pop(name("mask." + of)))
+        out[f"the items' masks for those of {m}"] = spoiled(lambda r: r.arrays.update({name("mask." + m): run.arrays[name("mask.items")]}))
+        out["masks inverted"] = altered(name("mask.users"), slice(None), lambda x: x ^ 0xffff)
+        out["masks of another row"] = altered(name("mask.users"), slice(None), np.roll(words, 1, 0))
+        out["dropout + 0.1"] = setting("dropout", s.dropout + 0.1)
+        out["cl_weight + 0.02"] = setting("cl_weight", s.cl_weight + 0.02)
+        out["a regulariser 0.1 % larger"] = setting("reg_weight", s.reg_weight * 1.001)
+        out["another layer"] = setting("n_ui_layers", s.n_ui_layers + 1)
+        if has("pass1.mask.users"):
+            B, beta = s.train_batch_size, s.beta
+            again = np.concatenate([words[k * B:(k + 1) * B] for k in range(0, -(-len(words) // B), beta)])
+            out["second passes with the users' masks of the first"] = spoiled(lambda r: r.arrays.update({name("pass1.mask.users"): again}))
+    if s.model == "SLMRec":
+        for key, x in (("temp", s.temp + 0.005), ("ssl_temp", s.ssl_temp + 0.002), ("ssl_alpha", s.ssl_alpha * 1.001), ("n_ui_layers", s.n_ui_layers + 1),
+                       ("weight_decay", 0.0 if s.weight_decay else 1e-4)):
+            out[f"{key} {x:.6g}"] = setting(key, x)
+        out["the modalities in the other order"] = spoiled(lambda r: setattr(r, "modalities", r.modalities[::-1]))
+    if s.model == "MMGCN":
+        m = run.modalities[0]
+        out["some users' constant preferences negated"] = altered(f"initial.{m}.preference", slice(40), lambda x: -x)
+        out["a node's constants 1 % other"] = altered("initial.id_embedding", 0, lambda x: 1.01 * x)
+        if s.reg_weight:
+            out["a regulariser 0.1 % larger"] = setting("reg_weight", s.reg_weight * 1.001)
+    return out
+
+
 # --------------------------------------------------------------------------------------------------------------------- main
 
 def summary(replay):
     r = replay.seen
     last = {x["split"]: x for x in r.recall}
-    return dict(model=replay.s.model, data=replay.data.name, epochs=len(replay.run.epochs), pools=[x["negatives"] for x in replay.run.epochs], steps=r.steps,
+    return dict(model=replay.s.model, data=replay.data.name, epochs=len(replay.run.epochs), pools=[x.get("negatives", "none") for x in replay.run.epochs], steps=r.steps,
                 other_item_rows=r.other_rows, lists=r.lists, list_gap=r.list_gap, edges=r.edges, edge_gap=r.edge_gap, twins=r.twins,
                 loss=r.loss, loss_at=r.loss_at, part=r.part, part_at=r.part_at, negatives=r.negatives, flips=r.flips, similarity_gap=r.gap,
+                masks=r.masks, mask_astray=r.mask_astray, mask_astray_at=r.mask_astray_at,
                 hard=r.hard, astray=r.astray, astray_at=r.astray_at, mirrored=r.mirrored, users=r.users, near_ties=r.near, score_gap=r.tie, recall=r.recall, parameters=r.parameters, strayed=r.strayed, farthest=r.farthest,
                 last={k: v["recorded"] for k, v in last.items()}, wrong=replay.wrong)
 
@@ -149,8 +190,10 @@ def table(x):
                                               f"(limit {ROUNDING:g})"),
             ("hard negatives, their mean place", f"{x['hard']}" + (f", {x['astray']:.2g} standard errors from where the draws lead to expect it "
                                                                      f"({x['astray_at']}; limit {ASTRAY:g})" if x["hard"] else "")),
+            ("BM3's masks: elements", f"{x['masks']}" + (f", {x['mask_astray']:.2g} standard errors from what chance leads to expect ({x['mask_astray_at']}; limit {ASTRAY:g})"
+                                                         if x["masks"] else "")),
             ("mirror batches, each a second step", f"{x['mirrored']}"),
-            ("parameters, off by over 0.01 learning rates", f"{x['parameters']}, {x['strayed']} (limit {STRAYED:.1%}; farthest {x['farthest']:.2g})"),
+            ("parameters, off by over 0.01 learning rates", f"{x['parameters']}, {x['strayed']} (limit {STRAYED_AT_KINKS if x['model'] == 'MMGCN' else STRAYED:.1%}; farthest {x['farthest']:.2g})"),
             (f"users evaluated, another Recall@{K}", f"{x['users']}, {differ}"),
             ("other lists, all near-ties", f"{len(x['near_ties'])}; scores off by {x['score_gap']:.2g} of their mass at most (limit {ROUNDING:g})"),
             (f"Recall@{K} at the end", "  ".join(f"{k} {v:.4f}" for k, v in x["last"].items()))]
@@ -160,7 +203,7 @@ def table(x):
 def compared(path, folder, dtype):
     """-> (run, data, outcome)"""
     run = Run(path)
-    data = D.load(folder, M.has_features(run.baseline_settings()))
+    data = D.load(folder, M.reads_features(run.baseline_settings()))
     replay = Replay(run, data, dtype).all()
     return run, data, summary(replay)
 

@@ -50,6 +50,18 @@ class Published(Form):
         latent_mm = staticmethod(torch.mm)
         unet = staticmethod(unet.published)
 
+        @staticmethod
+        def map_rows(tables, index, weight, bias):
+            """All rows mapped, then those that are wanted."""
+            x = F.linear(torch.cat(tables, 1) if len(tables) > 1 else tables[0], weight, bias)
+            return x if index is None else x[index]
+
+        @staticmethod
+        def messages(graphs, m, k, x, C):
+            """A row of width c for each direction of each edge, then the mean of those that arrive at a node."""
+            y, e = x @ C, graphs.edges
+            return torch.zeros_like(y).index_add(0, e.target, y[e.source]) / e.degree[:, None]
+
     def setup(self, features):
         self.s.skip_idle = False
         if self.compile == "on":
@@ -60,14 +72,19 @@ class Published(Form):
         self.rng = random.Random(self.seed)
         self.rows = np.arange(len(data.train_u))
         self.np_rng = np.random.default_rng(self.seed)
-        if self.s.model != "BPR" and M.backbone(self.s) != "LATTICE":
+        self.n_drawn = 1 if self.s.model == "SLMRec" else self.s.n_neg        # which reads none of them
+        if self.s.model == "MMGCN":
+            source, target = D.mean_graph(data.pair_u, data.pair_i, data.U, data.I)[0].flip(0).to(self.device)
+            self.graphs.edges = SimpleNamespace(source=source, target=target, degree=torch.bincount(target, minlength=N).clamp(min=1))
+            self.full_graph = None
+        elif self.s.model != "BPR" and M.backbone(self.s) != "LATTICE":
             self.full_graph = self.coo(*D.user_item_graph(data.pair_u, data.pair_i, data.U, data.I), N)
             self.graphs.user_item = self.full_graph
         if M.backbone(self.s) == "LATTICE":
             self.full_graph = self.graphs.user_item = self.coo(*D.row_graph(data.pair_u, data.pair_i, data.U, data.I), N)
             k = min(self.s.knn_k, data.I)
             self.graphs.latent = SimpleNamespace(k=k, frozen={m: dense_lap(dense_knn(x, k)) for m, x in features.items()}, built=None)
-        elif features:
+        elif M.has_features(self.s):
             lists = []
             for x in features.values():
                 x = x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp(min=1e-12)
@@ -84,7 +101,7 @@ class Published(Form):
             self.p = unet.to_published(self.p, unet.Published().to(self.device))
         for n in M.trained(self.p, self.s):
             self.p[n].requires_grad_(True)
-        self.optimizer = torch.optim.Adam([x for x in self.p.values() if x.requires_grad], lr=self.s.learning_rate)
+        self.optimizer = torch.optim.Adam([x for x in self.p.values() if x.requires_grad], lr=self.s.learning_rate, weight_decay=self.s.weight_decay)
         self.held = {split: self.held_lists(split) for split in ("valid", "test")}
 
     def coo(self, index, value, n):
@@ -115,7 +132,7 @@ class Published(Form):
     @torch.no_grad()
     def representations(self):
         latent = self.graphs.latent and SimpleNamespace(**{**vars(self.graphs.latent), "built": None})
-        graphs = SimpleNamespace(user_item=self.full_graph if self.s.model != "BPR" else None, item_item=self.graphs.item_item, latent=latent)
+        graphs = SimpleNamespace(**{**vars(self.graphs), "user_item": self.full_graph if self.s.model != "BPR" else None, "latent": latent})
         return M.final_tables(self.p, graphs, self.s, self.pools and self.pools[3], self.ops)
 
     def band_table(self, H_u, H_i, places, block=4096):
@@ -128,6 +145,9 @@ class Published(Form):
             score[r, i] = -math.inf
             out.append(realhns.candidates(score, places))
         return torch.cat(out)
+
+    def projected_items(self, batch):
+        return torch.arange(self.data.I, device=self.device)
 
     def keep_latent(self, S):
         self.graphs.latent.built = S.detach()
@@ -147,7 +167,7 @@ class Published(Form):
                 rows = self.rows[b:b + B]
                 users, positives = self.data.train_u[rows], self.data.train_i[rows]
                 batch = SimpleNamespace(users=torch.from_numpy(users).to(self.device), positives=torch.from_numpy(positives).to(self.device),
-                                        negatives=self.draw_negatives(users, self.s.n_neg), curricular=None, frozen=None)
+                                        negatives=self.draw_negatives(users, self.n_drawn), curricular=None, frozen=None)
 
                 def choose(pool, batch=batch):
                     candidates = self.draw_candidates()

@@ -22,18 +22,21 @@ import lattice
 import mirror
 import models as M
 import safetensors_io as st
+import slmrec
 import unet
 from mistakes import UserError
 from replay_lattice import Lists, Unusable
+from replay_masks import Masks
 from replay_realhns import Band
 
-PARTS = ("bpr", "bpr_curricular", "align", "reg")     # of records that do not name the parts of their losses
+PARTS = M.PARTS      # of records that do not name the parts of their losses
 LOSS = 1e-4          # relative, of the whole loss and of each part; a part may also differ by LOSS_OF_ALL of the whole
 LOSS_OF_ALL = 1e-6
 NEIGHBOUR = 1e-6     # of a cosine similarity: neighbours that close to the last one may be either's
 ROUNDING = 1e-5      # of the mass of an inner product, the sum of the absolute values of its terms: similarities and scores
 MOVED = 1e-2         # of the learning rate: how far a parameter may end from ours ...
 STRAYED = 1e-3       # ... but for this share: elements whose gradient was rounding at some step move by the learning rate in a direction it chose
+STRAYED_AT_KINKS = 2e-2   # of MMGCN: a number within rounding of 0 on its way into a leaky ReLU takes the other slope, which every gradient before it feels
 EDGE = 5e-5          # of the weight of an edge of MCDRec, times its tau: of a cosine
 ASTRAY = 6.0         # standard errors between the mean place of an epoch's hard negatives and what their draws lead to expect
 K = 20
@@ -79,7 +82,7 @@ class Run:
         self.settings, self.modalities, self.epochs = (json.loads(meta[k]) for k in ("settings", "modalities", "epochs"))
         self.about = {k: meta[k] for k in ("data", "program")}
         self.parts = json.loads(meta["losses"]) if "losses" in meta else list(PARTS)
-        unknown = [n for n in self.parts if n not in (*PARTS, "bpr_hard")]
+        unknown = [n for n in self.parts if n not in {*PARTS, "bpr_hard", *itertools.chain(*(x.LOSSES for x in M.OWN.values()))}]
         if unknown:
             raise UserError(f"{path}: its losses have the part {unknown[0]}, which the baseline has not")
 
@@ -98,7 +101,7 @@ class Run:
         x = self.of(epoch, at.prefix + name)
         if x is None:
             raise Unusable(f"epoch {epoch}: the record has no {at.prefix + name}")
-        return x[at.step] if name == "candidates" else x[at.items] if name in ("t", "noise", "mask.unet") else x[..., at.rows]
+        return x[at.step] if name == "candidates" else x[at.items] if name in ("t", "noise", "mask.unet") else x[at.rows] if name.startswith("mask.") else x[..., at.rows]
 
 
 class Replay:
@@ -107,7 +110,7 @@ class Replay:
         self.wrong = []                                # sentences
         self.seen = SimpleNamespace(steps=0, loss=0.0, loss_at="", part=0.0, part_at="", negatives=0, flips=[], gap=0.0, users=0, near=[],
                                     tie=0.0, recall=[], other_rows=[], parameters=0, strayed=0, farthest=0.0, mirrored=0, hard=0, astray=0.0, astray_at="",
-                                    lists=0, list_gap=0.0, edges=0, edge_gap=0.0, twins=0.0)
+                                    lists=0, list_gap=0.0, edges=0, edge_gap=0.0, twins=0.0, masks=0, mask_astray=0.0, mask_astray_at="")
         s, U, I = self.s, data.U, data.I   # noqa: E741
         a = run.arrays
         self.p = {n[8:]: torch.tensor(x).to(dtype) for n, x in a.items() if n.startswith("initial.")}
@@ -118,12 +121,17 @@ class Replay:
             self.p[f"{m}_embedding.weight"] = torch.tensor(data.features[m]).to(dtype)
         self.moments = {n: (torch.zeros_like(x), torch.zeros_like(x)) for n, x in self.p.items()}
         self.t, self.pools, self.twins, self.noted, self.is_twin = 0, None, [], {}, False
-        shapes = (tuple(self.p["user_embedding.weight"].shape), tuple(self.p["item_id_embedding.weight"].shape))
-        if shapes != ((U, s.embedding_size), (I, s.embedding_size)):
-            raise UserError(f"the record has tables {shapes}, the data {U} users and {I} items: not the folder of this run")
-        self.full = self.item = self.lists = self.latent = None
+        expected = {"id_embedding": U + I} if s.model == "MMGCN" else {"user_embedding.weight": U, "item_id_embedding.weight": I}
+        missing = [n for n in (*expected, *(f"{m}.preference" for m in run.modalities if s.model == "MMGCN")) if n not in self.p]
+        if missing:
+            raise UserError(f"the record has no initial.{missing[0]}, expected every parameter and constant table of {s.model}")
+        shapes = {n: tuple(self.p[n].shape) for n in expected}
+        if shapes != {n: (rows, s.embedding_size) for n, rows in expected.items()}:
+            raise UserError(f"the record has tables {tuple(shapes.values())}, the data {U} users and {I} items: not the folder of this run")
+        self.full = self.item = self.lists = self.latent = self.masks = None
+        self.unit = slmrec.unit_features(self.p, run.modalities) if s.model == "SLMRec" else None
         if s.model != "BPR":
-            self.full = self.sparse(*(D.row_graph if M.backbone(s) == "LATTICE" else D.user_item_graph)(data.pair_u, data.pair_i, U, I), U + I)
+            self.full = self.sparse(*{"LATTICE": D.row_graph, "MMGCN": D.mean_graph}.get(M.backbone(s), D.user_item_graph)(data.pair_u, data.pair_i, U, I), U + I)
         if M.has_features(s) and M.backbone(s) != "LATTICE":
             self.item = self.sparse(*self.item_graph(), I)
         self.train_rows = np.sort(data.train_u * np.int64(I) + data.train_i)
@@ -194,10 +202,10 @@ class Replay:
         for other in self.twins:
             other.epoch(e)
         self.noted["pools"] = self.pools
-        pool = run.epochs[e]["negatives"]
+        pool = run.epochs[e].get("negatives", "none")
         if s.model == "CCDRec" and s.cns and pool != self.planned_pool(e):
             self.complain(f"epoch {e}: negatives from {pool}, the curriculum has {self.planned_pool(e)}")
-        graphs = SimpleNamespace(user_item=self.pruned(e), item_item=self.item)
+        graphs = self.graphs(self.pruned(e))
         self.rate = lattice.learning_rate(s, e)
         if self.lists:
             self.latent = self.lists.at(e, self.p)     # the first step makes a constant of it
@@ -205,7 +213,8 @@ class Replay:
             self.band = Band(run, self.data, s, e, self.complain, ROUNDING)
             if self.band.share:
                 self.band.begin(*self.final(e - 1), self.admissible)
-        users, positives, negatives = (run.of(e, n).astype(np.int64) for n in ("users", "positives", "negatives"))
+        users, positives = (run.of(e, n).astype(np.int64) for n in ("users", "positives"))
+        negatives = run.of(e, "negatives").astype(np.int64) if s.n_neg else np.zeros((0, len(users)), np.int64)
         if not np.array_equal(np.sort(users * np.int64(self.data.I) + positives), self.train_rows):
             self.complain(f"epoch {e}: its rows are not the training rows, each once")
         owned = self.in_training(np.broadcast_to(users, negatives.shape), negatives)
@@ -219,6 +228,8 @@ class Replay:
             for n, factor in enumerate(mirror.passes(k, s)):
                 self.step(e, k, n, factor, rows, self.place(e, k, n, rows, B), pool, graphs, users, positives, negatives)
         self.check_places(e)
+        if self.masks:
+            self.masks.check(e)
         if s.use_mg:
             self.check_drawn_again(e, B)
         if M.diffuses(s):
@@ -229,6 +240,9 @@ class Replay:
             self.pools = M.reverse(self.p, projections, s, torch.tensor(run.of(e, "reverse.start")).to(self.dtype), lambda t: noise[t - 2])
         if run.epochs[e]["evaluated"]:
             self.evaluate(e)
+
+    def graphs(self, user_item, latent=None):
+        return SimpleNamespace(user_item=user_item, item_item=self.item, latent=latent, modalities=self.run.modalities, features=self.unit)
 
     def planned_pool(self, e):
         s = self.s
@@ -291,7 +305,7 @@ class Replay:
     def check_drawn_again(self, e, B):
         """Nothing that a second pass draws is what the first one drew."""
         first = [self.place(e, k, 0, slice(k * B, (k + 1) * B), B) for k in range(0, len(self.run.of(e, "losses")), self.s.beta)]
-        for name, along in (("hard", 1), ("alpha", 1), ("noise", 0), ("ranks", 0), ("mask.unet", 0)):
+        for name, along in (("hard", 1), ("alpha", 1), ("noise", 0), ("ranks", 0), ("mask.unet", 0), ("mask.users", 0), ("mask.items", 0)):
             again = self.run.of(e, "pass1." + name)
             if again is not None and again.size > 20 and np.array_equal(again, np.concatenate([self.run.drawn(e, name, at) for at in first], along)):
                 self.complain(f"epoch {e}: the second passes have the {name} of the first ones")
@@ -300,7 +314,7 @@ class Replay:
         s, run = self.s, self.run
         t = lambda x: torch.as_tensor(np.ascontiguousarray(x))   # noqa: E731
         batch = SimpleNamespace(users=t(users[rows]), positives=t(positives[rows]), negatives=t(negatives[:, rows]), curricular=None, frozen=None)
-        diffusion = self.diffusion(e, k, batch, at)
+        diffusion = self.diffusion(e, k, batch, at) if not self.masks else SimpleNamespace(items=torch.unique(batch.positives), masks=self.masks.of_pass(e, k, n, at, batch))
         p = {n: x.detach().requires_grad_(n in M.trained(self.p, s)) for n, x in self.p.items()}
         graphs.latent = self.latent
         r = M.represent(p, graphs, diffusion, run.modalities, s, Ops)
@@ -327,7 +341,7 @@ class Replay:
         self.t += 1
         for x, g in zip(names, grads):
             g = torch.zeros_like(p[x]) if g is None else factor * g
-            self.p[x], *self.moments[x] = M.adam(p[x].detach(), g, *self.moments[x], self.t, self.rate)
+            self.p[x], *self.moments[x] = M.adam(p[x].detach(), g, *self.moments[x], self.t, self.rate, weight_decay=s.weight_decay)
         self.seen.steps += 1
         self.seen.mirrored += n
 
@@ -506,7 +520,7 @@ class Replay:
     def final(self, e):
         """Representations of evaluation after epoch e, -1: before the first one. Of LATTICE with the lists of the epoch that follows."""
         latent = self.lists.at(e + 1, self.p) if self.lists else None
-        graphs = SimpleNamespace(user_item=self.full, item_item=self.item, latent=latent)
+        graphs = self.graphs(self.full, latent)
         return M.final_tables(self.p, graphs, self.s, self.pools and self.pools[3], Ops)
 
     def evaluate(self, e):
@@ -564,7 +578,7 @@ class Replay:
             off = np.maximum(np.abs(off) - 1e-6 * np.abs(y).reshape(x.shape) / self.s.learning_rate - more, 0)
             far, total, worst = far + int((~(off <= MOVED)).sum()), total + off.size, max(worst, float(off.max()))
         self.seen.parameters, self.seen.strayed, self.seen.farthest = total, far, worst
-        limit = STRAYED * (10 if self.twins else 1)
+        limit = STRAYED_AT_KINKS if self.s.model == "MMGCN" else STRAYED * (10 if self.twins else 1)
         if not far <= limit * total:
             self.complain(f"{far} of {total} parameters end more than {MOVED:g} of the learning rate from ours, at most {limit:.1%} may")
 
@@ -572,6 +586,8 @@ class Replay:
         try:
             if M.backbone(self.s) == "LATTICE":
                 self.lists = Lists(self.run, self.data, self.s, self.dtype, self.complain, self.seen)
+            if M.has_masks(self.s):
+                self.masks = Masks(self.run, self.data, self.s, self.complain, self.seen, ASTRAY)
             if M.diffuses(self.s) and self.s.estimator == "unet":
                 self.twins = [self.twin(n) for n in range(1, 1 + TWINS)]
             for e in range(len(self.run.epochs)):

@@ -39,7 +39,7 @@ class Run:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False      # full float32 (spec 2.4)
         torch.manual_seed(seed)
         before, begin = self.peak_rss_mb(), time.perf_counter()
-        data = D.load(folder, with_features=M.has_features(s))
+        data = D.load(folder, with_features=M.reads_features(s))
         loaded = time.perf_counter()
         self.form, self.n = FORMS[form](data, s, device, seed, compile, graphs), 0
         if device == "cuda":

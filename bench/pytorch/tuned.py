@@ -10,6 +10,7 @@ import data as D
 import hard as H
 import lattice
 import metrics
+import mmgcn
 import models as M
 import realhns
 import rows as R
@@ -110,17 +111,20 @@ class Tuned(Form):
         self.train_u, self.train_i, self.train_items = t(data.train_u), t(data.train_i), t(data.train_items)
         latent = M.backbone(s) == "LATTICE"
         self.transposed = None         # of the user-item graph, where that is not symmetric
-        if s.model != "BPR":
+        if s.model == "MMGCN":
+            graph = D.mean_graph(self.pair_u, self.pair_i, data.U, data.I)
+            self.full_graph = self.graphs.user_item = (D.csr(*graph, N, N), D.csr(*D.transpose(*graph), N, N))
+        elif s.model != "BPR":
             graph = (D.row_graph if latent else D.user_item_graph)(self.pair_u, self.pair_i, data.U, data.I)
             self.full_graph = self.graphs.user_item = D.csr(*graph, N, N)
             self.transposed = D.csr(*D.transpose(*graph), N, N) if latent else None
         if latent:
             self.graphs.latent = LatentRows(features, s.knn_k)
-        elif features:
+        elif M.has_features(s):
             index, value = D.item_graph(features, s.knn_k, s.mm_image_weight)
             self.graphs.item_item = (D.csr(index, value, data.I, data.I), D.csr(*D.transpose(index, value), data.I, data.I))
         self.splits = {split: metrics.Split(data, split, self.device) for split in ("valid", "test")}
-        used = M.needs_projection(s) or latent
+        used = M.needs_projection(s) or latent or M.has_masks(s)
         by_rows = used and s.train_features and not M.of_all_items(s)        # else every row is read in every step
         self.tables = [f"{m}_embedding.weight" for m in self.modalities] if by_rows else []
         idle = set() if used else {n for m in self.modalities for n in (f"{m}_embedding.weight", f"{m}_trs.weight", f"{m}_trs.bias")}
@@ -151,13 +155,33 @@ class Tuned(Form):
                     form.gathered[f"{m}_embedding.weight"] = x.requires_grad_(True)
                 return F.linear(x, p[f"{m}_trs.weight"], p[f"{m}_trs.bias"])
 
+            @classmethod
+            def propagate_views(cls, A, P, starts, L):
+                """All views in one propagation, side by side."""
+                X = torch.cat([P.repeat(1, len(starts)), torch.cat(starts, 1)])
+                return cls.propagate(A, X, L).split(P.shape[1], 1)
+
+            @staticmethod
+            def start(p, graphs, m):
+                if f"{m}.mlp.weight" not in p:
+                    return form.constant[m].x
+                return torch.cat([form.constant[m].users, F.normalize(mmgcn.item_start(p, m), dim=1, eps=1e-12)])
+
+            @staticmethod
+            def messages(graphs, m, k, x, C):
+                if k == 1 and form.constant[m].mean is not None:
+                    return form.constant[m].mean @ C
+                return ops.item_mm(graphs.user_item, x @ C)
+
         self.ops = ops
+        if s.model == "MMGCN":
+            self.constant = {m: self.constants_of(m, product) for m in self.modalities}
         self.chain, replay, self.total_loss = chain_step, R.missed_steps, total_loss
         if s.sampler == "popularity":
             self.popularity = H.popularity(torch.bincount(self.train_i, minlength=data.I), s.popularity_power)
         if self.compile != "off":
             B, last = s.train_batch_size, len(data.train_u) % s.train_batch_size or s.train_batch_size     # of most batches, of an epoch's last
-            self.total_loss = total_loss if H.used(s) else self.tried("loss", total_loss, self.example_loss, B, True, last)
+            self.total_loss = total_loss if H.used(s) or M.own(s) else self.tried("loss", total_loss, self.example_loss, B, True, last)
             if s.model == "CCDRec" and s.cns and self.total_loss is not total_loss:    # the steps before the first pool have no curricular negatives
                 for n in (B, B // 3 + 2, last):
                     x = self.example_loss(n)
@@ -181,8 +205,17 @@ class Tuned(Form):
         capture = (self.device.type == "cuda" and self.use_graphs != "off" and not self.on_demand and not H.used(s) and not s.use_mg
                    and not M.of_all_items(s) and s.estimator != "unet")
         rate = torch.tensor(s.learning_rate, device=self.device) if capture and latent else s.learning_rate     # a recorded step reads it where it is
-        self.optimizer = torch.optim.Adam([self.p[n] for n in dense], lr=rate, capturable=capture, **self.fastest_adam())
+        self.optimizer = torch.optim.Adam([self.p[n] for n in dense], lr=rate, weight_decay=s.weight_decay, capturable=capture, **self.fastest_adam())
         self.graph = GraphStep(self) if capture else None
+
+    @torch.no_grad()
+    def constants_of(self, m, product):
+        """What MMGCN's first layer has that no parameter changes: x_1 and its mean over neighbours, of a mapped modality the users' rows of x_1."""
+        users = F.normalize(self.p[f"{m}.preference"], dim=1, eps=1e-12)
+        if f"{m}.mlp.weight" in self.p:
+            return SimpleNamespace(users=users, x=None, mean=None)
+        x = torch.cat([users, F.normalize(self.p[f"{m}_embedding.weight"], dim=1, eps=1e-12)])
+        return SimpleNamespace(users=users, x=x, mean=product(self.full_graph[0], x))
 
     def fastest_adam(self):
         try:
@@ -228,8 +261,8 @@ class Tuned(Form):
         """Of the ways PyTorch has to multiply a CSR matrix, the fastest on the whole user-item graph."""
         if self.s.model == "BPR":
             return by_library
-        A = self.full_graph
-        X = torch.randn(A.shape[1], self.s.embedding_size, device=self.device)
+        A = self.full_graph[0] if isinstance(self.full_graph, tuple) else self.full_graph
+        X = torch.randn(A.shape[1], self.s.embedding_size * (3 if self.s.model == "SLMRec" else 1), device=self.device)
         right, took = by_library(A, X, X), {}
         for name, f in PRODUCTS.items():
             try:
@@ -253,7 +286,7 @@ class Tuned(Form):
         return best
 
     def loss(self, r, batch, diffusion):
-        if H.used(self.s):
+        if H.used(self.s) or M.own(self.s):
             return super().loss(r, batch, diffusion)
         at = getattr(diffusion, "at", None)
         if at is None and r.projection:
@@ -291,6 +324,13 @@ class Tuned(Form):
         return r(n, d), r(n, d), r(3), r(d, 3 * d), r(n, m, d), r(n, m, d), r(n, m, d), r(n, m, m), r(d), r(d), r(d), r(()), r(n, m), r(n, m)
 
     # ---- one epoch
+
+    def projected_items(self, batch):
+        return torch.unique(batch.positives)
+
+    def draw_mask(self, n, index):
+        distinct, row = torch.unique(index, return_inverse=True)
+        return self.table_mask(len(distinct), row)
 
     def prune(self):
         if self.n_keep == len(self.weight):
@@ -510,7 +550,7 @@ class Tuned(Form):
         if getattr(self, "evaluated", None) != self.steps:
             if self.graphs.latent is not None:
                 self.graphs.latent.built = None        # S is made anew; the next epoch's first batch has it
-            graphs = SimpleNamespace(user_item=getattr(self, "full_graph", None), item_item=self.graphs.item_item, latent=self.graphs.latent)
+            graphs = SimpleNamespace(**{**vars(self.graphs), "user_item": getattr(self, "full_graph", None)})
             self.final = M.final_tables(self.p, graphs, self.s, self.pools and self.pools[3], self.ops)
             self.evaluated = self.steps
         return self.final
