@@ -36,6 +36,18 @@ nlohmann::json typed_settings(const Settings& s) {
   return j;
 }
 
+// Values of the parameters that a model of its own kind holds beside those that an outline tells of.
+int64_t own_parameters(const Settings& s, const Dataset& data) {
+  const System& system = *find_system(s.model);
+  if (!system.plan) return 0;
+  ScratchPlan unused;
+  const int64_t U = data.n_users, I = data.n_items, E = int64_t(data.train.size());
+  Planner p{
+      s, data, cpu_ops(), unused, false, U, I, U + I, s.embedding_size, E, std::min<int64_t>(s.train_batch_size, E)};
+  system.plan(p);
+  return p.dense;
+}
+
 }  // namespace
 
 size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
@@ -64,7 +76,7 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   if (o.item_layers) parameters += 3 * listed;  // S, or the frozen lists and the learned ones of the last evaluation
   if (o.learned_graph) words += listed, parameters += 2;
   if (o.bands) words += data.n_users * Band(s, data.n_users, I).candidates + 1;
-  parameters += 2 * o.estimator;
+  parameters += 2 * (o.estimator + own_parameters(s, data));
   if (o.views) parameters += 2 * (d + 1) * d;  // the predictor
   if (s.use_mg) words *= 2;                    // at most
   return size_t(words * s.epochs + parameters) * 4;
