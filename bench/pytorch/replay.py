@@ -314,7 +314,10 @@ class Replay:
         s, run = self.s, self.run
         t = lambda x: torch.as_tensor(np.ascontiguousarray(x))   # noqa: E731
         batch = SimpleNamespace(users=t(users[rows]), positives=t(positives[rows]), negatives=t(negatives[:, rows]), curricular=None, frozen=None)
-        diffusion = self.diffusion(e, k, batch, at) if not self.masks else SimpleNamespace(items=torch.unique(batch.positives), masks=self.masks.of_pass(e, k, n, at, batch))
+        if M.has_masks(s):
+            diffusion = SimpleNamespace(items=torch.unique(batch.positives), masks=self.masks and self.masks.of_pass(e, k, n, at, batch))
+        else:
+            diffusion = self.diffusion(e, k, batch, at)
         p = {n: x.detach().requires_grad_(n in M.trained(self.p, s)) for n, x in self.p.items()}
         graphs.latent = self.latent
         r = M.represent(p, graphs, diffusion, run.modalities, s, Ops)
@@ -586,7 +589,7 @@ class Replay:
         try:
             if M.backbone(self.s) == "LATTICE":
                 self.lists = Lists(self.run, self.data, self.s, self.dtype, self.complain, self.seen)
-            if M.has_masks(self.s):
+            if M.has_masks(self.s) and self.s.dropout > 0:         # else the record has none
                 self.masks = Masks(self.run, self.data, self.s, self.complain, self.seen, ASTRAY)
             if M.diffuses(self.s) and self.s.estimator == "unet":
                 self.twins = [self.twin(n) for n in range(1, 1 + TWINS)]
