@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 import data as D
+import unet
 
 failed = []
 
@@ -42,5 +43,5 @@ def gap(a, b):
 def apart(a, b, steps):
     """Share of the parameters that are far apart after `steps` steps. An element whose gradient is rounding moves by the learning rate in a direction that
     rounding decides; of FREEDOM's biases all are, since their gradients cancel."""
-    lr = a.s.learning_rate
-    return torch.cat([((a.p[n] - b.p[n]).abs() > 0.02 * lr * steps).flatten() for n in a.p if not (a.s.model == "FREEDOM" and n.endswith("bias"))]).float().mean().item()
+    lr, p, q = a.s.learning_rate, unet.to_simplified(a.p), unet.to_simplified(b.p)
+    return torch.cat([((p[n] - q[n]).abs() > 0.02 * lr * steps).flatten() for n in p if n not in unet.rounding() and not (a.s.model == "FREEDOM" and n.endswith("bias"))]).float().mean().item()

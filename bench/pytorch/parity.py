@@ -1,7 +1,7 @@
 """Repeats a recorded run of ccdrec (docs/run-format.md) with the baseline's own mathematics and compares what came of it.
 
     ccdrec train -m CCDRec -d FOLDER --set epochs=3 --record RUN.safetensors
-    python parity.py RUN.safetensors... --data FOLDER [--dtype float64|float32] [--report STEM] [--plant RUN FOLDER]
+    python parity.py RUN.safetensors... --data FOLDER [--dtype float64|float32] [--also RUN FOLDER]... [--report STEM] [--plant RUN FOLDER]
 
 Taken from the record: initial parameters and what chance decided (order of the rows, random negatives, pruned edges, diffusion steps, noise,
 candidates and drawn ranks, hard negatives and mixing coefficients). Computed here: graphs, losses, gradients, Adam, the reverse process, similarities, scores.
@@ -219,12 +219,13 @@ def main():
     parser = Parser(description="Repeats recorded runs with the baseline's mathematics and compares them.")
     parser.add_argument("runs", nargs="*", help="records of `ccdrec train --record`")
     parser.add_argument("--data", help="the data folder of the runs")
+    parser.add_argument("--also", nargs=2, action="append", default=[], metavar=("RUN", "FOLDER"), help="a record of another folder")
     parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
     parser.add_argument("--plant", nargs=2, metavar=("RUN", "FOLDER"), help="spoil this record, one fault at a time: each must be reported")
     parser.add_argument("--report", metavar="STEM", help="write STEM.md and STEM.json")
     parser.add_argument("--threads", type=int, default=0)
     o = parser.parse_args()
-    if o.runs and not o.data or not o.runs and not o.plant:
+    if o.runs and not o.data or not (o.runs or o.also or o.plant):
         parser.error("give records with their --data, or --plant")
     if not 0 <= o.threads <= 4096:
         raise UserError(f"--threads is {o.threads}, expected 0 to 4096")
@@ -236,8 +237,8 @@ def main():
         torch.set_num_threads(o.threads)
     dtype = getattr(torch, o.dtype)
     out = dict(dtype=o.dtype, torch=torch.__version__, program="", runs={})
-    for path in o.runs:
-        run, _, x = compared(path, o.data, dtype)
+    for path, folder in [(path, o.data) for path in o.runs] + o.also:
+        run, _, x = compared(path, folder, dtype)
         name = os.path.basename(path).split(".")[0]
         out["program"], out["runs"][name] = run.about["program"], {"data": run.about["data"], "settings": run.settings, **x}
         show(name, out["runs"][name])
