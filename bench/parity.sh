@@ -58,11 +58,20 @@ record slmrec-mg "$out/demo" SLMRec "${batch[@]}" --set ssl_alpha=0.1 --set ssl_
 few=(--set train_batch_size=8192 --set learning_rate=1e-4)
 record mmgcn "$out/demo" MMGCN "${few[@]}" --set reg_weight=0.1
 record mmgcn-mg "$out/demo" MMGCN "${few[@]}" --set n_neg=2 --set use_mg=true
+# The U-Net multiplies what differs by a hundred and more a step at the published rate (bench/pytorch/replay.py): few users and items, small steps.
+unet=(--set train_batch_size=512 --set timesteps=5 --set learning_rate=1e-5 --set epochs=2)
+record mcdrec-attention "$out/demo" MCDRec "${batch[@]}" --set estimator=attention --set reg_weight=0.001
+record mcdrec-no-diffusion "$out/demo" MCDRec "${batch[@]}" --set mrd=false
+record mcdrec "$out/tiny" MCDRec "${unet[@]}"
+record mcdrec-mg "$out/tiny" MCDRec "${unet[@]}" --set use_mg=true --set beta=1 --set n_neg=2 --set reg_weight=0.001 --set unet_dropout=0
+record ccdrec-mcdrec-unet "$out/tiny" CCDRec "${unet[@]}" --set backbone=MCDRec --set estimator=unet --set candidate_ratio=0.5 --set dtau=1
 record planted "$out/tiny" CCDRec --set train_batch_size=256 --set candidate_ratio=0.5 "${soon[@]}" --set backbone=MCDRec
 runs=()
 for name in bpr lightgcn freedom freedom-reg ccdrec ccdrec-soon ccdrec-dma ccdrec-dma-ndi \
   bpr-popularity lightgcn-dns lightgcn-dns-top3 freedom-mixgcf-mg ccdrec-dma-dns ccdrec-mg ccdrec-mcdrec \
   lattice lattice-mg-dns ccdrec-lattice freedom-realhns lattice-realhns \
-  bm3 bm3-mg slmrec slmrec-mg mmgcn mmgcn-mg; do runs+=("$out/$name.safetensors"); done
-exec "$python" -W ignore bench/pytorch/parity.py "${runs[@]}" --data "$out/demo" --plant "$out/planted.safetensors" "$out/tiny" \
+  bm3 bm3-mg slmrec slmrec-mg mmgcn mmgcn-mg mcdrec-attention mcdrec-no-diffusion; do runs+=("$out/$name.safetensors"); done
+also=()
+for name in mcdrec mcdrec-mg ccdrec-mcdrec-unet; do also+=(--also "$out/$name.safetensors" "$out/tiny"); done
+exec "$python" -W ignore bench/pytorch/parity.py "${runs[@]}" --data "$out/demo" "${also[@]}" --plant "$out/planted.safetensors" "$out/tiny" \
   --report "${REPORT:-bench/results/parity}" --dtype "${DTYPE:-float64}"

@@ -268,12 +268,14 @@ def check_forms():
     for model, setting, steps in (("BPR", {}, 12), ("LightGCN", {}, 12), ("FREEDOM", dict(reg_weight=0.05), 12), ("FREEDOM", dict(reg_weight=0.0), 12),
                                   ("CCDRec", {}, 40), ("CCDRec", dict(train_features=False), 12),
                                   ("LATTICE", dict(reg_weight=0.05), 24), ("LATTICE", dict(n_mm_layers=2, n_neg=2, train_features=False), 12),
-                                  ("CCDRec", dict(backbone="LATTICE", reg_weight=0.05), 24), ("CCDRec", dict(backbone="MCDRec"), 12)):
+                                  ("CCDRec", dict(backbone="LATTICE", reg_weight=0.05), 24), ("CCDRec", dict(backbone="MCDRec"), 12),
+                                  ("MCDRec", dict(estimator="attention", reg_weight=0.05), 12), ("MCDRec", dict(mrd=False, reg_weight=0.05), 12),
+                                  ("MCDRec", dict(embedding_size=64, learning_rate=1e-5), 3)):     # of the U-Net few steps and small ones: replay.py
         rng = np.random.default_rng(7)
         data = small_data(rng)
         forms, B = {}, 16
         for name, form in train.FORMS.items():
-            forms[name] = form(data, M.settings(model=model, train_batch_size=B, embedding_size=16, timesteps=6, **setting), compile="off")
+            forms[name] = form(data, M.settings(**{**dict(model=model, train_batch_size=B, embedding_size=16, timesteps=6), **setting}), compile="off")
         label = f"{model} {setting or ''}"
         ij, value = D.user_item_graph(data.pair_u[::2], data.pair_i[::2], data.U, data.I)
         N = data.U + data.I

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 import data as D
+import unet
 
 failed = []
 
@@ -42,6 +43,6 @@ def gap(a, b):
 def apart(a, b, steps):
     """Share of the parameters that are far apart after `steps` steps. An element whose gradient is rounding moves by the learning rate in a direction that
     rounding decides; of FREEDOM's biases all are, since their gradients cancel, and without weight decay two of SLMRec's."""
-    lr = a.s.learning_rate
-    idle = lambda n: n.endswith("bias") if a.s.model == "FREEDOM" else n in ("ssl.g2.bias", "ssl.g5.bias")   # noqa: E731
-    return torch.cat([((a.p[n] - b.p[n]).abs() > 0.02 * lr * steps).flatten() for n in a.p if not idle(n)]).float().mean().item()
+    lr, p, q = a.s.learning_rate, unet.to_simplified(a.p), unet.to_simplified(b.p)
+    idle = lambda n: n in unet.rounding() or (n.endswith("bias") if a.s.model == "FREEDOM" else n in ("ssl.g2.bias", "ssl.g5.bias"))   # noqa: E731
+    return torch.cat([((p[n] - q[n]).abs() > 0.02 * lr * steps).flatten() for n in p if not idle(n)]).float().mean().item()

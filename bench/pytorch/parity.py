@@ -1,7 +1,7 @@
 """Repeats a recorded run of ccdrec (docs/run-format.md) with the baseline's own mathematics and compares what came of it.
 
     ccdrec train -m CCDRec -d FOLDER --set epochs=3 --record RUN.safetensors
-    python parity.py RUN.safetensors... --data FOLDER [--dtype float64|float32] [--report STEM] [--plant RUN FOLDER]
+    python parity.py RUN.safetensors... --data FOLDER [--dtype float64|float32] [--also RUN FOLDER]... [--report STEM] [--plant RUN FOLDER]
 
 Taken from the record: initial parameters and what chance decided (order of the rows, random negatives, pruned edges, diffusion steps, noise,
 candidates and drawn ranks, hard negatives and mixing coefficients). Computed here: graphs, losses, gradients, Adam, the reverse process, similarities, scores.
@@ -25,7 +25,7 @@ import data as D
 import hard as H
 import models as M
 from mistakes import Parser, UserError, run as run_main
-from replay import ASTRAY, K, LOSS, ROUNDING, STRAYED, STRAYED_AT_KINKS, Replay, Run
+from replay import ASTRAY, FLIPPED, K, LOSS, ROUNDING, STRAYED, STRAYED_AT_KINKS, Replay, Run
 
 
 # ----------------------------------------------------------------------------------------------------------- planted faults
@@ -90,8 +90,10 @@ def plants(run, data):
     if has("edges"):
         edges = run.of(last, "edges")
         if has("edge_weights"):
-            off = 0.02 if M.diffuses(s) and s.estimator == "unet" else 1e-4
-            out[f"the weight of an edge off by {off:g}"] = altered(name("edge_weights"), 1, lambda x: x + off)
+            if M.diffuses(s) and s.estimator == "unet":
+                out["weights of edges off by 0.02"] = altered(name("edge_weights"), slice(None, None, 7), lambda x: x + 0.02)
+            else:
+                out["the weight of an edge off by 1e-4"] = altered(name("edge_weights"), 1, lambda x: x + 1e-4)
             out["dgd_tau + 0.02"] = spoiled(lambda r: r.settings.update(dgd_tau=s.dgd_tau + 0.02))
             out["FREEDOM's graph of the edges"] = spoiled(lambda r: r.settings.update(dgd="off"))
         out["an edge kept twice"] = altered(name("edges"), (slice(None), 1), edges[:, 0])
@@ -193,7 +195,8 @@ def table(x):
             ("BM3's masks: elements", f"{x['masks']}" + (f", {x['mask_astray']:.2g} standard errors from what chance leads to expect ({x['mask_astray_at']}; limit {ASTRAY:g})"
                                                          if x["masks"] else "")),
             ("mirror batches, each a second step", f"{x['mirrored']}"),
-            ("parameters, off by over 0.01 learning rates", f"{x['parameters']}, {x['strayed']} (limit {STRAYED_AT_KINKS if x['model'] == 'MMGCN' else STRAYED:.1%}; farthest {x['farthest']:.2g})"),
+            ("parameters, off by over 0.01 learning rates",
+             f"{x['parameters']}, {x['strayed']} (limit {STRAYED_AT_KINKS if x['model'] == 'MMGCN' else FLIPPED if x['twins'] else STRAYED:.1%}; farthest {x['farthest']:.2g})"),
             (f"users evaluated, another Recall@{K}", f"{x['users']}, {differ}"),
             ("other lists, all near-ties", f"{len(x['near_ties'])}; scores off by {x['score_gap']:.2g} of their mass at most (limit {ROUNDING:g})"),
             (f"Recall@{K} at the end", "  ".join(f"{k} {v:.4f}" for k, v in x["last"].items()))]
@@ -262,12 +265,13 @@ def main():
     parser = Parser(description="Repeats recorded runs with the baseline's mathematics and compares them.")
     parser.add_argument("runs", nargs="*", help="records of `ccdrec train --record`")
     parser.add_argument("--data", help="the data folder of the runs")
+    parser.add_argument("--also", nargs=2, action="append", default=[], metavar=("RUN", "FOLDER"), help="a record of another folder")
     parser.add_argument("--dtype", default="float64", choices=("float64", "float32"))
     parser.add_argument("--plant", nargs=2, metavar=("RUN", "FOLDER"), help="spoil this record, one fault at a time: each must be reported")
     parser.add_argument("--report", metavar="STEM", help="write STEM.md and STEM.json")
     parser.add_argument("--threads", type=int, default=0)
     o = parser.parse_args()
-    if o.runs and not o.data or not o.runs and not o.plant:
+    if o.runs and not o.data or not (o.runs or o.also or o.plant):
         parser.error("give records with their --data, or --plant")
     if not 0 <= o.threads <= 4096:
         raise UserError(f"--threads is {o.threads}, expected 0 to 4096")
@@ -279,8 +283,8 @@ def main():
         torch.set_num_threads(o.threads)
     dtype = getattr(torch, o.dtype)
     out = dict(dtype=o.dtype, torch=torch.__version__, program="", runs={})
-    for path in o.runs:
-        run, _, x = compared(path, o.data, dtype)
+    for path, folder in [(path, o.data) for path in o.runs] + o.also:
+        run, _, x = compared(path, folder, dtype)
         name = os.path.basename(path).split(".")[0]
         out["program"], out["runs"][name] = run.about["program"], {"data": run.about["data"], "settings": run.settings, **x}
         show(name, out["runs"][name])
