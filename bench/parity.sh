@@ -63,7 +63,7 @@ unet=(--set train_batch_size=512 --set timesteps=5 --set learning_rate=1e-5 --se
 record mcdrec-attention "$out/demo" MCDRec "${batch[@]}" --set estimator=attention --set reg_weight=0.001
 record mcdrec-no-diffusion "$out/demo" MCDRec "${batch[@]}" --set mrd=false
 record mcdrec "$out/tiny" MCDRec "${unet[@]}"
-record mcdrec-mg "$out/tiny" MCDRec "${unet[@]}" --set use_mg=true --set beta=1 --set n_neg=2 --set reg_weight=0.001 --set unet_dropout=0
+record mcdrec-mg "$out/tiny" MCDRec "${unet[@]}" --set use_mg=true --set beta=1 --set n_neg=2 --set reg_weight=0.001
 record ccdrec-mcdrec-unet "$out/tiny" CCDRec "${unet[@]}" --set backbone=MCDRec --set estimator=unet --set candidate_ratio=0.5 --set dtau=1
 record planted "$out/tiny" CCDRec --set train_batch_size=256 --set candidate_ratio=0.5 "${soon[@]}" --set backbone=MCDRec
 runs=()

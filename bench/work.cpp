@@ -6,8 +6,8 @@
 #include "data/graph.h"
 #include "host/samplers/realhns.h"
 #include "host/systems/registry.h"
-#include "kernels/unet.h"
 #include "kernels/rng.h"
+#include "kernels/unet.h"
 
 namespace ccdrec::bench {
 namespace {

@@ -222,8 +222,8 @@ def check_parity():
                                ("CCDRec", dict(backbone="LATTICE", reg_weight=0.01, dtau=1, tau_end=1, candidate_ratio=0.5, lambda_coeff=0.5)),
                                ("CCDRec", dict(backbone="MCDRec", dgd_tau=0.5)), ("CCDRec", dict(backbone="MCDRec", dgd="direct", use_mg=True, **dma)),
                                ("MCDRec", dict(reg_weight=0.01, **of_unet)), ("MCDRec", dict(estimator="attention", use_mg=True, n_neg=2)),
-                               ("MCDRec", dict(mrd=False, sampler="dns", n_candidates=8)), ("MCDRec", dict(unet_dropout=0.0, use_mg=True, beta=1, n_neg=2, **of_unet)),
-                               ("CCDRec", dict(backbone="MCDRec", estimator="unet", dtau=1, tau_end=1, candidate_ratio=0.5, use_mg=True, **of_unet)),
+                               ("MCDRec", dict(mrd=False, sampler="dns", n_candidates=8)), ("MCDRec", dict(unet_dropout=0.0, n_neg=2, **of_unet)),
+                               ("CCDRec", dict(backbone="MCDRec", estimator="unet", dtau=1, candidate_ratio=0.5, **of_unet)),
                                ("LightGCN", dict(sampler="realhns", **band)), ("LATTICE", dict(sampler="realhns", use_mg=True, reg_weight=0.05, **band))):
             form = Recorded(data, M.settings(**{**dict(model=model, train_batch_size=64, embedding_size=8, timesteps=4), **setting}), compile="off")
             path, label = os.path.join(folder, "run.safetensors"), f"parity, {model} {setting}"
