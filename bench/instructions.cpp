@@ -12,7 +12,8 @@
 //     counts as well;
 //   - the growth from x1 to x2, always. Users, items and interactions double; the batch doubles with them (the number
 //     of steps stays) and the candidate set does not grow. All that a model asks for then doubles: what more than
-//     doubles is the program's own. LATTICE's search for neighbours and SLMRec's contrasts compare all pairs: they may take four times as much.
+//     doubles is the program's own. LATTICE's search for neighbours and SLMRec's contrasts compare all pairs: they may
+//     take four times as much.
 #include "bench/instructions.h"
 
 #include <fmt/format.h>

@@ -60,8 +60,8 @@ BatchCounts count_batches(const Settings& s, const Dataset& data, const HostCsr&
 
 constexpr double kUnetFlop = 2 * 1.04e6;  // of an item, taps that meet padding left out (kernels/unet.h)
 
-// A step of a model of its own kind, all of whose rows move: its products, and its sparse products of whole graphs. What
-// goes elementwise over tables is left out. distinct: items of a batch.
+// A step of a model of its own kind, all of whose rows move: its products, and its sparse products of whole graphs.
+// What goes elementwise over tables is left out. distinct: items of a batch.
 struct StepWork {
   Work forward, backward, optimiser;
 };
@@ -152,17 +152,17 @@ std::map<std::string, Work> epoch_work(const Settings& s, const Dataset& data) {
                    edges = o.item_layers * s.knn_k * rows * (o.learned_graph ? 2 * M : 1);
       forward += {2 * edges * d, 8 * edges + 2 * rows * row}, backward += {2 * edges * d, 8 * edges + 2 * rows * row};
     }
-    // Modality maps of the batch's distinct items: Y = X W; dW = X^T dY, and dX = dY W^T where features are trained. Then
-    // X is read for dW, takes its step with the moments (24 bytes an element), and dX need not be stored. The steps that
-    // its rows have missed are taken as they are read.
+    // Modality maps of the batch's distinct items: Y = X W; dW = X^T dY, and dX = dY W^T where features are trained.
+    // Then X is read for dW, takes its step with the moments (24 bytes an element), and dX need not be stored. The
+    // steps that its rows have missed are taken as they are read.
     if (projects) {
       const double product = 2 * mapped * F * d, trained = s.train_features ? 1 : 0;
       forward += {product + 8 * trained * (I - mapped) * F, 4 * (mapped * F + F * d), trained * (I - mapped) * F};
       backward += {product * (1 + trained) + 8 * trained * mapped * F,
                    4 * (mapped * F + F * d) + 20 * trained * mapped * F, trained * mapped * F};
     }
-    // Estimator: q and k of every token, v of one combined token an item; backward twice the products. Three saved (items
-    // K, d) arrays, written then read.
+    // Estimator: q and k of every token, v of one combined token an item; backward twice the products. Three saved
+    // (items K, d) arrays, written then read.
     if (o.fuses) {
       const double product = mapped * (o.unet ? kUnetFlop : 4 * K * d * d + 2 * d * d),
                    saved = mapped * (o.unet ? 2 * 4 * double(kUnetSaved) : 3 * K * row);

@@ -4,8 +4,8 @@
 //   c1[t] = lr / (1-b1^t),  c2[t] = 1 / sqrt(1-b2^t),  (1-b1) f and (1-b2) f^2 are computed in double,
 //   stored float;  t = 1, 2, ...
 //   f = AdamSchedule::gradient of the step that g belongs to; a step without a gradient does not read it.
-//   With a weight decay w, f g + w theta is in the place of f g (one fma), and of a gradient that is not there: theta is
-//   pulled to zero at every step. The dense form alone has it; the others refuse it. Without it no bit is another's.
+//   With a weight decay w, f g + w theta is in the place of f g (one fma), and of a gradient that is not there: theta
+//   is pulled to zero at every step. The dense form alone has it; the others refuse it. Without it no bit is another's.
 // One element function (Element8 of cpu/fast/adam_row.cpp), explicit fma, no contraction: the dense and the on-demand
 // form give the same bits. (Only an m of -0 stays -0 under f < 0 and a dense g of 0, where a replay makes it +0.)
 //

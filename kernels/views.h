@@ -1,15 +1,16 @@
 // BM3's losses (spec baselines 7.3, 7.4): cosines with masked constants, and norms of whole tables.
 //
-// cosine_loss      loss += weight (1 - mean_b c_b), c_b = o_b . x_b / (n_o n_x), n = max(norm, 1e-8), x_b = mask_b * X[b]
+// cosine_loss      loss += weight (1 - mean_b c_b), c_b = o_b . x_b / (n_o n_x), n = max(norm, 1e-8),
+//                  x_b = mask_b * X[b]
 //                  d_o[b] (=, += where `accumulate`) -(weight/B) (x_b / n_x - c_b o_b / n_o) / n_o
 //                  o, X, d_o (B,d); mask (B, mask_words(d)) bits (mask.h), null: every value is kept. The factor of the
 //                  kept values cancels and is left out. A norm at its floor is a constant: where it is o_b's, the term
 //                  in o_b falls away.
-// frobenius_reg    loss += weight ||X||_F;  G (=, += where `accumulate`) weight X / ||X||_F;  X, G (R,d). Where the norm
-//                  is 0 the gradient is.
-// Order    dot products in double, column j in lane j % 8, lanes added ((0+4)+(2+6)) + ((1+5)+(3+7)), and d_o in double,
-//          rounded once: the same bits on both devices. The loss and the norm in double, rows in chunks of 256, chunks
-//          ascending.
+// frobenius_reg    loss += weight ||X||_F;  G (=, += where `accumulate`) weight X / ||X||_F;  X, G (R,d). Where the
+//                  norm is 0 the gradient is.
+// Order    dot products in double, column j in lane j % 8, lanes added ((0+4)+(2+6)) + ((1+5)+(3+7)), and d_o in
+//          double, rounded once: the same bits on both devices. The loss and the norm in double, rows in chunks of 256,
+//          chunks ascending.
 // Cost     cosine_loss 12 d bytes a row (16 d added) and 2 mask_words(d); frobenius_reg X twice and G.
 #pragma once
 #include <cmath>

@@ -102,7 +102,8 @@ void Bm3::forward(const Batch& batch, const Step& step) {
 
 // --- backward --------------------------------------------------------------------------------------------------------
 
-// weight (1 - mean cos(O of one view, X of another, masked)); into the gradient of the former, the latter is a constant.
+// weight (1 - mean cos(O of one view, X of another, masked)); into the gradient of the former, the latter is a
+// constant.
 void Bm3::compare(double* loss, int online, int target, float weight, bool add) {
   dev_.ops.cosine_loss(dev_.ctx, loss, block(d_o_, online), block(o_, online), block(x_, target),
                        masked_[size_t(target)] ? mask_of(target) : nullptr, weight, add);

@@ -1,5 +1,5 @@
-// BM3 (spec baselines 7): no negatives. What a predictor makes of a user, of an item and of each of its modalities is to
-// point the way of others of these views of the pair, which stand there as constants with a share of their values
+// BM3 (spec baselines 7): no negatives. What a predictor makes of a user, of an item and of each of its modalities is
+// to point the way of others of these views of the pair, which stand there as constants with a share of their values
 // masked. Users and items are propagated as LightGCN does, all of them in every step: the norms of the whole propagated
 // tables are part of the loss, so every row of P and Q has a gradient, and both lie among the dense parameters.
 #pragma once

@@ -100,8 +100,8 @@ void Freedom::propagate_back() {
   propagation_.backward(tables_.g_ego(), by_layer_);
 }
 
-// What is left of G_Q: (S^T)^L G_Hhat with G_Hhat = G_{h_i}, to which a start that was copied from Hhat adds what is left
-// of its gradient; what is left of a copy of Q is Q's at once.
+// What is left of G_Q: (S^T)^L G_Hhat with G_Hhat = G_{h_i}, to which a start that was copied from Hhat adds what is
+// left of its gradient; what is left of a copy of Q is Q's at once.
 void Freedom::finish_backward(const Slots& slots, Modalities* modal, double*) {
   CMat g_hhat = g_items();
   if (tables_.copies_q()) {

@@ -1,6 +1,6 @@
 // An item fusion estimates what the items' embeddings would be from their content, mixes it into the start of the
-// propagation and aligns it with the item table. It knows Q, what it mixes with (Hhat or Q), the mapped features and the
-// buffer that the propagation starts from, and nothing of how a backbone goes on from there.
+// propagation and aligns it with the item table. It knows Q, what it mixes with (Hhat or Q), the mapped features and
+// the buffer that the propagation starts from, and nothing of how a backbone goes on from there.
 #pragma once
 #include "host/models/parts/modality.h"
 

@@ -1,5 +1,5 @@
-// Where a model's graphs, and what else of its form the data decide, come from: made from the data as here, or read from
-// a case (host/files/loaded_case.h). A model asks when it is built.
+// Where a model's graphs, and what else of its form the data decide, come from: made from the data as here, or read
+// from a case (host/files/loaded_case.h). A model asks when it is built.
 #pragma once
 #include <string>
 #include <vector>

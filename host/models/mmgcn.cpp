@@ -205,8 +205,8 @@ void Mmgcn::rank(const Batch& batch, const Step& step) {
   if (reg_ > 0) add_constant(batch, step.loss + 1);
 }
 
-// reg { mean over the rows (u,p), (u,n) and d columns of ID[u]^2 + ID[item]^2, + mean of the visual pref^2 }; of several
-// negatives the mean. In the 2 B rows those of users stand twice.
+// reg { mean over the rows (u,p), (u,n) and d columns of ID[u]^2 + ID[item]^2, + mean of the visual pref^2 }; of
+// several negatives the mean. In the 2 B rows those of users stand twice.
 void Mmgcn::add_constant(const Batch& batch, double* loss) {
   const int64_t B = batch.rows;
   const float w = reg_ / float(B * d_);

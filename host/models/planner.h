@@ -1,5 +1,5 @@
-// What a model of its own kind will take of its device, by formula and before anything is built: its `plan` adds up what
-// its constructor takes and what its operations ask for. tests/host/plan_test.cpp holds the sums to what is taken.
+// What a model of its own kind will take of its device, by formula and before anything is built: its `plan` adds up
+// what its constructor takes and what its operations ask for. tests/host/plan_test.cpp holds the sums to what is taken.
 #pragma once
 #include "data/dataset.h"
 #include "host/base/settings.h"

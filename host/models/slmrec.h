@@ -1,6 +1,6 @@
-// SLMRec (spec baselines 6): users propagated over the user-item graph with the items' table, with their visual and with
-// their textual features in turn; what the three make of a node is fused by a linear map. It learns by contrasts within
-// the batch: of users with their positives, and, of the positives alone, of the modalities with the table.
+// SLMRec (spec baselines 6): users propagated over the user-item graph with the items' table, with their visual and
+// with their textual features in turn; what the three make of a node is fused by a linear map. It learns by contrasts
+// within the batch: of users with their positives, and, of the positives alone, of the modalities with the table.
 //
 // P and Q lie in the arena: every row of them moves at every step. The features do not: they are brought to length 1
 // once, and their maps are trained, so that every step maps all items.

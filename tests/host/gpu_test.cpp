@@ -69,8 +69,9 @@ Settings small(const Named& m, const char* device) {
   s.learning_rate = 5e-3, s.timesteps = 6;
   s.candidate_ratio = 0.5, s.kappa = 0.3;
   m.set(s);
-  // The U-Net's group norms of two values are nearly signs: what differs by a rounding differs by a hundred times as much
-  // a step later. Small steps keep two right courses together; gradients are compared in tests/kernels/unet_test.cpp.
+  // The U-Net's group norms of two values are nearly signs: what differs by a rounding differs by a hundred times as
+  // much a step later. Small steps keep two right courses together; gradients are compared in
+  // tests/kernels/unet_test.cpp.
   if (outline_of(s).unet) s.learning_rate = 1e-6;
   s.device = device;
   return s;

@@ -1,5 +1,5 @@
-// MMGCN (spec baselines 5) against dense matrices in double precision: the loss, every gradient, what is ranked by; what
-// it trains and what it does not, which modalities it maps, and that it learns.
+// MMGCN (spec baselines 5) against dense matrices in double precision: the loss, every gradient, what is ranked by;
+// what it trains and what it does not, which modalities it maps, and that it learns.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -103,13 +103,13 @@ inline constexpr Named mcdrec_models[] = {
      }},
     {"MG(MCDRec)+DNS",
      [](Settings& s) {
-       s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.dropout = 0.3, s.timesteps = 4, s.epochs = 4;
+       s.model = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.dropout = 0.3, s.timesteps = 4;
        s.use_mg = true, s.beta = 2, s.sampler = "dns", s.n_candidates = 8, s.omega = 0.5;
      }},
     {"CCDRec(MCDRec) with the U-Net",
      [](Settings& s) {
        s.backbone = "MCDRec", s.estimator = "unet", s.embedding_size = 64, s.dropout = 0.3, s.timesteps = 4;
-       s.epochs = 4, s.dtau = 1, s.tau_end = 2;
+       s.dtau = 1, s.tau_end = 2;
      }},
     {"MCDRec without its diffusion", [](Settings& s) { s.model = "MCDRec", s.mrd = false, s.dropout = 0.3; }}};
 // Graph networks of each modality, whose steps compute every node.

@@ -10,9 +10,9 @@
 //      G_C   = x_a^T T_a + x_b^T T_b = x_a^T T_a + k^T G_a        for x_b^T M_ab^T = k^T
 //      G_x,a = T_a C^T,  G_x,b = T_b C^T = M_ab^T (G_a C^T)
 //
-// The same sums in another order: exact, but for rounding. Each product with C has |a| rows, so that a layer costs 4 |a|
-// c^2 flop rather than 2 (|a| + |b|) c^2, and its way back as much for each of G_C and G_x. Where x_b is a constant, so
-// is k, and a sparse product falls away.
+// The same sums in another order: exact, but for rounding. Each product with C has |a| rows, so that a layer costs 4
+// |a| c^2 flop rather than 2 (|a| + |b|) c^2, and its way back as much for each of G_C and G_x. Where x_b is a
+// constant, so is k, and a sparse product falls away.
 #pragma once
 #include "host/models/model.h"
 #include "host/models/planner.h"

@@ -14,7 +14,8 @@ constexpr int64_t kChunk = kLinesAhead * kLine;
 constexpr int64_t kWidest = 4 * kChunk;          // of a strip, which a thread takes with all its terms
 constexpr int64_t kStripsEach = 4;               // for a thread at least, where C has as many chunks
 constexpr int64_t kMostSums = int64_t(2) << 20;  // floats of block sums that are kept
-// strips a thread up to which it takes blocks of terms (of 256 columns with 64, 26,495 terms: 18.9 to 12.9 ms of a core)
+// strips a thread up to which it takes blocks of terms (of 256 columns with 64, 26,495 terms: 18.9 to 12.9 ms of a
+// core)
 constexpr int64_t kFewStrips = 8;
 
 // The rows of X that a block of terms reads.
