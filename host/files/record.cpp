@@ -65,7 +65,7 @@ size_t Recorder::most_bytes(const Settings& s, const Dataset& data) {
   if (o.diffusion) words += items * (1 + d) + I * d * s.timesteps;
   if (o.unet && s.unet_dropout > 0) words += items * kUnetMaskWords;
   if (o.views && s.dropout > 0) words += E * (2 + int64_t(data.features.size())) * mask_words(d);
-  int64_t parameters = 2 * (data.n_users + I) * d;
+  int64_t parameters = 2 * (data.n_users + I) * d + 2 * Trainer::own_parameters(s, data);
   if (o.projects)
     for (const Feature& f : data.features) parameters += I * f.matrix.cols() + 2 * (f.matrix.cols() + 1) * d;
   if (o.frozen_tables) {

@@ -225,6 +225,14 @@ size_t MemoryPlan::total() const {
   return sum;
 }
 
+int64_t Trainer::own_parameters(const Settings& s, const Dataset& data) {
+  const System& system = *find_system(s.model);
+  if (!system.plan) return 0;
+  const Sizes z(s, data);
+  ScratchPlan counted_elsewhere;
+  return planned(system, counted_elsewhere, z.on_gpu ? *gpu_ops() : cpu_ops(), z, s, data).dense;
+}
+
 ScratchPlan Trainer::scratch(const Settings& s, const Dataset& data) {
   const Sizes z(s, data);
   return scratch_plan(z.on_gpu ? *gpu_ops() : cpu_ops(), z, s, data);

@@ -69,6 +69,8 @@ class Trainer {
   // UserError for all that the data cannot serve; takes nothing
   static void check_settings(const Settings&, const Dataset&);
   static MemoryPlan plan(const Settings&, const Dataset&);  // likewise
+  // Values of its dense parameters, for a model that plans for itself; 0 for others.
+  static int64_t own_parameters(const Settings&, const Dataset&);
   // its part that operations ask for: a GPU takes it before anything else
   static ScratchPlan scratch(const Settings&, const Dataset&);
   // sentences for the log: tied kNN rows, kept edges, device, instruction set, ...
