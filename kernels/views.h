@@ -9,8 +9,8 @@
 // frobenius_reg    loss += weight ||X||_F;  G (=, += where `accumulate`) weight X / ||X||_F;  X, G (R,d). Where the
 //                  norm is 0 the gradient is.
 // Order    dot products in double, column j in lane j % 8, lanes added ((0+4)+(2+6)) + ((1+5)+(3+7)), and d_o in
-//          double, rounded once: the same bits on both devices. The loss and the norm in double, rows in chunks of 256,
-//          chunks ascending.
+//          double, rounded once: the same bits on both devices. The losses and the norm, with which frobenius_reg's G
+//          is scaled, in double, in an order of the device's own that the shapes fix.
 // Cost     cosine_loss 12 d bytes a row (16 d added) and 2 mask_words(d); frobenius_reg X twice and G.
 #pragma once
 #include <cmath>

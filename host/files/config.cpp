@@ -355,10 +355,15 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
     if (!key || accepted_key(name)) continue;
     const bool grid =
         value.items.size() > 1 && key->type != "list" && name != "model" && given.may_be_grids.count(name);
+    if (!concerns(*key, config.settings)) {  // looked at, and left: a run does not depend on what it does not read
+      const Config as_it_was = config;
+      grid ? take_grid(config, *key, value) : key->set(config.settings, value);
+      config.settings = as_it_was.settings, config.grid = as_it_was.grid;
+      config.notes.push_back(fmt::format("{}: {} has no influence on {}", value.origin, value.key, model));
+      continue;
+    }
     grid ? take_grid(config, *key, value) : key->set(config.settings, value);
     config.origin[name] = value.origin + (value.key == name ? "" : " (as " + value.key + ")");
-    if (!concerns(*key, config.settings))
-      config.notes.push_back(fmt::format("{}: {} has no influence on {}", value.origin, value.key, model));
   }
   if (!find_system(model)->concerned_by(kRanking)) config.settings.n_neg = config.settings.negative_stats = 0;
   if (has_sampler(config.settings) && !given.winner.count("omega"))

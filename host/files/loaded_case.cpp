@@ -160,7 +160,7 @@ LoadedCase::LoadedCase(const CaseFile& file, const std::string& device, int thre
   s = settings_of(c, d, t, device, threads);
   const Outline outline = outline_of(s);
   if (what == Of::reverse && !outline.diffusion)
-    c.fail("the model of the settings has no diffusion; choose CCDRec with dma or ndi");
+    c.fail("the model of the settings has no diffusion; choose MCDRec with mrd, or CCDRec with dma or ndi");
   load_data(outline, what);
   GraphsOfCase graphs(c, data, what);
   std::vector<std::string> notes(1);

@@ -5,6 +5,8 @@
 
 namespace ccdrec {
 
+static_assert(int(Use::unet_mask) - int(Use::view_modality) == kMaxModalities, "a stream for each modality");
+
 Outline Bm3::outline(const Settings& s) {
   Outline o;
   o.ranks = false;
@@ -194,10 +196,7 @@ void Bm3::show(const Batch&, Watch& w) {
     w.floats(name, {rows_, d}, block(o_, k)), w.floats("grad." + name, {rows_, d}, block(d_o_, k));
   }
   modal_.show(by_item_.rows, w);
-  for (size_t k = 0; k < arena_.params().size(); ++k) {
-    const ParamInfo& p = arena_.params()[k];
-    w.parameter("grad." + p.name, arena_.grad(int(k)), p.vector, p.transposed);
-  }
+  arena_.show_gradients(w);
   propagation_.show(w, arena_.stacked(tables_), false);
   CMat h_u, h_i;
   represent(h_u, h_i);

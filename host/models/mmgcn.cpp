@@ -318,10 +318,7 @@ void Mmgcn::give(const Given& given, const Batch& batch) {
 
 void Mmgcn::show(const Batch&, Watch& w) {
   slots_.show(w, nullptr);
-  for (size_t k = 0; k < arena_.params().size(); ++k) {
-    const ParamInfo& p = arena_.params()[k];
-    w.parameter("grad." + p.name, arena_.grad(int(k)), p.vector, p.transposed);
-  }
+  arena_.show_gradients(w);
 }
 
 // --- memory ----------------------------------------------------------------------------------------------------------

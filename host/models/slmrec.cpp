@@ -46,7 +46,10 @@ SlmRec::SlmRec(const Setup& z, std::vector<const char*> losses)
       groups_(z.dev, 2 * z.batch()),
       inv_norm_(z.dev, 2 * z.batch()) {
   const Array<float> inv_norm(z.dev, I_);
-  for (const Feature* f : in_place(z)) {
+  const std::vector<const Feature*> places = in_place(z);
+  z.notes.push_back("modalities: " + places[0]->name + " in the visual place, " + places[1]->name +
+                    " in the textual one; the setting modalities names them in that order");
+  for (const Feature* f : places) {
     Matrix x = upload_features(z, *f);
     dev_.ops.normalize_rows(dev_.ctx, x, inv_norm.p(), x, all(I_));  // rows of zeros stay
     const int64_t F = x.cols();
@@ -253,10 +256,7 @@ void SlmRec::show(const Batch&, Watch& w) {
     w.floats(name, {B_, x[k]->cols()}, x[k]->top(B_));
     w.floats("grad." + name, {B_, g[k]->cols()}, g[k]->top(B_));
   }
-  for (size_t k = 0; k < arena_.params().size(); ++k) {
-    const ParamInfo& p = arena_.params()[k];
-    w.parameter("grad." + p.name, arena_.grad(int(k)), p.vector, p.transposed);
-  }
+  arena_.show_gradients(w);
 }
 
 // --- what it takes ---------------------------------------------------------------------------------------------------

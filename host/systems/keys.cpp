@@ -294,8 +294,8 @@ KeyTable build_table() {
   t.choice("precision", &Settings::precision, {"fp32", "tf32", "bf16"},
            "of a GPU's large products (cuBLAS); the CPU computes in fp32");
   t.choice("spmm", &Settings::spmm, {"auto", "own", "cusparse"},
-           "a GPU's sparse products of whole graphs, in evaluation: own kernels or cuSPARSE; auto: a fixed rule, at "
-           "present own")
+           "a GPU's sparse products of whole graphs, in evaluation, with BM3 and MMGCN in training too: own kernels or "
+           "cuSPARSE; auto: a fixed rule, at present own")
       .concerns = kUserItemGraph | kMessages;
   ConfigKey& device = t.choice("device", &Settings::device, {"auto", "cpu", "cuda"}, "where operations run (--device)");
   device.resumable = true;
@@ -445,9 +445,8 @@ KeyTable build_table() {
       .concerns = kItemGraph | kViews;
   const size_t denoised = t.keys.size();
   t.choice("dgd", &Settings::dgd, {"on", "off", "direct"},
-           "the backbone MCDRec: edges weighed by the last reverse process (before the first, and without dma and ndi: "
-           "by the "
-           "item table) before they are pruned; direct: each by its own weight too; off: as FREEDOM");
+           "the backbone MCDRec: edges weighed by the last reverse process (before the first, and where there is none: "
+           "by the item table) before they are pruned; direct: each by its own weight too; off: as FREEDOM");
   t.real("dgd_tau", &Settings::dgd_tau, {-1, 1, true, true}, "tau of an edge's weight 1 + tau cos(user, item)");
   for (size_t i = denoised; i < t.keys.size(); ++i) t.keys[i].concerns = kDiffusion, t.keys[i].written_if_idle = false;
   ConfigKey& cache =

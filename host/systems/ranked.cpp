@@ -276,10 +276,7 @@ void Ranked::show(const Batch& batch, Watch& w) {
   if (plan_.gives == Gives::mixture) slots_.show(w, std::string(sampler_->name()), mixed_->h(batch.rows));
   if (modal_) modal_->show(slots_.by_item().rows, w);
   if (fusion_) fusion_->show(int64_t(host_copy(dev_, fused().rows).size()), w);
-  for (size_t k = 0; k < arena_->params().size(); ++k) {
-    const ParamInfo& p = arena_->params()[k];
-    w.parameter("grad." + p.name, arena_->grad(int(k)), p.vector, p.transposed);
-  }
+  arena_->show_gradients(w);
   backbone_->show(w);
 }
 

@@ -1,6 +1,6 @@
 // A recommender that ranks by h_u . h_i and learns from triples: a backbone, and on it, where the system has them, an
-// item fusion and a sampler of hard negatives. BPR, LightGCN and FREEDOM are a backbone alone, or with a sampler;
-// CCDRec is any of them with DMA and with CNS over NDI's pools.
+// item fusion and a sampler of hard negatives. BPR, LightGCN, FREEDOM and LATTICE are a backbone alone, or with a
+// sampler; MCDRec has a fusion of all items; CCDRec is any of them with DMA and with CNS over NDI's pools.
 #pragma once
 #include <memory>
 #include <optional>

@@ -384,7 +384,7 @@ void check_sampler(const Settings& s, const std::string& origin) {
   if (!system.outline(s).ranks)
     throw UserError(what + s.model +
                     " learns from random negatives alone, n_neg of them a row; leave it away, or choose BPR, LightGCN, "
-                    "FREEDOM or LATTICE");
+                    "FREEDOM, LATTICE or MCDRec");
   if (system.outline(s).curricular)
     throw UserError(what + "NDI and CNS give " + s.model +
                     " its hard negatives; switch both off (ndi: false, cns: false), or leave it away");

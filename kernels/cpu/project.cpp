@@ -164,13 +164,14 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
 void project_scratch(ScratchPlan& p, int64_t, int64_t F, int64_t d, bool) { product_scratch(p, 0, d, F, false); }
 void project_backward_scratch(ScratchPlan& p, int64_t rows, int64_t F, int64_t d, bool step) {
   const MicroKernel& mk = micro_kernel();
-  product_scratch(p, F, d, rows, true);
-  p.need(1, ceil_div(rows, kBlock) * d * 4);
-  if (step) p.need(0, ceil_div(F, mk.nr) * mk.nr * d * 4), p.need(1, 2 * mk.mr * F * p.threads * 4);
+  project_backward_all_scratch(p, rows, F, d);
+  p.need(0, ceil_div(F, mk.nr) * mk.nr * d * 4);  // W^T, for dX
+  if (step) p.need(1, 2 * mk.mr * F * p.threads * 4);
 }
 
 void project_backward_all_scratch(ScratchPlan& p, int64_t rows, int64_t F, int64_t d) {
-  project_backward_scratch(p, rows, F, d, false);
+  product_scratch(p, F, d, rows, true);
+  p.need(1, ceil_div(rows, kBlock) * d * 4);
 }
 
 }  // namespace ccdrec::cpu

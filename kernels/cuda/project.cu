@@ -213,6 +213,7 @@ void project_backward_step(Ctx& ctx, Mat dw, Mat db, CMat dy, const Table& x, Ro
                            const AdamSchedule& s, int64_t t) {
   const int64_t F = x.value.cols, most = std::min(most_rows(rows, x.value, dy), x.value.rows);
   CHECK_THAT(is_late(t) || (t >= 1 && t <= s.steps));
+  CHECK_THAT(s.hyper.weight_decay == 0);
   const Mat dx{static_cast<float*>(ctx.scratch(3, size_t(most * F) * sizeof(float))), most, F};
   project_backward(ctx, dw, db, dx, dy, x.value, rows, w);
   adam_rows(ctx, x, rows, dx, false, s, t);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 
 #include "data/error.h"
@@ -627,6 +628,17 @@ TEST(Config, KeysThatCameLaterAreWrittenWhereTheyAreInUse) {
   EXPECT_EQ(written({"model=MCDRec"}), (Keys{"dgd", "dgd_tau", "mrd", "unet_dropout"}));
   EXPECT_EQ(written({"model=MCDRec", "estimator=attention"}), (Keys{"dgd", "dgd_tau", "mrd"}));
   EXPECT_EQ(written({"backbone=MCDRec", "estimator=unet"}), (Keys{"omega", "dgd", "dgd_tau", "unet_dropout"}));
+}
+
+// A run does not depend on what it does not read: it may be resumed from what config.yaml holds.
+TEST(Config, ASettingWithoutInfluenceIsNotTaken) {
+  for (const auto& [model, set] : std::map<std::string, std::string>{
+           {"BM3", "knn_k=20"}, {"FREEDOM", "cl_weight=3"}, {"MMGCN", "n_layers=3"}, {"LightGCN", "temp=0.5"}}) {
+    const Config with = of({"model=" + model, set}), without = of({"model=" + model});
+    EXPECT_EQ(config_yaml(with), config_yaml(without)) << set;
+    EXPECT_EQ(with.notes.size(), 1u) << set;
+    for (const ConfigKey& k : config_keys()) EXPECT_EQ(k.get(with.settings), k.get(without.settings)) << set;
+  }
 }
 
 TEST(Config, OmegaHasAnotherDefaultWithASampler) {

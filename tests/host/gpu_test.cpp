@@ -42,7 +42,6 @@ const Named kModels[] = {
     bm3_models[1],
     slmrec_models[1],
     mcdrec_models[0],
-    mcdrec_models[1],
     mmgcn_models[1],
 };
 const Named kOthers[] = {
@@ -58,6 +57,7 @@ const Named kOthers[] = {
     slmrec_models[0],
     denoised_models[1],
     denoised_models[2],
+    mcdrec_models[1],
     mcdrec_models[2],
     mcdrec_models[3],
     mmgcn_models[0],

@@ -273,7 +273,7 @@ void expect_reference(const MmgcnCase& c, const std::string& device) {
   for (size_t k = 0; k < got.size(); ++k) EXPECT_NEAR(got[k], r.v[k], 3e-6 * size);
 }
 
-TEST(Mmgcn, LossGradientsAndRepresentationsMatchTheDoubleReference) {
+TEST(SlowMmgcn, LossGradientsAndRepresentationsMatchTheDoubleReference) {
   for (const std::string& device : devices_here())
     for (const MmgcnCase& c : mmgcn_cases) expect_reference(c, device);
 }
@@ -312,7 +312,7 @@ TEST(Mmgcn, ParametersDoNotDependOnTheRegularisersWeight) {
 }
 
 // ID and pref are drawn from the seed: with the spreads of the specification, and the same at the end.
-TEST(Mmgcn, FrozenTablesAreDrawnFromTheSeedAndStay) {
+TEST(SlowMmgcn, FrozenTablesAreDrawnFromTheSeedAndStay) {
   const Folder dir;
   const Dataset data = random_data(dir, 400, 300, 5, {12, 7});
   for (const std::string& device : devices_here()) {
@@ -377,7 +377,7 @@ TEST(Mmgcn, ParametersBeginAsTheSpecificationSays) {
 }
 
 // The rule of training, and the widths that follow from it.
-TEST(Mmgcn, FeaturesWiderThan1024ColumnsAreMappedFirst) {
+TEST(SlowMmgcn, FeaturesWiderThan1024ColumnsAreMappedFirst) {
   const Folder dir;
   const Dataset data = random_data(dir, 12, 9, 3, {1025, 1024, 3});
   for (const std::string& device : devices_here()) {
@@ -406,7 +406,7 @@ TEST(Mmgcn, FeaturesWiderThan1024ColumnsAreMappedFirst) {
 
 // A case says by the map's array that a modality is mapped, and how wide: a step of training with one, and a case whose
 // graph or arrays cannot be.
-TEST(Mmgcn, ACaseOfAMappedModalityIsTheStepOfTraining) {
+TEST(SlowMmgcn, ACaseOfAMappedModalityIsTheStepOfTraining) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {1100, 7});
   for (const std::string& device : devices_here()) {

@@ -21,7 +21,7 @@ const Named kCounted[] = {
     {"FREEDOM", [](Settings& s) { s.model = "FREEDOM", s.reg_weight = 1e-2, s.dropout = 0.3, s.n_mm_layers = 2; }},
     {"CCDRec", [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 4; }},
     denoised_models[0],
-    mcdrec_models[1],
+    mcdrec_models[0],
     mmgcn_models[0],
     {"CCDRec, cuSPARSE",
      [](Settings& s) { s.dropout = 0.3, s.dtau = 1, s.tau_end = 4, s.spmm = "cusparse", s.candidate_ratio = 1; }},

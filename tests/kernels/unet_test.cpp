@@ -268,7 +268,7 @@ TEST(Unet, TheFullFormIsTheSameFunction) {
 }
 
 // Along a random direction in every tensor and in every channel.
-TEST(Unet, ReferenceBackwardMatchesFiniteDifferences) {
+TEST(SlowUnet, ReferenceBackwardMatchesFiniteDifferences) {
   for (const Pairs pairs : {Pairs::initial, Pairs::small}) {
     SCOPED_TRACE(pairs == Pairs::small ? "small differences" : "initial");
     const Problem p({"", 1, 2, true, 0, false, pairs});
@@ -349,7 +349,7 @@ void check_forward(const Case& c, const std::vector<Device>& devs) {
   }
 }
 
-TEST(Unet, ForwardMatchesDoubleReference) {
+TEST(SlowUnet, ForwardMatchesDoubleReference) {
   for (const Case& c : cases) check_forward(c, devices());
   for (const Case& c : many) check_forward(c, fast_devices());
 }
@@ -400,7 +400,7 @@ void check_backward(const Case& c, const std::vector<Device>& devs) {
   }
 }
 
-TEST(Unet, BackwardMatchesDoubleReference) {
+TEST(SlowUnet, BackwardMatchesDoubleReference) {
   for (const Case& c : cases) check_backward(c, devices());
   for (const Case& c : many) check_backward(c, fast_devices());
 }
@@ -542,7 +542,7 @@ struct Reverse {
 
 // Every step of all items, from the state that the device itself was in before it: nothing that an earlier step did is
 // in the comparison. And the pools of the whole chain are these states.
-TEST(Unet, EveryReverseStepMatchesDoubleFromTheSameState) {
+TEST(SlowUnet, EveryReverseStepMatchesDoubleFromTheSameState) {
   for (const Device& dev : one_of_each_family()) {
     for (const int M : {1, 2}) {
       SCOPED_TRACE(std::to_string(M) + " modalities on " + dev.name);
@@ -562,7 +562,7 @@ TEST(Unet, EveryReverseStepMatchesDoubleFromTheSameState) {
   }
 }
 
-TEST(Unet, ReverseByItemsAndPools) {
+TEST(SlowUnet, ReverseByItemsAndPools) {
   const Reverse all(19, 2);
   Reverse few = all;
   few.p.c.n = 7;

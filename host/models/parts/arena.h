@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "host/base/device.h"
+#include "host/models/watch.h"
 
 namespace ccdrec {
 
@@ -117,6 +118,10 @@ class ParamArena {
   int64_t size() const { return size_; }  // values, with those between tensors
   const std::vector<ParamInfo>& params() const { return params_; }
   Array<float>& values() { return value_; }
+  void show_gradients(Watch& w) const {
+    for (size_t k = 0; k < params_.size(); ++k)
+      w.parameter("grad." + params_[k].name, grad(int(k)), params_[k].vector, params_[k].transposed);
+  }
   void parameters(Windows& all) {
     for (const ParamInfo& p : params_)
       all.push_back({p.name, p.rows, p.cols, p.transposed, &value_, &m_, &v_, p.offset, nullptr, p.vector});

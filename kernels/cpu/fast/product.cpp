@@ -16,7 +16,7 @@ constexpr int64_t kStrip = 8;  // panels packed together, so that rows are read 
 void product_scratch(ScratchPlan& p, int64_t m, int64_t n, int64_t k, bool left_trans) {
   const int64_t nr = micro_kernel().nr;
   p.need(0, ceil_div(n, nr) * nr * k * 4);
-  if (left_trans && sums_by_blocks(m, n, k, p.threads)) p.need(1, ceil_div(k, kBlock) * m * n * 4);
+  if (left_trans) p.need(1, most_sums(m, n, k, p.threads) * 4);
 }
 
 void pack_right(float* panels, const Right& right, int64_t n, int64_t k0, int64_t kc, int64_t p0, int64_t p1) {

@@ -32,6 +32,8 @@ void product_scratch(ScratchPlan&, int64_t m, int64_t n, int64_t k, bool left_tr
 // What product comes to when left is transposed (product_transposed.cpp), neither m, n nor k being 0.
 void transposed_product(Ctx&, Mat c, int64_t k, const Left&, const Right&, bool accumulate);
 bool sums_by_blocks(int64_t m, int64_t n, int64_t k, int threads);
+// floats that it may ask for with k terms or fewer
+int64_t most_sums(int64_t m, int64_t n, int64_t k, int threads);
 
 // Panels p0 to p1 of the block of right that begins at term k0, kc terms of it; n columns in all.
 void pack_right(float* panels, const Right&, int64_t n, int64_t k0, int64_t kc, int64_t p0, int64_t p1);

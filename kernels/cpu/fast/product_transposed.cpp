@@ -161,6 +161,12 @@ bool sums_by_blocks(int64_t m, int64_t n, int64_t k, int threads) {
   return strips < kFewStrips * threads && strips < blocks && blocks * m * n <= kMostSums;
 }
 
+// Sums are kept by blocks for few terms, by strips for many: what so many terms or fewer may ask for.
+int64_t most_sums(int64_t m, int64_t n, int64_t k, int threads) {
+  const int64_t strips = ceil_div(m, kChunk), blocks = ceil_div(k, kBlock);
+  return strips < kFewStrips * threads && strips < blocks ? std::min(blocks * m * n, kMostSums) : 0;
+}
+
 void transposed_product(Ctx& ctx, Mat c, int64_t k, const Left& left, const Right& right, bool accumulate) {
   if (sums_by_blocks(c.rows, c.cols, k, ctx.threads))
     by_blocks(ctx, c, k, left, right, accumulate);
