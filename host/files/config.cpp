@@ -358,6 +358,7 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
     if (!concerns(*key, config.settings)) {  // looked at, and left: a run does not depend on what it does not read
       const Config as_it_was = config;
       grid ? take_grid(config, *key, value) : key->set(config.settings, value);
+      check_sampler(config.settings, value.origin);  // but a sampler that the model cannot have is refused
       config.settings = as_it_was.settings, config.grid = as_it_was.grid;
       config.notes.push_back(fmt::format("{}: {} has no influence on {}", value.origin, value.key, model));
       continue;

@@ -495,7 +495,7 @@ TEST(Mmgcn, HardSamplersAreOneSentence) {
   } catch (const UserError& e) { got = e.what(); }
   EXPECT_EQ(got,
             "sampler = dns (--set): MMGCN learns from random negatives alone, n_neg of them a row; leave it away, or "
-            "choose BPR, LightGCN, FREEDOM or LATTICE");
+            "choose BPR, LightGCN, FREEDOM, LATTICE or MCDRec");
 }
 
 }  // namespace

@@ -224,7 +224,7 @@ void expect_reference(const SlmRecCase& c, const std::string& device) {
   for (size_t k = 0; k < z_i.v.size(); ++k) EXPECT_NEAR(got_i[k], z_i.v[k], 2e-6);
 }
 
-TEST(SlmRec, LossesGradientsAndRepresentationsMatchTheDoubleReference) {
+TEST(SlowSlmRec, LossesGradientsAndRepresentationsMatchTheDoubleReference) {
   for (const SlmRecCase& c : slmrec_cases)
     for (const std::string& device : devices_looked_into()) expect_reference(c, device);
 }
@@ -280,7 +280,7 @@ TEST(SlmRec, SameBitsWithOneTwoAndThreeThreads) {
   }
 }
 
-TEST(SlmRec, ResumedAnywhereItTakesTheSameCourseBitForBit) {
+TEST(SlowSlmRec, ResumedAnywhereItTakesTheSameCourseBitForBit) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   for (const std::string& device : devices_here())
@@ -322,7 +322,7 @@ TEST(SlmRec, ResumedAnywhereItTakesTheSameCourseBitForBit) {
 }
 
 // Two blocks of users and items that never meet: a user's own block is ranked first.
-TEST(SlmRec, LearnsTwoBlocks) {
+TEST(SlowSlmRec, LearnsTwoBlocks) {
   const Folder dir;
   const int32_t U = 40, I = 24;
   Dataset data = random_data(dir, U, I, 1, {});
