@@ -56,10 +56,8 @@ const std::vector<CountedCase> kCaseList = {
     {"CCDRec", "CCDRec", [](Settings&) {}},
     {"FREEDOM", "FREEDOM", [](Settings&) {}},
     {"LATTICE", "LATTICE", [](Settings&) {}},
-    // The U-Net, of one width, in an epoch of one step.
-    {"MCDRec", "MCDRec",
-     [](Settings& s) { s.estimator = "unet", s.embedding_size = 64, s.timesteps = 1, s.train_batch_size *= 20; }},
-    {"MMGCN", "MMGCN", [](Settings&) {}},
+    // An epoch of one step: the graph networks are of all nodes.
+    {"MMGCN", "MMGCN", [](Settings& s) { s.train_batch_size *= 20; }},
     {"SLMRec", "SLMRec", [](Settings& s) { s.n_neg = 0; }},
     {"BM3", "BM3", [](Settings& s) { s.n_neg = 0, s.dropout = 0.5; }},
     // An epoch of one step, so that what makes its graph shows.
