@@ -5,7 +5,7 @@
 // What bounds it, one core of an Ice Lake at 2.6 GHz (fma 178 GFLOP/s, gemm 107), 7,050 items, forward and backward:
 // 0.60 s of a core for 44 GFLOP, which is 41 % of fma, 68 % of gemm.
 //   convolutions and their input gradients   37 % of the time, at 85 % of the fma rate
-//   weight gradients                         20 %, likewise
+//   weight gradients                         20 %, at 72 %
 //   adding their lanes                        5 %: weights at 2x2 and 1x1 have fewer products than lanes
 //   silu with its slope, group norms         23 %: 12,000 exponentials an item, twice
 //   reading and writing what is kept         11 %, spread among the above: 734 KB a tile
