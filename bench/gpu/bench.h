@@ -49,6 +49,7 @@ void ranking(Bench&);
 void dense(Bench&);
 void batch(Bench&);
 void item_graphs(Bench&);
+void models(Bench&);
 
 constexpr int64_t kWidth = 64;  // d
 constexpr Shape kElec{192403, 63001, 1689188};

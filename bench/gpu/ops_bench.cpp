@@ -40,7 +40,8 @@ int run(int argc, char** argv) {
                                      {"ranking", ranking},
                                      {"dense", dense},
                                      {"batch", batch},
-                                     {"item_graphs", item_graphs}}) {  // the most telling first
+                                     {"item_graphs", item_graphs},
+                                     {"models", models}}) {  // the most telling first
     try {
       family(b);
       // the others are measured all the same
