@@ -190,7 +190,7 @@ void expect_case_computes_the_step(const Settings& s, const Dataset& data, Posit
   }
 }
 
-TEST(Case, StepComputesWhatTrainingDid) {
+TEST(SlowCase, StepComputesWhatTrainingDid) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   for (const Named& m : case_models) {

@@ -406,7 +406,7 @@ TEST(SlowUnet, BackwardMatchesDoubleReference) {
 }
 
 // More items than a device sums at once: what a list adds is what its parts add one after the other.
-TEST(Unet, GradientsOfALongListAreThoseOfItsParts) {
+TEST(SlowUnet, GradientsOfALongListAreThoseOfItsParts) {
   const int64_t n = 1070, parts[] = {0, 16, 700, n};
   const Problem all({"", n, 2, true, 0});
   const std::vector<float> d_out = Draw{1000}.floats(n * d);
