@@ -23,8 +23,8 @@ struct Include {
 // From the lowest up. Two rooms in one line know nothing of each other.
 const std::vector<std::vector<std::string>> kRooms = {
     {"kernels"},      {"data"},          {"host/base"},  {"host/models"}, {"host/samplers", "host/ccdrec"},
-    {"host/systems"}, {"host/training"}, {"host/files"}, {"host/report"}, {"host/cli"},
-    {"bench"},        {"tests"},
+    {"host/systems"}, {"host/training"}, {"host/files"}, {"host/report"}, {"host/experiments"},
+    {"host/cli"},     {"bench"},         {"tests"},
 };
 // The emulator stands in for the CUDA runtime, which is below everything.
 const std::string kEmulator = "tests/simt/simt.h";
