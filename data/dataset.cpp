@@ -192,12 +192,22 @@ void check_rows(const NpyMatrix& m, const InterFile& f) {
                   m.rows() > f.items.n ? " (i_id_mapping.csv may list items that have no interactions)" : "", shift));
 }
 
-bool concerns_users(const std::string& name) { return name == "user" || name.starts_with("user_"); }
+// A row for each user, and not named as a modality.
+bool concerns_users(const std::string& name, const NpyMatrix& m, const Dataset& d) {
+  return (name == "user" || name.starts_with("user_")) && m.rows() == d.n_users &&
+         (name == "user" || m.rows() != d.n_items);
+}
 
-void load_features(Dataset& d, const InterFile& f, const LoadOptions& opt) {
-  std::vector<std::string> names = names_ending(d.folder, kFeatureEnd);
+// image first, then by name
+std::vector<std::string> feature_names(const std::string& folder) {
+  std::vector<std::string> names = names_ending(folder, kFeatureEnd);
   const auto image = std::find(names.begin(), names.end(), "image");
   if (image != names.end()) std::rotate(names.begin(), image, image + 1);
+  return names;
+}
+
+void load_features(Dataset& d, const InterFile& f, const LoadOptions& opt) {
+  const std::vector<std::string> names = feature_names(d.folder);
   for (const std::string& want : opt.modalities)
     if (std::find(names.begin(), names.end(), want) == names.end())
       throw UserError(fmt::format("{}: no {}{} in it; modalities found: {}", d.folder, shown(want), kFeatureEnd,
@@ -211,8 +221,7 @@ void load_features(Dataset& d, const InterFile& f, const LoadOptions& opt) {
         std::find(opt.modalities.begin(), opt.modalities.end(), name) == opt.modalities.end())
       continue;
     NpyMatrix m((fs::path(d.folder) / (name + kFeatureEnd)).string());
-    if (opt.modalities.empty() && concerns_users(name) && m.rows() == d.n_users &&
-        (name == "user" || m.rows() != d.n_items)) {
+    if (opt.modalities.empty() && concerns_users(name, m, d)) {
       d.warnings.push_back(
           fmt::format("{}{} has a row for each of the {} users; features of users are not used, it is left out", name,
                       kFeatureEnd, d.n_users));
@@ -329,6 +338,27 @@ std::string unusable_modality(const std::string& name) {
         "choose another name",
         shown(name));
   return "";
+}
+
+std::vector<Feature> readable_features(const Dataset& d, const std::vector<std::string>& modalities,
+                                       std::vector<std::string>& notes) {
+  std::vector<Feature> features;
+  std::vector<std::string> names = modalities;
+  try {
+    if (names.empty()) names = feature_names(d.folder);
+    for (const std::string& name : names) try {
+        NpyMatrix m((fs::path(d.folder) / (name + kFeatureEnd)).string());
+        if (modalities.empty() && concerns_users(name, m, d)) continue;
+        if (const std::string why = unusable_modality(name); !why.empty())
+          throw UserError(fmt::format("{}: {}", m.path(), why));
+        if (m.rows() != d.n_items)
+          throw UserError(
+              fmt::format("{}: has {} rows, expected {}, one for each item", m.path(), m.rows(), d.n_items));
+        scan_features(m);
+        features.push_back({name, std::move(m)});
+      } catch (const UserError& e) { notes.push_back(printable(e.what())); }
+  } catch (const UserError& e) { notes.push_back(printable(e.what())); }  // the folder
+  return features;
 }
 
 bool has_features(const std::string& folder) {

@@ -71,4 +71,9 @@ bool holds_data_set(const std::string& folder);  // those, or an .inter file. Bo
 // user_feat.npy with a row for each user.
 Dataset load_dataset(const std::string& folder, const LoadOptions& = {});
 
+// Those features of its folder that can be read (`modalities` alone where it names any), for figures that can do
+// without. Each file left out is a sentence in `notes`, never an error.
+std::vector<Feature> readable_features(const Dataset&, const std::vector<std::string>& modalities,
+                                       std::vector<std::string>& notes);
+
 }  // namespace ccdrec

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "data/error.h"
 #include "data/text.h"
@@ -10,7 +11,10 @@
 #include "host/base/machine.h"
 #include "host/cli/cli.h"
 #include "host/cli/trained_run.h"
+#include "host/files/kept_figures.h"
 #include "host/files/recommendations.h"
+#include "host/training/checkpoint.h"
+#include "host/training/lists.h"
 #include "host/training/metrics.h"
 
 namespace ccdrec::cli {
@@ -19,33 +23,73 @@ namespace {
 struct EvaluateOptions {
   std::string run, data, recs, topk, device = "auto";
   int threads = 0;
-  bool json = false, mask_valid = false, other_data = false;
+  bool json = false, mask_valid = false, other_data = false, keep = false;
 };
 
+using Rows = std::vector<std::vector<std::string>>;
+
+std::vector<std::string> header(const char* first, const std::vector<int>& ks) {
+  std::vector<std::string> row = {first};
+  for (const int k : ks) row.push_back(fmt::format("@{}", k));
+  return row;
+}
+
+void add_values(std::vector<std::string>& row, const Metrics& m, const std::string& name, const std::vector<int>& ks) {
+  for (const int k : ks) {
+    const auto it = m.find(fmt::format("{}@{}", name, k));
+    row.push_back(it == m.end() ? "-" : fmt::format("{:.4f}", it->second));
+  }
+}
+
+void print_rows(const std::string& text, bool comparable, Io& io) {
+  Lines lines(text);
+  for (std::string_view line; lines.next(line);)
+    io.out << line << (comparable ? "" : fmt::format("  {}", kNotComparable)) << '\n';
+}
+
+// Of test lists: what they are like, and for whom the hits come.
+std::string list_tables(const ListFigures& f, const std::vector<int>& ks) {
+  if (f.lists.empty()) return "";
+  Rows rows(1, header("test lists", ks));
+  std::vector<std::string> names = {"coverage", "gini", "arp", "tail", "novelty"};
+  for (const auto& [key, value] : f.lists)
+    if (const std::string name = key.substr(0, key.find('@')); name.starts_with("ild_") && name != names.back())
+      names.push_back(name);  // keys are in order
+  for (const std::string& name : names) rows.push_back({name}), add_values(rows.back(), f.lists, name, ks);
+  std::string text = format_table(rows);
+  rows = {header("test Recall of groups", ks)};
+  rows[0].insert(rows[0].begin() + 1, {"of", "users", "training rows"});
+  for (const auto& [whose, groups] : {std::pair{"items", &f.popularity}, std::pair{"users", &f.activity}})
+    for (size_t g = 0; g < groups->size(); ++g) {
+      const ListGroup& group = (*groups)[g];
+      if (group.users == 0) continue;
+      rows.push_back({fmt::format("{} {}", whose == std::string("items") ? "popularity" : "activity", g + 1),
+                      group.items ? fmt::format("{} {}", thousands(group.items), whose) : whose, thousands(group.users),
+                      fmt::format("{} to {}", group.fewest, group.most)});
+      add_values(rows.back(), group.metrics, "recall", ks);
+    }
+  return text + format_table(rows);
+}
+
 void print_metrics(const Metrics& valid, const Metrics& test, const std::vector<int>& ks, const std::string& title,
-                   const nlohmann::ordered_json& about, bool comparable, bool json, Io& io) {
+                   const nlohmann::ordered_json& about, const ListFigures* lists, bool comparable, bool json, Io& io) {
   if (json) {
     nlohmann::ordered_json j = about;
     if (!comparable) j["comparable"] = false, j["note"] = kNotComparable;
     j["valid"] = metrics_json(valid), j["test"] = metrics_json(test);
+    if (lists) j["lists"] = lists_json(*lists), j["groups"] = groups_json(*lists);
     io.out << j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << '\n';
     return;
   }
-  std::vector<std::vector<std::string>> rows(1, {"metric"});
-  for (const int k : ks) rows[0].push_back(fmt::format("@{}", k));
+  Rows rows(1, header("metric", ks));
   for (const auto& [split, metrics] : {std::pair{"validation", &valid}, std::pair{"test", &test}})
-    for (const auto& [shown, name] : {std::pair{"Recall", "recall"}, std::pair{"NDCG", "ndcg"},
-                                      std::pair{"Precision", "precision"}, std::pair{"MAP", "map"}}) {
-      rows.push_back({fmt::format("{} {}", split, shown)});
-      for (const int k : ks) {
-        const auto it = metrics->find(fmt::format("{}@{}", name, k));
-        rows.back().push_back(it == metrics->end() ? "-" : fmt::format("{:.4f}", it->second));
-      }
+    for (const MetricName& m : kMetrics) {
+      rows.push_back({fmt::format("{} {}", split, m.shown)});
+      add_values(rows.back(), *metrics, m.key, ks);
     }
-  const std::string text = printable(title) + '\n' + format_table(rows);
-  Lines lines(text);
-  for (std::string_view line; lines.next(line);)
-    io.out << line << (comparable ? "" : fmt::format("  {}", kNotComparable)) << '\n';
+  std::string text = printable(title) + '\n' + format_table(rows);
+  if (lists) text += list_tables(*lists, ks);
+  print_rows(text, comparable, io);
 }
 
 void note_longer_than_items(const std::vector<int>& ks, const Dataset& data, Io& io) {
@@ -84,46 +128,53 @@ int evaluate_lists(const EvaluateOptions& o, Io& io) {
                  {"data", data.name},
                  {"users_without_list_valid", no_valid},
                  {"users_without_list_test", no_test}},
-                comparable, o.json, io);
+                nullptr, comparable, o.json, io);
   return kDone;
 }
 
+// UserError: the run is not such that summary.json can say what the lists of best.safetensors are like.
+void check_keepable(const RunFolder& folder) {
+  if (!folder.has("summary.json"))
+    throw UserError(
+        fmt::format("{}: has no summary.json for --keep to write to; the run is not over, --resume it", folder.dir()));
+  const int of_summary = folder.summary().value("best_epoch", -1), of_model = best_epoch_of(folder.path(kBest));
+  if (of_summary < 0 || of_summary != of_model)
+    throw UserError(
+        fmt::format("{}: best.safetensors is of epoch {} and the best epoch in summary.json is {}, so --keep has no "
+                    "model to look at",
+                    folder.dir(), of_model, of_summary));
+}
+
 int evaluate_run(const EvaluateOptions& o, Io& io) {
+  std::optional<RunLock> lock;
+  if (o.keep) lock.emplace(RunFolder::open(o.run));
   const TrainedRun run = load_run(o.run, o.data, o.other_data, io);
+  if (o.keep) check_keepable(run.folder);
   const std::vector<int> ks = parse_topk(o.topk, run.config.settings.topk);
   note_longer_than_items(ks, run.data, io);
   std::string note;
   const std::unique_ptr<Device> owner = make_device(o.device, o.threads, note);
   Device& device = *owner;
-  const HeldOut valid = held_out(run.data.valid), test = held_out(run.data.test);
-  const auto upload = [&](CMat host) {
-    Matrix m(device, host.rows, host.cols);
-    m.array().upload(host.p, host.size());
-    return m;
-  };
-  const Matrix hu = upload(run.hu), hi = upload(run.hi);
-  const auto ranked = [&](const std::vector<Pair>& masked, const HeldOut& v, const HeldOut& t) {
-    const OwnedCsr mask(device, pairs_by_user(masked, run.data.n_users, run.data.n_items));
-    const Range range(device, RangeId::evaluation);
-    return evaluate(device.ctx, device.ops, hu, hi, mask.view(), v, t, ks);
-  };
-  EvalResult result = ranked(run.data.train, valid, test);
-  if (o.mask_valid) {
-    std::vector<Pair> both = run.data.train;
-    both.insert(both.end(), run.data.valid.begin(), run.data.valid.end());
-    result.test = ranked(both, HeldOut{}, test).test;
-  }
+  std::vector<std::string> notes;
+  const std::vector<Feature> features = readable_features(run.data, run.config.settings.modalities, notes);
+  for (const std::string& left_out : notes)
+    io.err << fmt::format("note: lists are not measured in a modality: {}\n", left_out);
+  const ListFigures f = list_figures(device, run.hu, run.hi, run.data, features, ks, o.mask_valid);
   const std::string mask =
       o.mask_valid ? "training items masked, validation items too for test" : "training items masked";
-  print_metrics(result.valid, result.test, ks,
+  print_metrics(f.result.valid, f.result.test, ks,
                 fmt::format("{} on {}: full ranking of {} items for {} validation and {} test users, {}",
-                            run.config.settings.model, run.data.name, thousands(run.data.n_items),
-                            thousands(int64_t(valid.users.size())), thousands(int64_t(test.users.size())), mask),
+                            run.config.settings.model, run.data.name, thousands(run.data.n_items), thousands(f.valid),
+                            thousands(f.test), mask),
                 {{"run", o.run},
                  {"model", run.config.settings.model},
                  {"data", run.data.name},
                  {"protocol", "full ranking, " + mask}},
-                run.comparable, o.json, io);
+                &f, run.comparable, o.json, io);
+  if (o.keep) {
+    keep_figures(run.folder, f, run.folder.summary().at("best_epoch").get<int>());
+    io.err << fmt::format("kept in {}: {}, and users, lists and groups of summary.json\n", run.folder.dir(), kUserFile);
+  }
   return kDone;
 }
 
@@ -134,6 +185,10 @@ int run_evaluate(const EvaluateOptions& o, Io& io) {
     throw UserError("--mask-valid concerns a run; lists of --recs are taken as they are");
   if (o.other_data && o.run.empty())
     throw UserError("--other-data concerns a run; lists of --recs are held against the folder that -d names");
+  if (o.keep && (o.other_data || !o.topk.empty() || o.mask_valid || !o.recs.empty()))
+    throw UserError(
+        "--keep writes into the run what its training would have, so it goes with none of --other-data, --topk, "
+        "--mask-valid and --recs");
   return o.recs.empty() ? evaluate_run(o, io) : evaluate_lists(o, io);
 }
 
@@ -153,6 +208,9 @@ void add_evaluate(CLI::App& app, Action& chosen) {
   sub->add_option("--topk", o->topk, "list lengths, e.g. 5,10,20 (default: those of the run)")->type_name("K,K,...");
   sub->add_flag("--mask-valid", o->mask_valid,
                 "when ranking for test, leave validation items out as well (published figures do not)");
+  sub->add_flag("--keep", o->keep,
+                "write the figures into the run too (users.f32, and users, lists and groups of summary.json), where an "
+                "earlier program did not");
   sub->add_flag("--json", o->json, "full precision, for programs");
   add_device_options(*sub, o->device, o->threads);
   sub->footer(
@@ -160,6 +218,16 @@ void add_evaluate(CLI::App& app, Action& chosen) {
       "held-out items:\n"
       "  Recall@k = hits/c    Precision@k = hits/k    NDCG@k = DCG/ideal DCG of min(k,c)    MAP@k = sum of Precision "
       "at hits / min(k,c)\n"
+      "  MRR@k = 1/rank of the first hit, or 0    Hit@k = 1 with a hit, or 0\n"
+      "Of a run's test lists also (item i has n_i of the R training rows):\n"
+      "  coverage  items in some list / all items      gini     of how often items are listed: 0 even, near 1 few "
+      "items\n"
+      "  arp       mean n_i of a list, over users      tail     places with items outside the most popular that hold "
+      "80 % of R\n"
+      "  novelty   mean -log2(n_i/R), n_i at least 1   ild_M    mean 1 - cosine of two items of a list in modality M\n"
+      "and Recall of rows by their item's popularity (fifths of the items by n_i) and by the user's activity (fourths "
+      "of the users\n"
+      "by training rows, equal ones together). Formulas, bounds and what other programs call them: docs/metrics.md\n"
       "Examples: ccdrec evaluate runs/first\n"
       "          ccdrec evaluate --recs lists.tsv -d data/baby --topk 10,20");
   sub->callback([o, &chosen] { chosen = [o](Io& io) { return run_evaluate(*o, io); }; });

@@ -21,6 +21,7 @@
 #include "host/cli/memory.h"
 #include "host/cli/run_options.h"
 #include "host/cli/trained_run.h"
+#include "host/files/kept_figures.h"
 #include "host/files/record.h"
 #include "host/files/run_folder.h"
 #include "host/systems/keys.h"
@@ -142,6 +143,26 @@ int finish(const TrainSummary& sum, const RunFolder& folder, const Settings& s, 
   }
   progress.line(fmt::format("run folder: {}", folder.dir()));
   return kDone;
+}
+
+// What the lists of the best epoch's model are like. None: its file is not kept, or an earlier program lost it.
+std::optional<ListFigures> figures_of_best(const RunFolder& folder, const Settings& s, const Dataset& data,
+                                           int best_epoch, Progress& progress) {
+  if (best_epoch < 0 || best_epoch_of(folder.path(kBest)) != best_epoch) return {};
+  const std::vector<std::string> names = {"final.user", "final.item"};
+  const TensorFile best = read_safetensors(folder.path(kBest), &names);
+  const auto matrix = [&](const char* name) {
+    const TensorData& t = best.tensors.at(name);
+    return CMat{t.f32(), t.shape[0], t.shape[1]};
+  };
+  std::vector<std::string> notes;
+  // opened anew: a model that reads none has none here, and one broken file costs a figure, not the run
+  const std::vector<Feature> features = readable_features(data, s.modalities, notes);
+  for (const std::string& note : notes)
+    progress.log_only(fmt::format("note: lists are not measured in a modality: {}", note));
+  std::string device_note;
+  const std::unique_ptr<Device> device = make_device(s.device, s.threads, device_note, s.precision, s.spmm);
+  return list_figures(*device, matrix("final.user"), matrix("final.item"), data, features, s.topk);
 }
 
 // A run to be continued: where it stands (nothing saved: at its beginning), or that nothing is left to do.
@@ -300,7 +321,8 @@ int train(const TrainOptions& o, Io& io) {
                             thousands(int64_t(data.valid.size())), thousands(int64_t(data.test.size())), s.seed));
   for (const std::string& line : plan_lines) progress.line(line);
 
-  Trainer trainer(s, data);
+  auto trainer_owner = std::make_unique<Trainer>(s, data);
+  Trainer& trainer = *trainer_owner;
   Checkpoints checkpoints(folder, s, from.at);
   // Nothing of the folder changes before all that was computed in it is known to be of this data and these settings.
   if (resuming && checkpoints.has_best()) check_same_run(folder.path(kBest), s, data.checksum);
@@ -314,9 +336,10 @@ int train(const TrainOptions& o, Io& io) {
     const bool forgets = from.at.saved_best != from.at.best_epoch;
     folder.truncate_epochs(trainer.epoch(), forgets ? from.at.saved_best : -1);
     if (const std::string note = checkpoints.restore(); !note.empty()) progress.line("note: " + note);
-    // of an earlier end; this one is written when the run ends
-    if (folder.has("summary.json")) folder.remove("summary.json");
   }
+  // of an earlier end; those of this one are written when the run ends
+  for (const char* file : {"summary.json", kUserFile})
+    if (folder.has(file)) folder.remove(file);
   folder.write_ids(data);  // of the data that this program has read: those of an earlier start may be another set's
 
   std::unique_ptr<Recorder> recorder;
@@ -347,13 +370,19 @@ int train(const TrainOptions& o, Io& io) {
   progress.clear();
   // A diverged state is worth nothing: the last good one stays.
   if (s.save_last && sum.reason != StopReason::diverged) checkpoints.save_state(trainer);
-  folder.write_summary(config, data, sum);
-  if (recorder && (sum.reason == StopReason::early || sum.reason == StopReason::max_epochs)) {
+  const bool over = sum.reason == StopReason::early || sum.reason == StopReason::max_epochs;
+  if (recorder && over) {
     recorder->write(o.record);
     progress.line("record: " + o.record);
   } else if (recorder) {
     progress.line("no record: the run did not end");
   }
+  // What is done last takes no more memory than what is over: that is given back first.
+  recorder.reset(), trainer_owner.reset();
+  std::optional<ListFigures> lists;
+  if (over) lists = figures_of_best(folder, s, data, sum.best_epoch, progress);
+  if (lists) write_user_values(folder, *lists, sum.best_epoch);
+  folder.write_summary(config, data, sum, lists ? &*lists : nullptr);
   return finish(sum, folder, s, progress, io);
 }
 
@@ -379,7 +408,8 @@ void add_train(CLI::App& app, Action& chosen) {
       "an error.\n"
       "The run folder holds config.yaml, train.log, metrics.jsonl (one object per epoch), best.safetensors, "
       "last.safetensors,\n"
-      "users.tsv, items.tsv and summary.json. Ctrl-C (SIGTERM, SIGHUP) saves the state and ends with code 130; "
+      "users.tsv, items.tsv, users.f32 (what each user got) and summary.json. Ctrl-C (SIGTERM, SIGHUP) saves the state "
+      "and ends with code 130; "
       "--resume goes on from\n"
       "there; a run that was killed goes on from its last state (every save_every epochs), or begins again where none "
       "was saved.\n"

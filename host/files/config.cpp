@@ -128,11 +128,8 @@ ConfigValue read_command(const KeyValue& kv) {
 void check_accepted(const AcceptedKey& a, const ConfigValue& v, const Settings& s) {
   const std::string name = a.name;
   if (name == "metrics")
-    for (const std::string& m : v.items) {
-      const std::string metric = lower(m);
-      if (metric != "recall" && metric != "ndcg" && metric != "precision" && metric != "map")
-        v.fail("a list of Recall, NDCG, Precision, MAP");
-    }
+    for (const std::string& m : v.items)
+      if (!is_metric(lower(m))) v.fail("a list of Recall, NDCG, Precision, MAP, MRR, Hit");
   if (name == "hyper_parameters")
     for (const std::string& key : v.items)
       if (!is_known(key)) unknown_key(key, v.origin + ": hyper_parameters");

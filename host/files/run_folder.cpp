@@ -23,6 +23,7 @@
 #include "data/text.h"
 #include "host/base/machine.h"
 #include "host/base/numbers.h"
+#include "host/files/kept_figures.h"
 
 namespace ccdrec {
 namespace fs = std::filesystem;
@@ -54,7 +55,7 @@ std::vector<std::string> names_in(const std::string& dir) {
 // another's before.
 bool left_over_of_killed(const std::string& name) {
   for (const char* file : {"config.yaml", "metrics.jsonl", "best.safetensors", "best-of-last.safetensors",
-                           "last.safetensors", "users.tsv", "items.tsv", "summary.json"})
+                           "last.safetensors", "users.tsv", "items.tsv", kUserFile, "summary.json"})
     if (const pid_t writer = writer_of_temporary(name, file); writer > 0)
       return writer == ::getpid() || (::kill(writer, 0) != 0 && errno == ESRCH);
   return false;
@@ -236,7 +237,12 @@ const char* reason_name(StopReason r) {
   return "unknown";
 }
 
-void RunFolder::write_summary(const Config& config, const Dataset& data, const TrainSummary& s) const {
+std::string summary_text(const nlohmann::ordered_json& j) {
+  return j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+void RunFolder::write_summary(const Config& config, const Dataset& data, const TrainSummary& s,
+                              const ListFigures* lists) const {
   const Machine machine = this_machine();
   const Build build = this_build();
   nlohmann::ordered_json j;
@@ -262,7 +268,8 @@ void RunFolder::write_summary(const Config& config, const Dataset& data, const T
       {"cpu", machine.cpu}, {"cores", machine.cores}, {"isa", machine.isa}, {"memory_bytes", machine.memory_bytes}};
   j["build"] = {
       {"version", build.version}, {"commit", build.commit}, {"compiler", build.compiler}, {"flags", build.flags}};
-  write_text(path("summary.json"), j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  if (lists) describe_figures(j, *lists, s.best_epoch);
+  write_text(path("summary.json"), summary_text(j));
 }
 
 nlohmann::json RunFolder::summary() const {

@@ -7,7 +7,9 @@
 //   best-of-last.safetensors  only while best.safetensors is ahead of last.safetensors: the model of the best epoch
 //                             that the saved state knows
 //   users.tsv items.tsv  index TAB raw id
-//   summary.json       how it ended, the best epoch and its metrics
+//   users.f32          of a run that is over: what each user with held-out rows got from the best epoch's model
+//   summary.json       how it ended, the best epoch and its metrics; of a run that is over also what its lists are like
+//                      and what users.f32 holds (kept_figures.h). Written after users.f32, removed before it
 // Files that are replaced are written under a temporary name, flushed and renamed.
 #pragma once
 #include <nlohmann/json_fwd.hpp>
@@ -20,7 +22,10 @@
 
 namespace ccdrec {
 
+struct ListFigures;
+
 void write_text(const std::string& path, const std::string& text);  // atomic; UserError when the disk refuses
+std::string summary_text(const nlohmann::ordered_json&);            // as it stands in summary.json
 
 // runs/CCDRec-baby-999-20250131-142501
 std::string default_run_dir(const Settings&, const std::string& data_name, long time);
@@ -50,7 +55,8 @@ class RunFolder {
   // Drops epochs >= first_dropped and half-written lines: they will be run again. forgotten: an epoch whose evaluation
   // the longer run does not make.
   void truncate_epochs(int first_dropped, int forgotten = -1) const;
-  void write_summary(const Config&, const Dataset&, const TrainSummary&) const;
+  // lists: of a run that is over, whose users.f32 is written
+  void write_summary(const Config&, const Dataset&, const TrainSummary&, const ListFigures* lists = nullptr) const;
   nlohmann::json summary() const;  // UserError when there is none, it is no JSON, or a number in it cannot be
   void remove(const char* file) const;
   void rename(const char* from, const char* to) const;  // takes the place of what `to` was

@@ -395,14 +395,14 @@ KeyTable build_table() {
     s.topk.assign(ks.begin(), ks.end());
   };
   topk.get = [](const Settings& s) { return fmt::format("[{}]", fmt::join(s.topk, ", ")); };
-  ConfigKey& valid_metric = t.add("valid_metric", "text", "Recall@k, NDCG@k, Precision@k, MAP@k",
+  ConfigKey& valid_metric = t.add("valid_metric", "text", "Recall@k, NDCG@k, Precision@k, MAP@k, MRR@k, Hit@k",
                                   "what early stopping compares, rounded to 4 decimals; k is one of topk");
   valid_metric.set = [](Settings& s, const ConfigValue& v) {
     const std::string& x = v.one("a metric such as Recall@20");
     try {
       metric_key(x);
     } catch (const UserError&) {
-      v.fail("a metric such as Recall@20 (Recall, NDCG, Precision or MAP, @, a list length)");
+      v.fail("a metric such as Recall@20 (Recall, NDCG, Precision, MAP, MRR or Hit, @, a list length)");
     }
     s.valid_metric = x;
   };
@@ -550,7 +550,7 @@ KeyTable build_table() {
 constexpr const char* kTransformer = "it belongs to the text and image encoders of end2end, and features are read here";
 const std::vector<AcceptedKey> kAccepted = {
     {"eval_batch_size", nullptr, "evaluation streams users in tiles of its own; batches never change a metric"},
-    {"metrics", nullptr, "Recall, NDCG, Precision and MAP are always computed"},
+    {"metrics", nullptr, "Recall, NDCG, Precision, MAP, MRR and Hit are always computed"},
     {"use_gpu", nullptr, "--device decides"},
     {"gpu_id", nullptr, "--device decides"},
     {"hyper_parameters", nullptr, "it names the keys that may hold a grid; a run takes one value of each"},

@@ -34,7 +34,8 @@ HeldOut held_out(const std::vector<Pair>& pairs) {
 double round4(double x) { return std::round(x * 1e4) / 1e4; }
 
 Selects selects(const std::string& key, const HeldOut& held, const HostCsr& train) {
-  const bool by_order = key.starts_with("ndcg") || key.starts_with("map");
+  const bool by_order = key.starts_with("ndcg") || key.starts_with("map") || key.starts_with("mrr");
+  const bool any_hit = key.starts_with("hit");
   const int64_t k = metric_cutoff(key);
   Selects s;
   for (size_t j = 0; j < held.users.size(); ++j) {
@@ -47,10 +48,11 @@ Selects selects(const std::string& key, const HeldOut& held, const HostCsr& trai
       ++s.fixed_users;
       continue;
     }
-    s.fewest_candidates = s.fewest_candidates ? std::min(s.fewest_candidates, n) : n;
-    if (by_order || k < n) continue;
+    const int64_t fixed_from = any_hit ? n - h + 1 : n;
+    s.fewest_places = s.fewest_places ? std::min(s.fewest_places, fixed_from) : fixed_from;
+    if (by_order || k < fixed_from) continue;
     ++s.fixed_users, ++s.short_users;
-    s.most_candidates = std::max(s.most_candidates, n);
+    s.most_places = std::max(s.most_places, fixed_from);
   }
   return s;
 }
@@ -89,15 +91,16 @@ class Sums {
     for (const int k : ks_) {
       const int64_t ranks = std::min<int64_t>(width, k), least = std::min<int64_t>(k, c);
       reach(std::max(ranks, least));
-      double hits = 0, dcg = 0, ap = 0;
+      double hits = 0, dcg = 0, ap = 0, first = 0;
       for (int64_t j = 0; j < ranks; ++j) {
         if (!hit_[size_t(j)]) continue;
+        if (hits == 0) first = 1.0 / double(j + 1);
         hits += 1;
         dcg += gain_[size_t(j)];
         ap += hits / double(j + 1);
       }
       *value++ = hits / double(c), *value++ = dcg / ideal_[size_t(least)], *value++ = hits / double(k),
-      *value++ = ap / double(least);
+      *value++ = ap / double(least), *value++ = first, *value++ = hits > 0 ? 1.0 : 0.0;
     }
   }
   void add(const double* value) {
@@ -105,10 +108,9 @@ class Sums {
     for (size_t q = 0; q < size(); ++q) sum_[q] += value[q];
   }
   Metrics mean() const {
-    static const char* const stems[kMetricStems] = {"recall@", "ndcg@", "precision@", "map@"};
     Metrics m;
     for (size_t q = 0; users_ && q < size(); ++q)
-      m[stems[q % kMetricStems] + std::to_string(ks_[q / kMetricStems])] = sum_[q] / double(users_);
+      m[fmt::format("{}@{}", kMetrics[q % kMetricStems].key, ks_[q / kMetricStems])] = sum_[q] / double(users_);
     return m;
   }
 
@@ -178,13 +180,14 @@ Evaluation::Evaluation(Ctx& ctx, const Ops& ops, int64_t n_users, int64_t n_item
   ops_.upload(ctx_, d_users_.p, users_.data(), users_.size() * 4);
 }
 
-EvalResult Evaluation::run(CMat hu, CMat hi, const Csr& mask) const {
+EvalResult Evaluation::run(CMat hu, CMat hi, const Csr& mask, PerUser* shown) const {
   const auto start = std::chrono::steady_clock::now();
   std::vector<int32_t> top(size_t(block_ * width_));
   // Metrics add up in the order of each split's own users, so batch sizes change no bit: a test user's wait for their
   // turn.
   Sums sum_valid(ks_), sum_test(ks_);
   std::vector<double> value(sum_valid.size()), of_test(test_.users.size() * sum_test.size());
+  if (shown) shown->valid.resize(valid_.users.size() * sum_valid.size());
   for (int64_t first = 0; first < int64_t(users_.size()); first += block_) {
     const int64_t n = std::min<int64_t>(block_, int64_t(users_.size()) - first);
     ops_.score_topk(ctx_, static_cast<int32_t*>(d_top_.p), static_cast<float*>(d_score_.p), hu,
@@ -197,13 +200,17 @@ EvalResult Evaluation::run(CMat hu, CMat hi, const Csr& mask) const {
         sums.of_user(to, list, width_, held.items.data() + held.ptr[size_t(at)],
                      held.ptr[size_t(at) + 1] - held.ptr[size_t(at)]);
       };
-      if (const int32_t v = place_valid_[u]; v != kNone)
-        of(sum_valid, value.data(), valid_, v), sum_valid.add(value.data());
+      if (const int32_t v = place_valid_[u]; v != kNone) {
+        double* const to = shown ? shown->valid.data() + size_t(v) * sum_valid.size() : value.data();
+        of(sum_valid, to, valid_, v), sum_valid.add(to);
+      }
       if (const int32_t t = place_test_[u]; t != kNone)
         of(sum_test, of_test.data() + size_t(t) * sum_test.size(), test_, t);
     }
+    if (shown && shown->lists) shown->lists(users_.data() + first, n, top.data(), width_);
   }
   for (size_t j = 0; j < test_.users.size(); ++j) sum_test.add(of_test.data() + j * sum_test.size());
+  if (shown) shown->test = std::move(of_test);
   return {sum_valid.mean(), sum_test.mean(),
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
 }

@@ -8,6 +8,7 @@
 #include "host/samplers/realhns.h"
 #include "host/systems/registry.h"
 #include "host/training/hardness.h"
+#include "host/training/lists.h"
 #include "host/training/metrics.h"
 #include "host/training/stepping.h"
 #include "host/training/trainer.h"
@@ -275,6 +276,14 @@ MemoryPlan Trainer::plan(const Settings& s, const Dataset& data) {
                         (!f.matrix.floats() || z.on_gpu || o.learned_graph ? size_t(I * f.matrix.cols()) * 4 : 0));
   if (building) building += size_t(Planner::csr(U, E) + 8 * E + 4 * I);  // the training rows are there already
   if (building > p.total()) p.lines.push_back({"more while the item graph is built", building - p.total()});
+  // The lists of the best model are looked at when all else is given back: representations as read and on the device,
+  // masked items likewise.
+  if (!z.on_gpu) {
+    const auto ending = size_t(8 * z.N * z.d + 2 * Planner::csr(U, E) +
+                               list_figure_bytes(I, z.evaluated, z.ranked, z.M, int64_t(s.topk.size()))) +
+                        ranking;
+    if (ending > p.total()) p.lines.push_back({"more for the figures of the lists, at the end", ending - p.total()});
+  }
   p.lines.push_back({"scratch", scratch_plan(ops, z, s, data).bytes()});
   if (ops.library_bytes) p.lines.push_back({"libraries", ops.library_bytes});
   return p;

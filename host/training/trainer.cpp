@@ -22,22 +22,28 @@ double now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 std::string usable_metric(const Settings& s, const Selects& choice) {
   int k = 0;
   for (const int t : s.topk)
-    if (t < choice.fewest_candidates) k = std::max(k, t);
+    if (t < choice.fewest_places) k = std::max(k, t);
   const std::string setting = "valid_metric=" + s.valid_metric.substr(0, s.valid_metric.find('@') + 1);
   if (k > 0) return setting + std::to_string(k);
-  k = int(choice.fewest_candidates / 2);
+  k = int(choice.fewest_places / 2);
   return fmt::format("{}{} with {} among topk", setting, k, k);
+}
+
+// Why a list of that length says the same of every model for users who would have a say with a shorter one.
+std::string takes_too_many(const std::string& metric, const Selects& choice, bool all_users) {
+  if (metric.starts_with("hit"))
+    return fmt::format("its list holds a hit{} in any order (from at most {} places on)",
+                       all_users ? " of each validation user" : "", choice.most_places);
+  return fmt::format("its list takes all {} (items without those of training, at most {})",
+                     all_users ? "candidates of each validation user" : "of their candidates", choice.most_places);
 }
 
 std::string cannot_select(const Settings& s, const Selects& choice) {
   if (choice.short_users == 0)
     return "valid_metric " + s.valid_metric +
            " is the same for every model: no validation user has candidates both held out and not";
-  return fmt::format(
-      "valid_metric {} is the same for every model: its list takes all candidates of each validation user (items "
-      "without those of training, at most "
-      "{}); {} can select",
-      s.valid_metric, choice.most_candidates, usable_metric(s, choice));
+  return fmt::format("valid_metric {} is the same for every model: {}; {} can select", s.valid_metric,
+                     takes_too_many(metric_key(s.valid_metric), choice, true), usable_metric(s, choice));
 }
 
 }  // namespace
@@ -72,11 +78,9 @@ Trainer::Impl::Impl(const Settings& settings, const Dataset& dataset) : s(settin
     blind_note = cannot_select(s, choice) + "; " + latest_kept;
     notes.push_back(blind_note);
   } else if (choice.short_users > 0) {
-    notes.push_back(fmt::format(
-        "valid_metric {} has no say for {} of {} validation users: its list takes all of their candidates (items "
-        "without those of training, "
-        "at most {}); {} would hear all",
-        s.valid_metric, choice.short_users, held_valid.users.size(), choice.most_candidates, usable_metric(s, choice)));
+    notes.push_back(fmt::format("valid_metric {} has no say for {} of {} validation users: {}; {} would hear all",
+                                s.valid_metric, choice.short_users, held_valid.users.size(),
+                                takes_too_many(metric, choice, false), usable_metric(s, choice)));
   }
 }
 

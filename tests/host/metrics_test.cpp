@@ -65,8 +65,8 @@ TEST(Metrics, WhichMetricsCanTellModelsApart) {
     const Selects s = selects(metric_key(metric), held, train);
     EXPECT_EQ(s.fixed_users, fixed) << metric;
     EXPECT_EQ(s.short_users, is_short) << metric;
-    EXPECT_EQ(s.most_candidates, most) << metric;
-    EXPECT_EQ(s.fewest_candidates, fewest) << metric;
+    EXPECT_EQ(s.most_places, most) << metric;
+    EXPECT_EQ(s.fewest_places, fewest) << metric;
   };
   is("Recall@3", two, 0, 0, 0, 4);
   is("Recall@4", two, 1, 1, 4, 4);  // user 0's list takes all 4
