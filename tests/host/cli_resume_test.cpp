@@ -55,6 +55,9 @@ TEST(Cli, ResumeEqualsNeverHavingStopped) {
     ASSERT_EQ(r.code, 0) << r.err;
     expect_same_tensors(whole + "/last.safetensors", parts + "/last.safetensors");
     expect_same_tensors(whole + "/best.safetensors", parts + "/best.safetensors");
+    EXPECT_TRUE(read_text(whole + "/users.f32") == read_text(parts + "/users.f32"));
+    const auto end = RunFolder::open(whole).summary(), resumed_end = RunFolder::open(parts).summary();
+    for (const char* key : {"users", "lists", "groups"}) EXPECT_EQ(end.at(key), resumed_end.at(key)) << m.name;
     std::istringstream a(read_text(whole + "/metrics.jsonl")), b(read_text(parts + "/metrics.jsonl"));
     int n = 0;
     for (std::string x, y; std::getline(a, x); ++n) {
@@ -169,6 +172,7 @@ void expect_same_run(const std::string& a, const std::string& b) {
   expect_same_tensors(a + "/best.safetensors", b + "/best.safetensors");
   EXPECT_EQ(epochs_of(a), epochs_of(b));
   EXPECT_EQ(without_seconds(RunFolder::open(a).summary()), without_seconds(RunFolder::open(b).summary()));
+  EXPECT_TRUE(read_text(a + "/users.f32") == read_text(b + "/users.f32"));
   EXPECT_FALSE(std::filesystem::exists(b + "/best-of-last.safetensors"));
 }
 

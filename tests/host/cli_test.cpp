@@ -312,9 +312,9 @@ TEST(Cli, TrainLeavesOneCompleteFolderThatEveryCommandReads) {
     EXPECT_TRUE(has(r.out, part)) << part;
   EXPECT_FALSE(has(r.out + r.err, "\x1b")) << "no terminal, no escape sequences";
   for (const char* file : {"config.yaml", "train.log", "metrics.jsonl", "best.safetensors", "last.safetensors",
-                           "users.tsv", "items.tsv", "summary.json"})
+                           "users.tsv", "items.tsv", "users.f32", "summary.json"})
     EXPECT_TRUE(std::filesystem::exists(folder + "/" + file)) << file;
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 8);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 9);
   const auto summary = RunFolder::open(folder).summary();
   EXPECT_EQ(summary.at("stopped"), "max_epochs");
   EXPECT_EQ(run(train_words("CCDRec", folder)).code, 2) << "a run is not overwritten";

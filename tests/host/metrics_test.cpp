@@ -28,6 +28,23 @@ TEST(Metrics, TheExampleOfTheSpecification) {  // hits at ranks 1 and 3, three h
   EXPECT_NEAR(m.at("ndcg@5"), 0.7039, 5e-5);
   EXPECT_NEAR(m.at("map@5"), 0.5556, 5e-5);
   EXPECT_NEAR(m.at("map@2"), 0.5, 1e-12);
+  EXPECT_EQ(m.at("mrr@5"), 1.0);
+  EXPECT_EQ(m.at("hit@5"), 1.0);
+}
+
+// Two users: the first hit at rank 3, another at 4; and at rank 2.
+TEST(Metrics, TheFirstHitAloneMakesReciprocalRankAndHit) {
+  const HeldOut held = held_out({{0, 12}, {0, 13}, {1, 21}});
+  const int32_t top[] = {10, 11, 12, 13, 20, 21, 22, 23};
+  const Metrics m = ranking_metrics(held, top, 4, {1, 2, 3, 9});
+  EXPECT_EQ(m.at("mrr@1"), 0.0);
+  EXPECT_EQ(m.at("hit@1"), 0.0);
+  EXPECT_EQ(m.at("mrr@2"), (0 + 1.0 / 2) / 2);
+  EXPECT_EQ(m.at("hit@2"), 0.5);
+  for (const std::string k : {"3", "9"}) {
+    EXPECT_EQ(m.at("mrr@" + k), (1.0 / 3 + 1.0 / 2) / 2);
+    EXPECT_EQ(m.at("hit@" + k), 1.0);
+  }
 }
 
 TEST(Metrics, UsersCountEquallyAndShortListsCountAsMisses) {
@@ -49,9 +66,11 @@ TEST(Metrics, RoundsToFourDecimalsAndNamesUnknownMetrics) {
   EXPECT_EQ(round4(0.044449), 0.0444);
   EXPECT_EQ(metric_key("Recall@20"), "recall@20");
   EXPECT_EQ(metric_key("NDCG@5"), "ndcg@5");
+  EXPECT_EQ(metric_key("MRR@5"), "mrr@5");
+  EXPECT_EQ(metric_key("Hit@5"), "hit@5");
   EXPECT_EQ(metric_cutoff(metric_key("MAP@2147483647")), 2147483647);
-  for (const char* bad :
-       {"Recall", "Recall@", "AUC@5", "Recall@x", "@5", "Recall@0", "Recall@-1", "Recall@5x", "Recall@2147483648"})
+  for (const char* bad : {"Recall", "Recall@", "AUC@5", "HitRate@5", "Recall@x", "@5", "Recall@0", "Recall@-1",
+                          "Recall@5x", "Recall@2147483648"})
     EXPECT_THROW(metric_key(bad), UserError) << bad;
 }
 
@@ -80,28 +99,37 @@ TEST(Metrics, WhichMetricsCanTellModelsApart) {
   is("Recall@6", four, 4, 2, 6, 4);
   is("MAP@3", held_out({{2, 5}, {3, 0}}), 2, 0, 0, 0);  // no k helps
   is("Recall@20", HeldOut{}, 0, 0, 0, 0);
+  // A list that leaves out fewer candidates than are held out holds one of these.
+  const HeldOut three = held_out({{0, 2}, {0, 3}, {1, 2}});
+  is("Hit@2", three, 0, 0, 0, 3);
+  is("Hit@3", three, 1, 1, 3, 3);  // of user 0's 4 candidates all but one are in the list, and two are held out
+  is("Recall@3", three, 0, 0, 0, 4);
+  is("Hit@6", three, 2, 2, 6, 3);
+  is("MRR@20", three, 0, 0, 0, 3 + 1);  // the place of the first hit counts
 
   // As it is said, so it is: over all orders of the items the value is one, or several.
   std::vector<int32_t> order = {0, 1, 2, 3, 4, 5};
   const std::vector<int> ks = {1, 2, 3, 4, 5, 6, 20};
-  const std::vector<HeldOut> alone = {held_out({{0, 2}}), held_out({{1, 2}}), held_out({{2, 5}}), held_out({{3, 0}})};
+  const std::vector<HeldOut> alone = {held_out({{0, 2}}), held_out({{1, 2}}), held_out({{2, 5}}), held_out({{3, 0}}),
+                                      held_out({{0, 2}, {0, 3}})};
   std::map<std::string, std::set<double>> seen;  // metric and user
   do {
     for (size_t u = 0; u < alone.size(); ++u) {
       std::vector<int32_t> list;
+      const auto user = size_t(alone[u].users[0]);
+      const auto first = train.col.begin() + train.row_ptr[user], last = train.col.begin() + train.row_ptr[user + 1];
       for (const int32_t item : order)
-        if (!std::binary_search(train.col.begin() + train.row_ptr[u], train.col.begin() + train.row_ptr[u + 1], item))
-          list.push_back(item);
+        if (!std::binary_search(first, last, item)) list.push_back(item);
       list.resize(6, -1);
       for (const auto& [key, value] : ranking_metrics(alone[u], list.data(), 6, ks))
         seen[key + " of " + std::to_string(u)].insert(value);
     }
   } while (std::next_permutation(order.begin(), order.end()));
   ASSERT_EQ(seen.size(), alone.size() * ks.size() * kMetricStems);
-  for (const char* stem : {"recall@", "ndcg@", "precision@", "map@"})
+  for (const MetricName& m : kMetrics)
     for (const int k : ks)
       for (size_t u = 0; u < alone.size(); ++u) {
-        const std::string key = stem + std::to_string(k);
+        const std::string key = std::string(m.key) + "@" + std::to_string(k);
         EXPECT_EQ(selects(key, alone[u], train).fixed_users == 1, seen.at(key + " of " + std::to_string(u)).size() == 1)
             << key << " of user " << u;
       }
@@ -216,7 +244,7 @@ TEST(Metrics, AnyKFromOneOnInTrainingAndEvaluation) {
     ASSERT_EQ(e.code, 0) << e.err;
     EXPECT_TRUE(has(e.err, note)) << e.err;
     const auto evaluated = nlohmann::json::parse(e.out)["test"];
-    EXPECT_EQ(evaluated.size(), 16u);
+    EXPECT_EQ(evaluated.size(), 4 * kMetricStems);
     for (const auto& [key, value] : evaluated.items()) EXPECT_EQ(trained.at(key), value) << key;
     EXPECT_EQ(evaluated.at("recall@20000"), 1.0);
     EXPECT_EQ(evaluated.at("recall@20000"), evaluated.at("recall@40"));

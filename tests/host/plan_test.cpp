@@ -132,6 +132,22 @@ TEST(ExhaustivePlan, CoversEveryModelOnAGpu) {
   for (const Named& m : planned_on_the_cpu) expect_planned(m, data, "cuda");
 }
 
+// What is looked at when a run is over takes less than training did, which is given back by then; else the plan says so.
+TEST(Plan, CountsTheFiguresOfTheListsWhereTheyTakeMore) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 100, 530, 4, {});
+  const char* const line = "more for the figures of the lists, at the end";
+  Settings s = plan_settings([](Settings& z) { z.model = "BPR"; }, "cpu");
+  EXPECT_EQ(bytes_of(Trainer::plan(s, data), line), 0u);
+  s.embedding_size = 1;
+  const size_t with_four = Trainer::plan(s, data).total();
+  for (int k = 1; k <= 60; ++k) s.topk.push_back(k + 50);
+  const MemoryPlan many = Trainer::plan(s, data);
+  // of 99 users in each split, 64 lengths: six metrics as computed and as kept
+  EXPECT_GT(bytes_of(many, line), 0u);
+  EXPECT_GT(many.total(), with_four + 2 * 99 * 60 * 6 * (8 + 4));
+}
+
 // Features that are mapped first; fewer users than items.
 TEST(SlowPlan, CoversAMappedModality) {
   const Folder dir;

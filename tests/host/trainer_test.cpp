@@ -441,7 +441,7 @@ TEST(Trainer, AMetricThatCannotSelectKeepsTheLatestModel) {
   EXPECT_EQ(as_before.best_epoch, 1);
 
   // Where the order counts, and where the list is shorter, nothing changes; where some lists are, a note says so.
-  for (const char* metric : {"NDCG@25", "Recall@24"}) {
+  for (const char* metric : {"NDCG@25", "Recall@24", "MRR@25", "Hit@24"}) {
     s.valid_metric = metric;
     Trainer selecting(s, data);
     EXPECT_EQ(note_of(selecting), "");
@@ -457,6 +457,21 @@ TEST(Trainer, AMetricThatCannotSelectKeepsTheLatestModel) {
             "(items without those of training, "
             "at most 25); valid_metric=Recall@12 with 12 among topk would hear all");
   EXPECT_FALSE(some.run({}).latest);
+
+  // Two held out of 25 or 26 candidates: from 24 or 25 places on a list holds one of them.
+  for (const Pair& p : data.test) uneven.valid.push_back(p);
+  s.valid_metric = "Hit@24", s.topk = {5, 24};
+  Trainer hit(s, uneven);
+  EXPECT_EQ(note_of(hit),
+            "valid_metric Hit@24 has no say for 38 of 39 validation users: its list holds a hit in any order (from at "
+            "most 24 places on); valid_metric=Hit@5 would hear all");
+  s.valid_metric = "Hit@25";
+  Trainer none(s, uneven);
+  EXPECT_TRUE(
+      note_of(none).starts_with("valid_metric Hit@25 is the same for every model: its list holds a hit of each "
+                                "validation user in any order (from at most 25 places on); valid_metric=Hit@5 "
+                                "can select"))
+      << note_of(none);
 }
 
 // Matrices that cannot be read where they lie are copied while the item graph is built, before the rest is taken: only
