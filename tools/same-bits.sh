@@ -30,6 +30,9 @@ def epochs(path):
     for line in lines:
         line.pop("seconds")
         line.pop("hardness", None)  # an analysis that programs before it do not have
+        for split in ("valid", "test"):  # metrics that programs before do not have
+            if line.get(split):
+                line[split] = {name: x for name, x in line[split].items() if not name.startswith(("mrr@", "hit@"))}
         line["losses"] = {name: x for name, x in line["losses"].items() if x != 0}  # these had terms of 0 that no model has
     return lines
 

@@ -158,6 +158,7 @@ std::optional<ListFigures> figures_of_best(const RunFolder& folder, const Settin
   std::vector<std::string> notes;
   // opened anew: a model that reads none has none here, and one broken file costs a figure, not the run
   const std::vector<Feature> features = readable_features(data, s.modalities, notes);
+  if (features.empty() && notes.empty()) notes.push_back(data.folder + " has no *_feat.npy of items");
   for (const std::string& note : notes)
     progress.log_only(fmt::format("note: lists are not measured in a modality: {}", note));
   std::string device_note;

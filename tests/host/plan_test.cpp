@@ -132,7 +132,8 @@ TEST(ExhaustivePlan, CoversEveryModelOnAGpu) {
   for (const Named& m : planned_on_the_cpu) expect_planned(m, data, "cuda");
 }
 
-// What is looked at when a run is over takes less than training did, which is given back by then; else the plan says so.
+// What is looked at when a run is over takes less than training did, which is given back by then; else the plan says
+// so.
 TEST(Plan, CountsTheFiguresOfTheListsWhereTheyTakeMore) {
   const Folder dir;
   const Dataset data = random_data(dir, 100, 530, 4, {});

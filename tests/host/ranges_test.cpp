@@ -89,7 +89,7 @@ void expect_payloads(const simt::Ranges& r, int64_t epochs) {
       step = -1;
     } else if (id == RangeId::step) {
       EXPECT_EQ(payload, ++step);
-    } else if (id == RangeId::knn || id == RangeId::read) {
+    } else if (id == RangeId::knn || id == RangeId::read || (id == RangeId::evaluation && parent < 0)) {
       EXPECT_EQ(payload, -1);
     } else if (id == RangeId::write) {
       EXPECT_EQ(payload, epoch + 1);
