@@ -14,35 +14,36 @@
 
 namespace ccdrec {
 
-enum class Use : uint32_t {      // one number per purpose: two parts never share a stream
-  init = 1,                      // values of parameters
-  shuffle,                       // order of an epoch's rows
-  neg_uniform,                   // random negatives
-  prune,                         // edges of an epoch's graph
-  timestep,                      // diffusion steps of items
-  noise,                         // their noise
-  reverse_start,                 // noise that the reverse process starts from
-  reverse_noise,                 // noise of its steps
-  candidates,                    // CNS: candidates of a batch
-  cns_rank,                      // CNS: rank of a negative among them
-  ndi_item,                      // NDI without CNS: item of a negative
-  knn_tie,                       // neighbours that tie
-  synth,                         // generated data sets
-  test,                          // tests alone
-  hard,                          // DNS, MixGCF: candidates of a row
-  hard_rank,                     // DNS: which of the top_m best
-  mix,                           // MixGCF: alpha
-  popular,                       // negatives by popularity
-  stats_rows,                    // rows whose negatives are measured
-  band_columns,                  // RealHNS: places of the band that are candidates
-  centres,                       // RealHNS: items that clusters begin with
-  filter_active,                 // RealHNS: rows that have a hard negative
-  filter_rank,                   // RealHNS: its rank among the candidates that pass
-  filter_uniform,                // RealHNS: negatives of the other rows, and the fallback
-  view_users,                    // BM3: masks of users' targets
-  view_items,                    // of items'
-  view_modality,                 // of the first modality's; the others follow, kMaxModalities in all
-  unet_mask = view_modality + 8  // the U-Net's dropout
+enum class Use : uint32_t {       // one number per purpose: two parts never share a stream
+  init = 1,                       // values of parameters
+  shuffle,                        // order of an epoch's rows
+  neg_uniform,                    // random negatives
+  prune,                          // edges of an epoch's graph
+  timestep,                       // diffusion steps of items
+  noise,                          // their noise
+  reverse_start,                  // noise that the reverse process starts from
+  reverse_noise,                  // noise of its steps
+  candidates,                     // CNS: candidates of a batch
+  cns_rank,                       // CNS: rank of a negative among them
+  ndi_item,                       // NDI without CNS: item of a negative
+  knn_tie,                        // neighbours that tie
+  synth,                          // generated data sets
+  test,                           // tests alone
+  hard,                           // DNS, MixGCF: candidates of a row
+  hard_rank,                      // DNS: which of the top_m best
+  mix,                            // MixGCF: alpha
+  popular,                        // negatives by popularity
+  stats_rows,                     // rows whose negatives are measured
+  band_columns,                   // RealHNS: places of the band that are candidates
+  centres,                        // RealHNS: items that clusters begin with
+  filter_active,                  // RealHNS: rows that have a hard negative
+  filter_rank,                    // RealHNS: its rank among the candidates that pass
+  filter_uniform,                 // RealHNS: negatives of the other rows, and the fallback
+  view_users,                     // BM3: masks of users' targets
+  view_items,                     // of items'
+  view_modality,                  // of the first modality's; the others follow, kMaxModalities in all
+  unet_mask = view_modality + 8,  // the U-Net's dropout
+  bootstrap                       // of paired values: which place of a resample holds which of them
 };
 
 struct Stream {

@@ -13,6 +13,7 @@
 
 #include "data/dataset.h"
 #include "host/files/config.h"
+#include "host/report/table.h"
 
 namespace ccdrec::cli {
 
@@ -51,8 +52,6 @@ void add_device_options(CLI::App&, std::string& device, int& threads);
 // The folder a user means by -d: FOLDER as given, else data/FOLDER (MMRec's short form `-d baby`). Absolute.
 std::string find_data_folder(const std::string& folder);
 Dataset load_data(const Settings&, bool need_features, Io&);  // prints the warnings to err
-// first row = header; first column left, the others right aligned
-std::string format_table(const std::vector<std::vector<std::string>>& rows);
 std::string bold(const Io&, const std::string&);
 
 }  // namespace ccdrec::cli

@@ -11,22 +11,6 @@
 #include "host/cli/cli.h"
 
 namespace ccdrec::cli {
-namespace {
-
-size_t columns_of(const std::string& s) {  // UTF-8: continuation bytes take no column; escape sequences none either
-  size_t n = 0;
-  for (size_t i = 0; i < s.size(); ++i) {
-    if (s[i] == '\x1b') {
-      while (i < s.size() && s[i] != 'm') ++i;
-      continue;
-    }
-    n += (static_cast<unsigned char>(s[i]) & 0xC0) != 0x80;
-  }
-  return n;
-}
-
-}  // namespace
-
 std::function<std::string(const std::string&)> whole_number(int64_t least, int64_t most) {
   return [=](const std::string& text) -> std::string {
     int64_t value = 0;
@@ -73,26 +57,6 @@ Dataset load_data(const Settings& s, bool need_features, Io& io) {
   Dataset data = load_dataset(s.data_path, options);
   for (const std::string& warning : data.warnings) io.err << "note: " << warning << '\n';
   return data;
-}
-
-std::string format_table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> width;
-  for (const auto& row : rows)
-    for (size_t c = 0; c < row.size(); ++c) {
-      if (c >= width.size()) width.push_back(0);
-      width[c] = std::max(width[c], columns_of(row[c]));
-    }
-  std::string out;
-  for (const auto& row : rows) {
-    std::string line;
-    for (size_t c = 0; c < row.size(); ++c) {
-      const std::string pad(width[c] - columns_of(row[c]), ' ');
-      line += (c ? "  " : "") + (c == 0 ? row[c] + pad : pad + row[c]);
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    out += line + '\n';
-  }
-  return out;
 }
 
 std::string bold(const Io& io, const std::string& s) { return io.color ? "\x1b[1m" + s + "\x1b[0m" : s; }
