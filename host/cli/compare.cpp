@@ -1,229 +1,177 @@
-// ccdrec compare: several runs as one table per data set, mean and deviation over seeds.
+// ccdrec compare: several runs as one table per data set, mean and deviation over seeds; tested, and what their lists
+// are like.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <sstream>
 
 #include "data/error.h"
 #include "data/path.h"
 #include "data/text.h"
+#include "host/base/metric_name.h"
 #include "host/cli/cli.h"
 #include "host/cli/trained_run.h"
-#include "host/files/run_folder.h"
+#include "host/report/compare_tables.h"
 
 namespace ccdrec::cli {
 namespace {
 
 struct CompareOptions {
   std::vector<std::string> runs;
+  std::string format = "text", against, metrics;
   bool markdown = false, json = false, valid = false;
+  bool tests = false, lists = false, groups = false;
 };
 
-constexpr const char* kColumns[] = {"recall@5", "recall@10", "recall@20", "ndcg@5", "ndcg@10", "ndcg@20"};
-constexpr const char* kTitles[] = {"R@5", "R@10", "R@20", "N@5", "N@10", "N@20"};
+// What --tests compares: the metrics named, or Recall and NDCG at 20; where no run has those, at the k of its
+// valid_metric.
+std::vector<std::string> tested_metrics(const std::vector<RunGroup>& groups, const CompareOptions& o) {
+  std::vector<std::string> known, asked;
+  for (const RunGroup& g : groups)
+    for (const RunOfSeed& run : g.runs)
+      for (const Figures* figures : {o.valid ? &run.valid : &run.test, &run.lists})
+        for (const auto& [key, value] : *figures)
+          if (std::find(known.begin(), known.end(), key) == known.end()) known.push_back(key);
+  const auto has = [&](const std::string& key) { return std::find(known.begin(), known.end(), key) != known.end(); };
+  if (o.metrics.empty()) {
+    const int k = has("recall@20") ? 20 : metric_cutoff(metric_key(groups[0].settings.valid_metric));
+    return {fmt::format("recall@{}", k), fmt::format("ndcg@{}", k)};
+  }
+  std::istringstream in(o.metrics);
+  for (std::string word; std::getline(in, word, ',');) {
+    const std::string key = lower(std::string(trimmed(word)));
+    if (!has(key))
+      throw UserError(
+          fmt::format("--metrics {}: no run has '{}'; they have {}", shown(o.metrics), shown(key), listed(known)));
+    if (std::find(asked.begin(), asked.end(), key) == asked.end()) asked.push_back(key);
+  }
+  return asked;
+}
 
-struct Group {                                // runs that differ in nothing but the seed
-  std::string model, data, interactions;      // name and checksum of the set
-  std::string counts;                         // "200 users, 120 items, 1,600 training rows"
-  std::map<std::string, std::string> values;  // settings that decide numbers
-  // metric -> one value per seed; also "epochs", "best_epoch", "seconds"
-  std::map<std::string, std::vector<double>> series;
-  std::set<int64_t> seeds;
-  std::string name;
+// The line that is meant: by its name, its label, or one of its folders. Null: it is not in this set.
+const RunGroup* line_meant(const RunSet& set, const std::string& text) {
+  std::vector<const RunGroup*> labelled;
+  for (const RunGroup* g : set.lines) {
+    if (g->name == text) return g;
+    if (g->label == text) labelled.push_back(g);
+  }
+  if (labelled.size() > 1) {
+    std::vector<std::string> names;
+    for (const RunGroup* g : labelled) names.push_back(g->name);
+    throw UserError(fmt::format("--against {}: {} lines have this label; name one in full ({}) or one of its folders",
+                                shown(text), labelled.size(), listed(names)));
+  }
+  if (!labelled.empty()) return labelled[0];
+  for (const RunGroup* g : set.lines)
+    for (const RunOfSeed& run : g->runs)
+      if (absolute_path(run.dir) == absolute_path(text)) return g;
+  return nullptr;
+}
+
+struct SetTests {
+  std::vector<MetricTests> metrics;  // empty: nothing to test
+  std::string chosen;                // why against that line
 };
 
-bool same_set(const Group& a, const Group& b) { return a.data == b.data && a.interactions == b.interactions; }
-
-std::map<std::string, std::string> deciding(const Settings& s) {
-  std::map<std::string, std::string> values = config_values(s);
-  for (const char* key : {"seed", "run_dir", "threads", "device", "data_path", "dataset", "inter_file_name",
-                          "graph_cache", "mem_limit_gb", "save_best", "save_last", "save_every"})
-    values.erase(key);
-  return values;
-}
-
-void add_run(const std::string& dir, bool valid, std::vector<Group>& groups, Io& io) {
-  const RunFolder folder = RunFolder::open(dir);
-  if (!folder.has("summary.json")) {
-    io.err << fmt::format("note: {} has no summary yet (still running, or killed); left out\n", dir);
-    return;
+SetTests tests_of(const RunSet& set, const std::vector<std::string>& keys, const CompareOptions& o, Io& io) {
+  SetTests out;
+  if (set.lines.size() < 2) {
+    io.err << fmt::format("note: {} has one line, so there is nothing to test it against\n", printable(set.title));
+    return out;
   }
-  const Settings s = folder.config().settings;
-  check_run(folder, s, io);
-  const nlohmann::json j = folder.summary();
-  try {
-    const std::string stopped = j.at("stopped");
-    if (j.at("best_epoch").get<int>() < 0) {
-      io.err << fmt::format("note: {} was never evaluated (it ended as {}); left out\n", dir, stopped);
-      return;
-    }
-    if (stopped == "interrupted" || stopped == "diverged")
-      io.err << fmt::format("note: {} ended as {}; its best epoch so far is shown\n", dir, stopped);
-    Group g;
-    // One table a set of interactions: models that read no features stand beside those that do.
-    const nlohmann::json& data = j.at("data");
-    g.model = s.model, g.data = data.at("name"), g.interactions = data.at("interactions");
-    g.counts = fmt::format("{} users, {} items, {} training rows", thousands(data.at("users").get<int64_t>()),
-                           thousands(data.at("items").get<int64_t>()), thousands(data.at("train").get<int64_t>()));
-    g.values = deciding(s);
-    g.values["data"] = data.at("checksum").get<std::string>();
-    auto it = std::find_if(groups.begin(), groups.end(),
-                           [&](const Group& have) { return same_set(have, g) && have.values == g.values; });
-    if (it == groups.end()) it = groups.insert(groups.end(), g);
-    if (!it->seeds.insert(int64_t(s.seed)).second) {
-      io.err << fmt::format("note: {} repeats seed {} of the same settings; left out\n", dir, s.seed);
-      return;
-    }
-    const bool absent = data.at(valid ? "valid" : "test").get<int64_t>() == 0;  // earlier programs wrote zeros
-    if (!absent)
-      for (const auto& [key, value] : j.at(valid ? "best_valid" : "best_test").items())
-        it->series[key].push_back(value.get<double>());
-    it->series["epochs"].push_back(j.at("epochs_run").get<double>());
-    it->series["best_epoch"].push_back(j.at("best_epoch").get<double>());
-    it->series["seconds"].push_back(j.at("train_seconds").get<double>() + j.at("eval_seconds").get<double>());
-  } catch (const nlohmann::json::exception&) {
-    throw UserError(fmt::format("{}: written by another version, or damaged", folder.path("summary.json")));
-  }
-}
-
-double mean(const std::vector<double>& x) {
-  double sum = 0;
-  for (const double v : x) sum += v;
-  return sum / double(x.size());
-}
-double deviation(const std::vector<double>& x) {  // of a sample: n-1
-  const double m = mean(x);
-  double sum = 0;
-  for (const double v : x) sum += (v - m) * (v - m);
-  return x.size() > 1 ? std::sqrt(sum / double(x.size() - 1)) : 0;
-}
-
-// The model, and the settings in which groups of one model differ: "CCDRec omega=0.7".
-void name_groups(std::vector<Group>& groups) {
-  for (Group& g : groups) {
-    g.name = g.model;
-    for (const auto& [key, value] : g.values) {
-      bool differs = false;
-      for (const Group& other : groups)
-        if (other.model == g.model && same_set(other, g)) {
-          const auto it = other.values.find(key);
-          differs |= it == other.values.end() || it->second != value;
-        }
-      if (differs) g.name += fmt::format(" {}={}", key, value);
+  const RunGroup* against = nullptr;
+  if (o.against.empty()) {
+    const BestLine best = best_by_validation(set.lines);
+    if (!best.line)
+      throw UserError(fmt::format("{}: {}, so no line is best by validation; name one with --against", shown(set.title),
+                                  best.why_not));
+    against = best.line, out.chosen = fmt::format("; best by validation {}", best.key);
+  } else {
+    against = line_meant(set, o.against);
+    if (!against) {
+      io.err << fmt::format("note: {} has no line '{}', so its lines are not tested\n", printable(set.title),
+                            shown(o.against));
+      return out;
     }
   }
-}
-
-// Two sets of one name are told apart by what they hold.
-std::string title(const std::string& name, const Group& g, const std::vector<Group>& groups) {
-  const bool unique =
-      std::none_of(groups.begin(), groups.end(), [&](const Group& o) { return o.data == g.data && !same_set(o, g); });
-  return name + (unique ? "" : fmt::format(" ({}, checksum {})", g.counts, shown(g.interactions)));
-}
-
-std::vector<std::vector<std::string>> table_of(const std::vector<const Group*>& groups, const CompareOptions& o,
-                                               Io& io) {
-  std::vector<std::vector<std::string>> rows(1, {"run", "seeds"});
-  rows[0].insert(rows[0].end(), std::begin(kTitles), std::end(kTitles));
-  for (const char* title : {"best epoch", "epochs", "seconds"}) rows[0].push_back(title);
-  std::map<std::string, double> best;
-  for (const Group* g : groups)
-    for (const char* column : kColumns)
-      if (const auto it = g->series.find(column); it != g->series.end()) {
-        const auto [at, fresh] = best.emplace(column, mean(it->second));
-        if (!fresh) at->second = std::max(at->second, mean(it->second));
-      }
-  for (const Group* g : groups) {
-    std::vector<std::string> row = {g->name, std::to_string(g->seeds.size())};
-    for (const char* column : kColumns) {
-      const auto it = g->series.find(column);
-      if (it == g->series.end()) {
-        row.push_back("-");
-        continue;
-      }
-      std::string cell = fmt::format("{:.4f}", mean(it->second));
-      if (it->second.size() > 1) cell += fmt::format(" ± {:.4f}", deviation(it->second));
-      const bool is_best = groups.size() > 1 && mean(it->second) == best[column];
-      if (o.markdown)
-        row.push_back(is_best ? "**" + cell + "**" : cell);
-      else if (io.color)
-        row.push_back(is_best ? bold(io, cell) : cell);
-      else
-        row.push_back(cell + (groups.size() > 1 ? is_best ? "*" : " " : ""));
-    }
-    for (const char* column : {"best_epoch", "epochs"})
-      row.push_back(fmt::format("{:.0f}", mean(g->series.at(column))));
-    row.push_back(fmt::format("{:.1f}", mean(g->series.at("seconds"))));
-    rows.push_back(row);
-  }
-  return rows;
-}
-
-std::string markdown(const std::vector<std::vector<std::string>>& rows) {
-  std::string out;
-  for (size_t r = 0; r < rows.size(); ++r) {
-    for (const std::string& cell : rows[r]) out += "| " + cell + " ";
-    out += "|\n";
-    if (r == 0) {
-      for (size_t c = 0; c < rows[0].size(); ++c) out += c == 0 ? "|---" : "|---:";
-      out += "|\n";
-    }
-  }
+  for (const std::string& key : keys) out.metrics.push_back(test_lines(set.lines, *against, key, o.valid));
   return out;
 }
 
-int compare(const CompareOptions& o, Io& io) {
-  std::vector<Group> groups;
-  for (const std::string& dir : o.runs) {
-    // `compare runs/*` may meet files: a pattern is no promise.
-    if (o.runs.size() > 1 && !path_exists(dir + "/config.yaml")) {
-      io.err << fmt::format("note: {} is not a run folder; left out\n", dir);
-      continue;
-    }
-    add_run(dir, o.valid, groups, io);
+std::vector<SetTests> all_tests(const std::vector<RunGroup>& groups, const std::vector<RunSet>& sets,
+                                const CompareOptions& o, Io& io) {
+  std::vector<SetTests> tests(sets.size());
+  if (!o.tests) return tests;
+  if (!o.against.empty() &&
+      std::none_of(sets.begin(), sets.end(), [&](const RunSet& set) { return line_meant(set, o.against); })) {
+    std::vector<std::string> names;
+    for (const RunGroup& g : groups) names.push_back(g.name);
+    throw UserError(
+        fmt::format("--against {}: no line and none of the runs; the lines are {}", shown(o.against), listed(names)));
   }
-  if (groups.empty()) throw UserError("no finished run among the folders named");
-  // from the simplest model to the richest, as papers print them
-  const auto rank = [order = system_names()](const Group& g) {
-    return std::find(order.begin(), order.end(), g.model) - order.begin();
-  };
-  std::stable_sort(groups.begin(), groups.end(), [&](const Group& a, const Group& b) { return rank(a) < rank(b); });
-  name_groups(groups);
-  if (o.json) {
-    nlohmann::ordered_json all = nlohmann::ordered_json::array();
-    for (const Group& g : groups) {
-      nlohmann::ordered_json values = g.series;
-      for (const char* column : kColumns)
-        if (!g.series.count(column)) values[column] = nullptr;  // what the table shows as -
-      all.push_back({{"name", g.name},
-                     {"model", g.model},
-                     {"data", title(g.data, g, groups)},
-                     {"interactions", g.interactions},
-                     {"seeds", g.seeds},
-                     {"values", values},
-                     {"settings", g.values}});
+  const std::vector<std::string> keys = tested_metrics(groups, o);
+  for (size_t k = 0; k < sets.size(); ++k) tests[k] = tests_of(sets[k], keys, o, io);
+  return tests;
+}
+
+// One sentence on the runs that lack what is asked for, as those of earlier programs do.
+void note_lacking(const std::vector<RunGroup>& groups, const CompareOptions& o, Io& io) {
+  std::vector<std::string> dirs;
+  for (const RunGroup& g : groups)
+    for (const RunOfSeed& run : g.runs)
+      if ((o.tests && !run.has_users) || ((o.lists || o.groups) && !run.has_lists)) dirs.push_back(shell_word(run.dir));
+  if (dirs.empty()) return;
+  std::string all;
+  for (const std::string& dir : dirs) all += (all.empty() ? "" : ", ") + dir;
+  const std::string what = std::string(o.tests ? "values of users, " : "") + (o.lists ? "figures of lists, " : "") +
+                           (o.groups ? "Recall by groups, " : "");
+  io.err << fmt::format("note: {} {} no {}; `ccdrec evaluate RUN --keep` adds them\n", printable(all),
+                        dirs.size() > 1 ? "have" : "has", what.substr(0, what.size() - 2));
+}
+
+void print_json(const std::vector<RunSet>& sets, const std::vector<SetTests>& tests, const CompareOptions& o, Io& io) {
+  nlohmann::ordered_json all = nlohmann::ordered_json::array();
+  for (size_t k = 0; k < sets.size(); ++k)
+    for (const RunGroup* g : sets[k].lines) {
+      nlohmann::ordered_json& j = all.emplace_back(group_json(*g, sets[k].title, o.valid));
+      if (!o.tests) continue;
+      j["tests"] = nlohmann::ordered_json::array();
+      for (const MetricTests& metric : tests[k].metrics)
+        for (const LineTest& line : metric.lines)
+          if (line.line == g) j["tests"].push_back(test_json(line, metric));
     }
-    io.out << all.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << '\n';
+  io.out << all.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) << '\n';
+}
+
+int compare(const CompareOptions& o, Io& io) {
+  const TableFormat format = o.markdown ? TableFormat::markdown : o.json ? TableFormat::json : table_format(o.format);
+  const std::vector<RunGroup> groups =
+      group_runs(o.runs, {.note = [&](const std::string& note) { io.err << "note: " << note << '\n'; },
+                          .check = [&](const RunFolder& folder, const Settings& s) { check_run(folder, s, io); }});
+  const std::vector<RunSet> sets = sets_of(groups);
+  note_lacking(groups, o, io);
+  const std::vector<SetTests> tests = all_tests(groups, sets, o, io);
+  if (format == TableFormat::json) {
+    print_json(sets, tests, o, io);
     return kDone;
   }
-  std::vector<std::string> sets;
-  for (const Group& g : groups)
-    if (const std::string data = title(shown(g.data), g, groups);
-        std::find(sets.begin(), sets.end(), data) == sets.end())
-      sets.push_back(data);
-  for (const std::string& data : sets) {
-    std::vector<const Group*> of_set;
-    bool several = false;
-    for (const Group& g : groups)
-      if (title(shown(g.data), g, groups) == data) of_set.push_back(&g), several |= g.seeds.size() > 1;
-    io.out << (data == sets[0] ? "" : "\n") << data << ", " << (o.valid ? "validation" : "test")
-           << " metrics of the best validation epoch" << (several ? ", mean ± standard deviation over seeds" : "")
-           << (of_set.size() > 1 && !io.color && !o.markdown ? "; * = best" : "") << (o.markdown ? "\n\n" : "\n");
-    const auto rows = table_of(of_set, o, io);
-    io.out << (o.markdown ? markdown(rows) : format_table(rows));
+  std::vector<ResultTable> tables;
+  for (size_t k = 0; k < sets.size(); ++k) {
+    tables.push_back(metric_table(sets[k], o.valid));
+    if (o.lists) tables.push_back(list_table(sets[k], o.valid));
+    if (o.groups)
+      for (ResultTable& t : bin_tables(sets[k])) tables.push_back(std::move(t));
+    for (const MetricTests& metric : tests[k].metrics)
+      tables.push_back(test_table(sets[k], metric, o.valid, tests[k].chosen));
+  }
+  for (const ResultTable& t : tables) {
+    if (&t != &tables[0]) io.out << '\n';
+    // A file of one table is read as it is; several are told apart.
+    if (format == TableFormat::csv && tables.size() > 1) io.out << "# " << printable(t.title) << '\n';
+    io.out << render(t, format, io.color);
   }
   return kDone;
 }
@@ -232,15 +180,45 @@ int compare(const CompareOptions& o, Io& io) {
 
 void add_compare(CLI::App& app, Action& chosen) {
   auto o = std::make_shared<CompareOptions>();
-  CLI::App* sub = app.add_subcommand("compare", "several runs as one table, mean and deviation over seeds");
+  CLI::App* sub = app.add_subcommand("compare", "several runs as one table, mean and deviation over seeds, and tested");
   sub->add_option("RUNS", o->runs, "run folders")->required();
   sub->add_flag("--valid", o->valid, "validation metrics instead of test metrics");
-  sub->add_flag("--markdown", o->markdown, "a table for a README");
-  sub->add_flag("--json", o->json, "every value of every seed, full precision");
+  CLI::Option* tests =
+      sub->add_flag("--tests", o->tests, "differences to one line: interval, paired tests over users and over seeds");
+  sub->add_option("--against", o->against, "that line, by its name or one of its runs; without: best by validation")
+      ->type_name("LINE")
+      ->needs(tests);
+  sub->add_option("--metrics", o->metrics, "what is tested; without: recall@20,ndcg@20")
+      ->type_name("KEYS")
+      ->needs(tests);
+  sub->add_flag("--lists", o->lists, "MRR, Hit and what the lists are like, at the k of valid_metric");
+  sub->add_flag("--groups", o->groups, "test Recall by popularity of the items and by activity of the users");
+  CLI::Option* format = sub->add_option("--format", o->format, "text, markdown, latex, csv or json")
+                            ->type_name("FORMAT")
+                            ->capture_default_str();
+  CLI::Option* markdown = sub->add_flag("--markdown", o->markdown, "--format markdown")->excludes(format);
+  sub->add_flag("--json", o->json, "--format json: every value of every seed, full precision")
+      ->excludes(format)
+      ->excludes(markdown);
   sub->footer(
       "Runs that differ only in the seed (and in threads, paths, saving) form one line; settings in which lines of a "
-      "model differ are named.\n"
-      "R = Recall, N = NDCG. A choice among lines should be made with --valid: test metrics are for the report.");
+      "label differ are named.\n"
+      "R = Recall, N = NDCG. A choice among lines should be made with --valid: test metrics are for the report.\n\n"
+      "--tests: a user's values are averaged over the seeds of a line and compared user by user.\n"
+      "  95 %        percentile interval of the difference over 10,000 bootstrap resamples of the users\n"
+      "  p (t)       paired t-test, two-sided; p (W): Wilcoxon's signed ranks, users without a difference left out\n"
+      "  Holm        the p-value corrected for the number of lines tested on this metric\n"
+      "  effect      Cohen's d of pairs: mean difference / standard deviation of the differences\n"
+      "  p (seeds)   paired t-test over the seeds that both lines have, from six on: fewer cannot tell\n"
+      "--lists: of the lists of k items that the best epoch's model gives the test users\n"
+      "  coverage    share of the items that are in some list; Gini: how unevenly they are, 0 evenly, 1 one item "
+      "alone\n"
+      "  ARP         mean number of training rows of a list's items; tail: share of them outside the most popular\n"
+      "              items that hold 80 % of the training rows; novelty: mean -log2 of their share of the training "
+      "rows\n"
+      "  ILD m       mean distance (1 - cosine) between two items of a list by the features of modality m\n"
+      "--groups: five groups of items and four of users, by quantiles of their training rows.\n"
+      "docs/metrics.md has the definitions, and what the tests assume.");
   sub->callback([o, &chosen] { chosen = [o](Io& io) { return compare(*o, io); }; });
 }
 

@@ -67,16 +67,16 @@ std::unique_ptr<Sampler> made_sampler(const Setup& z, const Outline& o) {
 }
 
 struct SamplerLine {
-  const char* name;
+  const char *name, *title;
   std::unique_ptr<Sampler> (*make)(const Setup&, const Outline&);
   void (*outline)(Outline&);
 };
 constexpr SamplerLine kSamplers[] = {
-    {"none", [](const Setup&, const Outline&) { return std::unique_ptr<Sampler>(); }, [](Outline&) {}},
-    {"popularity", made_sampler<Popularity>, Popularity::outline},
-    {"dns", made_sampler<Dns>, Dns::outline},
-    {"mixgcf", made_sampler<MixGcf>, MixGcf::outline},
-    {"realhns", made_sampler<RealHns>, RealHns::outline},
+    {"none", "", [](const Setup&, const Outline&) { return std::unique_ptr<Sampler>(); }, [](Outline&) {}},
+    {"popularity", "Popularity", made_sampler<Popularity>, Popularity::outline},
+    {"dns", "DNS", made_sampler<Dns>, Dns::outline},
+    {"mixgcf", "MixGCF", made_sampler<MixGcf>, MixGcf::outline},
+    {"realhns", "RealHNS", made_sampler<RealHns>, RealHns::outline},
 };
 
 void outline_sampler(Outline& o, const Settings& s) {
@@ -260,7 +260,9 @@ const std::vector<System> kSystems = {
      nullptr,
      false,
      make_plain,
-     plain_outline},
+     plain_outline,
+     nullptr,
+     "MG"},
     {"LATTICE",
      kRanking | kUserItemGraph | kFeatures | kItemGraph | kLearnedGraph,
      {{"learning_rate", "0.001"},
@@ -338,6 +340,8 @@ std::vector<std::string> sampler_names() {
   for (const SamplerLine& line : kSamplers) names.emplace_back(line.name);
   return names;
 }
+
+const char* sampler_title(const std::string& name) { return line_of(kSamplers, "sampler", name).title; }
 
 Outline outline_of(const Settings& s) { return system_named(s.model).outline(s); }
 

@@ -45,6 +45,7 @@ struct System {
   std::unique_ptr<Model> (*make)(const Setup&);
   Outline (*outline)(const Settings&);
   void (*plan)(Planner&) = nullptr;  // of a model of its own kind; null: by the outline
+  const char* with_mg = nullptr;     // what tables call it when Mirror Gradient steps it; null: MG(NAME)
 
   bool concerned_by(unsigned concerns) const { return concerns == kEverySystem || (concerns & has); }
   const KeyMeaning* meaning(const std::string& key) const;  // null: the table's
@@ -55,8 +56,9 @@ const System* find_system(const std::string& name);  // null: there is none
 std::span<const KeyMeaning> backbone_keys(const std::string& backbone);
 
 std::vector<std::string> system_names();
-std::vector<std::string> backbone_names();  // what a system that wraps can be put on
-std::vector<std::string> sampler_names();   // none, and those that can be put on any system that ranks
+std::vector<std::string> backbone_names();           // what a system that wraps can be put on
+std::vector<std::string> sampler_names();            // none, and those that can be put on any system that ranks
+const char* sampler_title(const std::string& name);  // what tables call it: DNS
 
 // UserError for a name that is none, from all of them.
 Outline outline_of(const Settings&);

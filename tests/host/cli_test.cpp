@@ -652,14 +652,14 @@ TEST(Cli, CompareGroupsBySeedAndMarksTheBest) {
   const Result r = run(words);
   ASSERT_EQ(r.code, 0) << r.err;
   EXPECT_TRUE(has(r.out, "0.0200 ± 0.0141")) << r.out;
-  EXPECT_TRUE(has(r.out, "CCDRec omega=0.8")) << r.out;
-  EXPECT_TRUE(has(r.out, "CCDRec omega=0.5")) << r.out;
+  EXPECT_TRUE(has(r.out, "CCDRec(FREEDOM) omega=0.8")) << r.out;
+  EXPECT_TRUE(has(r.out, "CCDRec(FREEDOM) omega=0.5")) << r.out;
   EXPECT_TRUE(has(r.out, "0.0500*")) << r.out;
   EXPECT_FALSE(has(r.out, "0.0400*")) << r.out;
   EXPECT_EQ(r.out.find("set, test metrics"), r.out.rfind("set, test metrics"))
       << "one table, whether a model reads features or not";
   const Result features = run({"compare", runs[2], make("e", "CCDRec", "2", 0.06, "")});
-  EXPECT_TRUE(has(features.out, "CCDRec data=other features"))
+  EXPECT_TRUE(has(features.out, "CCDRec(FREEDOM) data=other features"))
       << "not one line's second seed: computed from other features\n"
       << features.out;
   words.push_back("--valid");
