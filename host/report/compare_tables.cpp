@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "data/text.h"
 #include "host/base/metric_name.h"
 
 namespace ccdrec {
@@ -182,7 +183,7 @@ ResultTable test_table(const RunSet& set, const MetricTests& tests, bool valid, 
     t.notes.push_back(
         fmt::format("over {} users, their values averaged over seeds; t: paired t-test, W: Wilcoxon's "
                     "signed ranks, Holm: corrected for the lines; effect: Cohen's d",
-                    users));
+                    thousands(users)));
   for (const auto& [why, lines] : reasons) t.notes.push_back(fmt::format("no test over users of {}: {}", lines, why));
   return t;
 }
