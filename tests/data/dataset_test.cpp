@@ -8,7 +8,7 @@
 #include "tests/data/folder.h"
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::dataset_test {
 namespace {
 
 const LoadOptions no_features = [] {
@@ -681,4 +681,4 @@ TEST(Dataset, SurvivesDamage) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::dataset_test

@@ -9,7 +9,7 @@
 #include "tests/data/folder.h"
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::graph_test {
 namespace {
 
 struct Case {
@@ -298,4 +298,4 @@ TEST(KnnLists, DamagedFilesAreRebuilt) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::graph_test

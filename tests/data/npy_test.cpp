@@ -13,7 +13,7 @@
 #include "tests/data/folder.h"
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::npy_test {
 namespace {
 
 // The halves of the matrix below; an independent table, not a conversion.
@@ -304,4 +304,4 @@ TEST(Npy, PagesThatWereReadCanBeGivenBack) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::npy_test

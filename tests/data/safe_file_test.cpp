@@ -7,7 +7,7 @@
 
 #include "tests/data/folder.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::safe_file_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -154,4 +154,4 @@ TEST(SafeFile, WhatIsKeptStaysWhateverTakesItsPlace) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::safe_file_test

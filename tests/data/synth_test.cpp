@@ -13,7 +13,7 @@
 #include "tests/data/folder.h"
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::synth_test {
 namespace {
 
 struct World {
@@ -336,4 +336,4 @@ TEST(Synth, StoppedAnywhereItLeavesNothingBehind) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::synth_test

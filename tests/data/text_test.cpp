@@ -10,7 +10,7 @@
 #include "data/path.h"
 #include "tests/data/folder.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::text_test {
 namespace {
 
 TEST(Text, APipeIsReadToItsEnd) {  // as in `ccdrec train -c <(generate settings)`: it announces no size
@@ -157,4 +157,4 @@ TEST(Path, WhatCountsAsADataSet) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::text_test

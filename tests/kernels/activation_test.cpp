@@ -2,7 +2,7 @@
 
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::activation_test {
 namespace {
 
 struct Case {
@@ -99,4 +99,4 @@ TEST(LeakyRelu, ANanStays) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::activation_test

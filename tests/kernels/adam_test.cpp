@@ -8,7 +8,7 @@
 #include "kernels/cpu/fast/microkernel.h"
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::adam_test {
 namespace {
 
 std::vector<AdamCoef> coefficients(double lr, int64_t steps, AdamHyper h = {}) {
@@ -553,4 +553,4 @@ TEST(AdamRows, RefusesAGradientForAPastStep) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::adam_test

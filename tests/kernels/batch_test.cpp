@@ -2,7 +2,7 @@
 
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::batch_test {
 namespace {
 
 const int64_t kSizes[] = {0, 1, 5, 37, 255, 256, 257, 1000};
@@ -147,4 +147,4 @@ TEST(Batch, RefusesWidthsThatDiffer) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::batch_test

@@ -4,7 +4,7 @@
 
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::bpr_test {
 namespace {
 
 struct Case {
@@ -323,4 +323,4 @@ TEST(SquareReg, LossAndGradientMatchDoubleReferenceAndFiniteDifferences) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::bpr_test

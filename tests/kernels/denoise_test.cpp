@@ -2,7 +2,7 @@
 
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::denoise_test {
 namespace {
 
 struct Case {
@@ -84,4 +84,4 @@ TEST(EdgeCosines, StayPositiveAndLetWhatIsNoNumberThrough) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::denoise_test

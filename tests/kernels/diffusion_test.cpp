@@ -7,7 +7,7 @@
 
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::diffusion_test {
 namespace {
 
 // --- schedule --------------------------------------------------------------------------------------------------------
@@ -422,4 +422,4 @@ TEST(Diffusion, ListsLongerThanTheirRoom) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::diffusion_test

@@ -5,7 +5,7 @@
 
 #include "tests/kernels/estimator_ref.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::encoder_test {
 namespace {
 
 constexpr int kSteps = 6;
@@ -412,4 +412,4 @@ TEST(SlowEncoder, ReverseByTilesOfBytes) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::encoder_test

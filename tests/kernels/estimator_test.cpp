@@ -2,7 +2,7 @@
 
 #include "tests/kernels/estimator_ref.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::estimator_test {
 namespace {
 
 constexpr int kSteps = 20;
@@ -274,4 +274,4 @@ TEST(Estimator, TimeEmbedding) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::estimator_test

@@ -13,7 +13,7 @@
 #include "tests/kernels/chi_square.h"
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::filtered_test {
 namespace {
 
 constexpr Late kLate{3, 7, 4100, 0};  // what a recorded step reads in place of the stand-ins of late.h
@@ -498,4 +498,4 @@ TEST(FilteredNegative, ATableOfABandIsThatOfAPlainSort) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::filtered_test

@@ -3,7 +3,7 @@
 #include "kernels/cpu/fast/microkernel.h"
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::gemm_test {
 namespace {
 
 struct Case {
@@ -155,4 +155,4 @@ INSTANTIATE_TEST_SUITE_P(Isa, GemmPath, ::testing::Values("avx2", "avx512"),
 TEST(Gemm, UnknownPathIsNotFound) { EXPECT_EQ(cpu::find_kernel("sse9"), nullptr); }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::gemm_test

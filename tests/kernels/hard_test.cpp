@@ -9,7 +9,7 @@
 #include "tests/kernels/chi_square.h"
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::hard_test {
 namespace {
 
 constexpr Late kLate{3, 7, 4100, 0};  // what a recorded step reads in place of the stand-ins of late.h
@@ -768,4 +768,4 @@ TEST(NegativeRanks, AreFiftyForUniformNegativesAndAHundredthOfNPlusOneForDns) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::hard_test

@@ -5,7 +5,7 @@
 #include "kernels/cpu/fast/microkernel.h"
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::infonce_test {
 namespace {
 
 struct Case {
@@ -220,4 +220,4 @@ TEST(InfoNce, WrongShapesAreRefused) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::infonce_test

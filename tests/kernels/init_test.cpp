@@ -2,7 +2,7 @@
 
 #include "tests/kernels/chi_square.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::init_test {
 namespace {
 
 TEST(Init, ElementsAreAddressedByRowAndColumn) {
@@ -60,4 +60,4 @@ TEST(Init, DistributionsAndStreams) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::init_test

@@ -6,7 +6,7 @@
 #include "kernels/cpu/fast/microkernel.h"
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::knn_test {
 namespace {
 
 struct Case {
@@ -328,4 +328,4 @@ TEST(Knn, RefusesMoreNeighboursThanRows) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::knn_test

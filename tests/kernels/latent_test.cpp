@@ -5,7 +5,7 @@
 
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::latent_test {
 namespace {
 
 TEST(SoftmaxWeights, ForwardAndBackwardMatchDoubleReferenceAndFiniteDifferences) {
@@ -277,4 +277,4 @@ TEST(LatentGraph, ANanStays) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::latent_test

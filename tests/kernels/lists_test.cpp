@@ -2,7 +2,7 @@
 
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::lists_test {
 namespace {
 
 struct Case {
@@ -127,4 +127,4 @@ TEST(ListSpread, TakesTheGroupsOfTheOperation) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::lists_test

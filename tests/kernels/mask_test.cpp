@@ -2,7 +2,7 @@
 
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::mask_test {
 namespace {
 
 const Stream kStream{5, Use::unet_mask, 3, 9};
@@ -63,4 +63,4 @@ TEST(Masks, TheShareThatIsKept) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::mask_test

@@ -2,7 +2,7 @@
 
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::normalize_test {
 namespace {
 
 struct Case {
@@ -134,4 +134,4 @@ TEST(NormalizeRows, ANanStays) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::normalize_test

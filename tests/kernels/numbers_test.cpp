@@ -8,7 +8,7 @@
 
 #include "kernels/rng.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::numbers_test {
 namespace {
 
 TEST(Numbers, ExpIsAccurateAndKeepsNaN) {
@@ -107,4 +107,4 @@ TEST(Numbers, KeysOrderFloats) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::numbers_test

@@ -6,7 +6,7 @@
 
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::precision_test {
 namespace {
 
 constexpr int64_t m = 33, n = 64;
@@ -104,4 +104,4 @@ TEST(Precision, Fp32IsOneFmaATerm) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::precision_test

@@ -6,7 +6,7 @@
 #include "kernels/cpu/fast/microkernel.h"
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::project_test {
 namespace {
 
 struct Case {
@@ -483,4 +483,4 @@ TEST(Project, ACountBeyondTheRoomIsRefused) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::project_test

@@ -4,7 +4,7 @@
 
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::propagate_test {
 namespace {
 
 struct Case {
@@ -585,4 +585,4 @@ TEST(Propagate, BackwardByLayerRecordedIsTheDirectOne) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::propagate_test

@@ -2,7 +2,7 @@
 #include "tests/kernels/chi_square.h"
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::prune_test {
 namespace {
 
 struct Edges {
@@ -430,4 +430,4 @@ TEST(Prune, EqualArrivalsGoToTheLowerEdge) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::prune_test

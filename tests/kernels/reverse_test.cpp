@@ -1,6 +1,6 @@
 #include "tests/kernels/estimator_ref.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::reverse_test {
 namespace {
 
 struct Case {
@@ -333,4 +333,4 @@ TEST(Reverse, SeedAndEpochChangeTheDraws) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::reverse_test

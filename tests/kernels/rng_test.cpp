@@ -2,7 +2,7 @@
 
 #include "tests/kernels/chi_square.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::rng_test {
 namespace {
 
 // Known answers of Philox4x32-10 published with Random123 (kat_vectors).
@@ -84,4 +84,4 @@ TEST(Rng, NormalsHaveTheRightMomentsAndShape) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::rng_test

@@ -6,7 +6,7 @@
 
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::rows_test {
 namespace {
 
 bool on_cpu(const Device& dev) { return dev.family == "cpu"; }
@@ -447,4 +447,4 @@ TEST(Rows, RefusesShapesThatDoNotFit) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::rows_test

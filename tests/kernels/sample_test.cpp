@@ -6,7 +6,7 @@
 #include "tests/kernels/chi_square.h"
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::sample_test {
 namespace {
 
 TestCsr pattern(const std::vector<std::vector<int32_t>>& rows, int64_t cols) {
@@ -272,4 +272,4 @@ TEST(Candidates, AreUniformDrawsInAscendingOrder) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::sample_test

@@ -3,7 +3,7 @@
 #include "tests/kernels/chi_square.h"
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::similar_negative_test {
 namespace {
 
 struct Problem {  // one call: pool (I,d), B rows, C sorted candidates, the users' training rows
@@ -310,4 +310,4 @@ TEST(SimilarNegative, NansEverywhere) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::similar_negative_test

@@ -4,7 +4,7 @@
 
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::spmm_test {
 namespace {
 
 struct Case {
@@ -327,4 +327,4 @@ TEST(Spmm, RefusesShapesThatDoNotFit) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::spmm_test

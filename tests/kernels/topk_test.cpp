@@ -5,7 +5,7 @@
 #include "kernels/cpu/fast/microkernel.h"
 #include "tests/kernels/graphs.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::topk_test {
 namespace {
 
 struct Case {
@@ -209,4 +209,4 @@ TEST(ScoreTopk, MasksEveryItem) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::topk_test

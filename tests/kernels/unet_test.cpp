@@ -3,7 +3,7 @@
 #include "kernels/cpu/fast/unet16.h"
 #include "tests/kernels/unet_reference.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::unet_test {
 namespace {
 
 constexpr int kSteps = 5;
@@ -598,4 +598,4 @@ TEST(Unet, TheEndIsTheLastEstimate) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::unet_test

@@ -4,7 +4,7 @@
 
 #include "tests/support.h"
 
-namespace ccdrec::test {
+namespace ccdrec::test::views_test {
 namespace {
 
 struct Case {
@@ -257,4 +257,4 @@ TEST(FrobeniusReg, RowsOffTheirAlignment) {
 }
 
 }  // namespace
-}  // namespace ccdrec::test
+}  // namespace ccdrec::test::views_test
