@@ -54,7 +54,11 @@ tour: all            ## run the commands of docs/tour.md again and write what th
 	@CCDREC_UPDATE_TOUR=1 $(call dir,$(PRESET))/test_host --gtest_brief=1 --gtest_filter='Tour.PrintsWhatTheProgramPrints'
 	@$(call dir,$(PRESET))/test_host --gtest_brief=1 --gtest_filter='Tour.*'
 
+# The tests' own objects are those of build/, where CUDA stays as it is.
+sanitize: CUDA := $(or $(CUDA),$(if $(wildcard build/CMakeCache.txt),keep,0))
 sanitize: deps       ## address and undefined-behaviour sanitizers over the fast tests (build-sanitize/)
+	@$(call CONFIGURE,default)
+	@$(call BUILD,default) --target test_objects
 	@$(call CONFIGURE,sanitize)
 	@$(call BUILD,sanitize)
 	@$(call CTEST,sanitize)

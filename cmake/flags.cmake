@@ -47,10 +47,5 @@ endif()
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 add_library(ccdrec_flags INTERFACE)
 target_compile_options(ccdrec_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${CCDREC_FLAG_LIST}>)
-if(CCDREC_SANITIZE)
-  set(of_tests $<BOOL:$<TARGET_PROPERTY:CCDREC_IS_TEST>>)  # cmake/tests.cmake says why
-  target_compile_options(ccdrec_flags INTERFACE "$<${of_tests}:-fno-sanitize=all;-g0>")
-  target_compile_definitions(ccdrec_flags INTERFACE "$<${of_tests}:CCDREC_SANITIZED>")
-endif()
 target_include_directories(ccdrec_flags INTERFACE ${PROJECT_SOURCE_DIR})  # includes are written from the repository root
 target_link_libraries(ccdrec_flags INTERFACE OpenMP::OpenMP_CXX)  # its compile flag is for C++ alone

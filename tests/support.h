@@ -60,6 +60,10 @@ struct Draw {
   }
 };
 
+// Whether this program checks itself for `make sanitize`. Asked when it runs: the tests' own objects are the same in both
+// builds.
+bool sanitized();
+
 // Every device present: the CPU with several thread counts, the emulated GPU under several schedules (tests/simt), a
 // GPU where this is the program that tests one. Results may not depend on threads or schedule: within a family the bits
 // are the same.

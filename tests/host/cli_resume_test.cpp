@@ -510,7 +510,8 @@ TEST(Cli, CtrlCSavesTheStateAndEndsWith130) {
 class Process {
  public:
   explicit Process(const std::vector<std::string>& words, int out = -1, int err = -1) {
-    std::vector<char*> argv = {const_cast<char*>(CCDREC_PROGRAM)};
+    const std::string file = program();
+    std::vector<char*> argv = {const_cast<char*>(file.c_str())};
     for (const std::string& w : words) argv.push_back(const_cast<char*>(w.c_str()));
     argv.push_back(nullptr);
     pid_ = ::fork();

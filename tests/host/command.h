@@ -2,6 +2,7 @@
 #pragma once
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -11,6 +12,11 @@
 #include "tests/host/tiny_data.h"
 
 namespace ccdrec::test {
+
+// The program of this build, beside the tests.
+inline std::string program() {
+  return (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "ccdrec").string();
+}
 
 struct Result {
   int code;

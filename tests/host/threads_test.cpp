@@ -27,7 +27,7 @@ std::string printed_with(const std::string& environment, const std::string& comm
   return out;
 }
 std::string info_with(const std::string& environment, const std::string& before = "") {
-  return printed_with(environment, before + " " CCDREC_PROGRAM " info");
+  return printed_with(environment, before + " " + program() + " info");
 }
 std::string spins_of(const std::string& printed) {
   std::smatch found;
@@ -72,7 +72,7 @@ TEST(Waiting, TheEnvironmentWins) {
 TEST(Waiting, EveryProgramWithOperationsHasIt) {
   if (waiting().spins < 0) GTEST_SKIP() << "this OpenMP library is not GCC's archive";
   namespace fs = std::filesystem;
-  const fs::path here = fs::path(CCDREC_PROGRAM).parent_path();
+  const fs::path here = fs::path(program()).parent_path();
   for (const char* name : {"test_host", "bench_epoch", "bench_race", "bench_growth", "bench_busy", "bench_kernels"}) {
     // `make test` does not build benches: one that is there may be of another commit.
     if (!fs::exists(here / name) ||
@@ -96,7 +96,7 @@ TEST(Threads, InfoAndTheLogSayHowManyAndWhy) {
   }
   const Folder dir;
   const std::string train =
-      std::string(CCDREC_PROGRAM " train -m BPR -d ") + data_folder() + " --set epochs=1 --run-dir " + dir / "run";
+      program() + " train -m BPR -d " + data_folder() + " --set epochs=1 --run-dir " + dir / "run";
   EXPECT_TRUE(has(printed_with("", train + " --threads 2"), "device cpu with 2 threads (as set), waiting threads "))
       << "a setting wins";
 }

@@ -257,11 +257,7 @@ struct WithKernel {
 // of [1,4), which is every mantissa with an even and an odd exponent, and some of every other binade, denormals
 // included.
 TEST(Adam, SquareRootOfEveryMantissa) {
-#if defined(CCDREC_SANITIZED)
-  const uint32_t stride = 61;
-#else
-  const uint32_t stride = 1;
-#endif
+  const uint32_t stride = sanitized() ? 61 : 1;
   const AdamHyper h{1.0f, 1.0f, -1.0f};
   const std::vector<AdamCoef> coef(2, AdamCoef{1.0f, 1.0f});
   const auto check = [&](uint32_t first, uint32_t last, uint32_t step) {

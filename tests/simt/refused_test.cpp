@@ -61,11 +61,10 @@ TEST(Refused, AddressesOfTheHostInALaunch) {
     EXPECT_TRUE(says(view(in_program), "of the program's own data")) << view(in_program);
     EXPECT_TRUE(says(refused([&] { library::copy(ctx, device, on_stack, sizeof on_stack); }), "copy ("))
         << "library calls as well";
-#if !defined(CCDREC_SANITIZED)
-    // Otherwise the emulator, not this test, is under AddressSanitizer, and device memory is ordinary memory.
+    // The emulator, not this test, is under AddressSanitizer, and device memory is ordinary memory.
+    if (test::sanitized()) continue;
     EXPECT_EQ(says(pointer(vector.data()), "of the heap"), !allowed) << pointer(vector.data());
     EXPECT_EQ(says(view(vector.data()), "of the heap"), !allowed) << view(vector.data());
-#endif
   }
   EXPECT_EQ(on_stack[0] + in_program[0], 0) << "nothing was run";
   ops.free(ctx, device);
@@ -138,9 +137,7 @@ TEST(Refused, ALibraryThatIsOpenedWhileRecording) {
 
 // Late values and the fault live on the device: the host reads them through the table alone.
 TEST(Refused, HostCodeThatReadsLateValuesOrTheFault) {
-#if defined(CCDREC_SANITIZED)
-  GTEST_SKIP() << "under AddressSanitizer device memory is ordinary memory";
-#else
+  if (test::sanitized()) GTEST_SKIP() << "under AddressSanitizer device memory is ordinary memory";
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   Ctx ctx(1);
   open_gpu(ctx, "fp32");
@@ -148,7 +145,6 @@ TEST(Refused, HostCodeThatReadsLateValuesOrTheFault) {
   EXPECT_EQ(gpu_ops()->take_fault(ctx), 0);
   EXPECT_EXIT((void)*static_cast<const volatile uint32_t*>(&ctx.late->step), ::testing::KilledBySignal(SIGSEGV), "");
   EXPECT_EXIT((void)*static_cast<const volatile int32_t*>(ctx.fault), ::testing::KilledBySignal(SIGSEGV), "");
-#endif
 }
 
 }  // namespace
