@@ -83,7 +83,7 @@ if(CCDREC_HAVE_SIMT AND CCDREC_TESTS)
       COMMAND bench_parity_simt --preset tiny --epochs 1 --models BPR,FREEDOM,CCDRec --precision ${precision} --cache ${PROJECT_BINARY_DIR}/parity-data-${precision})
     list(APPEND tried bench_parity_${precision}_tried_on_the_emulator)
   endforeach()
-  set_tests_properties(${tried} PROPERTIES LABELS fast TIMEOUT 300 ENVIRONMENT "OMP_WAIT_POLICY=passive")
+  set_tests_properties(${tried} PROPERTIES LABELS fast COST 10 TIMEOUT 300 ENVIRONMENT "OMP_WAIT_POLICY=passive")
 endif()
 
 # What loops is in the libraries; these drive it and write reports.

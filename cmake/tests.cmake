@@ -60,10 +60,10 @@ function(ccdrec_tests name)
     list(JOIN archives "," archives)
     target_link_options(${name} PRIVATE "LINKER:--whole-archive,${archives},--no-whole-archive")
   endif()
-  # Tests run side by side: threads that wait must not spin on the cores of the others.
+  # Tests run side by side: threads that wait must not spin on the cores of the others. The slow ones start first (COST), so that all cores are busy to the end.
   set(common DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60 WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
   gtest_discover_tests(${name} ${common} TEST_FILTER "-*Slow*:Exhaustive*" PROPERTIES LABELS fast TIMEOUT 300 ENVIRONMENT "OMP_WAIT_POLICY=passive")
-  gtest_discover_tests(${name} ${common} TEST_FILTER "*Slow*" PROPERTIES LABELS slow TIMEOUT 600 ENVIRONMENT "OMP_WAIT_POLICY=passive")
+  gtest_discover_tests(${name} ${common} TEST_FILTER "*Slow*" PROPERTIES LABELS slow COST 10 TIMEOUT 600 ENVIRONMENT "OMP_WAIT_POLICY=passive")
   gtest_discover_tests(${name} ${common} TEST_FILTER "Exhaustive*" PROPERTIES LABELS exhaustive TIMEOUT 1200 ENVIRONMENT "OMP_WAIT_POLICY=passive")
 endfunction()
 
