@@ -37,10 +37,10 @@ test: deps           ## the whole suite
 	@$(call BUILD,$(PRESET)) --target tests
 	@$(call CTEST,$(PRESET)) -LE exhaustive
 
-test-all: deps       ## the same, with every model where the suite takes some that stand for the others
+test-all: deps       ## the same, with every model and schedule where the suite takes some that stand for the others
 	@$(call CONFIGURE,$(PRESET))
 	@$(call BUILD,$(PRESET)) --target tests
-	@$(call CTEST,$(PRESET))
+	@CCDREC_TEST_SCHEDULES=all $(call CTEST,$(PRESET))
 
 test-cuda:           ## the operation tests on the GPU; fails without one
 	@$(MAKE) --no-print-directory all CUDA=1

@@ -11,6 +11,7 @@
 
 #include "data/error.h"
 #include "host/files/step.h"
+#include "host/systems/registry.h"
 #include "host/training/recommender.h"
 #include "host/training/tensors.h"
 #include "tests/host/looked_into.h"
@@ -190,14 +191,27 @@ void expect_case_computes_the_step(const Settings& s, const Dataset& data, Posit
   }
 }
 
+// Everywhere the first step, without moments, and one in a stage of the curriculum, with both passes of Mirror
+// Gradient; where there is a curriculum the model's own pool. ExhaustiveCase has the rest.
 TEST(SlowCase, StepComputesWhatTrainingDid) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   for (const Named& m : case_models) {
     SCOPED_TRACE(m.name);
     const Settings s = case_settings(m);
-    for (const Position at : {Position{0, 0}, {0, 8}, {1, 0}, {2, 4}, {5, 8}})
-      expect_case_computes_the_step(s, data, at, dir);
+    for (const Position at : {Position{0, 0}, {2, 4}}) expect_case_computes_the_step(s, data, at, dir);
+    if (outline_of(s).searches) expect_case_computes_the_step(s, data, {5, 8}, dir);
+  }
+}
+
+TEST(ExhaustiveCase, StepComputesWhatTrainingDid) {
+  const Folder dir;
+  const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
+  for (const Named& m : case_models) {
+    SCOPED_TRACE(m.name);
+    const Settings s = case_settings(m);
+    for (const Position at : {Position{0, 8}, {1, 0}}) expect_case_computes_the_step(s, data, at, dir);
+    if (!outline_of(s).searches) expect_case_computes_the_step(s, data, {5, 8}, dir);
   }
 }
 
@@ -231,7 +245,7 @@ TEST(Case, OnAGpuToo) {
     SCOPED_TRACE(name);
     Settings s = case_settings(model_named(name));
     s.device = "cuda";
-    for (const Position at : {Position{0, 8}, {1, 2}}) expect_case_computes_the_step(s, data, at, dir);
+    expect_case_computes_the_step(s, data, {1, 8}, dir);  // the short last batch of the first stage
   }
 }
 

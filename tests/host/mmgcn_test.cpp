@@ -318,7 +318,7 @@ TEST(SlowMmgcn, FrozenTablesAreDrawnFromTheSeedAndStay) {
   for (const std::string& device : devices_here()) {
     SCOPED_TRACE(device);
     Settings s = mmgcn_settings(device);
-    s.embedding_size = 32, s.train_batch_size = 512, s.epochs = 2;
+    s.embedding_size = 32, s.train_batch_size = 512, s.epochs = 1;
     Trainer t(s, data), other_seed(
                             [&] {
                               Settings z = s;
@@ -382,7 +382,7 @@ TEST(SlowMmgcn, FeaturesWiderThan1024ColumnsAreMappedFirst) {
   const Dataset data = random_data(dir, 12, 9, 3, {1025, 1024, 3});
   for (const std::string& device : devices_here()) {
     Settings s = mmgcn_settings(device);
-    s.embedding_size = 4, s.mmgcn_latent = 6;
+    s.embedding_size = 4, s.mmgcn_latent = 6, s.epochs = 1;
     Trainer t(s, data);
     const auto shape = [&](const std::string& name) { return window_of(t.model(), name).shape(); };
     using Shape = std::vector<int64_t>;

@@ -285,6 +285,8 @@ TEST(SlowSlmRec, ResumedAnywhereItTakesTheSameCourseBitForBit) {
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   for (const std::string& device : devices_here())
     for (const Named& m : slmrec_models) {
+      const bool gpu = device != "cpu";
+      if (gpu && &m == &slmrec_models[0]) continue;  // Mirror Gradient's steps are of both kinds
       const Settings s = run_settings(m, device);
       std::vector<double> whole;
       const auto log_to = [](std::vector<double>& to) {
@@ -298,7 +300,8 @@ TEST(SlowSlmRec, ResumedAnywhereItTakesTheSameCourseBitForBit) {
       TrainHooks log;
       log.on_epoch = log_to(whole);
       unbroken.run(log);
-      for (const int stop_after : {9, 13, 21}) {  // nine steps an epoch
+      // nine steps an epoch
+      for (const int stop_after : gpu ? std::vector<int>{13} : std::vector<int>{9, 13, 21}) {
         SCOPED_TRACE(std::string(m.name) + " on " + device + ", stopped after " + std::to_string(stop_after));
         std::vector<double> parts;
         int steps = 0;
@@ -321,7 +324,8 @@ TEST(SlowSlmRec, ResumedAnywhereItTakesTheSameCourseBitForBit) {
     }
 }
 
-// Two blocks of users and items that never meet: a user's own block is ranked first.
+// Two blocks of users and items that never meet: a user's own block is ranked first. A GPU trains as the CPU does
+// (tests/host/gpu_test.cpp).
 TEST(SlowSlmRec, LearnsTwoBlocks) {
   const Folder dir;
   const int32_t U = 40, I = 24;
@@ -339,30 +343,28 @@ TEST(SlowSlmRec, LearnsTwoBlocks) {
     for (int k = 0; k < 4; ++k) text.push_back(std::cos(float(5 * i + 2 * k)));
   }
   add_feature(data, dir, "image", image, 5), add_feature(data, dir, "text", text, 4);
-  for (const std::string& device : devices_here()) {
-    Settings s = run_settings(slmrec_models[0], device);
-    s.epochs = 30, s.learning_rate = 0.01;
-    Trainer t(s, data);
-    std::vector<double> loss;
-    TrainHooks hooks;
-    hooks.on_epoch = [&](const EpochReport& r) { loss.push_back(r.loss); };
-    t.run(hooks);
-    EXPECT_LT(loss.back(), loss.front() - 0.3) << device;
-    CMat h_u, h_i;
-    t.model().represent(h_u, h_i);
-    const std::vector<float> z_u = host_copy(t.device(), h_u), z_i = host_copy(t.device(), h_i);
-    int right = 0;
-    for (int32_t u = 0; u < U; ++u) {
-      double best[2] = {-1e30, -1e30};
-      for (int32_t i = 0; i < I; ++i) {
-        double score = 0;
-        for (int k = 0; k < 16; ++k) score += double(z_u[size_t(u * 16 + k)]) * double(z_i[size_t(i * 16 + k)]);
-        best[i % 2] = std::max(best[i % 2], score);
-      }
-      right += best[u % 2] > best[1 - u % 2];
+  Settings s = run_settings(slmrec_models[0], "cpu");
+  s.epochs = 30, s.learning_rate = 0.01;
+  Trainer t(s, data);
+  std::vector<double> loss;
+  TrainHooks hooks;
+  hooks.on_epoch = [&](const EpochReport& r) { loss.push_back(r.loss); };
+  t.run(hooks);
+  EXPECT_LT(loss.back(), loss.front() - 0.3);
+  CMat h_u, h_i;
+  t.model().represent(h_u, h_i);
+  const std::vector<float> z_u = host_copy(t.device(), h_u), z_i = host_copy(t.device(), h_i);
+  int right = 0;
+  for (int32_t u = 0; u < U; ++u) {
+    double best[2] = {-1e30, -1e30};
+    for (int32_t i = 0; i < I; ++i) {
+      double score = 0;
+      for (int k = 0; k < 16; ++k) score += double(z_u[size_t(u * 16 + k)]) * double(z_i[size_t(i * 16 + k)]);
+      best[i % 2] = std::max(best[i % 2], score);
     }
-    EXPECT_GE(right, U - 1) << device;
+    right += best[u % 2] > best[1 - u % 2];
   }
+  EXPECT_GE(right, U - 1);
 }
 
 // Every parameter moves at every step, that of a user without training rows by its decay alone.

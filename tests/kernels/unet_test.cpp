@@ -28,7 +28,7 @@ const Case cases[] = {{"no items", 0, 2, false},
                       {"sixteen, no more room", 16, 2, true, 0},
                       {"seventeen, listed", 17, 2, false, 20, true},
                       {"small differences", 5, 2, true, 1, false, Pairs::small}};
-const Case many[] = {{"a hundred", 100, 2, true},
+const Case many[] = {{"thirty-five", 35, 2, true},
                      {"small differences, one modality", 33, 1, true, 0, true, Pairs::small}};
 
 std::vector<std::vector<float>> parameters(Draw& g, Pairs pairs) {
