@@ -24,8 +24,8 @@ std::vector<Device> devices() {
 #if defined(CCDREC_TEST_SIMT)
   for (Device& d : simt_devices()) {
     all.push_back(std::move(d));
-    // the sanitizers look at accesses, which one schedule shows as well as others; what depends on the schedule is found
-    // without them
+    // the sanitizers look at accesses, which one schedule shows as well as others; what depends on the schedule is
+    // found without them
     if (sanitized()) break;
   }
 #endif

@@ -60,8 +60,8 @@ struct Draw {
   }
 };
 
-// Whether this program checks itself for `make sanitize`. Asked when it runs: the tests' own objects are the same in both
-// builds.
+// Whether this program checks itself for `make sanitize`. Asked when it runs: the tests' own objects are the same in
+// both builds.
 bool sanitized();
 
 // Every device present: the CPU with several thread counts, the emulated GPU under several schedules (tests/simt), a

@@ -166,7 +166,10 @@ void check_together(const Settings& s, const std::map<std::string, std::string>&
 // by --set.
 struct GivenKeys {
   std::map<std::string, ConfigValue> winner;
-  std::set<std::string> may_be_grids;  // what `hyper_parameters` names in any file: MMRec joins them, too
+  std::vector<std::string> may_be_grids;        // what `hyper_parameters` names in any file: MMRec joins them, too
+  size_t place(const std::string& key) const {  // of a grid's key among them; its size: it is not named
+    return size_t(std::find(may_be_grids.begin(), may_be_grids.end(), key) - may_be_grids.begin());
+  }
 };
 
 void check_layers_key(const ConfigValue& v, const std::string& model) {
@@ -194,7 +197,7 @@ GivenKeys collect(const std::vector<std::vector<ConfigValue>>& layers, const std
       check_layers_key(v, model);
       const std::string name = canonical_for(model, v.key);
       if (name == "hyper_parameters")
-        for (const std::string& key : v.items) given.may_be_grids.insert(canonical_for(model, key));
+        for (const std::string& key : v.items) given.may_be_grids.push_back(canonical_for(model, key));
       const auto [at, fresh] = here.emplace(name, &v);
       if (!fresh && at->second->key != v.key)
         throw UserError(fmt::format("{}: {} and {} ({}) name the same setting; give one", v.origin, v.key,
@@ -217,27 +220,27 @@ std::string note_of_other_names(const GivenKeys& given) {
 
 void take_grid(Config& config, const ConfigKey& key, const ConfigValue& v) {
   const Settings before = config.settings;
-  std::string values;
+  GridAxis axis{key.name, std::vector<std::string>(v.items.size())};
   for (size_t i = v.items.size(); i-- > 0;) {  // the first value stays
     ConfigValue one = v;
     one.items = {v.items[i]};
     config.settings = before;
     key.set(config.settings, one);
-    values = key.get(config.settings) + (values.empty() ? "" : ", ") + values;
+    axis.values[i] = key.get(config.settings);
   }
-  config.grid[key.name] = "[" + values + "]";
+  config.grid.push_back(std::move(axis));
 }
 
 std::string sentence_of_grids(const Config& config, const GivenKeys& given) {
   std::string grids, sets;
-  for (const auto& [name, values] : config.grid) {
-    const ConfigValue& v = given.winner.at(name);
-    grids += fmt::format("{}{} = {} ({})", grids.empty() ? "" : ", ", v.key, values, v.origin);
-    sets += fmt::format(" --set {}={}", v.key, find_key(name)->get(config.settings));
+  for (const GridAxis& axis : config.grid) {
+    const ConfigValue& v = given.winner.at(axis.key);
+    grids += fmt::format("{}{} = {} ({})", grids.empty() ? "" : ", ", v.key, axis.text(), v.origin);
+    sets += fmt::format(" --set {}={}", v.key, find_key(axis.key)->get(config.settings));
   }
-  return fmt::format("{} {}, and a run takes one value{}: choose with, say,{}", grids,
-                     config.grid.size() == 1 ? "is a grid" : "are grids", config.grid.size() == 1 ? "" : " of each",
-                     sets);
+  return fmt::format("{} {}, and a run takes one value{}: choose with, say,{}, or let `ccdrec sweep` run them all",
+                     grids, config.grid.size() == 1 ? "is a grid" : "are grids",
+                     config.grid.size() == 1 ? "" : " of each", sets);
 }
 
 // The files of features that MMRec's dataset files name are the modalities of a model that reads any, where the key
@@ -284,6 +287,8 @@ std::string note_of_accepted(const std::vector<const ConfigValue*>& accepted) {
 }
 
 }  // namespace
+
+std::string GridAxis::text() const { return fmt::format("[{}]", fmt::join(values, ", ")); }
 
 KeyValue plain_value(const std::string& key, const std::string& text, const std::string& origin) {
   // JSON's quotes are YAML's
@@ -350,8 +355,8 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
   for (const auto& [name, value] : given.winner) {
     const ConfigKey* key = find_key(name);
     if (!key || accepted_key(name)) continue;
-    const bool grid =
-        value.items.size() > 1 && key->type != "list" && name != "model" && given.may_be_grids.count(name);
+    const bool grid = value.items.size() > 1 && key->type != "list" && name != "model" &&
+                      given.place(name) < given.may_be_grids.size();
     if (!concerns(*key, config.settings)) {  // looked at, and left: a run does not depend on what it does not read
       const Config as_it_was = config;
       grid ? take_grid(config, *key, value) : key->set(config.settings, value);
@@ -363,6 +368,8 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
     grid ? take_grid(config, *key, value) : key->set(config.settings, value);
     config.origin[name] = value.origin + (value.key == name ? "" : " (as " + value.key + ")");
   }
+  std::sort(config.grid.begin(), config.grid.end(),
+            [&](const GridAxis& a, const GridAxis& b) { return given.place(a.key) < given.place(b.key); });
   if (!find_system(model)->concerned_by(kRanking)) config.settings.n_neg = config.settings.negative_stats = 0;
   if (has_sampler(config.settings) && !given.winner.count("omega"))
     config.settings.omega = 0.5, config.origin["omega"] = "default with a sampler";
@@ -394,8 +401,9 @@ Config resolve_config(const std::vector<std::string>& files, const std::vector<K
 
 std::string print_config(const Config& config) {
   const auto value_of = [&](const ConfigKey& k) {
-    const auto grid = config.grid.find(k.name);
-    return grid == config.grid.end() ? k.get(config.settings) : "grid " + grid->second;
+    for (const GridAxis& axis : config.grid)
+      if (axis.key == k.name) return "grid " + axis.text();
+    return k.get(config.settings);
   };
   size_t name_width = 0, value_width = 0;
   for (const ConfigKey& k : config_keys()) {

@@ -19,11 +19,18 @@ struct KeyValue {
   std::string key, value, origin;  // value is YAML text; origin is what messages name: "--set", "-m", "--seed"
 };
 
+struct GridAxis {
+  std::string key;                  // the setting's own name
+  std::vector<std::string> values;  // YAML texts, each within the key's range
+  std::string text() const;         // "[0.8, 0.9]"
+  bool operator==(const GridAxis&) const = default;
+};
+
 struct Config {
   Settings settings;
   std::map<std::string, std::string> origin;  // key -> "built-in", "default of CCDRec", "file.yaml:3", "--set"
-  // key -> "[0.8, 0.9]", where `hyper_parameters` names it; settings hold the first value
-  std::map<std::string, std::string> grid;
+  // lists of the keys that `hyper_parameters` names, in its order; settings hold the first values
+  std::vector<GridAxis> grid;
   // one sentence each: accepted keys that change nothing here, other names of keys
   std::vector<std::string> notes;
 };

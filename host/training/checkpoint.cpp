@@ -108,6 +108,8 @@ std::vector<Deciding> deciding_settings(const Settings& s) {
 }
 
 // Two runs with the same text and the same data take the same course.
+}  // namespace
+
 std::string settings_fingerprint(const Settings& s) {
   std::string text;
   for (const Deciding& d : deciding_settings(s))
@@ -115,6 +117,8 @@ std::string settings_fingerprint(const Settings& s) {
       text += fmt::format("{}{}={}", text.empty() ? "" : " ", d.name, d.value);
   return text;
 }
+
+namespace {
 
 // The columns of the .inter file that a run reads: user, item, split.
 std::string columns_of(const Settings& s) {

@@ -40,6 +40,8 @@ struct RunIdentity {
 };
 // of the header alone. UserError: no safetensors file, numbers in it that cannot be
 RunIdentity run_identity(const std::string& path);
+// The settings that decide a run's numbers, as one text: two runs with the same text on the same data are one run.
+std::string settings_fingerprint(const Settings&);
 // How these settings differ from those of the run: "dropout = 0.8 there and 0.5 in this run". Empty: they do not.
 std::string other_settings(const RunIdentity&, const Settings&);
 

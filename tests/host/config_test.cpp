@@ -294,7 +294,8 @@ TEST(Config, FilesOfMmrecAreTakenAsTheyAre) {
     // The grid is shown, and what would choose is named.
     const std::string shown = print_config(c), refused = sentence([&] { resolve_config(files, of_model); });
     std::vector<std::string> chosen = {std::string("model=") + model};
-    for (const auto& [key, values] : c.grid) {
+    for (const GridAxis& axis : c.grid) {
+      const std::string &key = axis.key, values = axis.text();
       EXPECT_NE(shown.find("grid " + values), std::string::npos) << shown;
       const std::string written = key == "n_ui_layers" ? "n_layers" : key;
       EXPECT_NE(refused.find(" --set " + written + "="), std::string::npos) << refused;
@@ -362,7 +363,7 @@ TEST(Config, OnlyNamedKeysHoldGridsAndEveryValueOfOneIsHeldToItsRange) {
   const std::string range = sentence([&] { shown({"mu=[0.1, 2]", "hyper_parameters=[mu]"}); });
   EXPECT_NE(range.find("mu = [2] is not a number in [0, 1]"), std::string::npos) << range;
   const Config c = shown({"w=[3e-1, 0.40]", "topk=[20, 5]", "seed=[7]", "hyper_parameters=[mu, topk, seed]"});
-  EXPECT_EQ(c.grid, (std::map<std::string, std::string>{{"mu", "[0.3, 0.4]"}}));
+  EXPECT_EQ(c.grid, (std::vector<GridAxis>{{"mu", {"0.3", "0.4"}}}));
   EXPECT_DOUBLE_EQ(c.settings.mu, 0.3);
   EXPECT_EQ(c.settings.topk, (std::vector<int>{5, 20}));
   EXPECT_EQ(c.settings.seed, 7u);
