@@ -43,7 +43,8 @@ enum class Use : uint32_t {       // one number per purpose: two parts never sha
   view_items,                     // of items'
   view_modality,                  // of the first modality's; the others follow, kMaxModalities in all
   unet_mask = view_modality + 8,  // the U-Net's dropout
-  bootstrap                       // of paired values: which place of a resample holds which of them
+  bootstrap,                      // of paired values: which place of a resample holds which of them
+  search                          // points of a grid that a search tries
 };
 
 struct Stream {

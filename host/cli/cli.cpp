@@ -92,8 +92,8 @@ int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& 
   app.fallthrough(false);
   app.get_formatter()->column_width(32);
   Action chosen;
-  for (auto* add : {add_synth, add_train, add_evaluate, add_recommend, add_export, add_check, add_compare, add_info,
-                    add_case, add_step})
+  for (auto* add : {add_synth, add_train, add_sweep, add_reproduce, add_evaluate, add_recommend, add_export, add_check,
+                    add_compare, add_info, add_case, add_step})
     add(app, chosen);
   try {
     if (argc <= 1) {

@@ -33,6 +33,8 @@ int run_cli(int argc, const char* const* argv, std::ostream& out, std::ostream& 
 using Action = std::function<int(Io&)>;
 void add_synth(CLI::App&, Action& chosen);
 void add_train(CLI::App&, Action& chosen);
+void add_sweep(CLI::App&, Action& chosen);
+void add_reproduce(CLI::App&, Action& chosen);
 void add_evaluate(CLI::App&, Action& chosen);
 void add_recommend(CLI::App&, Action& chosen);
 void add_export(CLI::App&, Action& chosen);

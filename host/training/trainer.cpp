@@ -190,6 +190,34 @@ TrainSummary Trainer::run(const TrainHooks& hooks) {
   return sum;
 }
 
+StepTimes Trainer::time_steps(int steps) {
+  Impl& z = *impl_;
+  Recommender& model = *z.model;
+  StepTimes times;
+  times.steps = model.steps_per_epoch();
+  const auto timed = [&](auto&& work) {
+    const double start = now();
+    work();
+    z.device->wait();
+    return now() - start;
+  };
+  // The first epoch has no curricular negatives and no candidates of RealHNS: one step of it, whose time is that of
+  // touching memory for the first time, and then an epoch by which they have begun.
+  model.begin_epoch(0);
+  model.step(0, 0);
+  model.end_epoch(0);
+  const int epoch = std::min(z.s.epochs - 1, std::max(z.s.dtau, z.s.realhns_start) + 1);
+  times.begin = timed([&] { model.begin_epoch(epoch); });
+  const int64_t n = std::min<int64_t>(steps, times.steps);
+  times.step = timed([&] {
+                 for (int64_t step = 0; step < n; ++step) model.step(epoch, step);
+               }) /
+               double(n);
+  times.end = timed([&] { model.end_epoch(epoch); });
+  times.evaluation = timed([&] { z.evaluate(); });
+  return times;
+}
+
 EvalResult Trainer::Impl::evaluate() {
   const Range range(*device, RangeId::evaluation, epoch);
   CMat hu, hi;

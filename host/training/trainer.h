@@ -51,6 +51,13 @@ struct TrainSummary {
   std::string message;  // one sentence, e.g. where a NaN appeared
 };
 
+struct StepTimes {                      // seconds, measured on a few steps: what an epoch will take
+  double begin = 0, step = 0, end = 0;  // graphs and order, a batch, reverse process and what else ends an epoch
+  double evaluation = 0;
+  int64_t steps = 0;  // of an epoch
+  double epoch() const { return begin + step * double(steps) + end; }
+};
+
 struct TrainHooks {
   std::function<void(int epoch, int64_t step, int64_t steps)> on_step;  // after each step
   std::function<void(const EpochReport&)> on_epoch;                     // after each epoch
@@ -77,6 +84,9 @@ class Trainer {
   const std::vector<std::string>& notes() const;
 
   TrainSummary run(const TrainHooks&);
+  // Trains `steps` steps of an epoch that has all its parts, and evaluates. The trainer is of no use for a run after
+  // it.
+  StepTimes time_steps(int steps);
   // All state of the run at this step. Parameters under PyTorch-style names (user_embedding.weight,
   // item_id_embedding.weight, image_embedding.weight, image_trs.weight (out,in), image_trs.bias, ...), the final
   // representations (final.user (U,d), final.item (I,d)) in the best checkpoint, optimiser moments (adam.m.*,

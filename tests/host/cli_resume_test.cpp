@@ -19,6 +19,7 @@
 #include "host/files/run_folder.h"
 #include "host/training/checkpoint.h"
 #include "tests/host/command.h"
+#include "tests/host/process.h"
 
 namespace ccdrec::test {
 namespace {
@@ -505,43 +506,6 @@ TEST(Cli, CtrlCSavesTheStateAndEndsWith130) {
   EXPECT_EQ(run({"train", "--resume", folder, "--set", "epochs=" + std::to_string(done + 2)}).code, 0);
   EXPECT_EQ(RunFolder::open(folder).summary().at("epochs_run"), done + 2);
 }
-
-// The program itself, in a process of its own.
-class Process {
- public:
-  explicit Process(const std::vector<std::string>& words, int out = -1, int err = -1) {
-    const std::string file = program();
-    std::vector<char*> argv = {const_cast<char*>(file.c_str())};
-    for (const std::string& w : words) argv.push_back(const_cast<char*>(w.c_str()));
-    argv.push_back(nullptr);
-    pid_ = ::fork();
-    if (pid_ != 0) return;
-    const int nowhere = ::open("/dev/null", O_RDWR);
-    ::dup2(out < 0 ? nowhere : out, STDOUT_FILENO);
-    ::dup2(err < 0 ? nowhere : err, STDERR_FILENO);
-    ::execv(argv[0], argv.data());
-    ::_exit(127);
-  }
-  ~Process() {
-    if (!ended()) signal(SIGKILL), wait();
-  }
-  Process(const Process&) = delete;
-  bool ended() {
-    if (!ended_) ended_ = ::waitpid(pid_, &status_, WNOHANG) == pid_;
-    return ended_;
-  }
-  void signal(int number) { ::kill(pid_, number); }
-  int wait() {  // exit code, or minus the signal that ended it
-    if (!ended_) ended_ = ::waitpid(pid_, &status_, 0) == pid_;
-    return WIFSIGNALED(status_) ? -WTERMSIG(status_) : WEXITSTATUS(status_);
-  }
-  pid_t pid() const { return pid_; }
-
- private:
-  pid_t pid_ = -1;
-  int status_ = 0;
-  bool ended_ = false;
-};
 
 // ccdrec train | head: the reader leaves before the first epoch, or while the training goes on.
 TEST(Cli, AReaderThatLeavesIsAnInterruption) {

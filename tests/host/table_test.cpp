@@ -12,8 +12,8 @@ namespace {
 
 ResultTable table_of_two() {
   ResultTable t{.title = "demo_1, test", .columns = {"run", "R@5", "p %"}};
-  t.rows = {{"A & B|c", Cell::number(0.25, 4, 0.0125), Cell::p_value(0.00002)},
-            {"say \"no\", x", Cell::number(0.125, 4), Cell()}};
+  t.rows = {{"A & B|c", ccdrec::Cell::number(0.25, 4, 0.0125), ccdrec::Cell::p_value(0.00002)},
+            {"say \"no\", x", ccdrec::Cell::number(0.125, 4), ccdrec::Cell()}};
   t.rules = {1};
   t.notes = {"first_note"};
   mark_best(t, 1);
@@ -52,7 +52,7 @@ TEST(Table, Latex) {
             "A \\& B|c & \\textbf{0.2500 $\\pm$ 0.0125} & 2.0e-05 \\\\\n\\midrule\n"
             "say \"no\", x & 0.1250 & - \\\\\n\\bottomrule\n\\end{tabular}\n"
             "\n{\\footnotesize first\\_note}\n\\end{table}\n");
-  ResultTable odd{.columns = {"a"}, .rows = {{"\\^~#{$}<"}, {Cell::number(-0.5, 1)}, {"-x"}}};
+  ResultTable odd{.columns = {"a"}, .rows = {{"\\^~#{$}<"}, {ccdrec::Cell::number(-0.5, 1)}, {"-x"}}};
   const std::string text = render(odd, TableFormat::latex);
   EXPECT_NE(text.find("\n\\textbackslash{}\\textasciicircum{}\\textasciitilde{}\\#\\{\\$\\}$<$ \\\\\n$-$0.5 \\\\\n-x "),
             std::string::npos)
@@ -65,7 +65,7 @@ TEST(Table, Csv) {
             "A & B|c,0.25,0.0125,2e-05\n"
             "\"say \"\"no\"\", x\",0.125,,\n");
   const double third = 1 / 3.0;
-  const std::string text = render({.columns = {"a\nb"}, .rows = {{Cell::number(third, 2)}}}, TableFormat::csv);
+  const std::string text = render({.columns = {"a\nb"}, .rows = {{ccdrec::Cell::number(third, 2)}}}, TableFormat::csv);
   EXPECT_TRUE(text.starts_with("\"a\nb\"\n")) << text;
   EXPECT_EQ(std::stod(text.substr(6)), third) << "every digit";
 }
@@ -78,21 +78,21 @@ TEST(Table, Json) {
 }
 
 TEST(Table, NumbersAreShownAsTheyAreMeant) {
-  EXPECT_EQ(Cell::number(-0.00001, 4).text, "0.0000") << "no -0.0000";
-  EXPECT_EQ(Cell::number(-0.0125, 3).text, "-0.013");
-  EXPECT_EQ(Cell::number(NAN, 4).text, "-");
-  EXPECT_EQ(Cell::p_value(0.04321).text, "0.0432");
-  EXPECT_EQ(Cell::p_value(0).text, "<1e-99");
-  EXPECT_EQ(Cell::p_value(NAN).text, "-");
+  EXPECT_EQ(ccdrec::Cell::number(-0.00001, 4).text, "0.0000") << "no -0.0000";
+  EXPECT_EQ(ccdrec::Cell::number(-0.0125, 3).text, "-0.013");
+  EXPECT_EQ(ccdrec::Cell::number(NAN, 4).text, "-");
+  EXPECT_EQ(ccdrec::Cell::p_value(0.04321).text, "0.0432");
+  EXPECT_EQ(ccdrec::Cell::p_value(0).text, "<1e-99");
+  EXPECT_EQ(ccdrec::Cell::p_value(NAN).text, "-");
 }
 
 TEST(Table, TheBestIsMarkedAmongSeveral) {
   ResultTable t{.columns = {"run", "x", "y"}};
-  t.rows = {{"a", Cell::number(1, 0), Cell()}};
+  t.rows = {{"a", ccdrec::Cell::number(1, 0), ccdrec::Cell()}};
   mark_best(t, 1);
   EXPECT_FALSE(t.rows[0][1].best) << "one row is no choice";
-  t.rows.push_back({"b", Cell::number(2, 0), Cell()});
-  t.rows.push_back({"c", Cell::number(2, 0), Cell()});
+  t.rows.push_back({"b", ccdrec::Cell::number(2, 0), ccdrec::Cell()});
+  t.rows.push_back({"c", ccdrec::Cell::number(2, 0), ccdrec::Cell()});
   mark_best(t, 1), mark_best(t, 2);
   EXPECT_TRUE(!t.rows[0][1].best && t.rows[1][1].best && t.rows[2][1].best) << "both that are as high";
   for (const auto& row : t.rows) EXPECT_FALSE(row[2].best);
