@@ -1,49 +1,33 @@
 #!/usr/bin/env bash
-# One accuracy run to early stopping: bench/accuracy.sh DATA_FOLDER VARIANT SEED [OUT]
+# The runs and tables of bench/results/accuracy.md: bench/accuracy.sh SETS [TABLE...]
 #
-#   VARIANT  bpr | lightgcn | mmgcn | slmrec | bm3 | freedom | lattice | mcdrec | dma | dma-ndi | ccdrec | ccdrec-lattice | ccdrec-mcdrec   (dma and dma-ndi are the paper's
-#            ablations, spec section 7; tables label the last CCDRec(MCDRec) and note: DGD graph, attention)
-#   OUT      where run folders go (default: runs/accuracy); the run is OUT/<set>-<variant>-s<seed>
+#   SETS    the folder with the data sets tiktok and sports
+#   TABLE   tiktok-table2 tiktok-table3 sports sports-samplers sports-mu (default: all, in this order)
 #
-# Resumable: a finished run is skipped, an interrupted or killed one goes on where its last state was saved.
-# Extra settings: CCDREC_SET="key=value key=value"; they win over those of the variant and are part of the run's name.
-# `ccdrec compare --markdown OUT/*` prints the table of bench/results/accuracy.md.
+# Finished runs enter bench/results/accuracy.json at once and are not trained again, so that it can be stopped at any
+# time; run folders go to runs/accuracy-SET. Each table is printed as Markdown and written to runs/accuracy-NAME.md.
+# JOBS runs at a time (default 2, a thread each on two cores); TRAIN=--report trains nothing.
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,10p' "$0" | cut -c3-; exit 2; }
-data=$1 variant=$2 seed=$3 out=${4:-runs/accuracy}
+[ $# -ge 1 ] || { sed -n '2,9p' "$0" | cut -c3-; exit 2; }
+sets=$1
+shift
 ccdrec=${CCDREC:-build/ccdrec}
-threads=${THREADS:-0}
-case $variant in
-  bpr)      args=(-m BPR) ;;
-  lightgcn) args=(-m LightGCN) ;;
-  mmgcn)    args=(-m MMGCN) ;;
-  slmrec)   args=(-m SLMRec) ;;
-  bm3)      args=(-m BM3) ;;
-  freedom)  args=(-m FREEDOM) ;;
-  lattice)  args=(-m LATTICE) ;;
-  mcdrec)   args=(-m MCDRec) ;;
-  dma)      args=(-m CCDRec --set ndi=false --set cns=false --set n_neg=2) ;;
-  dma-ndi)  args=(-m CCDRec --set cns=false) ;;
-  ccdrec)   args=(-m CCDRec) ;;
-  ccdrec-lattice) args=(-m CCDRec --set backbone=LATTICE) ;;
-  ccdrec-mcdrec) args=(-m CCDRec --set backbone=MCDRec) ;;
-  *) echo "accuracy.sh: variant is '$variant', expected bpr, lightgcn, mmgcn, slmrec, bm3, freedom, lattice, mcdrec, dma, dma-ndi, ccdrec, ccdrec-lattice or ccdrec-mcdrec" >&2; exit 2 ;;
-esac
-# BM3's best on Sports has another weight.
-case "$(basename "$data")-$variant" in sports-bm3) args+=(--set reg_weight=0.01) ;; esac
-# The released Sports settings: dtau 10, a first stage of 5 epochs (1-5: it ends before epoch 6), tau_end 75.
-case "$(basename "$data")-$variant" in sports-ccdrec | sports-ccdrec-lattice | sports-ccdrec-mcdrec) args+=(--set dtau=10 --set first_stage=6 --set tau_end=75) ;; esac
-suffix=
-for s in ${CCDREC_SET:-}; do  # after the variant's own: the later setting wins
-  args+=(--set "$s")
-  suffix+="-$(printf %s "$s" | tr -c 'A-Za-z0-9.=_' '_')"
+tables=("$@")
+[ ${#tables[@]} -gt 0 ] || tables=(tiktok-table2 tiktok-table3 sports sports-samplers sports-mu)
+mkdir -p runs
+reproduce() {  # NAME SET TABLE OPTIONS...
+  local name=$1 set=$2 table=$3
+  shift 3
+  "$ccdrec" reproduce "$table" -d "$sets/$set" -o "runs/accuracy-$set" --results bench/results/accuracy.json --jobs "${JOBS:-2}" \
+    --format markdown ${TRAIN:-} "$@" | tee "runs/accuracy-$name.md"
+}
+for table in "${tables[@]}"; do
+  case $table in
+    tiktok-table2)   reproduce "$table" tiktok table2 --seeds 1,2,3 --search small ;;
+    tiktok-table3)   reproduce "$table" tiktok table3 --seeds 1,2,3 --search small ;;
+    sports)          reproduce "$table" sports table2 --seeds 1,2,3 --only "BPR,LightGCN,FREEDOM,MG,BM3,LATTICE,CCDRec(FREEDOM),CCDRec(MG),SLMRec" ;;
+    sports-samplers) reproduce "$table" sports table3 --seeds 1,2,3 --only "FREEDOM,FREEDOM+DNS,FREEDOM+MixGCF,FREEDOM+RealHNS,CCDRec(FREEDOM)" ;;
+    sports-mu)       reproduce "$table" sports table2 --seeds 1 --search small --only "CCDRec(FREEDOM)" ;;
+    *) echo "accuracy.sh: '$table' is no table, expected tiktok-table2, tiktok-table3, sports, sports-samplers or sports-mu" >&2; exit 2 ;;
+  esac
 done
-run="$out/$(basename "$data")-$variant$suffix-s$seed"
-if [ -f "$run/done" ]; then echo "$run is finished"; exit 0; fi
-mkdir -p "$out"
-if [ -f "$run/config.yaml" ]; then
-  "$ccdrec" train --resume "$run" --threads "$threads"
-else
-  "$ccdrec" train "${args[@]}" -d "$data" --seed "$seed" --threads "$threads" --run-dir "$run"
-fi
-touch "$run/done"
