@@ -1,5 +1,5 @@
-// The work of `ccdrec reproduce`: the lines of a table, their runs and what came of them (reproduce.cpp), and the tables
-// made of it (reproduce_tables.cpp).
+// The work of `ccdrec reproduce`: the lines of a table, their runs and what came of them (reproduce.cpp), and the
+// tables made of it (reproduce_tables.cpp).
 #pragma once
 #include <memory>
 #include <nlohmann/json.hpp>

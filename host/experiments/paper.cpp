@@ -144,8 +144,8 @@ std::vector<PaperLine> table2() {
   return lines;
 }
 
-// A backbone with what gives it hard negatives. CCDRec has another model too, which the samplers' lines lack: DNS on that
-// model shows what the negatives alone do.
+// A backbone with what gives it hard negatives. CCDRec has another model too, which the samplers' lines lack: DNS on
+// that model shows what the negatives alone do.
 std::vector<PaperLine> with_negatives(const Backbone& b) {
   std::vector<PaperLine> lines = {plain(b)};
   for (PaperLine& line : samplers_on(b)) lines.push_back(std::move(line));

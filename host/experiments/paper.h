@@ -1,4 +1,5 @@
-// The CCDRec paper's tables and figures: which systems stand in them, what is searched for each, and what was published.
+// The CCDRec paper's tables and figures: which systems stand in them, what is searched for each, and what was
+// published.
 #pragma once
 #include <map>
 #include <string>
@@ -26,7 +27,8 @@ struct PaperTable {
 };
 
 const std::vector<std::string>& paper_tables();  // table2 table3 systems figure3 sensitivity cost
-// For a data set of that name among published ones ("", baby, sports, clothing): their released settings are the lines'.
+// For a data set of that name among published ones ("", baby, sports, clothing): their released settings are the
+// lines'.
 PaperTable paper_table(const std::string& name, const std::string& set);
 
 // Which of the paper's sets has these counts; "": none.

@@ -29,8 +29,8 @@ struct PlannedRun {
 // Resolved as `ccdrec train` would, and its words. UserError: a setting that cannot be.
 PlannedRun planned_run(const Asked&, const std::string& label, const Point&, const std::string& seed);
 
-// 12 hexadecimal digits of the settings that decide a run's numbers (but for the seed), its epochs and list lengths, and
-// of the data it reads.
+// 12 hexadecimal digits of the settings that decide a run's numbers (but for the seed), its epochs and list lengths,
+// and of the data it reads.
 std::string run_key(const Settings&, const Dataset&);
 // FREEDOM-s1-0123456789ab
 std::string run_name(const Settings&, const std::string& key);
