@@ -27,7 +27,7 @@ deps:
 
 # Without CUDA unless a GPU is visible: quicker to build. A program built before keeps what it has, so that nothing is compiled again.
 demo: CUDA := $(or $(CUDA),$(if $(shell nvidia-smi -L 2>/dev/null),1,$(if $(wildcard build/ccdrec),keep,0)))
-demo: deps           ## build, generate a data set, train four models, print the table (without CUDA unless a GPU is visible: quicker)
+demo: deps           ## build, generate a data set, train eight systems, print their table (without CUDA unless a GPU is visible: quicker)
 	@$(call CONFIGURE,default)
 	@$(call BUILD,default) --target ccdrec
 	@tools/demo.sh

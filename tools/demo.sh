@@ -16,7 +16,7 @@ fi
 rm -rf $out/data $out/runs
 $ccdrec synth demo --out $out/data --name demo
 $ccdrec reproduce systems "${args[@]}"
-run=$(grep -l '^backbone: FREEDOM' $out/runs/CCDRec-*/config.yaml | head -n 1)
+run=$(grep -l '^backbone: FREEDOM' $out/runs/CCDRec-*/config.yaml | xargs grep -l '^cns: true' | xargs grep -L '^use_mg: true')
 cat <<END
 
 Ten items for the first user, by CCDRec:   $ccdrec recommend ${run%/config.yaml} --user 0

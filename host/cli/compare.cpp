@@ -32,7 +32,8 @@ std::vector<std::string> tested_metrics(const std::vector<RunGroup>& groups, con
   std::vector<std::string> known, asked;
   for (const RunGroup& g : groups)
     for (const RunOfSeed& run : g.runs)
-      for (const Figures* figures : {o.valid ? &run.valid : &run.test, &run.lists})
+      for (const Figures* figures :
+           {o.valid ? &run.valid : &run.test, o.valid ? &run.valid : &run.lists})  // lists: of test
         for (const auto& [key, value] : *figures)
           if (std::find(known.begin(), known.end(), key) == known.end()) known.push_back(key);
   const auto has = [&](const std::string& key) { return std::find(known.begin(), known.end(), key) != known.end(); };
@@ -74,6 +75,7 @@ const RunGroup* line_meant(const RunSet& set, const std::string& text) {
 struct SetTests {
   std::vector<MetricTests> metrics;  // empty: nothing to test
   std::string chosen;                // why against that line
+  std::string why_not;               // no line of the set stands out
 };
 
 SetTests tests_of(const RunSet& set, const std::vector<std::string>& keys, const CompareOptions& o, Io& io) {
@@ -85,9 +87,11 @@ SetTests tests_of(const RunSet& set, const std::vector<std::string>& keys, const
   const RunGroup* against = nullptr;
   if (o.against.empty()) {
     const BestLine best = best_by_validation(set.lines);
-    if (!best.line)
-      throw UserError(fmt::format("{}: {}, so no line is best by validation; name one with --against", shown(set.title),
-                                  best.why_not));
+    if (!best.line) {
+      out.why_not = fmt::format("{}: {}, so no line is best by validation; name one with --against", shown(set.title),
+                                best.why_not);
+      return out;
+    }
     against = best.line, out.chosen = fmt::format("; best by validation {}", best.key);
   } else {
     against = line_meant(set, o.against);
@@ -114,22 +118,30 @@ std::vector<SetTests> all_tests(const std::vector<RunGroup>& groups, const std::
   }
   const std::vector<std::string> keys = tested_metrics(groups, o);
   for (size_t k = 0; k < sets.size(); ++k) tests[k] = tests_of(sets[k], keys, o, io);
+  const bool some = std::any_of(tests.begin(), tests.end(), [](const SetTests& t) { return !t.metrics.empty(); });
+  for (const SetTests& t : tests) {
+    if (t.why_not.empty()) continue;
+    if (!some) throw UserError(t.why_not);
+    io.err << "note: " << t.why_not << '\n';
+  }
   return tests;
 }
 
-// One sentence on the runs that lack what is asked for, as those of earlier programs do.
+// A sentence for each kind of figures that is asked for and that some runs lack, as those of earlier programs do.
 void note_lacking(const std::vector<RunGroup>& groups, const CompareOptions& o, Io& io) {
-  std::vector<std::string> dirs;
-  for (const RunGroup& g : groups)
-    for (const RunOfSeed& run : g.runs)
-      if ((o.tests && !run.has_users) || ((o.lists || o.groups) && !run.has_lists)) dirs.push_back(shell_word(run.dir));
-  if (dirs.empty()) return;
-  std::string all;
-  for (const std::string& dir : dirs) all += (all.empty() ? "" : ", ") + dir;
-  const std::string what = std::string(o.tests ? "values of users, " : "") + (o.lists ? "figures of lists, " : "") +
-                           (o.groups ? "Recall by groups, " : "");
-  io.err << fmt::format("note: {} {} no {}; `ccdrec evaluate RUN --keep` adds them\n", printable(all),
-                        dirs.size() > 1 ? "have" : "has", what.substr(0, what.size() - 2));
+  const auto note = [&](bool asked, bool RunOfSeed::*has, const char* what) {
+    std::string all;
+    size_t n = 0;
+    for (const RunGroup& g : groups)
+      for (const RunOfSeed& run : g.runs)
+        if (asked && !(run.*has)) all += (n++ ? ", " : "") + shell_word(run.dir);
+    if (n)
+      io.err << fmt::format(
+          "note: {} {} no {}; `ccdrec evaluate RUN --keep` adds them where there is a best.safetensors\n",
+          printable(all), n > 1 ? "have" : "has", what);
+  };
+  note(o.tests, &RunOfSeed::has_users, "values of users");
+  note(o.lists || o.groups, &RunOfSeed::has_lists, "figures of lists and groups");
 }
 
 void print_json(const std::vector<RunSet>& sets, const std::vector<SetTests>& tests, const CompareOptions& o, Io& io) {

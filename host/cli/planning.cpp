@@ -4,9 +4,11 @@
 
 #include <algorithm>
 
+#include "data/error.h"
 #include "host/base/device.h"
 #include "host/base/machine.h"
 #include "host/base/progress.h"
+#include "host/cli/interrupt.h"
 #include "host/cli/memory.h"
 #include "host/report/table.h"
 #include "host/training/checkpoint.h"
@@ -24,7 +26,7 @@ void add_side_options(CLI::App& sub, SideOptions& o) {
 
 SideBySide side_by_side(const SideOptions& o, const Settings& s) {
   SideBySide how;
-  how.program = own_program();
+  how.interrupted = [] { return InterruptGuard::asked(); };
   how.jobs = o.jobs;
   how.threads = threads_of(s.threads);
   how.memory = free_memory(s).bytes;
@@ -54,16 +56,25 @@ void PlanningData::settle(const std::vector<PlannedRun*>& runs) {
     auto [it, fresh] = planned.try_emplace(run->key, 0);
     if (fresh) {
       check_device(s.device, s.spmm);
-      const MemoryPlan plan = Trainer::plan(s, data);
-      refuse_if_too_large(plan, s, data, free_memory(s));
-      it->second = plan.total();
+      if (!s.save_last)
+        throw UserError("save_last is off, and runs that a search or a table asks for are continued; leave it on");
+      it->second = Trainer::plan(s, data).total();
     }
     run->bytes = it->second;
   }
 }
 
+void PlanningData::refuse_if_too_large(const PlannedRun& run) {
+  const Settings& s = run.settings();
+  try {
+    cli::refuse_if_too_large(Trainer::plan(s, of(s)), s, of(s), free_memory(s));
+  } catch (const UserError& e) {
+    throw UserError(run.point.empty() ? e.what() : point_text(run.point) + ": " + e.what());
+  }
+}
+
 int dry_run(const std::vector<std::pair<std::string, std::vector<const PlannedRun*>>>& lines, PlanningData& data,
-            const SideOptions& o, Io& io) {
+            const SideOptions& o, const std::string& format, Io& io) {
   constexpr int kSteps = 5;
   ResultTable table;
   table.title = fmt::format("{} steps of each timed", kSteps);
@@ -72,7 +83,9 @@ int dry_run(const std::vector<std::pair<std::string, std::vector<const PlannedRu
   size_t n = 0;
   for (const auto& [name, runs] : lines) {
     const Settings& s = runs[0]->settings();
-    Trainer trainer(s, data.of(s));
+    Settings timed = s;  // of a run long enough to reach an epoch that has all its parts
+    timed.epochs = std::max(s.epochs, std::max(s.dtau, s.realhns_start) + 2);
+    Trainer trainer(timed, data.of(s));
     const StepTimes times = trainer.time_steps(kSteps);
     const double evaluations = double(s.epochs) / double(std::max(1, s.eval_step)),
                  seconds = times.epoch() * s.epochs + times.evaluation * evaluations;
@@ -85,7 +98,7 @@ int dry_run(const std::vector<std::pair<std::string, std::vector<const PlannedRu
       fmt::format("{} runs, at most {} one after the other with these threads{}; early stopping makes most of them "
                   "shorter",
                   n, describe_seconds(total), o.jobs > 1 ? fmt::format(", shared by {} jobs", o.jobs) : ""));
-  io.out << render(table, TableFormat::text, io.color);
+  io.out << render(table, table_format(format), io.color);
   return kDone;
 }
 

@@ -35,7 +35,7 @@ void Reproduction::plan() {
     throw UserError(fmt::format("--search {}: {} searches nothing; leave it away", shown(o_.search), o_.table));
   std::set<std::string> only;
   std::istringstream words(o_.only);
-  for (std::string word; std::getline(words, word, ',');) only.insert(word);
+  for (std::string word; std::getline(words, word, ',');) only.insert(std::string(trimmed(word)));
   for (const std::string& label : only)
     if (std::none_of(table_.lines.begin(), table_.lines.end(), [&](const PaperLine& l) { return l.label == label; })) {
       std::string all;
@@ -46,8 +46,10 @@ void Reproduction::plan() {
     if (!only.empty() && !only.count(paper.label)) continue;
     Line line;
     line.paper = paper;
-    Asked asked{paper.model, base.settings.data_path, o_.device, o_.configs, paper.sets};
+    // what a line is about wins over what is asked of all
+    Asked asked{paper.model, base.settings.data_path, o_.device, o_.threads, o_.configs, paper.released};
     asked.sets.insert(asked.sets.end(), o_.sets.begin(), o_.sets.end());
+    asked.sets.insert(asked.sets.end(), paper.sets.begin(), paper.sets.end());
     std::vector<GridAxis> axes = o_.search == "small"   ? paper.small
                                  : o_.search == "paper" ? paper.paper
                                                         : std::vector<GridAxis>{};
@@ -89,6 +91,7 @@ double Reproduction::score(const PlannedRun& run) const {
 // The point with the best validation metric on the first seed; of equal ones the first.
 void Reproduction::choose(Line& line) {
   line.chosen.reset();
+  if (line.points.size() == 1) line.chosen = 0;  // also where validation has nothing to say
   double best = -1;
   for (size_t p = 0; p < line.points.size(); ++p)
     if (const double value = score(line.points[p][0]); value > best) best = value, line.chosen = p;
@@ -98,9 +101,16 @@ bool Reproduction::train_line(Line& line) {
   const auto bring = [&](const std::vector<const PlannedRun*>& asked) {
     std::vector<const PlannedRun*> missing;
     for (const PlannedRun* run : asked)
-      if (outcome(*run).is_null()) missing.push_back(run);
+      if (results_.keeps() ? !results_.find(*run) : outcome(*run).is_null()) missing.push_back(run);
     return missing.empty() || runner_->bring(missing);
   };
+  try {
+    for (const std::vector<PlannedRun>& of_seeds : line.points)
+      if (outcome(of_seeds[0]).is_null()) data_.refuse_if_too_large(of_seeds[0]);
+  } catch (const UserError& e) {  // the others may fit
+    line.left_out = e.what();
+    return true;
+  }
   std::vector<const PlannedRun*> first;
   for (const std::vector<PlannedRun>& of_seeds : line.points) first.push_back(&of_seeds[0]);
   if (!bring(first)) return false;
@@ -160,7 +170,7 @@ int Reproduction::dry() {
     for (size_t s = 1; s < seeds_.size(); ++s) runs.push_back(&line.points[0][s]);
     listed.push_back({line.paper.label, runs});
   }
-  return dry_run(listed, data_, o_, io_);
+  return dry_run(listed, data_, o_, o_.format, io_);
 }
 
 int Reproduction::run() {
@@ -176,10 +186,9 @@ int Reproduction::run() {
     if (!line.points.empty()) some = &line.points[0][0].settings();
   const InterruptGuard guard;
   SideBySide how = side_by_side(o_, *some);
-  how.interrupted = [] { return InterruptGuard::asked(); };
   runner_ = std::make_unique<Runner>(out_, how);
   runner_->say = [&](const std::string& text) { io_.err << text << std::endl; };
-  runner_->on_over = [&](const PlannedRun& run) {
+  runner_->on_over = [&](const PlannedRun& run, bool) {
     const Standing::Kind at = runner_->standing(run).kind;
     if (results_.keeps() && (at == Standing::over || at == Standing::diverged))
       results_.add(run, runner_->folder_of(run));
@@ -199,6 +208,16 @@ int Reproduction::run() {
   io_.out << render(t, format, io_.color);
   if (table_.name == "figure3" && format == TableFormat::text) io_.out << bars();
   for (const auto& [name, what] : runner_->failed()) io_.err << fmt::format("ccdrec: {}/{}: {}\n", out_, name, what);
+  size_t there = 0, diverged = 0;
+  for (const Line& line : lines_)
+    for (const std::vector<PlannedRun>& of_seeds : line.points)
+      for (const PlannedRun& run : of_seeds)
+        if (const Json j = outcome(run); j.is_object()) ++there, diverged += j.value("stopped", "") == "diverged";
+  if (there == 0 && o_.report) io_.err << fmt::format("ccdrec: no run of {} is there yet ({})\n", o_.table, out_);
+  if (there > 0 && diverged == there) {
+    io_.err << "ccdrec: every run diverged; try a smaller learning_rate\n";
+    return kDiverged;
+  }
   return runner_->failed().empty() ? kDone : kFault;
 }
 

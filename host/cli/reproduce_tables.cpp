@@ -68,7 +68,7 @@ std::string Reproduction::significance(const Line& line, const Line& over, const
     const std::vector<RunGroup> a = group_of(line), b = group_of(over);
     if (a.size() != 1 || b.size() != 1) return "";
     const UserTest users = test_over_users(a[0], b[0], metric, false);
-    if (!users.test) return "";
+    if (!users.test || !std::isfinite(users.test->p_t)) return "";  // nothing differs
     const PairedTest& t = *users.test;
     test["lines"] = {line.paper.label, over.paper.label};
     test["users"] = t.n, test["difference"] = t.difference, test["mean_b"] = b[0].mean_of(metric, false);
@@ -96,8 +96,9 @@ ResultTable Reproduction::metrics_table() {
     for (const std::string& m : table_.metrics) t.columns.push_back("paper " + title_of(m));
   if (!table_.gain_rows)
     for (const std::string& m : gains) t.columns.push_back("gain " + title_of(m) + " %");
-  const std::string valid =
-      metric_key(lines_.back().points.empty() ? "Recall@20" : lines_.back().points[0][0].settings().valid_metric);
+  std::string valid;
+  for (const Line& line : lines_)
+    if (valid.empty() && !line.points.empty()) valid = metric_key(line.points[0][0].settings().valid_metric);
   for (const std::string& c : {"validation " + title_of(valid), std::string("epochs"), std::string("seconds")})
     t.columns.push_back(c);
   for (const Line& line : lines_) {
@@ -205,9 +206,11 @@ void Reproduction::add_notes(ResultTable& t) {
       t.notes.push_back(note);
     }
   } else {
-    t.notes.push_back("settings: each system's own, nothing searched" +
-                      (o_.sets.empty() ? "" : fmt::format("; for all lines {}", fmt::join(o_.sets, " "))));
+    t.notes.push_back("settings: each system's own, nothing searched");
   }
+  if (!o_.sets.empty() || !o_.configs.empty())
+    t.notes.push_back(fmt::format("for all lines, but for what a line is about: {}{}{}", fmt::join(o_.sets, " "),
+                                  o_.configs.empty() || o_.sets.empty() ? "" : ", ", fmt::join(o_.configs, ", ")));
   if (table_.name == "figure3")
     t.notes.push_back(
         "lines without NDI have two random negatives a row, as the paper says of them; +DMA+NDI: the pool's "
@@ -215,6 +218,11 @@ void Reproduction::add_notes(ResultTable& t) {
   for (const Line& line : lines_) {
     if (!line.left_out.empty()) t.notes.push_back(fmt::format("{} left out: {}", line.paper.label, line.left_out));
     if (line.points.empty()) continue;
+    int diverged = 0;
+    for (const PlannedRun* run : line.runs(line.chosen.value_or(0)))
+      if (const Json j = outcome(*run); j.is_object()) diverged += j.value("stopped", "") == "diverged";
+    if (diverged)
+      t.notes.push_back(fmt::format("{}: {} of {} seeds diverged", line.paper.label, diverged, seeds_.size()));
     if (const std::string note = label_note(line.points[0][0].settings()); !note.empty())
       t.notes.push_back(fmt::format("{}: {}", line.paper.label, note));
   }

@@ -52,12 +52,14 @@ std::vector<GridAxis> axes_of(const SweepOptions& o, const Config& base, std::ve
     axis.key = canonical(axis.key);
     if (axis.key == "model") throw UserError("--grid model: a sweep is of one model; sweep each by itself");
     if (axis.key == "seed") throw UserError("--grid seed: seeds are an axis of their own, --seeds 1,2,3");
+    if (const ConfigKey* key = find_key(axis.key); key && key->resumable && axis.key != "epochs")
+      throw UserError(fmt::format("--grid {}: no result depends on it; give it with --set", axis.key));
     if (!given.insert(axis.key).second) throw UserError(fmt::format("--grid: {} stands twice", shown(axis.key)));
     typed.push_back(std::move(axis));
   }
   for (const GridAxis& axis : base.grid) {
     if (axis.key == "seed") {
-      if (o.seeds.empty()) seeds = axis.values;
+      if (o.seeds.empty()) seeds = parse_seeds(fmt::format("{}", fmt::join(axis.values, ",")));
     } else if (!given.count(axis.key)) {
       axes.push_back(axis);
     }
@@ -87,7 +89,9 @@ void drop_repeated(std::vector<Trial>& trials, Io& io) {
   std::set<std::string> seen;
   std::erase_if(trials, [&](const Trial& t) {
     if (seen.insert(t.runs[0].key).second) return false;
-    io.err << fmt::format("note: {} repeats an earlier point of the grid; left out\n", point_text(t.point));
+    io.err << fmt::format(
+        "note: {} repeats an earlier point of the grid (a key of it has no influence there); left out\n",
+        point_text(t.point));
     return true;
   });
   for (size_t k = 0; k < trials.size(); ++k) trials[k].number = k;
@@ -216,7 +220,9 @@ bool bring_by_halving(std::vector<Trial>& trials, Runner& runner, const Settings
   left.clear();
   for (Trial& t : trials) left.push_back(&t);
   for (int rung = 1, part = 9; rung <= kRungs; ++rung, part /= kEta) {
-    const int epochs = (s.epochs + part - 1) / part;
+    // At an evaluation: one that a run makes only because it ends is forgotten when the run goes on.
+    const int step = std::max(1, s.eval_step),
+              epochs = std::min(s.epochs, ((s.epochs + part - 1) / part + step - 1) / step * step);
     std::vector<const PlannedRun*> runs;
     for (Trial* t : left) {
       t->epochs = epochs;
@@ -284,9 +290,12 @@ int finish(const SweepOptions& o, const std::vector<Trial>& trials, const std::v
   }
   if (left.size() < trials.size())
     table.notes.push_back(
-        fmt::format("{} points were left behind by halving: sweep.jsonl has them", trials.size() - left.size()));
+        fmt::format("points left behind by halving: {}; sweep.jsonl has them", trials.size() - left.size()));
   if (missing && left.size() == trials.size())
-    table.notes.push_back(fmt::format("{} of {} runs are not there yet: another shard's, or failed", missing, all));
+    table.notes.push_back(
+        fmt::format("not there yet: {} of {} runs; the same command without --shard, when the others "
+                    "are through, trains what is missing and prints the whole table",
+                    missing, all));
   io.out << render(table, table_format(o.format), io.color);
   if (diverged == all) {
     io.err << "ccdrec: every run of the sweep diverged; try a smaller learning_rate\n";
@@ -303,7 +312,9 @@ int sweep(const SweepOptions& o, Io& io) {
   if (!o.seed.empty()) throw UserError("--seed: a sweep takes --seeds, e.g. --seeds 1,2,3");
   Config base = resolve_run(o, o.configs, command_line(o), Grids::shown);
   settle_data_folder(base);
-  const Asked asked{o.model, base.settings.data_path, o.device, o.configs, o.sets};
+  for (const std::string& note : base.notes)
+    if (base.grid.empty() || note != base.notes.back()) io.err << "note: " << note << '\n';  // the last is of the grid
+  const Asked asked{o.model, base.settings.data_path, o.device, o.threads, o.configs, o.sets};
   std::vector<Trial> trials = trials_of(o, asked, base);
   std::vector<PlannedRun*> runs;
   for (Trial& t : trials)
@@ -311,6 +322,12 @@ int sweep(const SweepOptions& o, Io& io) {
   PlanningData data(io);
   data.settle(runs);
   drop_repeated(trials, io);
+  if (o.halving &&
+      std::any_of(trials[0].point.begin(), trials[0].point.end(), [](const KeyValue& v) { return v.key == "epochs"; }))
+    throw UserError("--halving shares out the epochs: leave them out of the grid");
+  if (trials.size() > 1 && data.of(trials[0].runs[0].settings()).valid.empty())
+    throw UserError(
+        "the data have no validation rows (x_label 1), so no point can be chosen; add some, or train one setting");
   for (Trial& t : trials) t.here = shard.has(t.number);
   if (o.dry_run) {
     std::vector<std::pair<std::string, std::vector<const PlannedRun*>>> listed;
@@ -319,7 +336,7 @@ int sweep(const SweepOptions& o, Io& io) {
       listed.push_back({name_of(t), {}});
       for (const PlannedRun& run : t.runs) listed.back().second.push_back(&run);
     }
-    return dry_run(listed, data, o, io);
+    return dry_run(listed, data, o, o.format, io);
   }
   const Settings& s = trials[0].runs[0].settings();
   const std::string set = data.of(s).name;
@@ -329,7 +346,13 @@ int sweep(const SweepOptions& o, Io& io) {
   const InterruptGuard guard;
   Runner runner(out, side_by_side(o, s));
   runner.say = [&](const std::string& text) { io.err << text << std::endl; };
-  runner.on_over = [&](const PlannedRun&) { write_lines(lines, trials, runner); };
+  runner.on_over = [&](const PlannedRun&, bool fresh) {
+    if (fresh) write_lines(lines, trials, runner);
+  };
+  for (const Trial& t : trials) {
+    const Standing::Kind at = runner.standing(t.runs[0]).kind;
+    if (t.here && (at == Standing::absent || at == Standing::begun)) data.refuse_if_too_large(t.runs[0]);
+  }
   std::vector<Trial*> left;
   bool over = true;
   if (o.halving) {

@@ -39,7 +39,7 @@ GridAxis parse_axis(const std::string& text, const std::string& origin) {
   const size_t at = text.find('=');
   if (at == std::string::npos || at == 0)
     throw UserError(fmt::format("{} {}: expected key=a,b,c", origin, shown(text)));
-  GridAxis axis{text.substr(0, at), {}};
+  GridAxis axis{std::string(trimmed(text.substr(0, at))), {}};
   for (const std::string& part : top_level(text.substr(at + 1))) {
     const std::string value(trimmed(part));
     if (value.empty()) throw UserError(fmt::format("{} {}: a value is empty; expected key=a,b,c", origin, shown(text)));
@@ -96,9 +96,11 @@ Shard parse_shard(const std::string& text) {
 std::vector<std::string> parse_seeds(const std::string& text) {
   std::vector<std::string> seeds;
   std::istringstream in(text);
-  for (std::string item; std::getline(in, item, ',');) {
+  for (std::string part; std::getline(in, part, ',');) {
     int64_t value = 0;
-    if (!parse_whole(item, 0, UINT32_MAX, value) || std::find(seeds.begin(), seeds.end(), item) != seeds.end())
+    const bool whole = parse_whole(std::string(trimmed(part)), 0, UINT32_MAX, value);
+    const std::string item = std::to_string(value);  // 01 is 1
+    if (!whole || std::find(seeds.begin(), seeds.end(), item) != seeds.end())
       throw UserError(
           fmt::format("--seeds {}: expected distinct whole numbers from 0 to {} separated by commas, e.g. "
                       "1,2,3",

@@ -73,7 +73,7 @@ PaperLine without_cns(const Backbone& b, const char* suffix, const std::vector<s
   PaperLine line = ccdrec(b, b.label + std::string(suffix));
   line.sets.push_back("cns=false");
   line.sets.insert(line.sets.end(), modules.begin(), modules.end());
-  line.on_sports.clear();
+  line.released.clear();
   for (Axes* axes : {&line.small, &line.paper})
     std::erase_if(*axes, [&](const GridAxis& axis) {
       return axis.key == "dtau" || axis.key == "tau_end" || (axis.key == "omega" && !hard);
@@ -303,8 +303,8 @@ PaperTable paper_table(const std::string& name, const std::string& set) {
   else
     throw UserError(
         fmt::format("reproduce: '{}' is no table, expected {}", shown(name), fmt::join(paper_tables(), ", ")));
-  if (set == "sports")
-    for (PaperLine& line : t.lines) line.sets.insert(line.sets.begin(), line.on_sports.begin(), line.on_sports.end());
+  if (set != "sports")
+    for (PaperLine& line : t.lines) line.released.clear();
   return t;
 }
 

@@ -15,7 +15,7 @@ struct PaperLine {  // a system in a table
   std::vector<std::string> sets;       // settings that differ from the model's own, key=value
   std::vector<GridAxis> small, paper;  // what --search tries: at most four points; the published grid
   std::string over;                    // the label of the line it is compared with; empty: none
-  std::vector<std::string> on_sports;  // before `sets`: what was released for that set
+  std::vector<std::string> released;   // for the set, where that is not the model's own; `--set` and `sets` win over it
 };
 
 struct PaperTable {

@@ -33,6 +33,8 @@ PlannedRun planned_run(const Asked& asked, const std::string& label, const Point
     run.words.insert(run.words.end(), {option, value});
   };
   add("-m", "model", asked.model), add("--device", "device", asked.device), add("--seed", "seed", seed);
+  if (!asked.threads.empty())
+    list.push_back(plain_value("threads", asked.threads, "--threads"));  // a run has its share
   run.config = resolve_config(asked.configs, list);
   run.config.settings.data_path = asked.data;
   return run;
@@ -50,37 +52,49 @@ std::string run_name(const Settings& s, const std::string& key) {
   return fmt::format("{}-s{}-{}", s.model, s.seed, key);
 }
 
+namespace {
+
+// The lines of metrics.jsonl, one an epoch that is complete.
+std::vector<nlohmann::json> epochs_in(const std::string& dir) {
+  std::vector<nlohmann::json> epochs;
+  const std::string path = dir + "/metrics.jsonl";
+  if (!path_exists(path)) return epochs;
+  std::istringstream in(read_text(path));
+  for (std::string line; std::getline(in, line);) {
+    auto j = nlohmann::json::parse(line, nullptr, false);
+    if (j.is_object() && j.contains("epoch") && j["epoch"].is_number_integer()) epochs.push_back(std::move(j));
+  }
+  return epochs;
+}
+
+}  // namespace
+
 Standing standing_of(const std::string& dir, int epochs) {
   Standing now;
   if (!path_exists(dir + "/config.yaml")) return now;
   const RunFolder folder = RunFolder::open(dir);
   now.kind = Standing::begun;
-  if (!folder.has("summary.json")) {
-    // Asked to go further than this before it was stopped: so far it had come.
-    if (folder.config().settings.epochs > epochs) now.kind = Standing::over;
-    return now;
+  int trained = 0;
+  if (folder.has("summary.json")) {
+    now.summary = folder.summary();
+    const std::string stopped = now.summary.value("stopped", "");
+    trained = now.summary.value("epochs_run", 0);
+    if (stopped == "diverged") now.kind = trained >= epochs ? Standing::over : Standing::diverged;
+    if (stopped == "early") now.kind = Standing::over;
+  } else if (const auto all = epochs_in(dir); !all.empty()) {
+    trained = all.back()["epoch"].get<int>() + 1;
+    // It may be on its way to more; the last epoch it was asked for ends with a summary.
+    if (trained == folder.config().settings.epochs) --trained;
   }
-  now.summary = folder.summary();
-  const std::string stopped = now.summary.value("stopped", "");
-  if (stopped == "diverged")
-    now.kind = Standing::diverged;
-  else if (stopped == "early" || (stopped == "max_epochs" && now.summary.value("epochs_run", 0) >= epochs) ||
-           folder.config().settings.epochs > epochs)
-    now.kind = Standing::over;
+  if (now.kind == Standing::begun && trained >= epochs) now.kind = Standing::over;
   return now;
 }
 
 double best_within(const std::string& dir, const std::string& metric, int epochs) {
   double best = -1;
-  const std::string path = dir + "/metrics.jsonl";
-  if (!path_exists(path)) return best;
-  std::istringstream in(read_text(path));
-  for (std::string line; std::getline(in, line);) {
-    const auto j = nlohmann::json::parse(line, nullptr, false);
-    if (!j.is_object() || !j.contains("epoch") || !j["epoch"].is_number_integer() ||
-        j["epoch"].get<int64_t>() >= epochs)
-      continue;
-    if (j.contains("valid") && j["valid"].is_object() && j["valid"].contains(metric) && j["valid"][metric].is_number())
+  for (const nlohmann::json& j : epochs_in(dir)) {
+    if (j["epoch"].get<int64_t>() >= epochs || !j.contains("valid") || !j["valid"].is_object()) continue;
+    if (j["valid"].contains(metric) && j["valid"][metric].is_number())
       best = std::max(best, j["valid"][metric].get<double>());
   }
   return best;

@@ -12,7 +12,7 @@
 namespace ccdrec {
 
 struct Asked {  // what was typed for all runs alike: the options of `ccdrec train`
-  std::string model, data, device;
+  std::string model, data, device, threads;
   std::vector<std::string> configs, sets;
 };
 
@@ -39,7 +39,8 @@ struct Standing {
   enum Kind { absent, begun, over, diverged } kind = absent;
   nlohmann::json summary;  // over, diverged
 };
-// How far the run in `folder` is, asked to reach `epochs` of its epochs. UserError: files in it that cannot be read.
+// How far the run in `folder` is by what it has trained, asked to reach `epochs` of its epochs. UserError: files in it
+// that cannot be read.
 Standing standing_of(const std::string& folder, int epochs);
 
 // The best value of the metric on validation among the first `epochs` epochs; -1: none was evaluated.

@@ -7,6 +7,7 @@
 
 #include "data/error.h"
 #include "data/path.h"
+#include "data/safe_file.h"
 #include "data/text.h"
 #include "host/files/run_folder.h"
 #include "host/training/checkpoint.h"
@@ -19,7 +20,7 @@ constexpr const char* kResultsFormat = "ccdrec-results-1";
 
 bool same_run(const Json& a, const Json& b) { return a.at("key") == b.at("key") && a.at("seed") == b.at("seed"); }
 bool same_test(const Json& a, const Json& b) {
-  for (const char* key : {"interactions", "a", "b", "metric", "search", "seeds"})
+  for (const char* key : {"interactions", "a", "b", "metric", "seeds"})
     if (a.value(key, Json()) != b.value(key, Json())) return false;
   return true;
 }
@@ -49,6 +50,7 @@ std::string command_of(const PlannedRun& run) {
 
 Results::Results(const std::string& path) : path_(path) {
   if (path_exists(path)) read();
+  const SafeFile opens(path);  // a place that refuses says so now and not after the first run
 }
 
 void Results::read() {

@@ -12,7 +12,7 @@ namespace ccdrec {
 class Results {
  public:
   Results() = default;
-  // UserError: a file that is there and is not of this form.
+  // UserError: a file that is there and is not of this form, or a place that cannot be written.
   explicit Results(const std::string& path);
   // Its summary with what the file adds (label, command, plan_bytes, epoch_seconds); null: it is not there.
   const nlohmann::ordered_json* find(const PlannedRun&) const;

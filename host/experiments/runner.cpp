@@ -53,7 +53,7 @@ bool Runner::bring(const std::vector<const PlannedRun*>& asked, int epochs) {
     const Standing at = standing(*run, epochs);
     if (at.kind == Standing::over || at.kind == Standing::diverged) {
       ++over;
-      on_over(*run);
+      on_over(*run, false);
     } else {
       runs.push_back(run);
     }
@@ -66,21 +66,24 @@ bool Runner::bring(const std::vector<const PlannedRun*>& asked, int epochs) {
   const auto start = Steady::now();
   size_t ended = 0;
   SideBySide how = how_;
+  how.on_wait = [&](size_t j) { say(fmt::format("waiting for {}: another program trains in it", jobs[j].folder)); };
   how.on_end = [&](size_t j, const JobEnd& end) {
     const PlannedRun& run = *runs[j];
     ++ended;
     constexpr int kDone = 0, kDiverged = 4, kInterrupted = 130;
     if (end.code == kInterrupted && how_.interrupted()) return;
     if (end.code != kDone && end.code != kDiverged)
-      failed_[run.name] = end.code < 0             ? fmt::format("ended by signal {}", -end.code)
-                          : end.last_words.empty() ? fmt::format("ended with code {}", end.code)
-                                                   : printable(end.last_words);
+      failed_[run.name] =
+          end.code < 0 ? fmt::format("ended by signal {}", -end.code)
+          : end.last_words.empty()
+              ? fmt::format("ended with code {}", end.code)
+              : printable(end.last_words.starts_with("ccdrec: ") ? end.last_words.substr(8) : end.last_words);
     const double took = std::chrono::duration<double>(Steady::now() - start).count();
     const size_t left = runs.size() - ended;
     say(fmt::format(
         "[{}/{}] {}{}", over + ended, seen.size(), line_of(run, standing(run, epochs)),
         left ? fmt::format("; {} left, about {}", left, describe_seconds(took / double(ended) * double(left))) : ""));
-    on_over(run);
+    on_over(run, true);
   };
   return how.run(jobs);
 }

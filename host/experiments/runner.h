@@ -25,7 +25,8 @@ class Runner {
   bool bring(const std::vector<const PlannedRun*>& runs, int epochs = 0);
 
   std::function<void(const std::string&)> say = [](const std::string&) {};
-  std::function<void(const PlannedRun&)> on_over = [](const PlannedRun&) {};  // each time one has come so far
+  // Each time one has come so far; not fresh: it was there before.
+  std::function<void(const PlannedRun&, bool fresh)> on_over = [](const PlannedRun&, bool) {};
   // Runs that ended otherwise than training ends, by name: what they said.
   const std::map<std::string, std::string>& failed() const { return failed_; }
 

@@ -12,7 +12,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <filesystem>
 #include <optional>
 #include <thread>
 
@@ -39,7 +38,7 @@ class Child {
       ::prctl(PR_SET_PDEATHSIG, SIGTERM);  // a parent that is killed leaves no run behind: each saves its state
       if (::getppid() != parent) ::_exit(130);
       ::dup2(nothing, STDIN_FILENO), ::dup2(said_, STDOUT_FILENO), ::dup2(said_, STDERR_FILENO);
-      ::execv(argv[0], argv.data());
+      ::execv("/proc/self/exe", argv.data());  // this program, also where its file has been replaced meanwhile
       ::_exit(127);
     }
     if (nothing >= 0) ::close(nothing);
@@ -96,7 +95,7 @@ bool SideBySide::run(const std::vector<Job>& all) const {
   std::vector<size_t> waiting(all.size());
   for (size_t j = 0; j < all.size(); ++j) waiting[j] = j;
   std::vector<Child> running;
-  bool stopped = false;
+  bool stopped = false, said = false;
   const auto begin_one = [&] {
     size_t taken = 0;
     for (const Child& c : running) taken += c.bytes();
@@ -111,9 +110,8 @@ bool SideBySide::run(const std::vector<Job>& all) const {
         on_end(number, {});
         return true;
       }
-      words.insert(words.begin(), program);
+      words.insert(words.begin(), "ccdrec");
       words.insert(words.end(), {"--threads", std::to_string(std::max(1, threads / at_once))});
-      on_start(number);
       running.emplace_back(std::move(words), number, job.bytes);
       return true;
     }
@@ -126,6 +124,7 @@ bool SideBySide::run(const std::vector<Job>& all) const {
     }
     bool moved = false;
     if (!stopped && int(running.size()) < at_once) moved = begin_one();
+    if (!stopped && !moved && !said && running.empty() && !waiting.empty()) on_wait(waiting.front()), said = true;
     for (size_t k = 0; k < running.size();) {
       if (const std::optional<JobEnd> end = running[k].ended()) {
         const size_t number = running[k].number();
@@ -139,13 +138,6 @@ bool SideBySide::run(const std::vector<Job>& all) const {
     if (!moved) std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   return !stopped;
-}
-
-std::string own_program() {
-  std::error_code error;
-  const std::string path = std::filesystem::read_symlink("/proc/self/exe", error).string();
-  if (error) throw UserError(fmt::format("/proc/self/exe: cannot be read ({})", error.message()));
-  return path;
 }
 
 }  // namespace ccdrec

@@ -21,18 +21,16 @@ struct JobEnd {
 };
 
 struct SideBySide {
-  std::string program;  // the executable
   int jobs = 1;
   int threads = 1;      // of all jobs together; each has at least one
   uint64_t memory = 0;  // that the jobs may take together; what does not fit waits, unless it is alone. 0: not known
   // Polled; true: the runs under way are asked to stop and save, and nothing more is begun.
   std::function<bool()> interrupted = [] { return false; };
-  std::function<void(size_t job)> on_start = [](size_t) {};
+  // Nothing can begin and nothing runs: another program trains in that job's folder.
+  std::function<void(size_t job)> on_wait = [](size_t) {};
   std::function<void(size_t job, const JobEnd&)> on_end = [](size_t, const JobEnd&) {};
 
   bool run(const std::vector<Job>&) const;  // false: it was interrupted
 };
-
-std::string own_program();  // the executable of this process
 
 }  // namespace ccdrec

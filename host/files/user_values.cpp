@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -63,6 +64,13 @@ UserValues read_user_values(const RunFolder& folder) {
                         v.columns.size()));
   v.values.resize(bytes.size() / sizeof(float));
   std::memcpy(v.values.data(), bytes.data(), bytes.size());
+  for (size_t k = 0; k < v.values.size(); ++k) {
+    const float x = v.values[k];
+    const std::string& column = v.columns[k % v.columns.size()];
+    const bool count = column == "user" || column == "train_rows";
+    if (!std::isfinite(x) || x < 0 || (count ? x != std::floor(x) : x > 1))
+      damaged(fmt::format("row {} has {} = {}, which cannot be", k / v.columns.size(), column, x));
+  }
   return v;
 }
 

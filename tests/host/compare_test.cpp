@@ -193,7 +193,9 @@ TEST(Compare, SaysWhereUsersCannotBeTested) {
   runs.add({.model = "LATTICE", .users = kBpr});
   const Result r = runs.compare({"--tests", "--metrics", "Recall@20"});
   ASSERT_EQ(r.code, 0) << r.err;
-  EXPECT_EQ(r.err, "note: " + runs.dirs[1] + " has no values of users; `ccdrec evaluate RUN --keep` adds them\n" +
+  EXPECT_EQ(r.err, "note: " + runs.dirs[1] +
+                       " has no values of users; `ccdrec evaluate RUN --keep` adds them where there is a "
+                       "best.safetensors\n" +
                        "note: set (0 users, 0 items, 1 training rows, checksum other rows) has one line, so there is "
                        "nothing to test it against\n");
   EXPECT_TRUE(has(r.out, "no test over users of LightGCN: " + runs.dirs[1] + " has no values of users\n")) << r.out;
@@ -205,6 +207,8 @@ TEST(Compare, SaysWhereUsersCannotBeTested) {
   const Result damaged = runs.compare({"--tests"});
   EXPECT_EQ(damaged.code, 2);
   EXPECT_TRUE(has(damaged.err, "users.f32: 5 bytes, expected 16 rows of 3 float32 values")) << damaged.err;
+  write_text(runs.dirs[0] + "/users.f32", std::string(16 * 3 * 4, '\xff'));
+  EXPECT_TRUE(has(runs.compare({"--tests"}).err, "users.f32: row 0 has user = ")) << "NaNs are no numbers of users";
 }
 
 TEST(Compare, TheOtherLineIsNamedByLabelNameOrFolder) {
@@ -271,8 +275,9 @@ TEST(Compare, ShowsListsAndGroups) {
                   "| FREEDOM | 1 | - |\n\n1: 24 items, 9 test rows of 7 users\n"))
       << r.out;
   EXPECT_TRUE(has(r.out, "| run | seeds | 1: 4-4 rows |\n|---|---:|---:|\n| BPR | 2 | - |\n")) << r.out;
-  EXPECT_EQ(r.err,
-            "note: " + bare + " has no figures of lists, Recall by groups; `ccdrec evaluate RUN --keep` adds them\n");
+  EXPECT_EQ(r.err, "note: " + bare +
+                       " has no figures of lists and groups; `ccdrec evaluate RUN --keep` adds them where there is a "
+                       "best.safetensors\n");
   const json line = json::parse(runs.compare({"--json"}).out)[0];
   EXPECT_EQ(line.at("runs"), (json{kept, seed2}));
   EXPECT_EQ(line.at("values").at("mrr@20"), (json{0.25, 0.75}));

@@ -18,6 +18,7 @@
 #include "host/experiments/planned_run.h"
 #include "host/files/run_folder.h"
 #include "host/systems/label.h"
+#include "host/systems/registry.h"
 #include "tests/host/command.h"
 #include "tests/host/process.h"
 #include "tests/temp_folder.h"
@@ -85,7 +86,7 @@ TEST(Sweep, FoldersAreNamedByTheContentOfSettings) {
   const auto key = [](std::vector<std::string> sets, const std::string& model, const std::string& data = "c") {
     Dataset d;
     d.checksum = data, d.interactions = "i";
-    return run_key(planned_run({model, "/d", "", {}, std::move(sets)}, "", {}, "1").settings(), d);
+    return run_key(planned_run({model, "/d", "", "", {}, std::move(sets)}, "", {}, "1").settings(), d);
   };
   const std::string base = key({}, "FREEDOM");
   EXPECT_EQ(base.size(), 12u);
@@ -110,15 +111,17 @@ TEST(Reproduce, EveryLineOfEveryTableIsARunThatCanBe) {
         EXPECT_TRUE(labels.insert(line.label).second);
         EXPECT_TRUE(line.over.empty() || labels.count(line.over)) << "compared with a line above it";
         EXPECT_LE(points_of(line.small).size(), 4u);
+        std::vector<std::string> sets = line.released;
+        sets.insert(sets.end(), line.sets.begin(), line.sets.end());
         for (const auto* axes : {&line.small, &line.paper})
           for (const GridAxis& axis : *axes)
             for (const std::string& value : axis.values) {
               const PlannedRun run =
-                  planned_run({line.model, "/d", "", {}, line.sets}, "", {{axis.key, value, "--grid"}}, "1");
+                  planned_run({line.model, "/d", "", "", {}, sets}, "", {{axis.key, value, "--grid"}}, "1");
               EXPECT_EQ(run.config.origin.at(axis.key), "--grid");
               for (const std::string& note : run.config.notes) EXPECT_FALSE(has(note, "no influence")) << note;
             }
-        const Settings s = planned_run({line.model, "/d", "", {}, line.sets}, "", {}, "1").settings();
+        const Settings s = planned_run({line.model, "/d", "", "", {}, sets}, "", {}, "1").settings();
         if (name != "sensitivity") { EXPECT_EQ(line.label, label_of(s)); }
         if (outline_of(s).searches && name != "sensitivity") { EXPECT_EQ(s.dtau, set == "sports" ? 10 : 5); }
       }
@@ -197,6 +200,10 @@ TEST(Sweep, TrainsAGridOverSeedsAndChoosesByValidation) {
 
   // Again: nothing is trained. And a larger grid into the same folder trains what is new.
   const auto written = fs::last_write_time(out + "/" + lines[0]["run"].get<std::string>() + "/summary.json");
+  EXPECT_TRUE(has(ended(with(words, {"--set", "mem_limit_gb=1e-6"})).out, "chosen by validation"))
+      << "nothing is to be trained";
+  const Ended all = ended(sweep_words("BPR", dir / "d", {"--grid", "learning_rate=1e38,2e38", "--set", "epochs=4"}));
+  EXPECT_EQ(all.code, 4) << all.err;
   const Ended again = ended(words);
   EXPECT_EQ(again.code, 0);
   EXPECT_TRUE(has(again.err, "8 of 8 runs are there already")) << again.err;
@@ -229,7 +236,10 @@ TEST(Sweep, SaysWhatItCannotDo) {
   EXPECT_TRUE(has(sentence({"--seed", "1"}), "--seeds"));
   EXPECT_TRUE(has(sentence({"--halving", "--shard", "1/2"}), "leave --shard away"));
   EXPECT_TRUE(has(sentence({"--format", "xls"}), "xls"));
-  EXPECT_TRUE(has(sentence({"--set", "mem_limit_gb=1e-6"}), "this run needs"));
+  EXPECT_TRUE(has(sentence({"--grid", "threads=1,2"}), "no result depends on it"));
+  EXPECT_TRUE(has(sentence({"--grid", "epochs=2,9", "--halving"}), "leave them out of the grid"));
+  EXPECT_TRUE(has(sentence({"--set", "save_last=false"}), "leave it on"));
+  EXPECT_EQ(run(sweep_words("BPR", dir / "dry", {"--dry-run", "--set", "epochs=1"})).code, 0);
   EXPECT_TRUE(has(run({"reproduce", "table2", "-d", data_folder(), "--only", "FREEDOM,CCD"}).err,
                   "--only CCD: no line of table2"));
   EXPECT_TRUE(has(run({"reproduce", "cost", "-d", data_folder(), "--search", "small"}).err, "searches nothing"));
@@ -256,13 +266,40 @@ TEST(Sweep, HalvingContinuesRunsAndTheWinnerIsTheUnbrokenRun) {
   expect_same_tensors(out + "/" + best + "/best.safetensors", whole + "/best.safetensors");
 }
 
+// Asked to stop, it lets its runs save and ends with 130; the same command goes on. Threads are shared out.
+TEST(Sweep, CtrlCSavesAndTheSameCommandGoesOn) {
+  const Folder dir;
+  const std::string out = dir / "s";
+  const std::vector<std::string> words = sweep_words(
+      "LightGCN", out, {"--set", "epochs=400", "--set", "stopping_step=1000", "--jobs", "2", "--seeds", "1,2"});
+  Process p(words);
+  const auto trains = [&] {
+    for (const auto& entry : fs::recursive_directory_iterator(out))
+      if (entry.path().filename() == "metrics.jsonl" && fs::file_size(entry) > 0) return true;
+    return false;
+  };
+  while (!fs::exists(out) || !trains()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  p.signal(SIGINT);
+  ASSERT_EQ(p.wait(), 130);
+  int saved = 0;
+  for (const auto& entry : fs::directory_iterator(out)) {
+    if (!entry.is_directory()) continue;
+    saved += fs::exists(entry.path() / "last.safetensors");
+    const std::string log = read_text((entry.path() / "train.log").string());
+    EXPECT_TRUE(has(log, "with 1 thread")) << log;
+  }
+  EXPECT_GE(saved, 1);
+  EXPECT_EQ(ended(words).code, 0);
+  EXPECT_EQ(lines_of(out).size(), 2u);
+}
+
 // Killed again and again, with all its runs, until it is through: the same list as one that was never stopped.
 TEST(SlowSweep, KilledThirtyTimesItEndsTheSame) {
   const Folder dir;
   const auto words = [&](const std::string& out) {
     return sweep_words("FREEDOM", out,
-                       {"--grid", "reg_weight=0,0.01", "--grid", "dropout=0.2,0.5", "--set", "epochs=60", "--set",
-                        "stopping_step=100", "--set", "save_every=3", "--jobs", "2"});
+                       {"--grid", "reg_weight=0,0.01", "--grid", "dropout=0.2,0.5", "--set", "epochs=1000", "--set",
+                        "stopping_step=2000", "--set", "save_every=3", "--jobs", "2"});
   };
   const std::string whole = dir / "whole", broken = dir / "broken";
   ASSERT_EQ(ended(words(whole)).code, 0);
@@ -270,12 +307,12 @@ TEST(SlowSweep, KilledThirtyTimesItEndsTheSame) {
   int kills = 0;
   while (kills < 30) {
     Process p(words(broken));
-    std::this_thread::sleep_for(std::chrono::milliseconds(20 + chance() % 120));
+    std::this_thread::sleep_for(std::chrono::milliseconds(20 + chance() % 60));
     if (p.ended()) break;  // through: no more to kill
     p.signal(SIGKILL), p.wait();
     ++kills;
   }
-  EXPECT_GE(kills, 5) << "or it is too fast to be killed";
+  EXPECT_GE(kills, 15) << "or it is too fast to be killed";
   ASSERT_EQ(ended(words(broken)).code, 0);
   EXPECT_EQ(lines_of(broken), lines_of(whole));
 }
@@ -339,6 +376,15 @@ TEST(Reproduce, TablesShareRunsAndAFileOfResultsTakesTheirPlace) {
   EXPECT_EQ(three.code, 0);
   EXPECT_EQ(std::distance(fs::directory_iterator(elsewhere), {}), 2) << "the sampler's two seeds alone";
   EXPECT_EQ(nlohmann::json::parse(read_text(results))["runs"].size(), 6u);
+
+  // A file that is named later takes what is over.
+  const std::string later = dir / "later.json";
+  EXPECT_EQ(
+      ended({"reproduce", "table2", "-d", data_folder(), "--seeds", "1,2", "-o", out, "--only", "FREEDOM", "--set",
+             "embedding_size=8", "--set", "train_batch_size=64", "--set", "epochs=3", "--results", later})
+          .code,
+      0);
+  EXPECT_EQ(nlohmann::json::parse(read_text(later))["runs"].size(), 2u);
 
   write_text(results, "{\"format\": \"other\"}");
   EXPECT_TRUE(has(ended(words("table2", "FREEDOM", out)).err, "no file of results of this program"));
