@@ -236,7 +236,7 @@ TEST(Case, APassThatAStepHasNotIsOneSentence) {
   EXPECT_EQ(sentence(3, -1), "--pass -1: this step has passes 0 and 1");
 }
 
-TEST(Case, OnAGpuToo) {
+TEST(SlowCase, OnAGpuToo) {
   if (!gpu_info().usable) GTEST_SKIP() << "no GPU, no emulator";
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});

@@ -248,7 +248,7 @@ TEST(Lattice, RowsWithoutAScaleBelongToTheEpochWhoseStepsUsedTheGraph) {
 
 // What a trainer has built before it is given a state is none of the state's: in the same epoch, at the same step, and
 // at the end.
-TEST(Lattice, AStateIntoATrainerThatHasTrainedGoesOnAsIntoAFreshOne) {
+TEST(SlowLattice, AStateIntoATrainerThatHasTrainedGoesOnAsIntoAFreshOne) {
   const Folder dir;
   const Dataset data = random_data(dir, 40, 30, 5, {12, 7});
   struct Stop {

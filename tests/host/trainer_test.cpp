@@ -59,6 +59,8 @@ void expect_same_bits_with_any_threads(const Models& models) {
 TEST(Trainer, SameBitsWithOneTwoAndThreeThreads) {
   expect_same_bits_with_any_threads(trainer_models);
   expect_same_bits_with_any_threads(hard_models);
+}
+TEST(SlowTrainer, SameBitsWithOneTwoAndThreeThreads) {
   expect_same_bits_with_any_threads(lattice_models);
   expect_same_bits_with_any_threads(denoised_models);
   expect_same_bits_with_any_threads(bm3_models);
@@ -170,7 +172,7 @@ TEST(Trainer, ResumedWithALearnedGraphThatAnEpochsStartBuilt) {
 // At the third step of epoch 2: the embeddings that its graph was made of are gone.
 TEST(Trainer, ResumedOnADenoisedGraphToo) { expect_same_course_when_resumed(denoised_models, {9, 21}); }
 TEST(Trainer, ResumedWithoutNegativesToo) { expect_same_course_when_resumed(bm3_models); }
-TEST(Trainer, ResumedWithEveryItemDiffusedToo) { expect_same_course_when_resumed(mcdrec_models, {9, 21}); }
+TEST(SlowTrainer, ResumedWithEveryItemDiffusedToo) { expect_same_course_when_resumed(mcdrec_models, {9, 21}); }
 
 std::map<std::string, std::vector<unsigned char>> tensors_of(const Settings& s, const Dataset& data,
                                                              const Folder& dir) {
